@@ -1,0 +1,27 @@
+"""How a training runs; every value may be overridden on the command line as ``train.<key>=...``."""
+
+train = dict(
+    output_dir="./output",
+    # Weights to start from ("" = random), or to evaluate with --eval-only.
+    init_checkpoint="",
+    # False: keys that are missing, unexpected or of another shape are listed and skipped.
+    init_strict=True,
+    # Optimizer steps.
+    max_iter=90_000,
+    # < 0: drawn anew, logged, and saved with the checkpoints.
+    seed=0,
+    # "auto": a GPU if there is one, else the CPU.
+    device="auto",
+    # Batches per optimizer step; the loss is their mean.
+    accumulate=1,
+    # "float16" (GPU, with loss scaling) or "bfloat16" (GPU and CPU).
+    amp=dict(enabled=False, dtype="float16"),
+    clip_grad=dict(enabled=False, max_norm=0.1, norm_type=2.0),
+    # decay rises as decay * (1 - exp(-step / warmup)).
+    ema=dict(enabled=False, decay=0.9998, warmup=2000),
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
+    checkpointer=dict(period=5000, max_to_keep=10),
+    eval_period=5000,
+    log_period=20,
+    cudnn_benchmark=False,
+)

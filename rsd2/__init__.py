@@ -1,0 +1,3 @@
+"""rsd2: object detection in overhead imagery on Detectron2."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Reading, tiling, augmenting and drawing data; import the modules, some need no Detectron2."""

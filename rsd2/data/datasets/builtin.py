@@ -1,0 +1,73 @@
+"""Known data sets under ``$DETECTRON2_DATASETS`` (default ``./datasets``), registered on import.
+
+The files may be absent: a data set that is asked for and not there raises an error that names the
+folder. The expected tree is in ``README.md`` beside this file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from .dota import (
+    DOTA_V1_0_CLASSES,
+    DOTA_V1_5_CLASSES,
+    DOTA_V2_0_CLASSES,
+    register_dota_instances,
+)
+from .dota_tiles import register_dota_tiles, register_virtual_tiles
+
+_DOTA_VERSIONS = {
+    "v1.0": (DOTA_V1_0_CLASSES, ("train", "val", "test")),
+    "v1.5": (DOTA_V1_5_CLASSES, ("train", "val", "test")),
+    "v2.0": (DOTA_V2_0_CLASSES, ("train", "val", "test-dev", "test-challenge")),
+}
+_TILINGS = ((800, 200), (1024, 200))
+
+
+def register_all_dota(root: str | Path) -> None:
+    """Register DOTA-v1.0, v1.5 and v2.0: full images, written tiles and virtual tiles.
+
+    Names are ``dota_v1.0_train``, ``dota_v1.0_train_1024_200`` (window and overlap of the tiles)
+    and ``dota_v1.0_train_1024_200_virtual``. Calling it again with the same root does nothing,
+    with another root it moves the data sets there. A name that you registered yourself stays yours.
+
+    Args:
+        root: folder that holds ``dota``.
+    """
+    for version, (classes, splits) in _DOTA_VERSIONS.items():
+        base = Path(root) / "dota" / version
+        for split in splits:
+            name = f"dota_{version}_{split}"
+            if _is_registered_under(name, str(root)):
+                continue
+            metadata = {"thing_classes": list(classes), "builtin_root": str(root)}
+            labels = None if split.startswith("test") else base / split / "labelTxt"
+            register_dota_instances(name, metadata, labels, base / split / "images")
+            for window, overlap in _TILINGS:
+                tiles = f"{name}_{window}_{overlap}"
+                folder = base / "tiles" / f"{split}_{window}_{overlap}"
+                register_dota_tiles(tiles, metadata, folder, source_dataset=name)
+                register_virtual_tiles(f"{tiles}_virtual", name, window=window, overlap=overlap)
+
+
+def _is_registered_under(name: str, root: str) -> bool:
+    """Whether to leave a name alone: it is the user's own, or ours under this very root.
+
+    Ours under another root are removed, so that they can be registered anew.
+    """
+    if name not in DatasetCatalog.list():
+        return False
+    registered = MetadataCatalog.get(name).get("builtin_root", None)
+    if registered is None or registered == root:
+        return True
+    derived = [f"{name}_{w}_{o}{suffix}" for w, o in _TILINGS for suffix in ("", "_virtual")]
+    for old in (name, *derived):
+        DatasetCatalog.remove(old)
+        MetadataCatalog.remove(old)
+    return False
+
+
+register_all_dota(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))

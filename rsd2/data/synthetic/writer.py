@@ -1,0 +1,228 @@
+"""Writes synthetic scenes as a DOTA folder: images, label files and a record of the parameters."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from .objects import SYNTHETIC_CLASSES
+from .scenes import Scene, SceneConfig, draw_scene
+
+RECORD_NAME = "scenes.json"
+_METERS_PER_UNIT = 0.33
+
+
+def write_dota_scenes(
+    folder: str | Path,
+    num_images: int,
+    config: SceneConfig,
+    seed: int = 0,
+    num_workers: int = 0,
+    progress: bool = True,
+    shard: tuple[int, int] = (0, 1),
+) -> Path:
+    """Write scenes as a folder in DOTA's format, or finish a folder that was begun.
+
+    The folder gets ``images/S000000.png``, ``labelTxt/S000000.txt`` and ``scenes.json`` (the
+    parameters, class names, objects per class). Every file is written under a temporary name first,
+    and the label file last, so that it stands for a complete scene; complete scenes are kept.
+
+    Args:
+        folder: to write to; made if it is missing.
+        num_images: of the finished folder, >= 1; a finished folder may be enlarged.
+        config: what the scenes look like.
+        seed: of the set, >= 0.
+        num_workers: processes that draw; 0 draws in this one. The files do not depend on it. With
+            more than 0, a script must call this under ``if __name__ == "__main__"``.
+        progress: show a progress bar.
+        shard: (rank, number of processes) when several processes, on one or many machines that
+            share the folder, draw one set: each draws its part, the last one counts the objects.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: if a number is out of range.
+        FileExistsError: if the folder holds scenes of other parameters, or files of another origin.
+    """
+    rank, world_size = shard
+    if num_images < 1 or seed < 0 or num_workers < 0 or not 0 <= rank < world_size:
+        raise ValueError(
+            "num_images must be >= 1, seed >= 0, num_workers >= 0 and 0 <= rank < number of "
+            f"processes; got {num_images}, {seed}, {num_workers} and shard {shard}"
+        )
+    folder = Path(folder)
+    record = {"parameters": {**config.to_dict(), "seed": seed}, "classes": list(SYNTHETIC_CLASSES)}
+    _check_folder(folder, record, num_images)
+    for name in ("images", "labelTxt"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    _write_text(folder / RECORD_NAME, json.dumps({**record, "complete": False}, indent=2))
+    part = range(rank, num_images, world_size)
+    missing = [index for index in part if not _is_complete(folder, index)]
+    work = partial(_write_scene, folder, config, seed)
+    bar = partial(
+        tqdm,
+        total=len(part),
+        initial=len(part) - len(missing),
+        desc="scenes",
+        unit="image",
+        disable=not progress,
+    )
+    if num_workers == 0 or len(missing) < 2:
+        with _single_thread():
+            for _ in bar(map(work, missing)):
+                pass
+    else:
+        _write_parallel(work, missing, num_workers, bar)
+    if all(_is_complete(folder, index) for index in range(num_images)):
+        record.update(complete=True, **_count(folder, num_images))
+        _write_text(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
+    return folder
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """Keep OpenCV on one thread: on a busy machine its many small tasks wait for each other."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _write_parallel(
+    work: Callable[[int], None], indices: list[int], num_workers: int, bar: Callable
+) -> None:
+    # "spawn": a fork of a process that has used OpenCV's threads may hang. One thread each, because
+    # the processes take the cores already.
+    context, workers = multiprocessing.get_context("spawn"), min(num_workers, len(indices))
+    with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
+        for _ in bar(pool.map(work, indices, chunksize=4)):
+            pass
+
+
+def scene_name(index: int) -> str:
+    """Return the file stem of a scene.
+
+    Args:
+        index: of the scene.
+
+    Returns:
+        For example ``S000012``.
+    """
+    return f"S{index:06d}"
+
+
+def format_labels(scene: Scene, scale: float) -> str:
+    """Return the text of a DOTA label file.
+
+    Args:
+        scene: image and objects.
+        scale: pixels per scene unit, for the ground sampling distance in the header.
+
+    Returns:
+        Two header lines, then one line ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult`` per object.
+    """
+    lines = ["imagesource:synthetic", f"gsd:{_METERS_PER_UNIT / scale:.4f}"]
+    for item in scene.objects:
+        numbers = " ".join(f"{value:.2f}" for value in item.poly.reshape(-1))
+        lines.append(f"{numbers} {item.name} {item.difficult}")
+    return "\n".join(lines) + "\n"
+
+
+def _check_folder(folder: Path, record: dict, num_images: int) -> None:
+    path = folder / RECORD_NAME
+    if not path.exists():
+        for name in ("images", "labelTxt"):
+            if (folder / name).is_dir() and any((folder / name).iterdir()):
+                raise FileExistsError(
+                    f"{folder / name} holds files but {path} is missing, so they may not be "
+                    "synthetic scenes; choose an empty folder"
+                )
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        parameters = found["parameters"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise FileExistsError(
+            f"{path} cannot be read as a record of scenes ({error!r}); delete {folder} or choose "
+            "another folder"
+        ) from error
+    wanted = json.loads(json.dumps(record["parameters"]))
+    different = sorted(
+        key for key in {*wanted, *parameters} if wanted.get(key) != parameters.get(key)
+    )
+    if different:
+        details = ", ".join(
+            f"{key}: {parameters.get(key)} there, {wanted.get(key)} asked for" for key in different
+        )
+        raise FileExistsError(
+            f"{folder} holds scenes of other parameters ({details}); choose another folder, delete "
+            "this one, or ask for its parameters"
+        )
+    present = len(list((folder / "labelTxt").glob("S*.txt")))
+    if present > num_images:
+        raise FileExistsError(
+            f"{folder} holds {present} scenes, more than the {num_images} asked for; choose "
+            f"another folder, delete this one, or ask for at least {present}"
+        )
+
+
+def _is_complete(folder: Path, index: int) -> bool:
+    name = scene_name(index)
+    return (folder / "labelTxt" / f"{name}.txt").is_file() and (
+        folder / "images" / f"{name}.png"
+    ).is_file()
+
+
+def _write_scene(folder: Path, config: SceneConfig, seed: int, index: int) -> None:
+    scene, name = draw_scene(config, seed, index), scene_name(index)
+    # Grain does not compress: the run-length strategy gives the same size in less time.
+    options = (
+        cv2.IMWRITE_PNG_COMPRESSION,
+        1,
+        cv2.IMWRITE_PNG_STRATEGY,
+        cv2.IMWRITE_PNG_STRATEGY_RLE,
+    )
+    ok, packed = cv2.imencode(".png", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), options)
+    if not ok:
+        raise RuntimeError(f"cv2 could not encode scene {name} as PNG")
+    _write_bytes(folder / "images" / f"{name}.png", packed.tobytes())
+    _write_text(folder / "labelTxt" / f"{name}.txt", format_labels(scene, config.scale))
+
+
+def _write_text(path: Path, text: str) -> None:
+    _write_bytes(path, text.encode("utf-8"))
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    partial_path = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial_path.write_bytes(data)
+    os.replace(partial_path, path)
+
+
+def _count(folder: Path, num_images: int) -> dict:
+    objects, difficult, empty = Counter(), Counter(), 0
+    for index in range(num_images):
+        text = (folder / "labelTxt" / f"{scene_name(index)}.txt").read_text(encoding="utf-8")
+        rows = [line.split() for line in text.splitlines()[2:]]
+        empty += not rows
+        objects.update(row[8] for row in rows)
+        difficult.update(row[9] for row in rows)
+    return {
+        "num_images": num_images,
+        "empty_images": empty,
+        "objects": {name: objects[name] for name in SYNTHETIC_CLASSES},
+        "difficult": {level: difficult[level] for level in ("0", "1", "2")},
+    }

@@ -1,0 +1,308 @@
+"""The usual pieces of a run: output folder, log, trainer, hooks, evaluation, results."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import detectron2
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import HookBase, hooks
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, get_event_storage
+from detectron2.utils.logger import setup_logger
+from fvcore.common.checkpoint import Checkpointer
+from fvcore.common.param_scheduler import ParamScheduler
+from omegaconf import DictConfig, ListConfig
+from torch import nn
+
+import rsd2
+
+from .hooks import EMAHook, ModelEMA, PeriodicCheckpointer, StopOnSignal, unwrap
+from .random_state import preserved_random_state
+from .train_loop import Trainer
+
+_logger = logging.getLogger(__name__)
+
+
+class RunError(RuntimeError):
+    """The run cannot start as it was asked for; the message says what to change."""
+
+
+def prepare_output_dir(output_dir: str) -> Path:
+    """Create the output folder and prove that it can be written to.
+
+    Args:
+        output_dir: local folder.
+
+    Returns:
+        Its path.
+
+    Raises:
+        RunError: it cannot be created or written to.
+    """
+    folder = Path(output_dir)
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("writable")
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"the output folder {folder} cannot be written to ({error.strerror or error}); "
+            "choose another with train.output_dir=..."
+        ) from error
+    return folder
+
+
+def setup_logging(output_dir: str) -> logging.Logger:
+    """Log to the console and to ``log.txt`` (``log.txt.rank<N>`` on other processes).
+
+    Args:
+        output_dir: existing folder.
+
+    Returns:
+        The logger ``rsd2``.
+    """
+    rank = comm.get_rank()
+    for name in ("fvcore", "detectron2"):
+        setup_logger(output_dir, distributed_rank=rank, name=name)
+    return setup_logger(output_dir, distributed_rank=rank, name="rsd2", abbrev_name="rsd2")
+
+
+def resolve_seed(seed: int | None) -> int:
+    """Return the seed of the run, the same on every process.
+
+    Args:
+        seed: >= 0 as given; None or negative draws one.
+
+    Returns:
+        A seed >= 0.
+    """
+    return int(comm.shared_random_seed()) if seed is None or seed < 0 else int(seed)
+
+
+def build_trainer(
+    train: DictConfig, model: nn.Module, data_loader: Iterable[Any], optimizer: Any
+) -> Trainer:
+    """Build the trainer that ``train`` describes.
+
+    Args:
+        train: the config's ``train``.
+        model: on its device, wrapped for several processes.
+        data_loader: endless.
+        optimizer: over the model's parameters.
+
+    Returns:
+        The trainer, without hooks.
+    """
+    return Trainer(
+        model,
+        data_loader,
+        optimizer,
+        amp_dtype=train.amp.dtype if train.amp.enabled else None,
+        max_grad_norm=train.clip_grad.max_norm if train.clip_grad.enabled else None,
+        norm_type=train.clip_grad.norm_type,
+        accumulate=train.accumulate,
+    )
+
+
+def build_hooks(
+    train: DictConfig,
+    checkpointer: Checkpointer,
+    lr_multiplier: ParamScheduler,
+    evaluate_function: Callable[[], Mapping[str, Any]],
+    ema: ModelEMA | None = None,
+) -> list[HookBase]:
+    """Build the hooks in Detectron2's order.
+
+    Args:
+        train: the config's ``train``.
+        checkpointer: saves the model, the trainer and the average.
+        lr_multiplier: multiplier of the learning rates over the progress.
+        evaluate_function: returns nested metrics; called periodically and at the end.
+        ema: averaged after each step.
+
+    Returns:
+        Timer, average, schedule, checkpoints, evaluation, writers, stop on a signal.
+    """
+    keeper = PeriodicCheckpointer(
+        checkpointer, train.checkpointer.period, train.checkpointer.max_to_keep
+    )
+    result = [
+        hooks.IterationTimer(),
+        EMAHook(ema) if ema is not None else None,
+        hooks.LRScheduler(scheduler=lr_multiplier),
+        keeper,
+        hooks.EvalHook(train.eval_period, evaluate_function),
+        hooks.PeriodicWriter(_writers(train), period=train.log_period)
+        if comm.is_main_process()
+        else None,
+        StopOnSignal(keeper, train.log_period),
+    ]
+    return [hook for hook in result if hook is not None]
+
+
+def _writers(train: DictConfig) -> list[EventWriter]:
+    """Console and ``metrics.json``, and TensorBoard's events if tensorboard is installed."""
+    writers = [
+        _MetricPrinter(train.max_iter),
+        JSONWriter(str(Path(train.output_dir) / "metrics.json")),
+    ]
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+        from detectron2.utils.events import TensorboardXWriter
+    except ImportError:
+        _logger.info("tensorboard is not installed, so no event files are written")
+    else:
+        writers.append(TensorboardXWriter(train.output_dir))
+    return writers
+
+
+class _MetricPrinter(CommonMetricPrinter):
+    """Prints an iteration once; twice, as after an early stop, Detectron2's divides by zero."""
+
+    _printed: int | None = None
+
+    def write(self) -> None:
+        iteration = get_event_storage().iter
+        if iteration != self._printed:
+            self._printed = iteration
+            super().write()
+
+
+def evaluate(
+    cfg: DictConfig, model: nn.Module, ema_model: nn.Module | None = None
+) -> OrderedDict[str, Any]:
+    """Evaluate a model, and its average beside it, on ``cfg.dataloader.test``.
+
+    Random generators are left as they were, so that evaluating does not change a training.
+
+    Args:
+        cfg: the whole config; of its ``dataloader`` it takes ``test`` and ``evaluator`` (one or
+            a list).
+        model: wrapped or not.
+        ema_model: its metrics get names that begin with ``ema/``, its files go to a subfolder
+            ``ema`` of each evaluator's ``output_dir``.
+
+    Returns:
+        Task -> metric -> value on the main process, empty on others and without an evaluator.
+    """
+    results: OrderedDict[str, Any] = OrderedDict()
+    dataloader = cfg.dataloader
+    if dataloader.get("evaluator") is None or dataloader.get("test") is None:
+        _logger.warning("the config has no dataloader.test or no dataloader.evaluator: no metrics")
+        return results
+    with preserved_random_state():
+        loader = instantiate(dataloader.test)
+        for prefix, module in (("", unwrap(model)), ("ema/", ema_model)):
+            if module is None:
+                continue
+            evaluator = instantiate(_evaluator_config(cfg, prefix.strip("/")))
+            if isinstance(evaluator, ListConfig):
+                evaluator = list(evaluator)
+            found = inference_on_dataset(module, loader, evaluator)
+            results.update({f"{prefix}{task}": metrics for task, metrics in found.items()})
+    if results:
+        print_csv_format(results)
+    return results
+
+
+def _evaluator_config(cfg: DictConfig, subfolder: str) -> DictConfig | ListConfig:
+    """Return the evaluators' config, writing to a subfolder."""
+    if not subfolder:
+        return cfg.dataloader.evaluator
+    # Only a whole copy keeps the interpolations that lead out of the evaluator.
+    evaluators = copy.deepcopy(cfg).dataloader.evaluator
+    for one in evaluators if isinstance(evaluators, ListConfig) else [evaluators]:
+        if one.get("output_dir"):
+            one.output_dir = str(Path(one.output_dir) / subfolder)
+    return evaluators
+
+
+def provenance(config_file: str, seed: int, device: torch.device) -> dict[str, Any]:
+    """Collect what a result needs to be repeated.
+
+    Args:
+        config_file: as given on the command line.
+        seed: of the run.
+        device: of the model.
+
+    Returns:
+        Config, command, commit, seed, hardware, versions, processes and time (UTC).
+    """
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "config": config_file,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "commit": _commit(),
+        "seed": seed,
+        "processes": comm.get_world_size(),
+        "hardware": {
+            "device": gpu or device.type,
+            "cpu": platform.processor() or platform.machine(),
+            "cpu_cores": os.cpu_count(),
+        },
+        "versions": {
+            "rsd2": rsd2.__version__,
+            "detectron2": detectron2.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout, with ``+changes`` if it differs, None without git."""
+    root = Path(rsd2.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(root)]
+        options = {"capture_output": True, "text": True, "timeout": 20}
+        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, **options).stdout.strip()
+        clean = subprocess.run([*git, "diff", "--quiet", "HEAD"], **options).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head if clean else f"{head}+changes"
+
+
+def write_results(path: Path, results: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+    """Write results with their provenance as JSON, complete or not at all, on the main process.
+
+    Args:
+        path: of the file.
+        results: task -> metric -> value; an undefined value (nan) is written as null.
+        origin: of :func:`provenance`, and whatever else belongs to it.
+    """
+    if not comm.is_main_process():
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"results": _plain(results), **_plain(origin)}, indent=1))
+    os.replace(temporary, path)
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` as strict JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,58 @@
+"""The state of all random generators of a process, as plain values and tensors."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def capture_random_state() -> dict[str, Any]:
+    """Read the generators of python, numpy, torch and, if it is in use, the current GPU.
+
+    Returns:
+        Plain Python values and tensors only, so that it loads with ``weights_only=True``.
+    """
+    name, keys, position, has_gauss, cached_gaussian = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (str(name), torch.from_numpy(keys.astype(np.int64)), int(position)),
+        "numpy_gauss": (int(has_gauss), float(cached_gaussian)),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put the generators back.
+
+    Args:
+        state: of :func:`capture_random_state`; a GPU's part is ignored where there is no GPU.
+    """
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, *state["numpy_gauss"]))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def preserved_random_state() -> Iterator[None]:
+    """Run a block, an evaluation for instance, without a trace in the random generators.
+
+    Yields:
+        Nothing.
+    """
+    state = capture_random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(state)

@@ -1,0 +1,202 @@
+"""What this machine has: versions, devices, compilers, and which operators are compiled.
+
+``python -m rsd2.env`` prints it; put its output into a bug report. Works without Detectron2.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+OPERATORS = ("box_iou_rotated", "nms_rotated", "roi_align_rotated", "ms_deform_attn")
+DETECTRON2_OPERATORS = (
+    "box_iou_rotated",
+    "nms_rotated",
+    "roi_align_rotated_forward",
+    "roi_align_rotated_backward",
+)
+PACKAGES = {  # line -> distributions that may provide it, the first one installed counts
+    "torchvision": ("torchvision",),
+    "numpy": ("numpy",),
+    "scipy": ("scipy",),
+    "shapely": ("shapely",),
+    "opencv": ("opencv-python", "opencv-python-headless", "opencv-contrib-python"),
+    "pillow": ("pillow",),
+    "pycocotools": ("pycocotools",),
+    "faster-coco-eval": ("faster-coco-eval",),
+    "fvcore": ("fvcore",),
+    "iopath": ("iopath",),
+    "omegaconf": ("omegaconf",),
+}
+CARRIED_SUFFIX = "+python"  # of the version that tools/install_detectron2.py gives its distribution
+INSTALL_HINT = "python tools/install_detectron2.py"
+
+
+def distribution_version(*names: str) -> str | None:
+    """Find the first installed distribution of several.
+
+    Args:
+        names: distribution names, in order of preference.
+
+    Returns:
+        Its version, preceded by its name when it is not the first; None if none is installed.
+    """
+    for name in names:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return version if name == names[0] else f"{version} ({name})"
+    return None
+
+
+def has_module(name: str) -> bool:
+    """Tell whether a module can be found; a package on the way that fails to import counts as no.
+
+    Args:
+        name: dotted module name.
+    """
+    try:
+        spec = importlib.util.find_spec(name)
+    except Exception:  # whatever a broken third-party package raises while it is imported
+        return False
+    return spec is not None and (spec.origin is not None or spec.loader is not None)
+
+
+def describe_detectron2() -> str:
+    """Say which Detectron2 is here and where it came from."""
+    if not has_module("detectron2"):
+        return f"absent; install it with: {INSTALL_HINT}"
+    version = distribution_version("detectron2") or "version unknown (no distribution)"
+    if has_module("detectron2._C"):
+        origin = "own build with its compiled extension"
+    elif version.endswith(CARRIED_SUFFIX):
+        origin = "carried Python part, no compiled extension"
+    else:
+        origin = "own copy, no compiled extension"
+    try:
+        location = Path(importlib.import_module("detectron2").__file__).parent
+    except Exception as error:  # the report must name a broken package, not die of it
+        return f"{version}; {origin}; cannot be imported: {type(error).__name__}: {error}"
+    return f"{version}; {origin}; {location}"
+
+
+def first_line_of(command: str, *arguments: str, containing: str = "") -> str | None:
+    """Run a program and keep one line of what it prints.
+
+    Args:
+        command: program name, looked up on PATH.
+        arguments: its arguments.
+        containing: keep the first line that holds this text.
+
+    Returns:
+        "line (path)", or None if the program is absent, fails or takes longer than ten seconds.
+    """
+    path = shutil.which(command)
+    if path is None:
+        return None
+    try:
+        output = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = [line for line in output.stdout.splitlines() if containing in line]
+    return f"{lines[0].strip()} ({path})" if output.returncode == 0 and lines else None
+
+
+def describe_devices() -> list[tuple[str, str]]:
+    """List torch, its CUDA version and every device it can use."""
+    if not has_module("torch"):
+        return [("torch", "absent; install it with: bash tools/setup_env.sh")]
+    torch = importlib.import_module("torch")
+    lines = [("torch", f"{torch.__version__}, built for CUDA {torch.version.cuda or 'none'}")]
+    lines.append(("cpu", f"{platform.machine()}, {torch.get_num_threads()} threads"))
+    if not torch.cuda.is_available():
+        return [*lines, ("cuda", "no device; everything runs on the CPU")]
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        text = f"{device.name}, {device.total_memory / 2**30:.0f} GiB"
+        lines.append((f"cuda:{index}", f"{text}, compute {device.major}.{device.minor}"))
+    return lines
+
+
+def describe_operators() -> list[tuple[str, str]]:
+    """Say for each operator whether a compiled kernel or the PyTorch reference runs."""
+    if not has_module("torch"):
+        return [("operators", "unknown without torch")]
+    torch = importlib.import_module("torch")
+    extension = has_module("detectron2._C")
+    if extension:
+        importlib.import_module("detectron2._C")
+    try:
+        importlib.import_module("rsd2.ops")
+    except ImportError as error:
+        return [("operators", f"rsd2.ops cannot be imported: {error}")]
+    compiled = [name for name in OPERATORS if hasattr(torch.ops.rsd2, name)]
+    lines = [
+        (f"rsd2 {name}", "compiled" if name in compiled else "PyTorch reference")
+        for name in OPERATORS
+    ]
+    present = [name for name in DETECTRON2_OPERATORS if hasattr(torch.ops.detectron2, name)]
+    if extension:
+        origin = "Detectron2's own extension"
+    elif len(present) == len(DETECTRON2_OPERATORS):
+        origin = "rsd2's PyTorch reference, registered under Detectron2's names"
+    else:
+        origin = f"incomplete: {', '.join(present)}" if present else "absent"
+    return [*lines, ("torch.ops.detectron2", origin), ("note", speed_note(compiled))]
+
+
+def speed_note(compiled: list[str]) -> str:
+    """Say in one sentence what is slower than it could be.
+
+    Args:
+        compiled: names of the operators that have a kernel.
+    """
+    slow = [name for name in OPERATORS if name not in compiled]
+    if not slow:
+        return "every operator is compiled."
+    return (
+        f"{', '.join(slow)} run as plain PyTorch: the results are the same, but they are slower "
+        "and need more memory than compiled kernels would, which this release does not have."
+    )
+
+
+def collect() -> list[tuple[str, str]]:
+    """Gather the report.
+
+    Returns:
+        (name, description) for each line, in the order of printing.
+    """
+    rsd2 = importlib.import_module("rsd2")
+    lines = [
+        ("rsd2", f"{rsd2.__version__}; {Path(rsd2.__file__).parent}"),
+        ("python", f"{platform.python_version()}; {sys.executable}"),
+        ("platform", platform.platform()),
+        *describe_devices(),
+        ("detectron2", describe_detectron2()),
+    ]
+    for name, distributions in PACKAGES.items():
+        lines.append((name, distribution_version(*distributions) or "absent"))
+    compiler = next(filter(None, (first_line_of(c, "--version") for c in ("c++", "g++"))), None)
+    lines.append(("c++ compiler", compiler or "not found (not needed)"))
+    nvcc = first_line_of("nvcc", "--version", containing="release")
+    lines.append(("nvcc", nvcc or "not found (not needed)"))
+    return [*lines, *describe_operators()]
+
+
+def main() -> None:
+    """Print the report, one aligned line each."""
+    lines = collect()
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        print(f"{name:<{width}}  {text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Matching and losses of the rotated DETR family; this file owns every loss weight.
+
+Shapes: B images, Q queries or tokens, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from detectron2.utils import comm
+from fvcore.nn import giou_loss, sigmoid_focal_loss
+from torch.nn import functional as F
+from torchvision.ops import box_convert
+
+from .angle_coder import aspect_ratios
+from .losses import angle_classification_loss
+from .matcher import HungarianMatcher, Predictions, Targets
+
+Matches = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class SetCriterion:
+    """Losses of one or more sets of predictions against the objects.
+
+    Source: ARS-DETR (arXiv 2303.04989): focal, L1, GIoU of the unrotated rectangles and the
+    aspect-ratio-weighted angle classification, every set with the same weights.
+
+    Args:
+        matcher: assigns objects to predictions.
+        class_weight: of the focal loss.
+        l1_weight: of the L1 loss over normalised cx, cy, w, h.
+        giou_weight: of the GIoU loss.
+        angle_weight: of the angle loss.
+        alpha: of the focal loss.
+        gamma: of the focal loss.
+    """
+
+    def __init__(
+        self,
+        matcher: HungarianMatcher,
+        class_weight: float = 2.0,
+        l1_weight: float = 2.0,
+        giou_weight: float = 5.0,
+        angle_weight: float = 2.0,
+        *,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+    ) -> None:
+        self.matcher = matcher
+        self.weights = {
+            "class": class_weight,
+            "l1": l1_weight,
+            "giou": giou_weight,
+            "angle": angle_weight,
+        }
+        self.alpha, self.gamma = alpha, gamma
+
+    def matched_losses(
+        self,
+        predictions: Predictions,
+        targets: list[Targets],
+        normalizer: float,
+        suffix: str = "",
+        class_agnostic: bool = False,
+    ) -> tuple[dict[str, torch.Tensor], Matches]:
+        """Match, then compute the weighted losses.
+
+        Args:
+            predictions: of B images.
+            targets: B entries.
+            normalizer: what sums over positives are divided by, > 0.
+            suffix: appended to the names of the losses.
+            class_agnostic: objects of any class are class 0 (first stage).
+
+        Returns:
+            Losses by name, and the matches they were computed with.
+        """
+        if class_agnostic:
+            targets = [replace(t, labels=torch.zeros_like(t.labels)) for t in targets]
+        matches = self.matcher(predictions, targets)
+        return self.losses(predictions, targets, matches, normalizer, suffix), matches
+
+    def losses(
+        self,
+        predictions: Predictions,
+        targets: list[Targets],
+        matches: Matches,
+        normalizer: float,
+        suffix: str = "",
+        ignored: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Weighted losses for given matches.
+
+        Args:
+            predictions: of B images.
+            targets: B entries.
+            matches: for every image (prediction indices, object indices).
+            normalizer: what sums over positives are divided by, > 0.
+            suffix: appended to the names of the losses.
+            ignored: (B, Q) bool, predictions that enter no loss.
+
+        Returns:
+            ``loss_class``, ``loss_l1``, ``loss_giou`` and ``loss_angle`` + suffix; scalars that
+            are 0 but attached to the graph when there is no object.
+        """
+        batch = torch.cat([torch.full_like(src, i) for i, (src, _) in enumerate(matches)])
+        source = torch.cat([src for src, _ in matches])
+        boxes = torch.cat([t.boxes[dst] for t, (_, dst) in zip(targets, matches)]).float()
+        labels = torch.cat([t.labels[dst] for t, (_, dst) in zip(targets, matches)])
+        angles = torch.cat([t.angle_targets[dst] for t, (_, dst) in zip(targets, matches)])
+        class_targets = torch.zeros_like(predictions.class_logits)
+        class_targets[batch, source, labels] = 1.0
+        focal = sigmoid_focal_loss(
+            predictions.class_logits, class_targets, self.alpha, self.gamma, reduction="none"
+        )
+        if ignored is not None:
+            focal = focal.masked_fill(ignored[..., None], 0.0)
+        predicted = predictions.boxes[batch, source]
+        values = {
+            "class": focal.sum(),
+            "l1": F.l1_loss(predicted, boxes[:, :4], reduction="sum"),
+            "giou": giou_loss(
+                box_convert(predicted, "cxcywh", "xyxy"),
+                box_convert(boxes[:, :4], "cxcywh", "xyxy"),
+                reduction="sum",
+            ),
+            "angle": angle_classification_loss(
+                predictions.angle_logits[batch, source], angles.float(), aspect_ratios(boxes)
+            ),
+        }
+        return {
+            f"loss_{name}{suffix}": value * self.weights[name] / normalizer
+            for name, value in values.items()
+        }
+
+
+def global_normalizers(num_positives: list[int], device: torch.device) -> list[float]:
+    """Positives per process, averaged over processes, at least one in all.
+
+    Dividing summed losses by these makes the gradient that distributed training averages equal
+    to the gradient of one process with the whole batch. All counts travel in one reduction that
+    every process makes, whatever its images hold: a process without objects must not make fewer.
+
+    Args:
+        num_positives: of this process, one count per normaliser.
+        device: for the reduction.
+
+    Returns:
+        max(total, 1) / number of processes, for each.
+    """
+    world = comm.get_world_size()
+    totals = torch.tensor(num_positives, dtype=torch.float64, device=device)
+    if world > 1:
+        torch.distributed.all_reduce(totals)
+    return (totals.clamp(min=1.0) / world).tolist()

@@ -1,0 +1,378 @@
+"""The rotated two-stage deformable DETR (ARS-DETR with denoising) as a meta-architecture.
+
+Shapes: B images, S tokens of all levels together, Q queries, C channels, L levels.
+
+Boxes inside the detector are (cx, cy, w, h) divided by the image's long side, on both axes: one
+unit is the same number of pixels in x and y, so that a rotated box stays a rotated box in images
+that are not square. Angles are in degrees, counter-clockwise on screen, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.structures import ImageList, Instances
+from torch import nn
+from torch.nn import functional as F
+
+from rsd2.layers import SinePositionEncoding
+from rsd2.structures import canonicalize
+
+from .angle_coder import AngleCoder
+from .criterion import SetCriterion, global_normalizers
+from .denoising import DenoisingQueries
+from .heads import DetectionHeads
+from .matcher import Predictions, Targets
+from .postprocessing import DetectionPostprocessor
+from .proposals import TwoStageProposals, token_centers
+from .transformer import DeformableEncoder, RotatedDeformableDecoder
+
+BOX_NORMALIZATIONS = ("long_side", "official_per_axis")
+
+
+@dataclass
+class ImageGeometry:
+    """How normalised box coordinates, images and the padded batch relate.
+
+    Attributes:
+        box_scale: (B, 4) pixels of one unit of cx, cy, w, h.
+        output_scale: (B, 4) the same, as used for detections.
+        box_to_image: (B, 2) factors (x, y) from box coordinates to the padded batch's [0, 1].
+        valid_extent: (B, 2) share (x, y) of the padded batch that is image.
+    """
+
+    box_scale: torch.Tensor
+    output_scale: torch.Tensor
+    box_to_image: torch.Tensor
+    valid_extent: torch.Tensor
+
+
+@dataclass
+class EncodedImages:
+    """What the decoder reads.
+
+    Attributes:
+        memory: (B, S, C).
+        spatial_shapes: (height, width) of every level.
+        padding_mask: (B, S) bool, True = padding; None if no image is padded.
+        geometry: of the batch.
+    """
+
+    memory: torch.Tensor
+    spatial_shapes: list[tuple[int, int]]
+    padding_mask: torch.Tensor | None
+    geometry: ImageGeometry
+
+
+@META_ARCH_REGISTRY.register()
+class RotatedDeformableDETR(nn.Module):
+    """Rotated two-stage deformable DETR.
+
+    Source: ARS-DETR (arXiv 2303.04989) with contrastive denoising; the detector that MutDet
+    (ECCV 2024) pre-trains.
+
+    Args:
+        backbone: Detectron2 backbone.
+        neck: maps its features to L levels of C channels.
+        encoder: over the tokens of all levels.
+        decoder: over the queries.
+        num_classes: K.
+        num_queries: Q.
+        embed_dim: C.
+        num_levels: L.
+        criterion: matching and losses.
+        max_detections: kept per image, of queries x classes.
+        score_threshold: lowest score that is kept.
+        nms_threshold: rotated NMS per class at inference; None for none, as in the paper.
+        num_denoising_queries: wanted denoising positives per image; 0 switches denoising off.
+        label_noise: see `DenoisingQueries`.
+        box_noise: see `DenoisingQueries`.
+        angle_noise: see `DenoisingQueries`.
+        official_denoising: the official program's denoising: angle noise that multiplies, and
+            empty slots trained as background.
+        box_normalization: "long_side" (see the module), or "official_per_axis": x by the width
+            and y by the height, detections scaled by the width alone. Equal on square images.
+        pixel_mean: per channel, 0-255, RGB.
+        pixel_std: per channel, 0-255, RGB.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        neck: nn.Module,
+        encoder: DeformableEncoder,
+        decoder: RotatedDeformableDecoder,
+        num_classes: int,
+        criterion: SetCriterion,
+        num_queries: int = 300,
+        embed_dim: int = 256,
+        num_levels: int = 4,
+        max_detections: int = 300,
+        score_threshold: float = 0.0,
+        nms_threshold: float | None = None,
+        num_denoising_queries: int = 100,
+        label_noise: float = 0.25,
+        box_noise: float = 0.4,
+        angle_noise: float = 0.02,
+        official_denoising: bool = False,
+        box_normalization: str = "long_side",
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+    ) -> None:
+        super().__init__()
+        if box_normalization not in BOX_NORMALIZATIONS:
+            raise ValueError(
+                f"box_normalization must be one of {BOX_NORMALIZATIONS}, got {box_normalization!r}"
+            )
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        self.angle_coder = AngleCoder()
+        self.backbone, self.neck = backbone, neck
+        self.encoder, self.decoder = encoder, decoder
+        self.num_classes, self.num_levels = num_classes, num_levels
+        self.position_encoding = SinePositionEncoding(embed_dim)
+        self.level_embed = nn.Parameter(torch.randn(num_levels, embed_dim))
+        self.proposals = TwoStageProposals(embed_dim, num_queries)
+        self.query_embed = nn.Embedding(num_queries, embed_dim)
+        self.heads = DetectionHeads(num_classes, len(decoder.layers), embed_dim, self.angle_coder)
+        self.denoising = None
+        if num_denoising_queries > 0:
+            self.denoising = DenoisingQueries(
+                num_classes,
+                embed_dim,
+                num_denoising_queries,
+                label_noise,
+                box_noise,
+                angle_noise,
+                official_angle_noise=official_denoising,
+                train_empty_slots=official_denoising,
+            )
+        self.criterion = criterion
+        self.postprocessor = DetectionPostprocessor(
+            self.angle_coder, max_detections, score_threshold, nms_threshold
+        )
+        self.box_normalization = box_normalization
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model's buffers."""
+        return self.pixel_mean.device
+
+    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalise the images (3, H, W) and pad them to one size, with zeros, bottom and right."""
+        images = [
+            (x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs
+        ]
+        return ImageList.from_tensors(images, max(self.backbone.size_divisibility, 32))
+
+    def image_geometry(self, images: ImageList) -> ImageGeometry:
+        """Scales of a batch."""
+        padded = torch.tensor(images.tensor.shape[:-3:-1], device=self.device)
+        sizes = torch.tensor([(w, h) for h, w in images.image_sizes], device=self.device).float()
+        if self.box_normalization == "long_side":
+            scale = sizes.max(dim=1, keepdim=True).values.expand(-1, 2)
+            output_scale = scale
+        else:
+            scale, output_scale = sizes, sizes[:, :1].expand(-1, 2)
+        return ImageGeometry(
+            scale.repeat(1, 2), output_scale.repeat(1, 2), scale / padded, sizes / padded
+        )
+
+    def prepare_targets(self, instances: list[Instances], geometry: ImageGeometry) -> list[Targets]:
+        """Bring ``gt_boxes`` (pixels) and ``gt_classes`` into the units of the detector."""
+        targets = []
+        for instance, scale in zip(instances, geometry.box_scale):
+            boxes = canonicalize(instance.gt_boxes.tensor.to(self.device).float())
+            labels = instance.gt_classes.to(self.device)
+            wrong = labels[(labels < 0) | (labels >= self.num_classes)]
+            if len(wrong):
+                raise ValueError(
+                    f"a label is {int(wrong[0])} but the model has {self.num_classes} classes, "
+                    f"0 to {self.num_classes - 1}; set model.num_classes to the number of classes "
+                    "of the dataset"
+                )
+            # encoded before scaling: the aspect ratio that counts is the one in pixels
+            angle_targets = self.angle_coder.encode(boxes)
+            normalized = torch.cat([boxes[:, :4] / scale, boxes[:, 4:]], dim=1)
+            targets.append(Targets(labels, normalized, angle_targets))
+        return targets
+
+    def encode(self, images: ImageList) -> EncodedImages:
+        """Backbone, neck and encoder."""
+        levels = self.neck(self.backbone(images.tensor))
+        geometry = self.image_geometry(images)
+        height, width = images.tensor.shape[-2:]
+        mask = torch.ones(len(images), height, width, dtype=torch.bool, device=self.device)
+        for i, (h, w) in enumerate(images.image_sizes):
+            mask[i, :h, :w] = False
+        tokens, positions, masks, shapes = [], [], [], []
+        for level, features in enumerate(levels):
+            shape = (features.shape[2], features.shape[3])
+            level_mask = F.interpolate(mask[:, None].float(), size=shape)[:, 0].bool()
+            encoding = self.position_encoding(level_mask).to(self.level_embed.dtype)
+            encoding = encoding.flatten(1, 2) + self.level_embed[level]
+            tokens.append(features.flatten(2).transpose(1, 2))
+            positions.append(encoding)
+            masks.append(level_mask.flatten(1))
+            shapes.append(shape)
+        padding_mask = torch.cat(masks, dim=1)
+        padding_mask = padding_mask if bool(padding_mask.any()) else None
+        memory = self.encoder(
+            torch.cat(tokens, dim=1),
+            torch.cat(positions, dim=1),
+            token_centers(shapes, self.device)[None],
+            shapes,
+            padding_mask,
+        )
+        return EncodedImages(memory, shapes, padding_mask, geometry)
+
+    def detect(
+        self, encoded: EncodedImages, targets: list[Targets] | None
+    ) -> tuple[Predictions, list[Predictions], list[Predictions], Any]:
+        """Proposals and decoder.
+
+        Args:
+            encoded: images.
+            targets: objects to make denoising queries from; None for none.
+
+        Returns:
+            Predictions of all tokens, of the queries of every decoder layer, of the denoising
+            queries of every layer (empty without them), and the denoising batch or None.
+        """
+        geometry = encoded.geometry
+        proposals, boxes, angles = self.proposals(
+            encoded.memory,
+            encoded.spatial_shapes,
+            geometry.box_to_image,
+            geometry.valid_extent,
+            encoded.padding_mask,
+            self.heads,
+        )
+        num_queries = boxes.shape[1]
+        queries = self.query_embed.weight[:num_queries].expand(len(boxes), -1, -1)
+        noised = None
+        if self.denoising is not None and targets is not None:
+            noised = self.denoising(targets, num_queries)
+        mask = empty = None
+        if noised is not None:
+            queries = torch.cat([noised.content, queries], dim=1)
+            boxes = torch.cat([noised.boxes, boxes], dim=1)
+            angles = torch.cat([noised.angles, angles], dim=1)
+            mask = noised.attention_mask
+            if not self.denoising.train_empty_slots:
+                empty = F.pad(noised.empty_slots, (0, num_queries))
+        layers, _ = self.decoder(
+            queries,
+            boxes,
+            angles,
+            encoded.memory,
+            geometry.box_to_image,
+            encoded.spatial_shapes,
+            self.heads,
+            encoded.padding_mask,
+            mask,
+            empty,
+        )
+        split = 0 if noised is None else noised.boxes.shape[1]
+        ordinary = [slice_queries(p, slice(split, None)) for p in layers]
+        denoised = [slice_queries(p, slice(0, split)) for p in layers] if split else []
+        return proposals, ordinary, denoised, noised
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses in training, detections otherwise.
+
+        Args:
+            batched_inputs: dicts with ``image`` (3, H, W) RGB 0-255; ``instances`` with
+                ``gt_boxes`` (RotatedBoxes, pixels of that image) and ``gt_classes`` in training;
+                ``height`` and ``width`` of the original image (default: of ``image``).
+
+        Returns:
+            Training: dict of scalar losses, already weighted. Otherwise: a list of
+            ``{"instances": Instances}`` in the frame of the original image.
+
+        Raises:
+            ValueError: a label is not a class of the model.
+        """
+        images = self.preprocess(batched_inputs)
+        encoded = self.encode(images)
+        if not self.training:
+            _, layers, _, _ = self.detect(encoded, None)
+            return self.inference(layers[-1], batched_inputs, images, encoded.geometry)
+        targets = self.prepare_targets([x["instances"] for x in batched_inputs], encoded.geometry)
+        return self.losses(targets, *self.detect(encoded, targets))
+
+    def losses(
+        self,
+        targets: list[Targets],
+        proposals: Predictions,
+        layers: list[Predictions],
+        denoised: list[Predictions],
+        noised: Any,
+    ) -> dict[str, torch.Tensor]:
+        """Losses of proposals, every decoder layer and every denoising layer, equally weighted."""
+        matched = [
+            sum(min(p.boxes.shape[1], len(t)) for t in targets) for p in (proposals, layers[-1])
+        ]
+        restored = sum(len(slots) for slots, _ in noised.matches) if noised else 0
+        tokens_norm, queries_norm, denoising_norm = global_normalizers(
+            [*matched, restored], self.device
+        )
+        losses, _ = self.criterion.matched_losses(
+            proposals, targets, tokens_norm, "_enc", class_agnostic=True
+        )
+        last = len(layers) - 1
+        for index, predictions in enumerate(layers):
+            suffix = "" if index == last else f"_{index}"
+            losses.update(
+                self.criterion.matched_losses(predictions, targets, queries_norm, suffix)[0]
+            )
+        if self.denoising is None:
+            return losses
+        for index in range(len(layers)):
+            suffix = "_dn" if index == last else f"_dn_{index}"
+            if noised is None:
+                # the same losses on every process, each with a (zero) gradient: otherwise
+                # distributed training would wait for ever on a batch without objects
+                zero = 0.0 * self.denoising.label_embedding.weight.sum()
+                losses.update({f"loss_{name}{suffix}": zero for name in self.criterion.weights})
+                continue
+            ignored = None if self.denoising.train_empty_slots else noised.empty_slots
+            losses.update(
+                self.criterion.losses(
+                    denoised[index], targets, noised.matches, denoising_norm, suffix, ignored
+                )
+            )
+        return losses
+
+    def inference(
+        self,
+        predictions: Predictions,
+        batched_inputs: list[dict[str, Any]],
+        images: ImageList,
+        geometry: ImageGeometry,
+    ) -> list[dict[str, Instances]]:
+        """Detections of every image in the frame of its dict."""
+        results = []
+        for i, (x, size) in enumerate(zip(batched_inputs, images.image_sizes)):
+            output_size = (x.get("height", size[0]), x.get("width", size[1]))
+            instances = self.postprocessor(
+                predictions, i, geometry.output_scale[i], size, output_size
+            )
+            results.append({"instances": instances})
+        return results
+
+
+def slice_queries(predictions: Predictions, index: slice) -> Predictions:
+    """Predictions of some of the queries."""
+    return Predictions(
+        predictions.class_logits[:, index],
+        predictions.boxes[:, index],
+        predictions.angle_logits[:, index],
+    )

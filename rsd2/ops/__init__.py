@@ -1,0 +1,31 @@
+"""Operators of rsd2: rotated IoU and NMS, multi-scale deformable attention, rotated RoIAlign.
+
+Importing this package also registers the operators that a Detectron2 without its compiled
+extension lacks, see :func:`register_detectron2_ops`.
+"""
+
+from .box_iou_rotated import (
+    box_iou_rotated,
+    box_polygon_iou,
+    paired_box_polygon_iou,
+    paired_iou_rotated,
+)
+from .detectron2_registration import register_detectron2_ops
+from .ms_deform_attn import ms_deform_attn
+from .nms_rotated import batched_nms_rotated, nms_rotated
+from .roi_align_rotated import roi_align_rotated, roi_align_rotated_backward
+
+__all__ = [
+    "batched_nms_rotated",
+    "box_iou_rotated",
+    "box_polygon_iou",
+    "ms_deform_attn",
+    "nms_rotated",
+    "paired_box_polygon_iou",
+    "paired_iou_rotated",
+    "register_detectron2_ops",
+    "roi_align_rotated",
+    "roi_align_rotated_backward",
+]
+
+register_detectron2_ops()

@@ -1,0 +1,207 @@
+"""RoIAlign for rotated boxes, with the semantics of Detectron2's ROIAlignRotated.
+
+Contract: a region is cut into pooled_height x pooled_width bins in its own frame; each bin is the
+mean of bilinear samples on a regular grid inside it. Coordinates are continuous: pixel (i, j) of
+the feature map covers [j, j + 1] x [i, i + 1], so its centre is half a pixel from its corner. A
+sample more than one pixel outside the pixel centres is 0, one nearer is moved onto them.
+Differentiable in the features, not in the regions. Half precision is computed in float32; the
+result has the dtype of the features.
+
+Method: a sample is four rows of the feature table with four weights, so a bin is a weighted sum of
+rows (`embedding_bag`), and the gradient adds weighted rows back. Regions are grouped by their
+sampling grid and taken in portions, so that the tables stay under ``VALUE_BUDGET`` numbers, one
+region at the least.
+
+Shapes: B images, C channels, K regions, T = pooled_height * pooled_width bins, G samples of a bin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .trigonometry import sincos_degrees
+
+# Numbers at a time in the largest table of the backward pass: 32 MB of float32.
+VALUE_BUDGET = 1 << 23
+
+
+def roi_align_rotated(
+    features: Tensor,
+    rois: Tensor,
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+) -> Tensor:
+    """Pool rotated regions of feature maps into grids of fixed size.
+
+    Args:
+        features: (B, C, H, W) floating.
+        rois: (K, 6) (image index, cx, cy, w, h, a): pixels of the image, degrees counter-clockwise
+            on screen; sides >= 0, all finite.
+        output_size: (pooled_height, pooled_width), or one number for both; >= 1.
+        spatial_scale: size of the feature map over that of the image, > 0.
+        sampling_ratio: samples per bin along each side; 0 or less takes
+            ceil(side on the map / bins) for every region.
+
+    Returns:
+        (K, C, pooled_height, pooled_width), in the dtype of ``features``. Row 0 of the grid lies
+        at the box's own top, as turned by its angle.
+
+    Raises:
+        ValueError: if a shape, an image index or a side is wrong.
+    """
+    size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    _check(features, rois, size, spatial_scale)
+    return _PooledRegions.apply(features, rois.detach(), size, spatial_scale, sampling_ratio)
+
+
+def roi_align_rotated_backward(
+    grad: Tensor,
+    rois: Tensor,
+    features_shape: tuple[int, int, int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+) -> Tensor:
+    """Gradient of :func:`roi_align_rotated` in the features; they enter linearly, so only their
+    shape matters.
+
+    Args:
+        grad: (K, C, pooled_height, pooled_width), gradient of the result.
+        rois: (K, 6), as in the forward call.
+        features_shape: (B, C, H, W).
+        spatial_scale: as in the forward call.
+        sampling_ratio: as in the forward call.
+
+    Returns:
+        (B, C, H, W), in the dtype of ``grad``.
+    """
+    batch, channels, height, width = features_shape
+    dtype = torch.promote_types(grad.dtype, torch.float32)
+    rows = grad.new_zeros(batch * height * width, channels, dtype=dtype)
+    grad_bins = grad.to(dtype).flatten(2).transpose(1, 2)  # (K, T, C)
+    size = tuple(grad.shape[2:])
+    plan = _portions(rois, features_shape, size, spatial_scale, sampling_ratio)
+    for chosen, index, weight in plan:
+        spread = weight.to(dtype)[..., None] * grad_bins[chosen].flatten(0, 1)[:, None]
+        rows.index_add_(0, index.flatten(), spread.flatten(0, 1))
+    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2).to(grad.dtype)
+
+
+class _PooledRegions(torch.autograd.Function):
+    """Forward by weighted sums of rows; keeps the regions only, not the tables, for backward."""
+
+    @staticmethod
+    def forward(ctx, features, rois, size, spatial_scale, sampling_ratio):
+        ctx.save_for_backward(rois)
+        ctx.arguments = tuple(features.shape), spatial_scale, sampling_ratio
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        channels = features.shape[1]
+        rows = features.to(dtype).permute(0, 2, 3, 1).reshape(-1, channels)
+        pooled = rows.new_zeros(len(rois), size[0] * size[1], channels)
+        plan = _portions(rois, tuple(features.shape), size, spatial_scale, sampling_ratio)
+        for chosen, index, weight in plan:
+            sums = F.embedding_bag(index, rows, mode="sum", per_sample_weights=weight.to(dtype))
+            pooled[chosen] = sums.view(len(chosen), -1, channels)
+        return pooled.transpose(1, 2).unflatten(2, size).to(features.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (rois,) = ctx.saved_tensors
+        shape, spatial_scale, sampling_ratio = ctx.arguments
+        grad = roi_align_rotated_backward(grad, rois, shape, spatial_scale, sampling_ratio)
+        return grad, None, None, None, None
+
+
+def _portions(
+    rois: Tensor,
+    features_shape: tuple[int, ...],
+    size: tuple[int, int],
+    spatial_scale: float,
+    sampling_ratio: int,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Regions (k,), rows of the feature table (k * T, 4 G) and their weights, in portions."""
+    wide = rois.double()
+    sides = wide[:, 3:5] * spatial_scale
+    if sampling_ratio > 0:
+        grids = torch.full_like(sides, sampling_ratio).long()
+    else:
+        bins = sides.new_tensor([size[1], size[0]])
+        # The quotient is taken in the dtype of the regions, so that whole numbers round as they
+        # do in Detectron2; a side of 0 has no samples and pools to 0.
+        quotient = (rois[:, 3:5] * spatial_scale) / bins.to(rois.dtype)
+        grids = torch.ceil(quotient).long()
+    kinds, kind_of = torch.unique(grids, dim=0, return_inverse=True)
+    for kind, (grid_w, grid_h) in enumerate(kinds.tolist()):
+        if grid_w == 0 or grid_h == 0:
+            continue
+        members = torch.nonzero(kind_of == kind).flatten()
+        # Four neighbours of each sample, times the channels or the few tables that share them.
+        numbers = 4 * size[0] * size[1] * grid_w * grid_h * max(features_shape[1], 8)
+        for chosen in members.split(max(1, VALUE_BUDGET // numbers)):
+            x, y = _sample_points(wide[chosen], size, (grid_h, grid_w), spatial_scale)
+            images = wide[chosen, 0].long()
+            index, weight = _bilinear(x, y, images, features_shape)
+            count = grid_h * grid_w
+            yield chosen, index.flatten(2).flatten(0, 1), weight.flatten(2).flatten(0, 1) / count
+
+
+def _sample_points(
+    rois: Tensor, size: tuple[int, int], grid: tuple[int, int], spatial_scale: float
+) -> tuple[Tensor, Tensor]:
+    """Positions x, y (k, T, G) of the samples, in pixel centres of the feature map."""
+    (bins_h, bins_w), (grid_h, grid_w) = size, grid
+    device, dtype = rois.device, rois.dtype
+    steps_h = torch.arange(bins_h * grid_h, device=device, dtype=dtype)
+    steps_w = torch.arange(bins_w * grid_w, device=device, dtype=dtype)
+    share_h = ((steps_h + 0.5) / (bins_h * grid_h) - 0.5).view(bins_h, 1, grid_h, 1)
+    share_w = ((steps_w + 0.5) / (bins_w * grid_w) - 0.5).view(1, bins_w, 1, grid_w)
+    _, cx, cy, w, h, angle = rois.view(-1, 6, 1, 1, 1, 1).unbind(1)
+    sin, cos = sincos_degrees(angle)
+    along, down = w * spatial_scale * share_w, h * spatial_scale * share_h
+    x = cx * spatial_scale - 0.5 + cos * along + sin * down
+    y = cy * spatial_scale - 0.5 - sin * along + cos * down
+    shape = (len(rois), bins_h * bins_w, grid_h * grid_w)
+    return x.reshape(shape), y.reshape(shape)
+
+
+def _bilinear(
+    x: Tensor, y: Tensor, images: Tensor, features_shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Rows of the feature table and weights (k, T, G, 4) of the four neighbours of each sample."""
+    _, _, height, width = features_shape
+    inside = (x >= -1) & (x <= width) & (y >= -1) & (y <= height)
+    x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    left, top = x.floor(), y.floor()
+    right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
+    dx, dy = x - left, y - top
+    base = (images * height).view(-1, 1, 1)
+    rows_y = torch.stack([top, top, bottom, bottom], dim=-1).long()
+    rows_x = torch.stack([left, right, left, right], dim=-1).long()
+    index = (base[..., None] + rows_y) * width + rows_x
+    weight = torch.stack([(1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx], dim=-1)
+    return index, weight * inside[..., None]
+
+
+def _check(features: Tensor, rois: Tensor, size: tuple[int, ...], spatial_scale: float) -> None:
+    if features.dim() != 4:
+        raise ValueError(f"features must be (B, C, H, W), got {tuple(features.shape)}")
+    if rois.dim() != 2 or rois.shape[1] != 6:
+        raise ValueError(f"rois must be (K, 6), got {tuple(rois.shape)}")
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"output_size must be two numbers >= 1, got {size}")
+    if not (math.isfinite(spatial_scale) and spatial_scale > 0):
+        raise ValueError(f"spatial_scale must be positive, got {spatial_scale}")
+    if len(rois) == 0:
+        return
+    if not torch.isfinite(rois).all():
+        raise ValueError("rois have non-finite numbers; drop these proposals first")
+    if (rois[:, 3:5] < 0).any():
+        raise ValueError(f"sides of rois must be >= 0, got {rois[:, 3:5].min().item()}")
+    low, high = rois[:, 0].min().item(), rois[:, 0].max().item()
+    if low < 0 or high >= len(features):
+        raise ValueError(f"image indices {low} to {high} do not fit a batch of {len(features)}")

@@ -1,0 +1,55 @@
+"""Built-in names are there without files, and registering twice is harmless."""
+
+import importlib
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from rsd2.data.datasets import DOTA_V1_0_CLASSES, builtin, register_all_dota
+
+
+def test_names_classes_and_sources():
+    names = DatasetCatalog.list()
+    for name in ("dota_v1.0_train", "dota_v1.5_val_1024_200", "dota_v2.0_test-dev_800_200_virtual"):
+        assert name in names
+    assert MetadataCatalog.get("dota_v1.0_val").thing_classes == list(DOTA_V1_0_CLASSES)
+    tiles = MetadataCatalog.get("dota_v2.0_train_800_200")
+    assert tiles.source_dataset == "dota_v2.0_train" and len(tiles.thing_classes) == 18
+
+
+def test_absent_files_are_named():
+    with pytest.raises(FileNotFoundError, match=r"dota/v1\.0/train/images"):
+        DatasetCatalog.get("dota_v1.0_train")
+    with pytest.raises(FileNotFoundError, match=r"dota/v1\.0/tiles/train_800_200"):
+        DatasetCatalog.get("dota_v1.0_train_800_200")
+
+
+def test_root_is_taken_from_the_environment_and_can_be_moved(tmp_path, monkeypatch):
+    original = MetadataCatalog.get("dota_v1.0_train").builtin_root
+    names = set(DatasetCatalog.list())
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    try:
+        for _ in range(2):
+            importlib.reload(builtin)
+            assert set(DatasetCatalog.list()) == names
+            for name in ("dota_v1.0_train", "dota_v1.0_train_800_200_virtual"):
+                expected = f"{tmp_path}/dota/v1.0/train/images"
+                assert MetadataCatalog.get(name).images_dir == expected
+    finally:
+        register_all_dota(original)
+    assert MetadataCatalog.get("dota_v1.0_train").images_dir.startswith(original)
+
+
+def test_a_users_own_set_of_the_same_name_is_left_alone(tmp_path):
+    name = "dota_v1.0_train"
+    original = DatasetCatalog.pop(name)
+    metadata = MetadataCatalog.pop(name)
+    try:
+        DatasetCatalog.register(name, list)
+        register_all_dota(metadata.builtin_root)
+        assert DatasetCatalog.get(name) == []
+    finally:
+        DatasetCatalog.pop(name)
+        MetadataCatalog.pop(name, None)
+        DatasetCatalog.register(name, original)
+        MetadataCatalog[name] = metadata

@@ -1,0 +1,60 @@
+"""tools/analyze_model.py: counts by hand of a small network."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def tool(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "engine"))
+    import toy
+
+    (tmp_path / "config.py").write_text(toy.CONFIG)
+    path = ROOT / "tools" / "analyze_model.py"
+    spec = importlib.util.spec_from_file_location("analyze_model", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, "analyze_model_under_test", module)
+    return lambda *args: module.main(["--config-file", str(tmp_path / "config.py"), *args])
+
+
+def test_counts_equal_those_by_hand(tool, capsys):
+    totals = tool("--size", "65", "33", "--tasks", "parameter", "flop", "activation", "structure")
+    convolution, norm, head = 4 * (3 * 9 + 1), 2 * 4, 4 + 1
+    assert totals["parameters"] == convolution + norm + head
+    outputs = 4 * 32 * 16  # stride 2, no padding
+    assert totals["activations"] == outputs + 1
+    assert outputs * 27 + 4 <= totals["flops"] <= outputs * 30 + 4
+    out = capsys.readouterr().out
+    assert "(backbone): Conv2d" in out and '"input": [65, 33]' in out
+    # Four times the pixels is four times the convolution, about.
+    assert tool("--size", "129", "65", "--tasks", "flop")["flops"] / totals["flops"] > 3.5
+
+
+def test_overrides_reach_the_model_and_wrong_ones_are_named(tool):
+    from rsd2.config import ConfigError
+
+    wide = tool("--tasks", "parameter", "--opts", "model.channels=8")
+    assert wide["parameters"] == 8 * 28 + 16 + 9
+    with pytest.raises(ConfigError, match=r"did you mean model\.channels"):
+        tool("--tasks", "parameter", "--opts", "model.chanels=8")
+    with pytest.raises(SystemExit):
+        tool("--size", "0", "5")
+
+
+def test_attention_is_counted(tool):
+    import analyze_model_under_test as module
+    import torch
+
+    class Attention(torch.nn.Module):
+        def forward(self, batch):
+            x = batch[0]["image"].float()[None]  # (1, 3 heads, 6 tokens, 4 channels)
+            return torch.nn.functional.scaled_dot_product_attention(x, x, x)
+
+    totals = module.analyze(Attention().eval(), module.random_input(6, 4), ["flop"], 1)
+    assert totals["flops"] == 3 * (6 * 6 * 4 + 6 * 6 * 4)

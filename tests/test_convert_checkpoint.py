@@ -1,0 +1,234 @@
+"""tools/convert_checkpoint.py through its command line."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = '''
+from detectron2.config import LazyCall as L
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self, backbone, width=2):
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(4, width)
+
+
+model = L(Model)(
+    backbone=L(ResNet)(
+        stem=L(BasicStem)(in_channels=3, out_channels=64, norm="FrozenBN"),
+        stages=L(ResNet.make_default_stages)(depth=18, block_class=BasicBlock, norm="FrozenBN"),
+        out_features=["res5"],
+    ),
+    width=2,
+)
+'''
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location(
+        "convert_checkpoint", ROOT / "tools" / "convert_checkpoint.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def resnet_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("source") / "resnet18.pth"
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def arguments(source, path, output, *more):
+    return ["--source", source, "--input", str(path), "--output", str(output), *map(str, more)]
+
+
+def test_torchvision_backbone(tool, resnet_file, config_file, tmp_path, capsys):
+    output = tmp_path / "r18.pth"
+    more = ("--config-file", config_file)
+    assert tool.main(arguments("torchvision-resnet", resnet_file, output, *more)) == 0
+    text = capsys.readouterr().out
+    assert "2 keys of the model outside the backbone" in text
+    assert "fc.weight: classifier" in text
+    assert "RGB" in text
+    content = torch.load(output, weights_only=True)
+    assert list(content) == ["model"]
+    expected = torch.load(resnet_file, weights_only=True)
+    assert torch.equal(content["model"]["backbone.stem.conv1.weight"], expected["conv1.weight"])
+    # FrozenBN: weight, bias and two statistics of each of the 20 norms, and 20 convolutions
+    assert len(content["model"]) == 100
+    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".tmp")] == []
+
+
+def test_detectron2_pickle(tool, tmp_path):
+    path, output = tmp_path / "R-50.pkl", tmp_path / "out.pth"
+    weight = np.random.randn(2, 2).astype(np.float32)
+    path.write_bytes(pickle.dumps({"model": {"stem.conv1.weight": weight}, "__author__": "x"}))
+    assert tool.main(arguments("detectron2", path, output)) == 0
+    state = torch.load(output, weights_only=True)["model"]
+    assert torch.equal(state["backbone.stem.conv1.weight"], torch.from_numpy(weight))
+
+
+@pytest.fixture
+def ars_file(tmp_path):
+    path = tmp_path / "ars.pth"
+    state = {
+        "bbox_head.cls_branches.0.weight": torch.arange(3.0)[:, None].repeat(1, 2),
+        "bbox_head.cls_branches.1.weight": torch.arange(3.0)[:, None].repeat(1, 2),
+    }
+    torch.save({"state_dict": state}, path)
+    return path
+
+
+def test_classes_are_permuted_by_names_from_files_or_the_command_line(tool, ars_file, tmp_path):
+    (tmp_path / "theirs.txt").write_text("ship\nplane\ndam\n\n")
+    output = tmp_path / "out.pth"
+    classes = ("--source-classes", tmp_path / "theirs.txt", "--target-classes", "plane", "dam")
+    assert tool.main(arguments("ars-detr", ars_file, output, *classes)) == 0
+    state = torch.load(output, weights_only=True)["model"]
+    assert state["heads.class_heads.0.weight"][:, 0].tolist() == [1.0, 2.0]
+    assert state["heads.class_heads.1.weight"][:, 0].tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["--source-classes", "a"], "go together"),
+        (["--source-classes", "a", "--target-classes", "b"], r"no class \['b'\]"),
+    ],
+)
+def test_wrong_classes(tool, ars_file, tmp_path, capsys, classes, message):
+    output = tmp_path / "out.pth"
+    assert tool.main(arguments("ars-detr", ars_file, output, *classes)) == 2
+    assert message.replace("\\", "") in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_unknown_keys_stop_it_unless_allowed(tool, tmp_path, capsys):
+    path, output = tmp_path / "ars.pth", tmp_path / "out.pth"
+    torch.save({"neck.convs.0.gn.bias": torch.ones(2), "stranger": torch.ones(1)}, path)
+    assert tool.main(arguments("ars-detr", path, output)) == 1
+    captured = capsys.readouterr()
+    assert "unknown     stranger" in captured.out
+    assert "--allow-mismatch" in captured.err
+    assert not output.exists()
+    assert tool.main(arguments("ars-detr", path, output, "--allow-mismatch")) == 0
+    assert list(torch.load(output, weights_only=True)["model"]) == ["neck.projections.0.1.bias"]
+
+
+def test_mismatched_and_missing_keys_stop_it(tool, config_file, tmp_path, capsys):
+    path, output = tmp_path / "resnet.pth", tmp_path / "out.pth"
+    torch.save({"conv1.weight": torch.ones(9, 3, 7, 7), "bn1.bias": torch.ones(64)}, path)
+    command = arguments("torchvision-resnet", path, output, "--config-file", config_file)
+    assert tool.main(command) == 1
+    captured = capsys.readouterr()
+    assert "backbone.stem.conv1.weight: (9, 3, 7, 7) vs (64, 3, 7, 7)" in captured.out
+    assert "--allow-mismatch" in captured.err
+    assert "--allow-missing" in captured.err
+    assert tool.main([*command, "--allow-mismatch"]) == 1
+    assert not output.exists()
+    assert tool.main([*command, "--allow-mismatch", "--allow-missing"]) == 0
+    assert list(torch.load(output, weights_only=True)["model"]) == ["backbone.stem.conv1.norm.bias"]
+
+
+def test_overrides_reach_the_config(tool, resnet_file, config_file, tmp_path, capsys):
+    command = arguments("torchvision-resnet", resnet_file, tmp_path / "out.pth")
+    command += ["--config-file", str(config_file)]
+    assert tool.main([*command, "model.width=7"]) == 0
+    assert tool.main([*command, "model.widht=7"]) == 2
+    assert "width" in capsys.readouterr().err
+
+
+def test_file_of_another_kind(tool, resnet_file, tmp_path, capsys):
+    output = tmp_path / "out.pth"
+    flags = ("--allow-mismatch", "--allow-missing")
+    assert tool.main(arguments("ars-detr", resnet_file, output, *flags)) == 1
+    assert "no key" in capsys.readouterr().err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input": "nowhere.pth"}, "no checkpoint at"),
+        ({"output": "out.pkl"}, "must end in .pth"),
+        ({"output": "no_folder/out.pth"}, "does not exist"),
+        ({"config": "nowhere.py"}, "no config file"),
+        ({"extra": "model.x=1"}, "need --config-file"),
+    ],
+)
+def test_wrong_arguments(tool, resnet_file, tmp_path, capsys, change, message):
+    path = tmp_path / change["input"] if "input" in change else resnet_file
+    command = arguments("torchvision-resnet", path, tmp_path / change.get("output", "out.pth"))
+    if "config" in change:
+        command += ["--config-file", str(tmp_path / change["config"])]
+    if "extra" in change:
+        command.append(change["extra"])
+    assert tool.main(command) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_input_is_never_replaced(tool, resnet_file, capsys):
+    before = resnet_file.read_bytes()
+    assert tool.main(arguments("torchvision-resnet", resnet_file, resnet_file)) == 2
+    assert "is the input itself" in capsys.readouterr().err
+    assert resnet_file.read_bytes() == before
+
+
+def test_failing_write_leaves_the_old_file(tool, resnet_file, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out.pth"
+    output.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert tool.main(arguments("torchvision-resnet", resnet_file, output)) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert output.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_malicious_file_is_refused(tool, tmp_path, capsys):
+    witness, path = tmp_path / "witness", tmp_path / "evil.pkl"
+
+    class Evil:
+        def __reduce__(self):
+            return (os.system, (f"touch {witness}",))
+
+    path.write_bytes(pickle.dumps({"model": Evil()}))
+    assert tool.main(arguments("detectron2", path, tmp_path / "out.pth")) == 2
+    assert "refused" in capsys.readouterr().err
+    assert not witness.exists()
+    assert not (tmp_path / "out.pth").exists()
+
+
+def test_real_config_takes_a_torchvision_resnet_50(tool, tmp_path):
+    path, output = tmp_path / "resnet50.pth", tmp_path / "out.pth"
+    torch.save(torchvision.models.resnet50(weights=None).state_dict(), path)
+    config = ROOT / "configs" / "common" / "models" / "rotated_deformable_detr_r50.py"
+    more = ("--config-file", config, "model.encoder.num_layers=1", "model.decoder.num_layers=1")
+    assert tool.main(arguments("torchvision-resnet", path, output, *more)) == 0
+    assert len(torch.load(output, weights_only=True)["model"]) == 5 * 53

@@ -1,0 +1,80 @@
+"""The tool that writes synthetic folders, as a user runs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import pytest
+
+
+@pytest.fixture(scope="module")
+def tool(repository: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "make_synthetic", repository / "tools" / "make_synthetic.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    fixed = ["--num-images", "5", "--size", "128", "--scale", "0.8", "--num-workers", "0"]
+    return ["--output", str(folder), *fixed, *more]
+
+
+def test_writes_a_folder_and_its_preview(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert tool.main(arguments(tmp_path, "--preview", "4", "--seed", "3")) == 0
+    record = json.loads((tmp_path / "scenes.json").read_text())
+    assert record["parameters"]["seed"] == 3
+    assert record["num_images"] == 5
+    out = capsys.readouterr().out
+    for name, number in record["objects"].items():
+        assert any(line.split()[:2] == [name, str(number)] for line in out.splitlines())
+    sheet = cv2.imread(str(tmp_path / "preview.png"))
+    assert sheet.shape[0] == sheet.shape[1]  # two rows of two scenes
+
+
+def test_preview_shows_the_labels(tool: ModuleType, tmp_path: Path) -> None:
+    assert tool.main(arguments(tmp_path)) == 0
+    index = next(k for k in range(5) if tool.read_labels(tmp_path / "labelTxt" / f"S{k:06d}.txt"))
+    tool.draw_preview(tmp_path, 5)
+    with_labels = cv2.imread(str(tmp_path / "preview.png"))
+    label = tmp_path / "labelTxt" / f"S{index:06d}.txt"
+    label.write_text("\n".join(label.read_text().splitlines()[:2]) + "\n")
+    tool.draw_preview(tmp_path, 5)
+    without = cv2.imread(str(tmp_path / "preview.png"))
+    assert (with_labels != without).any()
+
+
+def test_rectangular_scenes(tool: ModuleType, tmp_path: Path) -> None:
+    command = ["--output", str(tmp_path), "--num-images", "1", "--size", "96", "160"]
+    assert tool.main([*command, "--num-workers", "0"]) == 0
+    assert cv2.imread(str(tmp_path / "images" / "S000000.png")).shape == (96, 160, 3)
+
+
+def test_errors_are_one_line_with_a_way_out(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert tool.main(arguments(tmp_path, "--empty-fraction", "2")) == 2
+    assert "empty_fraction must lie between" in capsys.readouterr().err
+    assert tool.main(arguments(tmp_path)) == 0
+    capsys.readouterr()
+    assert tool.main(arguments(tmp_path, "--seed", "9")) == 2
+    error = capsys.readouterr().err
+    assert "choose another folder" in error.splitlines()[-1]
+
+
+def test_shards_share_a_folder(
+    tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, complete in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        assert tool.main(arguments(tmp_path)) == 0
+        assert json.loads((tmp_path / "scenes.json").read_text())["complete"] is complete

@@ -1,0 +1,192 @@
+"""tools/lazyconfig_train_net.py: train, evaluate, resume, in one process and in two."""
+
+import importlib.util
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOL = ROOT / "tools" / "lazyconfig_train_net.py"
+
+
+@pytest.fixture(autouse=True)
+def config(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "engine"))
+    monkeypatch.chdir(tmp_path)
+    import toy
+
+    (tmp_path / "config.py").write_text(toy.CONFIG)
+
+
+def _run(*opts):
+    """Run the tool in this process."""
+    spec = importlib.util.spec_from_file_location("lazyconfig_train_net", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(module.parse_arguments(["--config-file", "config.py", *opts]))
+
+
+def _weights(path):
+    return torch.load(path, weights_only=True)
+
+
+def _same(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def _losses_of(*opts):
+    """Run the tool in this process and return the loss of each training batch."""
+    import toy
+
+    toy.LOSSES.clear()
+    _run(*opts)
+    return list(toy.LOSSES)
+
+
+COMMON = ("train.max_iter=6", "train.eval_period=3", "train.checkpointer.period=3")
+
+
+@pytest.mark.parametrize("options", [(), ("dataloader.train.num_workers=2", "train.accumulate=2")])
+def test_resumed_training_equals_an_uninterrupted_one_to_the_last_bit(options):
+    options = (*COMMON, *options, "train.ema.enabled=true", "train.amp.enabled=true")
+    options = (*options, "train.amp.dtype=bfloat16", "train.clip_grad.enabled=true")
+    whole = _losses_of(*options, "train.output_dir=whole")
+    # As a run looks that was killed after its first checkpoint.
+    Path("killed").mkdir()
+    shutil.copy("whole/model_0000002.pth", "killed")
+    Path("killed/last_checkpoint").write_text("model_0000002.pth")
+    Path("killed/.model_0000005.pth.1.tmp").write_text("half written")
+    torch.rand(5)
+    resumed = _losses_of("--resume", *options, "train.output_dir=killed")
+    assert len(set(whole)) == len(whole) and resumed == whole[len(whole) // 2 :]
+    assert _same(_weights("whole/model_final.pth"), _weights("killed/model_final.pth"))
+    assert set(_weights("whole/model_final.pth")) == {"model", "trainer", "ema", "iteration"}
+
+
+def test_drawn_seed_is_resumed_too():
+    options = (*COMMON, "train.seed=-1")
+    whole = _losses_of(*options, "train.output_dir=whole")
+    Path("killed").mkdir()
+    shutil.copy("whole/model_0000002.pth", "killed")
+    Path("killed/last_checkpoint").write_text("model_0000002.pth")
+    assert _losses_of("--resume", *options, "train.output_dir=killed") == whole[3:]
+    results = [json.loads(Path(x, "results.json").read_text()) for x in ("whole", "killed")]
+    assert results[0]["results"] == results[1]["results"]
+    assert results[0]["seed"] >= 0
+
+
+def test_signal_saves_and_resuming_continues_exactly(monkeypatch):
+    import toy
+
+    _run(*COMMON, "train.output_dir=whole")
+    original = toy.ToyMapper.__call__
+
+    def interrupted(self, sample):
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.augment and self.calls == 4:  # in the second iteration
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, sample)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(toy.ToyMapper, "__call__", interrupted)
+        _run(*COMMON, "train.output_dir=killed")
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert Path("killed/last_checkpoint").read_text() == "model_0000001.pth"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    _run("--resume", *COMMON, "train.output_dir=killed")
+    assert _same(_weights("whole/model_final.pth"), _weights("killed/model_final.pth"))
+
+
+def test_evaluation_only_repeats_the_training_s_results_from_its_saved_config():
+    _run("train.ema.enabled=true", "train.ema.warmup=1", "train.output_dir=trained")
+    trained = json.loads(Path("trained/results.json").read_text())
+    assert trained["results"]["bbox"] != trained["results"]["ema/bbox"]
+    assert trained["iteration"] == trained["max_iter"] == 4
+    _run(
+        "--eval-only", "train.init_checkpoint=trained/model_final.pth", "train.output_dir=evaluated"
+    )
+    evaluated = json.loads(Path("evaluated/results.json").read_text())
+    assert evaluated["results"] == trained["results"]
+    assert evaluated["iteration"] == 4 and "model_final" in evaluated["checkpoint"]
+    shutil.copy("trained/config.yaml", "config.yaml")
+    _run("--eval-only", "--resume", "--config-file", "config.yaml")
+    again = json.loads(Path("trained/results.json").read_text())
+    assert again["results"] == trained["results"]
+    # Training that is complete is only evaluated again.
+    _run("--resume", "train.ema.enabled=true", "train.output_dir=trained")
+    assert json.loads(Path("trained/results.json").read_text())["results"] == trained["results"]
+
+
+def test_wrong_weights_stop_the_run():
+    from rsd2.checkpoint import CheckpointError
+    from rsd2.engine import RunError
+
+    with pytest.raises(RunError, match=r"train\.init_checkpoint=FILE"):
+        _run("--eval-only")
+    with pytest.raises(CheckpointError, match=r"no checkpoint missing\.pth"):
+        _run("train.init_checkpoint=missing.pth")
+    _run("model.channels=8", "train.max_iter=1", "train.output_dir=wide")
+    with pytest.raises(CheckpointError, match=r"head\.weight \(1, 8\) in the file, \(1, 4\)"):
+        _run("train.init_checkpoint=wide/model_final.pth")
+    _run(
+        "train.init_checkpoint=wide/model_final.pth", "train.init_strict=false", "train.max_iter=1"
+    )
+
+
+def test_misspelt_override_is_one_line_and_nothing_is_started(monkeypatch):
+    command = [str(TOOL), "--config-file", "config.py", "train.max_itr=3"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(TOOL), run_name="__main__")
+    assert str(stop.value) == (
+        "lazyconfig_train_net.py: error: override 'train.max_itr=3': no key train.max_itr; "
+        "did you mean train.max_iter?"
+    )
+    assert not Path("output").exists()
+    monkeypatch.setattr(sys, "argv", command[:1])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(TOOL), run_name="__main__")
+
+
+def test_two_processes_compute_what_one_does_with_the_whole_batch():
+    options = (
+        "--config-file",
+        "config.py",
+        "model.dropout=0.0",
+        "model.norm=false",
+        "dataloader.train.total_batch_size=4",
+        "train.max_iter=2",
+        "train.clip_grad.enabled=true",
+        "train.accumulate=2",
+    )
+    _run(*options[2:], "train.output_dir=one")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "engine")])
+    done = subprocess.run(
+        [sys.executable, *launcher, str(TOOL), *options, "train.output_dir=two"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = _weights("one/model_final.pth"), _weights("two/model_final.pth")
+    assert one["model"].keys() == two["model"].keys()
+    for key, value in one["model"].items():
+        torch.testing.assert_close(value, two["model"][key])
+    assert len(two["trainer"]["random_state"]) == 2
+    results = json.loads(Path("two/results.json").read_text())
+    assert results["processes"] == 2
+    assert Path("two/log.txt.rank1").is_file()

@@ -1,0 +1,233 @@
+#!/usr/bin/env python
+"""Convert a third-party checkpoint to this project's layout, and account for every key of it.
+
+    python tools/convert_checkpoint.py --source torchvision-resnet \
+        --input resnet50.pth --output r50.pth --config-file CONFIG.py
+    python tools/convert_checkpoint.py --source ars-detr --input ars_detr_dior_r.pth \
+        --output dior_r.pth --config-file CONFIG.py model.num_classes=20 \
+        --source-classes names_theirs.txt --target-classes names_ours.txt
+
+With --config-file, shapes are compared with the config's model and its keys without a value are
+listed. The file's code is never run. Nothing is written unless every key is accounted for.
+Exit codes: 0 written, 1 keys unaccounted for, 2 wrong arguments or an unreadable file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import LazyConfig, instantiate
+
+from rsd2.config import apply_overrides
+from rsd2.conversion import (
+    SOURCES,
+    ConversionReport,
+    class_permutation,
+    convert_state_dict,
+    rules_for,
+)
+from rsd2.tensor_files import read_tensors
+
+BACKBONE_SOURCES = ("torchvision-resnet", "detectron2")
+PIXELS = {
+    "torchvision-resnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the "
+    "configs have as model.pixel_mean and model.pixel_std",
+    "ars-detr": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "detectron2": "depends on the file: backbones made from torchvision's expect RGB with the "
+    "configs' mean and std, others BGR; set model.pixel_mean, model.pixel_std and image_format",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line.
+
+    Returns:
+        The parser.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", required=True, choices=SOURCES, help="who wrote the file")
+    parser.add_argument("--input", required=True, type=Path, help=".pth, .pt, .bin, or a .pkl")
+    parser.add_argument("--output", required=True, type=Path, help="file to write, .pth")
+    parser.add_argument("--config-file", type=Path, help="config of the model to fill")
+    parser.add_argument(
+        "--source-classes", nargs="+", help="classes in the order of the file: names, or one file"
+    )
+    parser.add_argument(
+        "--target-classes", nargs="+", help="classes in the order of the model: names, or one file"
+    )
+    parser.add_argument(
+        "--allow-mismatch", action="store_true", help="leave out unknown keys and other shapes"
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="write although the model needs more keys"
+    )
+    parser.add_argument("opts", nargs="*", help="overrides of the config: model.key=value ...")
+    return parser
+
+
+def class_names(values: Sequence[str]) -> list[str]:
+    """Names of classes from the command line.
+
+    Args:
+        values: the names, or one text file with a name per line.
+
+    Returns:
+        The names in their order.
+    """
+    if len(values) == 1 and Path(values[0]).is_file():
+        lines = Path(values[0]).read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    return list(values)
+
+
+def class_rows(args: argparse.Namespace) -> list[int] | None:
+    """Permutation of the classes that the command line asks for, if any.
+
+    Args:
+        args: parsed arguments.
+
+    Returns:
+        See `class_permutation`.
+
+    Raises:
+        ValueError: only one of the two lists is given, names differ, or the source has no classes.
+    """
+    if (args.source_classes is None) != (args.target_classes is None):
+        raise ValueError("--source-classes and --target-classes go together")
+    if args.source_classes is None:
+        return None
+    if args.source in BACKBONE_SOURCES:
+        raise ValueError(f"--source {args.source} gives a backbone, which has no classes")
+    return class_permutation(class_names(args.source_classes), class_names(args.target_classes))
+
+
+def model_state(config_file: Path | None, opts: Sequence[str]) -> dict[str, torch.Tensor] | None:
+    """State dict of a config's model with its initial values.
+
+    Args:
+        config_file: an experiment, or a file that exports ``model`` alone.
+        opts: overrides.
+
+    Returns:
+        The state dict; None without a config.
+
+    Raises:
+        ValueError: overrides without a config, or a config without ``model``.
+        FileNotFoundError: no such config.
+    """
+    if config_file is None:
+        if opts:
+            raise ValueError(f"overrides need --config-file, got {' '.join(opts)}")
+        return None
+    if not config_file.is_file():
+        raise FileNotFoundError(f"no config file {config_file}")
+    cfg = LazyConfig.load(str(config_file))
+    if "model" not in cfg:
+        raise ValueError(f"{config_file} exports no `model`, only {', '.join(map(str, cfg))}")
+    apply_overrides(cfg, opts)
+    return dict(instantiate(cfg.model).state_dict())
+
+
+def check_output(source: Path, output: Path) -> None:
+    """Refuse an output that could not be written or would replace its input.
+
+    Args:
+        source: the input.
+        output: where to write.
+
+    Raises:
+        ValueError: wrong suffix, or input and output are one file.
+        FileNotFoundError: its folder does not exist.
+    """
+    if output.suffix != ".pth":
+        raise ValueError(f"--output must end in .pth, got {output}")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise ValueError(f"--output {output} is the input itself; choose another name")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"the folder {output.parent} of --output does not exist")
+
+
+def write_atomically(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write ``{"model": state}``, complete or not at all.
+
+    Args:
+        state: tensors by name.
+        path: of the file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"model": {key: value.clone() for key, value in state.items()}}, file)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
+    """What stands against writing the file.
+
+    Args:
+        report: of the conversion; for a backbone, missing keys of the rest of the model are
+            expected and taken out of it.
+        args: parsed arguments.
+
+    Returns:
+        One sentence per problem, with the flag that accepts it.
+    """
+    if args.source in BACKBONE_SOURCES:
+        rest = [key for key in report.missing if not key.startswith("backbone.")]
+        report.missing = [key for key in report.missing if key.startswith("backbone.")]
+        if rest:
+            print(f"{len(rest)} keys of the model outside the backbone keep their initial values;")
+            print("train with train.init_strict=false")
+    found = []
+    if not report.converted:
+        found.append(f"no key of {args.input} is of --source {args.source}")
+    bad = len(report.unknown) + len(report.mismatched)
+    if bad and not args.allow_mismatch:
+        found.append(f"{bad} keys are unknown or do not fit; --allow-mismatch leaves them out")
+    if report.missing and not args.allow_missing:
+        found.append(f"{len(report.missing)} keys of the model get no value; see --allow-missing")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert one checkpoint.
+
+    Args:
+        argv: command line without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    args = build_parser().parse_intermixed_args(argv)
+    try:
+        check_output(args.input, args.output)
+        rows = class_rows(args)
+        source = read_tensors(args.input)
+        model = model_state(args.config_file, args.opts)
+        rules = rules_for(args.source, source, model)
+        state, report = convert_state_dict(source, rules, model, rows)
+        problems = complaints(report, args)
+        print(report)
+        if problems:
+            print(f"error: {args.output} not written: {'; '.join(problems)}", file=sys.stderr)
+            return 1
+        write_atomically(state, args.output)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"pixels: {PIXELS[args.source]}")
+    print(f"wrote {len(state)} tensors to {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

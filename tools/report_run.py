@@ -1,0 +1,228 @@
+#!/usr/bin/env python
+"""Turn a finished run into pictures and a table: predictions beside ground truth, loss, results.
+
+    python tools/report_run.py --run output/demo/train --output output/demo --weights ema
+
+Reads config.yaml, metrics.json and results.json of the run (``tools/lazyconfig_train_net.py``)
+and writes loss_curve.png, predictions.png and results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from tqdm import tqdm
+
+import rsd2.data.datasets  # noqa: F401  registers the known datasets
+from rsd2.checkpoint import CheckpointError, load_weights
+from rsd2.data.visualization import class_color, draw_rotated_boxes, make_contact_sheet
+from rsd2.engine import select_device
+
+
+class ReportError(RuntimeError):
+    """The run cannot be reported; the message says what is missing."""
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the course of a training.
+
+    Args:
+        path: metrics.json, one JSON object per line; a last line that was cut short is left out.
+
+    Returns:
+        The objects.
+
+    Raises:
+        ReportError: the file is missing or a line in the middle is broken.
+    """
+    if not path.is_file():
+        raise ReportError(f"{path} is missing: give --run the train.output_dir of a training")
+    lines, records = path.read_text().splitlines(), []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ReportError(f"{path}:{number}: not JSON ({error})") from error
+    return records
+
+
+def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
+    """Draw total loss, the last layer's losses and the learning rate over the iterations.
+
+    Args:
+        records: of `read_json_lines`; a training that was resumed may repeat iterations.
+        path: PNG to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    by_iteration = {r["iteration"]: r for r in records if "total_loss" in r}
+    if not by_iteration:
+        raise ReportError("metrics.json holds no total_loss; was anything trained?")
+    iterations = sorted(by_iteration)
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
+
+    def draw(axis: Any, key: str) -> None:
+        points = [(i, by_iteration[i][key]) for i in iterations if key in by_iteration[i]]
+        axis.plot(*zip(*points), label=key)
+
+    draw(axes[0], "total_loss")
+    names = sorted(k for k in by_iteration[iterations[0]] if k.startswith("loss_"))
+    for name in [n for n in names if n.count("_") == 1] or names:
+        draw(axes[1], name)
+    draw(axes[2], "lr")
+    for axis, title in zip(axes, ("total loss", "losses of the last layer", "learning rate")):
+        axis.set(title=title, xlabel="iteration")
+        axis.grid(alpha=0.3)
+    axes[0].set_yscale("log")
+    axes[1].legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_predictions(
+    cfg: Any, model: torch.nn.Module, path: Path, count: int, threshold: float
+) -> None:
+    """Draw images with ground truth beside the same with predictions.
+
+    Args:
+        cfg: of the run.
+        model: in eval mode.
+        path: PNG to write.
+        count: images, evenly spread over the test set.
+        threshold: lowest score drawn.
+    """
+    name = cfg.dataloader.test.dataset.names
+    records, classes = DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes
+    chosen = [
+        records[i] for i in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
+    ]
+    mapper = instantiate(cfg.dataloader.test.mapper)
+    images, captions = [], []
+    for record in tqdm(chosen, desc="drawing", unit="image"):
+        inputs = mapper(record)
+        with torch.no_grad():
+            found = model([inputs])[0]["instances"].to("cpu")
+        found = found[found.scores >= threshold]
+        image = inputs["image"].permute(1, 2, 0).numpy()
+        if mapper.image_format == "BGR":
+            image = image[..., ::-1]
+        size = (record["width"], record["height"])
+        zoom = max(1, round(384 / max(size)))
+        size = (size[0] * zoom, size[1] * zoom)
+        image = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_CUBIC)
+        scale = np.array([zoom] * 4 + [1.0])
+        truth = record.get("annotations", [])
+        pairs = (
+            ("truth", [a["bbox"] for a in truth], [a["category_id"] for a in truth], None),
+            (
+                "predicted",
+                found.pred_boxes.tensor.numpy(),
+                found.pred_classes.tolist(),
+                found.scores.tolist(),
+            ),
+        )
+        for title, boxes, labels, scores in pairs:
+            images.append(
+                draw_rotated_boxes(
+                    image,
+                    np.asarray(boxes, dtype=np.float64).reshape(-1, 5) * scale,
+                    labels=[classes[label] for label in labels],
+                    scores=scores,
+                    colors=[class_color(label) for label in labels],
+                )
+            )
+            captions.append(f"{record['image_id']}: {title}, {len(boxes)} objects")
+    sheet = make_contact_sheet(images, captions, columns=4, cell_size=384)
+    if not cv2.imwrite(str(path), sheet[..., ::-1]):
+        raise ReportError(f"{path} cannot be written")
+
+
+def write_table(results: dict[str, Any], path: Path) -> str:
+    """Write the scores with what is needed to repeat them, as Markdown.
+
+    Args:
+        results: content of results.json.
+        path: to write.
+
+    Returns:
+        The text.
+    """
+    columns = list(results["results"])
+    keys = list(dict.fromkeys(k for column in columns for k in results["results"][column]))
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None or math.isnan(value) else f"{value:.1f}"
+
+    lines = [
+        "| metric | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for key in keys:
+        values = [cell(results["results"][column].get(key)) for column in columns]
+        lines.append(f"| {key} | " + " | ".join(values) + " |")
+    lines.append("")
+    for key, value in results.items():
+        if key != "results":
+            text = " ".join(map(str, value)) if isinstance(value, list) else value
+            lines.append(f"- {key}: {text}")
+    text = "\n".join(lines) + "\n"
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+    return text
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run from the command line.
+
+    Args:
+        argv: arguments; None takes those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="train.output_dir of a training")
+    parser.add_argument("--results", type=Path, help="results.json (default: of the run)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the report")
+    parser.add_argument("--weights", choices=("model", "ema"), default="model")
+    parser.add_argument("--images", type=int, default=12, help="drawn (default 12)")
+    parser.add_argument("--score-threshold", type=float, default=0.3, help="drawn from (0.3)")
+    args = parser.parse_args(argv)
+    try:
+        report(args)
+    except (ReportError, CheckpointError, OSError) as problem:
+        sys.exit(f"report_run.py: error: {problem}")
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write the report that the arguments ask for."""
+    args.output.mkdir(parents=True, exist_ok=True)
+    plot_losses(read_json_lines(args.run / "metrics.json"), args.output / "loss_curve.png")
+    results_file = args.results or args.run / "results.json"
+    if not results_file.is_file():
+        raise ReportError(f"{results_file} is missing: evaluate the run first")
+    print(write_table(json.loads(results_file.read_text()), args.output / "results.md"))
+    cfg = LazyConfig.load(str(args.run / "config.yaml"))
+    model = instantiate(cfg.model).to(select_device(cfg.train.device)).eval()
+    load_weights(model, args.run / "model_final.pth", ema=args.weights == "ema")
+    draw_predictions(cfg, model, args.output / "predictions.png", args.images, args.score_threshold)
+    print(f"report written to {args.output}")
+
+
+if __name__ == "__main__":
+    main()
