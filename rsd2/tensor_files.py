@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-_NUMERIC = tuple(np.dtype(code) for code in "?bBhHiIqQefd")
+_NUMERIC = tuple(np.dtype(code) for code in "?bBhHiIlLqQefd")
 
 
 class _Ignored:
@@ -94,7 +94,9 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
             with torch.serialization.safe_globals(allowed):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # PyTorch's own advice, to read the file without the protection, is not passed on
+        text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+        reason = (text.strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{path} cannot be read as plain tensors ({reason}); it is damaged, or holds objects "
             "other than tensors and numbers: re-save it as torch.save(model.state_dict(), ...)"
@@ -107,7 +109,8 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     tensors = {
         str(key).removeprefix("module."): torch.as_tensor(value)
         for key, value in content.items()
-        if isinstance(value, torch.Tensor) or getattr(value, "dtype", None) in _NUMERIC
+        if isinstance(value, torch.Tensor)
+        or (isinstance(value, np.ndarray | np.generic) and value.dtype in _NUMERIC)
     }
     if not tensors:
         raise ValueError(f"{path} holds no tensors; its keys are {list(content)[:10]}")

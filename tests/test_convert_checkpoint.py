@@ -13,7 +13,7 @@ import torch
 import torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = '''
+CONFIG = """
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
 from torch import nn
@@ -33,7 +33,7 @@ model = L(Model)(
     ),
     width=2,
 )
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Convert a third-party checkpoint to this project's layout, and account for every key of it.
+r"""Convert a third-party checkpoint to this project's layout, and account for every key of it.
 
     python tools/convert_checkpoint.py --source torchvision-resnet \
         --input resnet50.pth --output r50.pth --config-file CONFIG.py

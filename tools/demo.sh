@@ -2,7 +2,7 @@
 # The main job on generated data: set up, draw scenes, train, evaluate, draw what was found.
 #
 #   bash tools/demo.sh                        # results under output/demo
-#   OUTPUT=/tmp/demo bash tools/demo.sh
+#   OUTPUT=somewhere bash tools/demo.sh
 #   bash tools/demo.sh train.max_iter=200     # overrides go to the training
 #
 # An interrupted run continues where it stopped. To start over, remove the output folder.

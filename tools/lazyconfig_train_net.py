@@ -27,6 +27,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
+import rsd2.data.datasets  # noqa: F401  registers the known datasets
 from rsd2 import env
 from rsd2.checkpoint import Checkpointer, CheckpointError, load_state
 from rsd2.config import ConfigError, load_config, save_config

@@ -7,9 +7,12 @@ folder. The expected tree is in ``README.md`` beside this file.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from rsd2.data.synthetic import SYNTHETIC_CLASSES
 
 from .dota import (
     DOTA_V1_0_CLASSES,
@@ -53,7 +56,28 @@ def register_all_dota(root: str | Path) -> None:
                 register_virtual_tiles(f"{tiles}_virtual", name, window=window, overlap=overlap)
 
 
-def _is_registered_under(name: str, root: str) -> bool:
+def register_all_synthetic(root: str | Path) -> None:
+    """Register the generated scenes ``synthetic_train`` and ``synthetic_val``.
+
+    ``tools/make_synthetic.py --output <root>/synthetic/train`` draws them. Calling it again is as
+    harmless as with `register_all_dota`.
+
+    Args:
+        root: folder that holds ``synthetic``.
+    """
+    for split in ("train", "val"):
+        name, folder = f"synthetic_{split}", Path(root) / "synthetic" / split
+        if not _is_registered_under(name, str(root), ()):
+            metadata = {"thing_classes": list(SYNTHETIC_CLASSES), "builtin_root": str(root)}
+            # boxes of objects that the border cuts leave the image on purpose
+            register_dota_instances(
+                name, metadata, folder / "labelTxt", folder / "images", out_of_image="ignore"
+            )
+
+
+def _is_registered_under(
+    name: str, root: str, tilings: Sequence[tuple[int, int]] = _TILINGS
+) -> bool:
     """Whether to leave a name alone: it is the user's own, or ours under this very root.
 
     Ours under another root are removed, so that they can be registered anew.
@@ -63,11 +87,13 @@ def _is_registered_under(name: str, root: str) -> bool:
     registered = MetadataCatalog.get(name).get("builtin_root", None)
     if registered is None or registered == root:
         return True
-    derived = [f"{name}_{w}_{o}{suffix}" for w, o in _TILINGS for suffix in ("", "_virtual")]
+    derived = [f"{name}_{w}_{o}{suffix}" for w, o in tilings for suffix in ("", "_virtual")]
     for old in (name, *derived):
         DatasetCatalog.remove(old)
         MetadataCatalog.remove(old)
     return False
 
 
-register_all_dota(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
+_ROOT = os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+register_all_dota(_ROOT)
+register_all_synthetic(_ROOT)
