@@ -128,6 +128,20 @@ def test_targets_come_back_as_the_same_boxes(build_detector, make_input, size, z
     assert paired_iou_rotated(found.pred_boxes.tensor[order], expected).min() > 0.85
 
 
+def test_geometry_by_hand(build_detector, make_input):
+    """The unit is the long side on both axes, so that a turned box keeps its shape."""
+    detector = build_detector()
+    images = detector.preprocess([make_input(size=(40, 100)), make_input(size=(90, 60))])
+    geometry = detector.image_geometry(images)
+    assert images.tensor.shape[2:] == (96, 128)
+    assert geometry.box_scale.tolist() == [[100.0] * 4, [90.0] * 4]
+    assert geometry.output_scale.tolist() == [[100.0] * 4, [90.0] * 4]
+    expected = torch.tensor([[100 / 128, 100 / 96], [90 / 128, 90 / 96]])
+    assert torch.allclose(geometry.box_to_image, expected)
+    expected = torch.tensor([[100 / 128, 40 / 96], [60 / 128, 90 / 96]])
+    assert torch.allclose(geometry.valid_extent, expected)
+
+
 def test_official_normalisation_equals_ours_on_squares_only(build_detector, make_input):
     ours, theirs = build_detector(), build_detector(box_normalization="official_per_axis")
     for size, same in (((64, 64), True), ((64, 96), False)):
