@@ -14,12 +14,14 @@ train = get_config("common/train.py").train
 
 model.num_classes = 7
 model.nms_threshold = 0.3
+model.criterion.l1_weight = model.criterion.matcher.l1_weight = 5.0
+model.criterion.angle_weight = 6.0
 optimizer.lr = 1e-3
 optimizer.fused = True
-optimizer.params.lr_multipliers = {"sampling_offsets": 0.1}
+optimizer.params.lr_multipliers = {}
 lr_multiplier.warmup_iters = 100
-train.max_iter = 1000
+train.max_iter = 1650
 train.clip_grad.enabled, train.clip_grad.max_norm = True, 1.0
 train.ema.enabled, train.ema.decay, train.ema.warmup = True, 0.998, 100
 train.eval_period = 0
-train.checkpointer.period = 200
+train.checkpointer.period = 500

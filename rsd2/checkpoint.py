@@ -16,7 +16,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 _logger = logging.getLogger(__name__)
-_CONVERTER = "tools/convert_checkpoint.py"
+_CONVERTER = "tools/convert_checkpoint.py --source ... --output ... --input"
 _SHOWN_KEYS = 12
 
 

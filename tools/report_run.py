@@ -20,12 +20,14 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 import rsd2.data.datasets  # noqa: F401  registers the known datasets
 from rsd2.checkpoint import CheckpointError, load_weights
+from rsd2.config import ConfigError, load_config
+from rsd2.data.dota_format import make_output_folder
 from rsd2.data.visualization import class_color, draw_rotated_boxes, make_contact_sheet
 from rsd2.engine import select_device
 
@@ -105,8 +107,17 @@ def draw_predictions(
         path: PNG to write.
         count: images, evenly spread over the test set.
         threshold: lowest score drawn.
+
+    Raises:
+        ReportError: the test set is not a built-in one, or the picture cannot be written.
     """
-    name = cfg.dataloader.test.dataset.names
+    names = cfg.dataloader.test.dataset.names
+    name = names if isinstance(names, str) else names[0]
+    if name not in DatasetCatalog.list():
+        raise ReportError(
+            f"data set {name} is not registered: config.yaml registers nothing, so pictures are "
+            "drawn of built-in data sets only; use tools/predict.py for others"
+        )
     records, classes = DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes
     chosen = [
         records[i] for i in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
@@ -205,19 +216,23 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         report(args)
-    except (ReportError, CheckpointError, OSError) as problem:
+    except (ReportError, CheckpointError, ConfigError, OSError) as problem:
         sys.exit(f"report_run.py: error: {problem}")
 
 
 def report(args: argparse.Namespace) -> None:
     """Write the report that the arguments ask for."""
-    args.output.mkdir(parents=True, exist_ok=True)
+    make_output_folder(args.output)
     plot_losses(read_json_lines(args.run / "metrics.json"), args.output / "loss_curve.png")
     results_file = args.results or args.run / "results.json"
     if not results_file.is_file():
         raise ReportError(f"{results_file} is missing: evaluate the run first")
-    print(write_table(json.loads(results_file.read_text()), args.output / "results.md"))
-    cfg = LazyConfig.load(str(args.run / "config.yaml"))
+    try:
+        results = json.loads(results_file.read_text())
+    except json.JSONDecodeError as error:
+        raise ReportError(f"{results_file} is not JSON ({error}); evaluate again") from error
+    print(write_table(results, args.output / "results.md"))
+    cfg = load_config(args.run / "config.yaml")
     model = instantiate(cfg.model).to(select_device(cfg.train.device)).eval()
     load_weights(model, args.run / "model_final.pth", ema=args.weights == "ema")
     draw_predictions(cfg, model, args.output / "predictions.png", args.images, args.score_threshold)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from rsd2.config import ConfigError, load_config
 from rsd2.data.dataset_mapper import RotatedDatasetMapper
 from rsd2.data.datasets import DOTA_V2_0_CLASSES, load_dota_instances
+from rsd2.data.dota_format import make_output_folder
 from rsd2.data.visualization import (
     class_color,
     draw_dataset_dict,
@@ -138,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         samples = islice(source(args), args.num_images)
         for name, image in tqdm(samples, desc="images"):
-            output.mkdir(parents=True, exist_ok=True)
+            make_output_folder(output)
             path = output / f"{name}.png"
             if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
                 raise OSError(f"Cannot write {path}.")

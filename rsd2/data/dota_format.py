@@ -249,6 +249,24 @@ def format_dota_labels(polygons: np.ndarray, names: Sequence[str], difficult: np
     return "".join(lines)
 
 
+def make_output_folder(folder: str | Path) -> None:
+    """Make a folder and those above it.
+
+    Args:
+        folder: may exist already.
+
+    Raises:
+        OSError: if it cannot be made; the message names it and asks for another one.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            f"the output folder {folder} cannot be made ({reason}); choose another one"
+        ) from error
+
+
 def write_atomically(path: str | Path, content: bytes, writer: int = 0) -> None:
     """Write a file such that it is either whole or not there, even if the process is killed.
 

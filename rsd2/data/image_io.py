@@ -16,6 +16,7 @@ IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Looked for in this order; upper and lower case are equal."""
 
 _REMEDY = "download or convert it again, or remove it from the data set"
+_PUT_BACK = "correct the path, put the file back, or remove it from the data set"
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
         with _large_images_allowed(), Image.open(path) as image:
             width, height = image.size
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(f"There is no image {path}; {_PUT_BACK}.") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"Cannot read the header of image {path}: {error}; {_REMEDY}.") from error
     return height, width
@@ -79,7 +80,7 @@ def read_image(path: str | Path, image_format: str = "RGB") -> np.ndarray:
         with _large_images_allowed(), Image.open(path) as image:
             pixels = _to_rgb8(image, path)
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(f"There is no image {path}; {_PUT_BACK}.") from None
     except _PixelFormatError:
         raise
     except (OSError, SyntaxError, ValueError) as error:

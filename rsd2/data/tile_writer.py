@@ -37,6 +37,7 @@ from .dota_format import (
     find_images,
     find_labels,
     format_dota_labels,
+    make_output_folder,
     read_dota_labels,
     write_atomically,
 )
@@ -179,7 +180,7 @@ def _prepare_output(output: Path, settings: dict, jobs: list[TileJob]) -> None:
     """Make the folders, and refuse those of another run."""
     records = output / _RECORDS
     for folder in (output / "images", output / "labelTxt", records):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_output_folder(folder)
     known = records / "parameters.json"
     if known.is_file():
         before = json.loads(known.read_text(encoding="utf-8"))

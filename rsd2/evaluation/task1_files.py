@@ -51,7 +51,7 @@ def write_task1_zip(
     corners = detections.polygons
     if detections.boxes is not None:
         corners = boxes_to_corners(torch.from_numpy(detections.boxes)).numpy()
-    numbers = np.column_stack([detections.scores, corners.reshape(len(detections), -1)])
+    numbers = np.column_stack([detections.scores, corners.reshape(-1, 8)])
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for label, name in enumerate(class_names):

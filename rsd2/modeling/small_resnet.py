@@ -4,7 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
+import torch
+from detectron2.layers import Conv2d, get_norm
+from detectron2.modeling.backbone.resnet import BasicBlock, CNNBlockBase, ResNet
+from torch import nn
+from torch.nn import functional as F
+
+
+class ConvStem(CNNBlockBase):
+    """Two 3x3 convolutions of stride 2: no pooling, which would blur where small objects are.
+
+    Source: the deep stem of "Bag of Tricks" (arXiv 1812.01187), section 4.2, without its pooling.
+
+    Args:
+        in_channels: of the image.
+        out_channels: of the result; half of them after the first convolution.
+        norm: see `detectron2.layers.get_norm`.
+    """
+
+    def __init__(self, in_channels: int = 3, out_channels: int = 32, norm: str = "BN") -> None:
+        super().__init__(in_channels, out_channels, stride=4)
+        widths = (in_channels, out_channels // 2, out_channels)
+        self.convs = nn.Sequential(
+            *(
+                Conv2d(a, b, 3, stride=2, padding=1, bias=False, norm=get_norm(norm, b))
+                for a, b in zip(widths[:-1], widths[1:])
+            )
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H / 4, W / 4)."""
+        for conv in self.convs:
+            x = F.relu_(conv(x))
+        return x
 
 
 def small_resnet(
@@ -15,7 +47,7 @@ def small_resnet(
 ) -> ResNet:
     """Detectron2's ResNet of basic blocks with few channels, trained from random weights.
 
-    Source: "Deep Residual Learning" (arXiv 1512.03385), table 1, with other widths and depths.
+    Source: "Deep Residual Learning" (arXiv 1512.03385), table 1, other widths, depths, stem.
 
     Args:
         width: channels of stem and ``res2``; every later stage doubles them.
@@ -26,7 +58,7 @@ def small_resnet(
     Returns:
         The backbone, nothing frozen.
     """
-    stem = BasicStem(in_channels=3, out_channels=width, norm=norm)
+    stem = ConvStem(3, width, norm)
     stages, in_channels = [], width
     for index, count in enumerate(blocks):
         out_channels = width * 2**index

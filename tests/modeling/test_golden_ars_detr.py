@@ -195,7 +195,8 @@ def test_top_detections_in_official_coordinates(observed):
         ],
         dtype=torch.float64,
     )
-    assert torch.allclose(boxes[:, :4].double(), expected[:, :4], rtol=0, atol=2e-4)
+    pixels = 2e-4 if boxes.dtype == torch.float32 else 1e-4
+    assert torch.allclose(boxes[:, :4].double(), expected[:, :4], rtol=0, atol=pixels)
     # theirs is clockwise and in radians
     assert torch.allclose(-torch.deg2rad(boxes[:, 4].double()), expected[:, 4], rtol=0, atol=1e-4)
     assert torch.allclose(scores.double(), expected[:, 5], rtol=0, atol=1e-4)

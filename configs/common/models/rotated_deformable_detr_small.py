@@ -16,10 +16,12 @@ model.neck.input_shapes = {
     "res5": L(ShapeSpec)(channels=256, stride=32),
 }
 model.embed_dim = 128
-model.encoder.num_layers = 2
-model.decoder.num_layers = 3
-model.encoder.feedforward_dim = 512
+model.num_levels = 3
+model.encoder.num_layers = 1
+model.encoder.num_heads = 4
+model.encoder.feedforward_dim = 256
 model.encoder.dropout = 0.0
+model.decoder.num_layers = 2
 model.num_queries = 64
 model.max_detections = 100
-model.num_denoising_queries = 40
+model.num_denoising_queries = 50

@@ -15,6 +15,8 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from rsd2.data.dota_format import make_output_folder
+
 from .objects import SYNTHETIC_CLASSES
 from .scenes import Scene, SceneConfig, draw_scene
 
@@ -65,7 +67,7 @@ def write_dota_scenes(
     record = {"parameters": {**config.to_dict(), "seed": seed}, "classes": list(SYNTHETIC_CLASSES)}
     _check_folder(folder, record, num_images)
     for name in ("images", "labelTxt"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+        make_output_folder(folder / name)
     _write_text(folder / RECORD_NAME, json.dumps({**record, "complete": False}, indent=2))
     part = range(rank, num_images, world_size)
     missing = [index for index in part if not _is_complete(folder, index)]

@@ -1,0 +1,110 @@
+"""Every command in the documents and in the demo names a tool, flags and files that exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rsd2.config import load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = (
+    *sorted(ROOT.glob("*.md")),
+    *sorted(p for x in ("configs", "projects", "rsd2", "tools") for p in (ROOT / x).rglob("*.md")),
+    *sorted((ROOT / "tools").glob("*.py")),
+    *sorted((ROOT / "tools").glob("*.sh")),
+)
+_COMMAND = re.compile(r'\s*(?:# +)?(?:\w+=\S+ +)*(?:bash|python|torchrun|"\$\w+") +(.*)')
+TOOLS = sorted(path.name for path in (ROOT / "tools").iterdir() if path.suffix in (".py", ".sh"))
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """(file name of the tool, its arguments) of each command line that runs a tool."""
+    lines = text.replace("\\\\\n", " ").replace("\\\n", " ").splitlines()
+    found = []
+    for line in lines:
+        match = _COMMAND.match(line)
+        if match and "tools/" in match[1]:
+            words = shlex.split(match[1], comments=True)
+            start = [i for i, word in enumerate(words) if word.startswith("tools/")]
+            if start:
+                found.append((words[start[0]].removeprefix("tools/"), words[start[0] + 1 :]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def help_of():
+    """Function that returns what a tool prints with --help."""
+    texts = {}
+
+    def get(name: str, capsys: pytest.CaptureFixture) -> str:
+        if name not in texts:
+            spec = importlib.util.spec_from_file_location(
+                f"documented_{name[:-3]}", ROOT / "tools" / name
+            )
+            tool = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(tool)
+            with pytest.raises(SystemExit) as stop:
+                getattr(tool, "parse_arguments", getattr(tool, "main", None))(["--help"])
+            assert stop.value.code == 0
+            texts[name] = capsys.readouterr().out
+        return texts[name]
+
+    return get
+
+
+def test_reader_of_commands():
+    text = "#   X=1 bash tools/a.sh  # why\npython tools/b.py --c \\\n d \\\\\n --e=1\n`tools/c.py`"
+    assert commands(text) == [("a.sh", []), ("b.py", ["--c", "d", "--e=1"])]
+    assert commands("for x in 1; do\n  python tools/a.py '$x'") == [("a.py", ["$x"])]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_commands_exist(path, help_of, capsys):
+    for tool, words in commands(path.read_text()):
+        assert (ROOT / "tools" / tool).is_file(), tool
+        if not tool.endswith(".py"):
+            continue
+        known = set(re.findall(r"--[a-z][\w-]*", help_of(tool, capsys)))
+        flags = {word.split("=")[0] for word in words if re.match(r"--[a-z]", word)}
+        assert flags <= known, f"{tool} has no {flags - known}"
+        files = [w for w in words if re.match(r"(?:configs|projects)/.*\.py$", w)]
+        for config in files:
+            assert (ROOT / config).is_file(), config
+            keys = [w for w in words if re.match(r"(?:train|model|dataloader|optimizer)\.\S+=", w)]
+            load_config(ROOT / config, keys)
+
+
+def test_every_tool_has_a_paragraph_and_a_command():
+    text = (ROOT / "tools" / "README.md").read_text()
+    assert sorted(re.findall(r"^\*\*`(\S+)`\*\*", text, re.MULTILINE)) == TOOLS
+    assert {name for name, _ in commands(text)} == set(TOOLS)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("name", [name for name in TOOLS if name.endswith(".sh")])
+def test_shell_scripts_parse(name):
+    subprocess.run(["bash", "-n", str(ROOT / "tools" / name)], check=True)
+
+
+def test_demo_uses_files_that_exist_and_the_default_scenes():
+    text = (ROOT / "tools" / "demo.sh").read_text()
+    used = [name for name, _ in commands(text)]
+    expected = ["setup_env.sh", "make_synthetic.py", "lazyconfig_train_net.py", "report_run.py"]
+    assert set(used) == {*expected, "predict.py", "demo.sh"}
+    config = ROOT / re.search(r"^CONFIG=(\S+)$", text, re.MULTILINE)[1]
+    cfg = load_config(config)
+    scenes = [words for name, words in commands(text) if name == "make_synthetic.py"]
+    folders = {words[words.index("--output") + 1].rsplit("/", 1)[1] for words in scenes}
+    assert folders == {"train", "val"}
+    assert cfg.dataloader.train.dataset.names == "synthetic_train"
+    assert cfg.dataloader.test.dataset.names == "synthetic_val"
+    assert len({words[words.index("--seed") + 1] for words in scenes}) == 2
+    eased = {"--empty-fraction", "--density", "--clutter", "--scale"}
+    assert not eased & {word for words in scenes for word in words}
