@@ -156,8 +156,8 @@ def test_overrides_reach_the_config(tool, resnet_file, config_file, tmp_path, ca
     command = arguments("torchvision-resnet", resnet_file, tmp_path / "out.pth")
     command += ["--config-file", str(config_file)]
     assert tool.main([*command, "model.width=7"]) == 0
-    assert tool.main([*command, "model.widht=7"]) == 2
-    assert "width" in capsys.readouterr().err
+    assert tool.main([*command, "model.widthx=7"]) == 2
+    assert "did you mean model.width?" in capsys.readouterr().err
 
 
 def test_file_of_another_kind(tool, resnet_file, tmp_path, capsys):

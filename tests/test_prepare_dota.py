@@ -47,10 +47,16 @@ def test_counts_and_problems_are_printed(tool, tmp_path, capsys):
 
 def test_wrong_input_is_one_line_and_exit_code_two(tool, tmp_path, capsys):
     folder = write_tiny_dota(tmp_path / "full")
-    for more in (["--overlap", "48"], ["--images", str(tmp_path / "absent")]):
+    for more, what in (
+        (["--overlap", "48"], "overlap"),
+        (["--images", str(tmp_path / "absent")], "no image folder"),
+        (["--min-object-fraction", "70"], "fraction"),
+    ):
         assert tool.main(_arguments(folder, tmp_path / "t", *more)) == 2
         message = capsys.readouterr().err
-        assert message.startswith("prepare_dota: ") and len(message.splitlines()) == 1
+        assert message.startswith("prepare_dota: ") and what in message
+        assert more[1] in message and len(message.splitlines()) == 1
+    assert not (tmp_path / "t").exists()
 
 
 def test_options_reach_the_tiles(tool, tmp_path):

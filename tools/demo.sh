@@ -27,11 +27,11 @@ printf 'demo: %s s until the scenes were drawn\n' "$((SECONDS - start))"
 
 # Two processes of one thread each: on small tensors faster than one process of two threads.
 OMP_NUM_THREADS=1 "$PY" tools/lazyconfig_train_net.py --config-file "$CONFIG" --resume --num-gpus 2 \
-    train.output_dir="$OUTPUT/train" dataloader.evaluator=null "$@"
+    train.output_dir="$OUTPUT/train" dataloader.evaluator=null "$@"  # evaluated on its own, below
 printf 'demo: %s s until the training was done\n' "$((SECONDS - start))"
 
-"$PY" tools/lazyconfig_train_net.py --config-file "$OUTPUT/train/config.yaml" --eval-only \
-    train.output_dir="$OUTPUT/eval" train.init_checkpoint="$OUTPUT/train/model_final.pth"
+"$PY" tools/lazyconfig_train_net.py --config-file "$CONFIG" --eval-only \
+    train.output_dir="$OUTPUT/eval" "$@" train.init_checkpoint="$OUTPUT/train/model_final.pth"
 "$PY" tools/report_run.py --run "$OUTPUT/train" --results "$OUTPUT/eval/results.json" \
     --output "$OUTPUT" --weights ema
 "$PY" tools/predict.py --config-file "$OUTPUT/train/config.yaml" --ema \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torchvision.ops import box_convert
 
 from rsd2.modeling import DenoisingQueries
 
@@ -111,6 +112,9 @@ def test_noise_keeps_boxes_inside_and_angles_canonical(make_targets):
     batch = DenoisingQueries(1, 8, 100)([make_targets(boxes)], 1)
     assert batch.boxes.min() > 0
     assert batch.boxes.max() < 1
+    corners = box_convert(batch.boxes, "cxcywh", "xyxy")
+    assert corners.min() > -1e-4
+    assert corners.max() < 1 + 1e-4
     assert batch.angles.min() >= -90
     assert batch.angles.max() < 90
 

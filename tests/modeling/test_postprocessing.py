@@ -9,7 +9,6 @@ from detectron2.structures import RotatedBoxes
 from rsd2.modeling import AngleCoder
 from rsd2.modeling.matcher import Predictions
 from rsd2.modeling.postprocessing import DetectionPostprocessor
-from rsd2.ops import box_iou_rotated
 
 SCALE = torch.full((4,), 100.0)
 
@@ -75,15 +74,11 @@ def test_nms_acts_inside_a_class_only(threshold):
     boxes = [BOXES[0], BOXES[0], BOXES[1]]
     predictions = one_image(boxes, [[3.0, -9.0], [2.0, 1.0], [-9.0, 2.5]])
     result = process(predictions, max_detections=4, nms_threshold=threshold)
-    kept = list(zip(result.pred_classes.tolist(), result.scores.logit().round().tolist()))
-    everything = [(0, 3.0), (1, 2.0), (0, 2.0), (1, 1.0)]
-    assert len(kept) == (4 if threshold is None else 3)
-    if threshold is not None:
-        for label in (0, 1):
-            same = result.pred_boxes.tensor[result.pred_classes == label]
-            iou = box_iou_rotated(same, same).fill_diagonal_(0)
-            assert iou.max() <= threshold
-    assert kept[0] == everything[0]
+    logits = result.scores.logit() * 2
+    kept = list(zip(result.pred_classes.tolist(), (logits.round() / 2).tolist()))
+    everything = [(0, 3.0), (1, 2.5), (0, 2.0), (1, 1.0)]
+    # The second box of class 0 repeats the first; the same rectangle as class 1 stays.
+    assert kept == [x for x in everything if threshold is None or x != (0, 2.0)]
 
 
 def test_no_queries():
