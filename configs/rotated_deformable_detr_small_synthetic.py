@@ -1,6 +1,6 @@
 """The main job on generated data: a small rotated detector on 128-px scenes, on two CPU cores.
 
-``bash tools/demo.sh`` draws the scenes and runs this. The schedule is 20 times shorter than the
+``bash tools/demo.sh`` draws the scenes and runs this. The schedule is far shorter than the
 paper's, hence the high learning rate, the clipped gradients and the averaged weights.
 """
 
@@ -16,12 +16,13 @@ model.num_classes = 7
 model.nms_threshold = 0.3
 model.criterion.l1_weight = model.criterion.matcher.l1_weight = 5.0
 model.criterion.angle_weight = 6.0
+model.criterion.giou_weight = model.criterion.matcher.giou_weight = 8.0
 optimizer.lr = 1e-3
 optimizer.fused = True
 optimizer.params.lr_multipliers = {}
 lr_multiplier.warmup_iters = 100
-train.max_iter = 1650
+train.max_iter = 1700
 train.clip_grad.enabled, train.clip_grad.max_norm = True, 1.0
-train.ema.enabled, train.ema.decay, train.ema.warmup = True, 0.998, 100
+train.ema.enabled, train.ema.decay, train.ema.warmup = True, 0.99, 100
 train.eval_period = 0
 train.checkpointer.period = 500

@@ -18,13 +18,13 @@ class ConvStem(CNNBlockBase):
 
     Args:
         in_channels: of the image.
-        out_channels: of the result; half of them after the first convolution.
+        out_channels: of both convolutions.
         norm: see `detectron2.layers.get_norm`.
     """
 
     def __init__(self, in_channels: int = 3, out_channels: int = 32, norm: str = "BN") -> None:
         super().__init__(in_channels, out_channels, stride=4)
-        widths = (in_channels, out_channels // 2, out_channels)
+        widths = (in_channels, out_channels, out_channels)
         self.convs = nn.Sequential(
             *(
                 Conv2d(a, b, 3, stride=2, padding=1, bias=False, norm=get_norm(norm, b))

@@ -57,7 +57,10 @@ def register_detectron2_ops() -> tuple[str, ...]:
 
 def _load_detectron2_extension() -> None:
     """Import ``detectron2._C``, which defines its operators, if it was built."""
-    package = importlib.util.find_spec("detectron2")
+    try:
+        package = importlib.util.find_spec("detectron2")
+    except ImportError:  # an import hook may refuse it outright
+        return
     if package is None or not package.submodule_search_locations:
         return
     if PathFinder.find_spec("_C", list(package.submodule_search_locations)) is None:
