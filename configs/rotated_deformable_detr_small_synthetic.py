@@ -9,7 +9,7 @@ from rsd2.config import get_config
 dataloader = get_config("common/data/synthetic.py").dataloader
 model = get_config("common/models/rotated_deformable_detr_small.py").model
 optimizer = get_config("common/optim.py").AdamW
-lr_multiplier = get_config("common/schedule.py").cosine
+lr_multiplier = get_config("common/schedule.py").step
 train = get_config("common/train.py").train
 
 model.num_classes = 7
