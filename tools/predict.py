@@ -240,7 +240,7 @@ def predict_all(
             except (OSError, ValueError) as error:
                 counts.failed.append((str(path), str(error)))
                 continue
-            with tqdm(desc=name, unit="window", leave=False) as bar:
+            with tqdm(desc=name, unit="window", leave=False, delay=2) as bar:
 
                 def show(done: int, total: int, bar: tqdm = bar) -> None:
                     bar.total = total

@@ -45,7 +45,8 @@ class DenoisingQueries(nn.Module):
     """Make contrastive denoising queries.
 
     Source: DN-DETR (arXiv 2203.01305), DINO (arXiv 2203.03605) section 3.3; rotated boxes as in
-    ARS-DETR (arXiv 2303.04989).
+    ARS-DETR (arXiv 2303.04989). With several processes G follows the fullest image of each
+    process, so that the gradient differs from that of one process with the whole batch.
 
     Args:
         num_classes: K.
