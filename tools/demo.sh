@@ -33,9 +33,9 @@ printf 'demo: %s s until the training was done\n' "$((SECONDS - start))"
 "$PY" tools/lazyconfig_train_net.py --config-file "$CONFIG" --eval-only \
     train.output_dir="$OUTPUT/eval" "$@" train.init_checkpoint="$OUTPUT/train/model_final.pth"
 "$PY" tools/report_run.py --run "$OUTPUT/train" --results "$OUTPUT/eval/results.json" \
-    --output "$OUTPUT" --weights ema
+    --output "$OUTPUT" --weights ema --score-threshold 0.2
 "$PY" tools/predict.py --config-file "$OUTPUT/train/config.yaml" --ema \
     --weights "$OUTPUT/train/model_final.pth" --input "$OUTPUT/data/synthetic/val/images" \
-    --output "$OUTPUT/predictions" --score-threshold 0.3
+    --output "$OUTPUT/predictions" --score-threshold 0.2
 printf 'demo: done in %s s; look at %s/predictions.png, loss_curve.png and results.md\n' \
     "$((SECONDS - start))" "$OUTPUT"
