@@ -76,7 +76,9 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 cores = sorted(p.stem for p in pathlib.Path("rsd2/evaluation").glob("*.py"))
-cores = [f"rsd2.evaluation.{n}" for n in cores if n != "__init__" and not n.endswith("_evaluation")]
+# the evaluator itself, and the detector that predict.py runs, are Detectron2's
+bound = {"__init__", "dota_evaluation", "image_detector"}
+cores = [f"rsd2.evaluation.{name}" for name in cores if name not in bound]
 names = ["rsd2.env", "rsd2.ops", "rsd2.structures", "rsd2.data.tiling", "rsd2.evaluation", *cores]
 for name in names:
     importlib.import_module(name)
