@@ -280,7 +280,7 @@ def test_checker_catches_length(toy: Path) -> None:
         ("https://py" + "pi.org/simple", True),
         ("--extra-index-" + "url x", True),
         ("/data/ships/labelTxt", False),
-        ("<root>/images, $ROOT/homework and a/ro" + "ot/b", False),
+        ("<root>/images, $ROOT/homework and a/" + "root/b", False),
         ("an opt/work ratio; PyPI has no Detectron2", False),
     ],
 )
