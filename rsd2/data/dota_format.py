@@ -3,6 +3,7 @@
 A label file has up to two header lines (``imagesource:``, ``gsd:``) and one line
 ``x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]`` for each object, in pixels; the order of the vertices
 is kept, because annotators give the first one a meaning (the front left of a plane or a ship).
+OHD-SJTU writes the point of the object's head, ``x y``, between the vertices and the class.
 
 Shapes: N objects of one image; polygons (N, 4, 2) xy.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,15 @@ class DotaLabels:
         names: N class names.
         difficult: (N,) int64, 0, 1 or 2.
         lines: (N,) int64, 1-based line numbers.
+        heads: (N, 2) float64 xy in pixels, where the object points to; None in formats that do
+            not say it.
     """
 
     polygons: np.ndarray
     names: list[str]
     difficult: np.ndarray
     lines: np.ndarray
+    heads: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -60,10 +64,13 @@ class DotaLabels:
             those objects, in order.
         """
         names = [name for name, chosen in zip(self.names, keep) if chosen]
-        return DotaLabels(self.polygons[keep], names, self.difficult[keep], self.lines[keep])
+        heads = None if self.heads is None else self.heads[keep]
+        return DotaLabels(self.polygons[keep], names, self.difficult[keep], self.lines[keep], heads)
 
 
-def read_dota_labels(path: str | Path, report: LabelReport) -> DotaLabels:
+def read_dota_labels(
+    path: str | Path, report: LabelReport, *, with_heads: bool = False
+) -> DotaLabels:
     """Read one label file; broken lines go to the report, the others are returned.
 
     Header lines, a byte-order mark, carriage returns, blank lines and a missing difficult flag
@@ -72,10 +79,12 @@ def read_dota_labels(path: str | Path, report: LabelReport) -> DotaLabels:
     Args:
         path: of the text file.
         report: gets one problem for each broken line.
+        with_heads: lines are OHD-SJTU's, with the head point after the vertices.
 
     Returns:
         the objects; none if the file cannot be read, which is reported too.
     """
+    count = 10 if with_heads else 8
     try:
         text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
@@ -87,19 +96,21 @@ def read_dota_labels(path: str | Path, report: LabelReport) -> DotaLabels:
         fields = line.split()
         if not fields or fields[0].lower().startswith(_HEADERS):
             continue
-        parsed = _parse_fields(fields, path, number, report)
+        parsed = _parse_fields(fields, count, path, number, report)
         if parsed is not None:
             rows.append(parsed[0])
-            names.append(fields[8])
+            names.append(fields[count])
             flags.append(parsed[1])
             lines.append(number)
+    numbers = np.array(rows, dtype=np.float64).reshape(-1, count)
     labels = DotaLabels(
-        np.array(rows, dtype=np.float64).reshape(-1, 4, 2),
+        numbers[:, :8].reshape(-1, 4, 2),
         names,
         np.array(flags, dtype=np.int64),
         np.array(lines, dtype=np.int64),
+        numbers[:, 8:] if with_heads else None,
     )
-    return labels.select(_check_shapes(labels, path, report)) if rows else labels
+    return drop_without_area(labels, path, report)
 
 
 def apply_border_policy(
@@ -148,7 +159,7 @@ def apply_border_policy(
     if policy == "clip":
         polygons = labels.polygons.copy()
         polygons[indices] = clip_to_window(polygons[indices], window)
-        labels = DotaLabels(polygons, labels.names, labels.difficult, labels.lines)
+        labels = replace(labels, polygons=polygons)
     return labels.select(keep)
 
 
@@ -283,29 +294,39 @@ def write_atomically(path: str | Path, content: bytes, writer: int = 0) -> None:
 
 
 def _parse_fields(
-    fields: list[str], path: str | Path, number: int, report: LabelReport
+    fields: list[str], count: int, path: str | Path, number: int, report: LabelReport
 ) -> tuple[list[float], int] | None:
-    """Numbers and difficult flag of one line, or None if it is broken."""
-    if len(fields) not in (9, 10):
-        message = f"{len(fields)} fields instead of 9 or 10: {' '.join(fields)[:120]!r}"
-        report.add("fields", path, number, message)
+    """Coordinates (8, or 10 with the head) and difficult flag of a line, or None if broken."""
+    if len(fields) not in (count + 1, count + 2):
+        text = " ".join(fields)[:120]
+        message = f"{len(fields)} fields instead of {count + 1} or {count + 2}: {text!r}"
+        report.add("fields" if count == 8 else "fields_with_head", path, number, message)
         return None
     try:
-        values = [float(field) for field in fields[:8]]
+        values = [float(field) for field in fields[:count]]
     except ValueError as error:
         report.add("number", path, number, str(error))
         return None
     if not all(map(math.isfinite, values)):
-        report.add("non_finite", path, number, f"coordinates {' '.join(fields[:8])}")
+        report.add("non_finite", path, number, f"coordinates {' '.join(fields[:count])}")
         return None
-    if len(fields) == 10 and fields[9] not in ("0", "1", "2"):
-        report.add("difficult_flag", path, number, f"difficult flag {fields[9]!r}")
+    if len(fields) == count + 2 and fields[-1] not in ("0", "1", "2"):
+        report.add("difficult_flag", path, number, f"difficult flag {fields[-1]!r}")
         return None
-    return values, int(fields[9]) if len(fields) == 10 else 0
+    return values, int(fields[-1]) if len(fields) == count + 2 else 0
 
 
-def _check_shapes(labels: DotaLabels, path: str | Path, report: LabelReport) -> np.ndarray:
-    """(N,) bool: which polygons have an area; the others and self-crossing ones are reported."""
+def drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport) -> DotaLabels:
+    """Leave out the objects whose four points lie on one line.
+
+    Args:
+        labels: of one file.
+        path: of the file, for the report.
+        report: gets the objects without area, dropped, and self-crossing ones, kept.
+
+    Returns:
+        the objects with an area.
+    """
     points = labels.polygons
     # Twice the signed areas of the four triangles of vertices.
     a012, a013, a023, a123 = (
@@ -322,7 +343,7 @@ def _check_shapes(labels: DotaLabels, path: str | Path, report: LabelReport) -> 
         kind, fate = ("self_crossing", "kept") if keep[index] else ("zero_area", "dropped")
         message = f"{labels.names[index]} ({corners})"
         report.add(kind, path, int(labels.lines[index]), message, fate)
-    return keep
+    return labels if keep.all() else labels.select(keep)
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -13,7 +13,12 @@ from pathlib import Path
 REMEDIES = {
     "fields": "a line is 'x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]', separated by blanks; "
     "write class names without blanks",
-    "number": "write the eight coordinates as plain decimal numbers",
+    "fields_with_head": "a line is 'x1 y1 x2 y2 x3 y3 x4 y4 head_x head_y class [difficult]', "
+    "separated by blanks; write class names without blanks",
+    "xml": "save the annotation as well-formed XML, or download it again",
+    "missing_element": "give the object a name and, under robndbox, its eight corner elements "
+    "x_left_top ... y_left_bottom, as 'Oriented Bounding Boxes' has them",
+    "number": "write the coordinates as plain decimal numbers",
     "non_finite": "replace NaN or infinite coordinates or delete the line",
     "difficult_flag": "write the difficult flag as 0, 1 or 2",
     "zero_area": "delete the line or draw the object again: its four points lie on one line",
@@ -23,6 +28,7 @@ REMEDIES = {
     "label_without_image": "put the image into the image folder or remove the label file",
     "image_without_label": "write an empty label file if the image shows no object, or pass "
     "missing_label='drop'",
+    "listed_without_image": "download the image, or take its name off the list of the split",
     "duplicate_image": "keep one image file for each name",
     "unreadable_image": "download or convert the image again, or remove it from the folder",
     "unreadable_label": "save the label file as plain text and make it readable",

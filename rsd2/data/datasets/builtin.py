@@ -12,22 +12,21 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from rsd2.data.class_orders import class_order
 from rsd2.data.synthetic import SYNTHETIC_CLASSES
 
-from .dota import (
-    DOTA_V1_0_CLASSES,
-    DOTA_V1_5_CLASSES,
-    DOTA_V2_0_CLASSES,
-    register_dota_instances,
-)
+from .dior_r import DIOR_R_SPLITS, register_dior_r
+from .dota import register_dota_instances
 from .dota_tiles import register_dota_tiles, register_virtual_tiles
+from .ohd_sjtu import register_ohd_sjtu
 
 _DOTA_VERSIONS = {
-    "v1.0": (DOTA_V1_0_CLASSES, ("train", "val", "test")),
-    "v1.5": (DOTA_V1_5_CLASSES, ("train", "val", "test")),
-    "v2.0": (DOTA_V2_0_CLASSES, ("train", "val", "test-dev", "test-challenge")),
+    "v1.0": ("train", "val", "test"),
+    "v1.5": ("train", "val", "test"),
+    "v2.0": ("train", "val", "test-dev", "test-challenge"),
 }
 _TILINGS = ((800, 200), (1024, 200))
+_OHD_TILING = (600, 150)
 
 
 def register_all_dota(root: str | Path) -> None:
@@ -40,8 +39,9 @@ def register_all_dota(root: str | Path) -> None:
     Args:
         root: folder that holds ``dota``.
     """
-    for version, (classes, splits) in _DOTA_VERSIONS.items():
+    for version, splits in _DOTA_VERSIONS.items():
         base = Path(root) / "dota" / version
+        classes = class_order(f"dota_{version}")
         for split in splits:
             name = f"dota_{version}_{split}"
             if _is_registered_under(name, str(root)):
@@ -54,6 +54,43 @@ def register_all_dota(root: str | Path) -> None:
                 folder = base / "tiles" / f"{split}_{window}_{overlap}"
                 register_dota_tiles(tiles, metadata, folder, source_dataset=name)
                 register_virtual_tiles(f"{tiles}_virtual", name, window=window, overlap=overlap)
+
+
+def register_all_dior_r(root: str | Path) -> None:
+    """Register DIOR-R's splits ``dior_r_train``, ``_val``, ``_trainval`` and ``_test``.
+
+    Classes are in the order of this project and MutDet; `register_dior_r` knows others. Calling it
+    again is as harmless as with `register_all_dota`.
+
+    Args:
+        root: folder that holds ``dior_r``.
+    """
+    for split in DIOR_R_SPLITS:
+        name = f"dior_r_{split}"
+        if not _is_registered_under(name, str(root), ()):
+            metadata = {"builtin_root": str(root)}
+            register_dior_r(name, Path(root) / "dior_r", split, metadata=metadata)
+
+
+def register_all_ohd_sjtu(root: str | Path) -> None:
+    """Register OHD-SJTU-S and -L: full images, and virtual tiles of 600 pixels, 150 of overlap.
+
+    Names are ``ohd_sjtu_s_trainval``, ``ohd_sjtu_l_test`` and so on, and
+    ``ohd_sjtu_s_trainval_600_150_virtual``. Calling it again is as harmless as with
+    `register_all_dota`.
+
+    Args:
+        root: folder that holds ``ohd_sjtu``.
+    """
+    window, overlap = _OHD_TILING
+    for version in ("S", "L"):
+        for split in ("trainval", "test"):
+            name = f"ohd_sjtu_{version.lower()}_{split}"
+            if not _is_registered_under(name, str(root), (), (_OHD_TILING,)):
+                folder = Path(root) / "ohd_sjtu" / version / split
+                register_ohd_sjtu(name, folder, version, metadata={"builtin_root": str(root)})
+                tiles = f"{name}_{window}_{overlap}_virtual"
+                register_virtual_tiles(tiles, name, window=window, overlap=overlap)
 
 
 def register_all_synthetic(root: str | Path) -> None:
@@ -76,7 +113,10 @@ def register_all_synthetic(root: str | Path) -> None:
 
 
 def _is_registered_under(
-    name: str, root: str, tilings: Sequence[tuple[int, int]] = _TILINGS
+    name: str,
+    root: str,
+    written: Sequence[tuple[int, int]] = _TILINGS,
+    virtual: Sequence[tuple[int, int]] | None = None,
 ) -> bool:
     """Whether to leave a name alone: it is the user's own, or ours under this very root.
 
@@ -87,7 +127,9 @@ def _is_registered_under(
     registered = MetadataCatalog.get(name).get("builtin_root", None)
     if registered is None or registered == root:
         return True
-    derived = [f"{name}_{w}_{o}{suffix}" for w, o in tilings for suffix in ("", "_virtual")]
+    derived = [f"{name}_{window}_{overlap}" for window, overlap in written]
+    windows = written if virtual is None else virtual
+    derived += [f"{name}_{window}_{overlap}_virtual" for window, overlap in windows]
     for old in (name, *derived):
         DatasetCatalog.remove(old)
         MetadataCatalog.remove(old)
@@ -96,4 +138,6 @@ def _is_registered_under(
 
 _ROOT = os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
 register_all_dota(_ROOT)
+register_all_dior_r(_ROOT)
+register_all_ohd_sjtu(_ROOT)
 register_all_synthetic(_ROOT)

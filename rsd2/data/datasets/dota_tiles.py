@@ -21,7 +21,8 @@ from rsd2.data.tiling import (
     tile_name,
 )
 
-from .dota import class_names_of, fill_annotations, load_dota_instances, set_dota_metadata
+from .dota import class_names_of, load_dota_instances, set_dota_metadata
+from .polygon_labels import fill_annotations
 
 
 def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options) -> list[dict]:
@@ -115,8 +116,10 @@ def make_virtual_tiles(records: Iterable[dict], parameters: TilingParameters) ->
             tile["tile"] = _tile_entry(tile, record["image_id"], x, y, virtual=True)
             tile["tile"] |= {"source_width": record["width"], "source_height": record["height"]}
             if "annotations" in record:
-                categories = [annotations[index]["category_id"] for index in indices]
-                tile["annotations"] = list(zip(shapes, categories, flags))
+                own = [annotations[index] for index in indices]
+                heads = [np.subtract(a["head"], (x, y)) if "head" in a else None for a in own]
+                categories = [a["category_id"] for a in own]
+                tile["annotations"] = list(zip(shapes, categories, flags, heads))
             tiles.append(tile)
     labelled = [tile for tile in tiles if "annotations" in tile]
     fill_annotations(labelled)

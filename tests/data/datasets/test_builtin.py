@@ -5,7 +5,14 @@ import importlib
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rsd2.data.datasets import DOTA_V1_0_CLASSES, builtin, register_all_dota
+from rsd2.data.datasets import (
+    DOTA_V1_0_CLASSES,
+    builtin,
+    register_all_dior_r,
+    register_all_dota,
+    register_all_ohd_sjtu,
+    register_all_synthetic,
+)
 
 
 def test_names_classes_and_sources():
@@ -15,6 +22,15 @@ def test_names_classes_and_sources():
     assert MetadataCatalog.get("dota_v1.0_val").thing_classes == list(DOTA_V1_0_CLASSES)
     tiles = MetadataCatalog.get("dota_v2.0_train_800_200")
     assert tiles.source_dataset == "dota_v2.0_train" and len(tiles.thing_classes) == 18
+    for name, classes in {
+        "dior_r_trainval": 20,
+        "ohd_sjtu_s_test": 2,
+        "ohd_sjtu_l_trainval_600_150_virtual": 6,
+    }.items():
+        assert len(MetadataCatalog.get(name).thing_classes) == classes
+    assert (
+        MetadataCatalog.get("ohd_sjtu_s_test_600_150_virtual").source_dataset == "ohd_sjtu_s_test"
+    )
 
 
 def test_absent_files_are_named():
@@ -35,8 +51,17 @@ def test_root_is_taken_from_the_environment_and_can_be_moved(tmp_path, monkeypat
             for name in ("dota_v1.0_train", "dota_v1.0_train_800_200_virtual"):
                 expected = f"{tmp_path}/dota/v1.0/train/images"
                 assert MetadataCatalog.get(name).images_dir == expected
+            assert MetadataCatalog.get("dior_r_test").images_dir.startswith(f"{tmp_path}/dior_r/")
+            ohd = MetadataCatalog.get("ohd_sjtu_l_test_600_150_virtual").images_dir
+            assert ohd == f"{tmp_path}/ohd_sjtu/L/test/images"
     finally:
-        register_all_dota(original)
+        for register in (
+            register_all_dota,
+            register_all_dior_r,
+            register_all_ohd_sjtu,
+            register_all_synthetic,
+        ):
+            register(original)
     assert MetadataCatalog.get("dota_v1.0_train").images_dir.startswith(original)
 
 

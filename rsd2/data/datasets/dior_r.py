@@ -1,0 +1,142 @@
+"""DIOR-R as Detectron2 data sets: XML annotations, lists of the splits, two class orders.
+
+The folders expected under ``$DETECTRON2_DATASETS`` are in ``README.md`` beside this file.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog
+
+from rsd2.data.class_orders import class_order
+from rsd2.data.dior_format import read_dior_labels
+from rsd2.data.dota_format import find_images
+from rsd2.data.label_report import LabelReport
+
+from .dota import set_dota_metadata
+from .polygon_labels import LabelPolicy, read_polygon_records
+
+DIOR_R_SPLITS = {
+    "train": ("JPEGImages-trainval", ("train",)),
+    "val": ("JPEGImages-trainval", ("val",)),
+    "trainval": ("JPEGImages-trainval", ("train", "val")),
+    "test": ("JPEGImages-test", ("test",)),
+}
+"""Split -> folder of its images, and the lists under ``ImageSets/Main`` that name them."""
+_ANNOTATIONS = Path("Annotations") / "Oriented Bounding Boxes"
+
+
+def load_dior_r(
+    root: str | Path,
+    split: str,
+    *,
+    order: str = "rsd2",
+    report: LabelReport | None = None,
+    **policies: str | float,
+) -> list[dict]:
+    """Read a split of DIOR-R into Detectron2's dataset dicts.
+
+    Everything that is wrong is counted and logged once with file and line; whatever cannot be used
+    is left out. Class names are compared without regard to their case.
+
+    Args:
+        root: holds ``JPEGImages-trainval``, ``JPEGImages-test``,
+            ``Annotations/Oriented Bounding Boxes`` and ``ImageSets/Main``.
+        split: ``"train"``, ``"val"``, ``"trainval"`` or ``"test"``.
+        order: of the classes, a name that ``rsd2.data.class_orders.CLASS_ORDERS["dior_r"]`` has:
+            ``"rsd2"`` (alphabetical, MutDet's) or ``"ars_detr"``.
+        report: is filled if given.
+        policies: of ``LabelPolicy``.
+
+    Returns:
+        as ``read_polygon_records``, in the order of the lists.
+
+    Raises:
+        FileNotFoundError: if a folder or list is missing, or no image of the list is there.
+        ValueError: for an unknown split or order, or because a policy says ``"error"``.
+    """
+    _check_split(split)
+    classes, policy = class_order("dior_r", order), LabelPolicy(**policies)
+    root, report = Path(root), LabelReport() if report is None else report
+    folder, lists = DIOR_R_SPLITS[split]
+    images = _listed_images(root, folder, lists, report)
+    annotations = root / _ANNOTATIONS
+    if not annotations.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {annotations}; DIOR-R's rotated annotations lie there, those of "
+            "the older DIOR in 'Horizontal Bounding Boxes' are not what is needed."
+        )
+    return read_polygon_records(
+        images,
+        classes,
+        label_file=lambda image_id: annotations / f"{image_id}.xml",
+        labelled={path.stem for path in annotations.glob("*.xml")},
+        read=partial(read_dior_labels, class_names=classes),
+        policy=policy,
+        report=report,
+        name=f"DIOR-R {split} ({annotations})",
+    )
+
+
+def register_dior_r(
+    name: str,
+    root: str | Path,
+    split: str,
+    *,
+    order: str = "rsd2",
+    metadata: dict | None = None,
+    **policies: str | float,
+) -> None:
+    """Register a split of DIOR-R; nothing is read before ``DatasetCatalog.get(name)``.
+
+    Args:
+        name: of the data set; a name can be registered once per process.
+        root: as for ``load_dior_r``.
+        split: as for ``load_dior_r``.
+        order: as for ``load_dior_r``.
+        metadata: whatever else ``MetadataCatalog`` shall keep.
+        policies: as for ``load_dior_r``.
+
+    Raises:
+        ValueError: for an unknown split or order.
+    """
+    classes = class_order("dior_r", order)
+    _check_split(split)
+    load = partial(load_dior_r, root, split, order=order, **policies)
+    DatasetCatalog.register(name, load)
+    labels, images = Path(root) / _ANNOTATIONS, Path(root) / DIOR_R_SPLITS[split][0]
+    metadata = {"thing_classes": list(classes), **(metadata or {})}
+    set_dota_metadata(name, metadata, labels_dir=str(labels), images_dir=str(images))
+
+
+def _check_split(split: str) -> None:
+    if split not in DIOR_R_SPLITS:
+        raise ValueError(f"DIOR-R has no split {split!r}; it has {', '.join(DIOR_R_SPLITS)}.")
+
+
+def _listed_images(
+    root: Path, folder: str, lists: tuple[str, ...], report: LabelReport
+) -> dict[str, Path]:
+    """Image id -> file, in the order of the lists; ids without an image are reported."""
+    found = find_images(root / folder, LabelReport())
+    images: dict[str, Path] = {}
+    for name in lists:
+        path = root / "ImageSets" / "Main" / f"{name}.txt"
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no list {path}; it names the images of the split.")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        for number, image_id in enumerate(map(str.strip, lines), start=1):
+            if image_id in found:
+                images[image_id] = found[image_id]
+            elif image_id:
+                message = f"no image {image_id!r} in {root / folder}"
+                report.add("listed_without_image", path, number, message)
+    if not images:
+        raise FileNotFoundError(
+            f"None of the images that {', '.join(lists)} of {root / 'ImageSets' / 'Main'} name is "
+            f"in {root / folder}."
+        )
+    report.images += len(images)
+    return images

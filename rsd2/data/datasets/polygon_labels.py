@@ -1,0 +1,251 @@
+"""From images and label files with quadrilaterals to Detectron2's dataset dicts, in any format.
+
+What a format has of its own is how a file is found and how it is read; what is done about unknown
+classes, objects outside the image and missing files is the same for all, and is done here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.structures import BoxMode
+
+from rsd2.data.dota_format import DotaLabels, apply_border_policy
+from rsd2.data.image_io import read_image_size
+from rsd2.data.label_report import LabelReport
+from rsd2.structures import corners_to_boxes
+
+_BATCH = 200_000
+_POLICIES = {
+    "on_problem": ("report", "error"),
+    "unknown_class": ("report", "ignore", "error"),
+    "out_of_image": ("keep", "clip", "drop", "error", "ignore"),
+    "missing_label": ("empty", "drop", "error"),
+}
+
+
+@dataclass(frozen=True)
+class LabelPolicy:
+    """What to do about labels that cannot be taken as they are.
+
+    Attributes:
+        on_problem: ``"report"``, or ``"error"`` to raise if anything at all is wrong.
+        unknown_class: what to do with names that are not in the list: leave them out and
+            ``"report"`` them, ``"ignore"`` them without a word (a chosen subset of classes), or
+            raise an ``"error"``.
+        out_of_image: ``"keep"``, ``"clip"``, ``"drop"`` or ``"error"`` for objects outside the
+            image or crossing its border (see ``apply_border_policy``), all of them reported;
+            ``"ignore"`` keeps them unreported, for tiles that may cut their objects.
+        missing_label: an image without label file is taken as ``"empty"`` (it shows no object),
+            or ``"drop"`` it, or raise an ``"error"``; reported in any case.
+        border_tolerance: pixels by which a vertex may lie outside.
+
+    Raises:
+        ValueError: for a policy that does not exist.
+    """
+
+    on_problem: str = "report"
+    unknown_class: str = "report"
+    out_of_image: str = "keep"
+    missing_label: str = "empty"
+    border_tolerance: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, known in _POLICIES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
+
+    def raise_if_asked(self, report: LabelReport, name: str) -> None:
+        """Raise if a policy says so; all problems are collected first, so that one run shows them.
+
+        Args:
+            report: of the whole data set.
+            name: of the data set or its folder.
+
+        Raises:
+            ValueError: with the problems, file and line.
+        """
+        if self.on_problem == "error":
+            report.raise_if_any(name)
+        kinds = {
+            "unknown_class": ("unknown_class",),
+            "out_of_image": ("outside_image", "crossing_border"),
+            "missing_label": ("image_without_label",),
+        }
+        for policy, affected in kinds.items():
+            if getattr(self, policy) == "error":
+                report.raise_if_any(name, affected)
+
+
+def read_polygon_records(
+    images: Mapping[str, Path],
+    class_names: Sequence[str],
+    *,
+    label_file: Callable[[str], Path] | None,
+    labelled: set[str],
+    read: Callable[[Path, LabelReport], DotaLabels] | None,
+    policy: LabelPolicy,
+    report: LabelReport,
+    name: str,
+) -> list[dict]:
+    """Read the labels of images into Detectron2's dataset dicts.
+
+    Everything that is wrong is counted and logged once with file and line; whatever cannot be used
+    is left out. The sizes come from the image headers, no pixel is decoded.
+
+    Args:
+        images: id -> file, in the order of the result.
+        class_names: category k is ``class_names[k]``.
+        label_file: file that holds, or should hold, the labels of an image id; None for images
+            without labels.
+        labelled: ids whose label file exists.
+        read: reader of one label file, which puts its complaints into the report.
+        policy: of what to do about problems.
+        report: is filled, and logged at the end.
+        name: of the data set or its folder, for messages.
+
+    Returns:
+        a dict for each image: ``file_name``, ``image_id``, ``height``, ``width``, and with labels
+        ``annotations``: ``bbox`` (canonical cx, cy, w, h in pixels, angle in degrees),
+        ``bbox_mode`` XYWHA_ABS, ``category_id``, ``poly`` (x1, y1, ... y4 as in the file),
+        ``difficult`` (0, 1, 2), ``iscrowd`` (0), and ``head`` (x, y) where the format has it.
+
+    Raises:
+        ValueError: for a wrong class list, or because a policy says ``"error"``.
+    """
+    categories = category_ids(class_names)
+    records = []
+    for (image_id, image), size in zip(images.items(), _read_sizes(images.values(), report)):
+        path = None if label_file is None else label_file(image_id)
+        missing = path is not None and image_id not in labelled
+        if missing:
+            fate = "dropped" if policy.missing_label == "drop" else "kept"
+            report.add("image_without_label", image, None, f"no file {path}", fate)
+        if size is None or (missing and policy.missing_label == "drop"):
+            continue
+        record = {
+            "file_name": str(image),
+            "image_id": image_id,
+            "height": size[0],
+            "width": size[1],
+        }
+        if path is not None:
+            labels = DotaLabels.empty() if missing else read(path, report)
+            labels = _select_known(labels, categories, policy.unknown_class, path, report)
+            if policy.out_of_image != "ignore":
+                labels = apply_border_policy(
+                    labels, size, policy.out_of_image, path, report, policy.border_tolerance
+                )
+            record["annotations"] = _rows(labels, categories)
+            report.objects += len(labels)
+        records.append(record)
+    if label_file is not None:
+        fill_annotations(records)
+    report.log(logging.getLogger(__name__), name)
+    policy.raise_if_asked(report, name)
+    return records
+
+
+def category_ids(class_names: Sequence[str]) -> dict[str, int]:
+    """Number the class names, after a check that they can be meant.
+
+    Args:
+        class_names: category k is ``class_names[k]``.
+
+    Returns:
+        class name -> category id.
+
+    Raises:
+        ValueError: if it is no list of different names without blanks.
+    """
+    if isinstance(class_names, str):
+        raise ValueError(
+            f"The class names must be a list, got the string {class_names!r}; a list of one class "
+            f"is [{class_names!r}], a tuple ({class_names!r},) with its comma."
+        )
+    names = list(class_names)
+    wrong = [name for name in names if not isinstance(name, str) or len(name.split()) != 1]
+    if wrong or not names:
+        raise ValueError(
+            f"Class names must be non-empty strings without blanks, got {wrong or names}; DOTA "
+            "writes 'small-vehicle', not 'small vehicle'."
+        )
+    if len(set(names)) < len(names):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"Class names must differ; given more than once: {repeated}.")
+    return {name: index for index, name in enumerate(names)}
+
+
+def fill_annotations(records: list[dict]) -> None:
+    """Turn tuples into Detectron2's annotation dicts, in place.
+
+    All polygons of the data set are fitted with boxes in a few large calls.
+
+    Args:
+        records: dataset dicts whose ``annotations`` are tuples (polygon (4, 2) float64 pixels,
+            category id, difficult, head (x, y) in pixels or None).
+    """
+    polygons = [row[0] for record in records for row in record["annotations"]]
+    boxes = []
+    for start in range(0, len(polygons), _BATCH):
+        corners = torch.from_numpy(np.stack(polygons[start : start + _BATCH]))
+        boxes += corners_to_boxes(corners).tolist()
+    rows = iter(boxes)
+    for record in records:
+        record["annotations"] = [
+            {
+                "bbox": next(rows),
+                "bbox_mode": BoxMode.XYWHA_ABS,
+                "category_id": category,
+                "poly": polygon.reshape(-1).tolist(),
+                "difficult": int(flag),
+                "iscrowd": 0,
+                **({} if head is None else {"head": [float(value) for value in head]}),
+            }
+            for polygon, category, flag, head in record["annotations"]
+        ]
+
+
+def _rows(labels: DotaLabels, categories: dict[str, int]) -> list[tuple]:
+    """The tuples that `fill_annotations` takes."""
+    heads = [None] * len(labels) if labels.heads is None else labels.heads
+    numbers = [categories[name] for name in labels.names]
+    return list(zip(labels.polygons, numbers, labels.difficult, heads))
+
+
+def _read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, int] | None]:
+    """(height, width) of each image, None and a problem where the header is broken."""
+
+    def read(path: Path) -> tuple[int, int] | str:
+        try:
+            return read_image_size(path)
+        except (ValueError, OSError) as error:
+            return str(error)
+
+    paths = list(paths)
+    groups = [paths[start : start + 64] for start in range(0, len(paths), 64)]
+    # Threads hide the latency of network file systems, where data sets of 10 000 images live.
+    with ThreadPoolExecutor(8) as pool:
+        results = [size for group in pool.map(lambda g: [*map(read, g)], groups) for size in group]
+    for path, result in zip(paths, results):
+        if isinstance(result, str):
+            report.add("unreadable_image", path, None, result)
+    return [None if isinstance(result, str) else result for result in results]
+
+
+def _select_known(
+    labels: DotaLabels, categories: dict[str, int], policy: str, path: Path, report: LabelReport
+) -> DotaLabels:
+    """Leave out the objects of classes that are not in the list."""
+    keep = np.array([name in categories for name in labels.names], dtype=bool)
+    if policy != "ignore":
+        for index in np.flatnonzero(~keep):
+            message = f"class {labels.names[index]!r} is not in the class list"
+            report.add("unknown_class", path, int(labels.lines[index]), message)
+    return labels.select(keep)
