@@ -16,8 +16,7 @@ from torchvision.ops import box_convert
 from .angle_coder import aspect_ratios
 from .losses import angle_classification_loss
 from .matcher import HungarianMatcher, Predictions, Targets
-
-Matches = list[tuple[torch.Tensor, torch.Tensor]]
+from .outputs import Matches
 
 
 class SetCriterion:

@@ -14,6 +14,7 @@ from rsd2.layers import at_least_float32
 
 from .heads import DetectionHeads
 from .matcher import Predictions
+from .outputs import Proposals
 
 # logit of a proposal that must not be used: sigmoid(1e4) = 1
 INVALID_LOGIT = 1e4
@@ -108,6 +109,54 @@ class TwoStageProposals(nn.Module):
         logits = torch.log(boxes / (1 - boxes).clamp(min=1e-6))
         return logits.masked_fill(~usable[..., None], INVALID_LOGIT), usable
 
+    @staticmethod
+    def predict(
+        tokens: torch.Tensor, grid_logits: torch.Tensor, heads: DetectionHeads
+    ) -> Predictions:
+        """Class, box and angle of every token.
+
+        Args:
+            tokens: (B, S, C).
+            grid_logits: (B, S, 4), see `grid`; the box head corrects them.
+            heads: the last one scores tokens.
+
+        Returns:
+            Predictions of all tokens.
+        """
+        index = heads.encoder_index
+        box_logits = at_least_float32(heads.box_heads[index](tokens)) + grid_logits
+        return Predictions(
+            at_least_float32(heads.class_heads[index](tokens)),
+            box_logits.sigmoid(),
+            at_least_float32(heads.angle_heads[index](tokens)),
+        )
+
+    @torch.no_grad()
+    def select(
+        self,
+        predictions: Predictions,
+        scores: torch.Tensor,
+        usable: torch.Tensor,
+        heads: DetectionHeads,
+    ) -> Proposals:
+        """Make references of the tokens with the best scores.
+
+        Args:
+            predictions: of all tokens.
+            scores: (B, S), any range.
+            usable: (B, S) bool. A token that is not has no box to offer; it fills up where there
+                are too few others.
+            heads: of the predictions.
+
+        Returns:
+            The predictions, and the references of the best Q, detached.
+        """
+        scores = scores.masked_fill(~usable, -float("inf"))
+        best = scores.topk(min(self.num_queries, scores.shape[1]), dim=1).indices
+        boxes = predictions.boxes.gather(1, best[..., None].expand(-1, -1, 4))
+        angles = heads.angle_coder.decode(predictions.angle_logits).gather(1, best)
+        return Proposals(predictions, boxes, angles)
+
     def forward(
         self,
         memory: torch.Tensor,
@@ -116,7 +165,7 @@ class TwoStageProposals(nn.Module):
         valid_extent: torch.Tensor,
         padding_mask: torch.Tensor | None,
         heads: DetectionHeads,
-    ) -> tuple[Predictions, torch.Tensor, torch.Tensor]:
+    ) -> Proposals:
         """Predict from every token and select by objectness, the logit of class 0.
 
         Args:
@@ -128,22 +177,9 @@ class TwoStageProposals(nn.Module):
             heads: the last one scores tokens.
 
         Returns:
-            Predictions of all tokens, and the references of the best Q: boxes (B, Q, 4) and
-            angles (B, Q) in degrees, both detached.
+            Predictions of all tokens, and the references of the best Q.
         """
         logits, usable = self.grid(spatial_shapes, box_to_image, valid_extent, padding_mask)
         tokens = self.enc_output_norm(self.enc_output(memory.masked_fill(~usable[..., None], 0.0)))
-        index = heads.encoder_index
-        box_logits = at_least_float32(heads.box_heads[index](tokens)) + logits
-        predictions = Predictions(
-            at_least_float32(heads.class_heads[index](tokens)),
-            box_logits.sigmoid(),
-            at_least_float32(heads.angle_heads[index](tokens)),
-        )
-        with torch.no_grad():
-            # an unusable token has no box to offer; it fills up where there are too few tokens
-            objectness = predictions.class_logits[..., 0].masked_fill(~usable, -float("inf"))
-            best = objectness.topk(min(self.num_queries, objectness.shape[1]), dim=1).indices
-            boxes = predictions.boxes.gather(1, best[..., None].expand(-1, -1, 4))
-            angles = heads.angle_coder.decode(predictions.angle_logits).gather(1, best)
-        return predictions, boxes, angles
+        predictions = self.predict(tokens, logits, heads)
+        return self.select(predictions, predictions.class_logits[..., 0], usable, heads)

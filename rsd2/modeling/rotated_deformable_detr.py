@@ -10,7 +10,6 @@ that are not square. Angles are in degrees, counter-clockwise on screen, everywh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,48 +23,22 @@ from rsd2.structures import canonicalize
 
 from .angle_coder import AngleCoder
 from .criterion import SetCriterion, global_normalizers
-from .denoising import DenoisingQueries
+from .denoising import DenoisingBatch, DenoisingQueries
 from .heads import DetectionHeads
 from .matcher import Predictions, Targets
+from .outputs import (
+    Assignment,
+    DetectorOutputs,
+    EncodedImages,
+    ImageGeometry,
+    Normalizers,
+    Proposals,
+)
 from .postprocessing import DetectionPostprocessor
 from .proposals import TwoStageProposals, token_centers
 from .transformer import DeformableEncoder, RotatedDeformableDecoder
 
 BOX_NORMALIZATIONS = ("long_side", "official_per_axis")
-
-
-@dataclass
-class ImageGeometry:
-    """How normalised box coordinates, images and the padded batch relate.
-
-    Attributes:
-        box_scale: (B, 4) pixels of one unit of cx, cy, w, h.
-        output_scale: (B, 4) the same, as used for detections.
-        box_to_image: (B, 2) factors (x, y) from box coordinates to the padded batch's [0, 1].
-        valid_extent: (B, 2) share (x, y) of the padded batch that is image.
-    """
-
-    box_scale: torch.Tensor
-    output_scale: torch.Tensor
-    box_to_image: torch.Tensor
-    valid_extent: torch.Tensor
-
-
-@dataclass
-class EncodedImages:
-    """What the decoder reads.
-
-    Attributes:
-        memory: (B, S, C).
-        spatial_shapes: (height, width) of every level.
-        padding_mask: (B, S) bool, True = padding; None if no image is padded.
-        geometry: of the batch.
-    """
-
-    memory: torch.Tensor
-    spatial_shapes: list[tuple[int, int]]
-    padding_mask: torch.Tensor | None
-    geometry: ImageGeometry
 
 
 @META_ARCH_REGISTRY.register()
@@ -204,9 +177,13 @@ class RotatedDeformableDETR(nn.Module):
             targets.append(Targets(labels, normalized, angle_targets))
         return targets
 
+    def backbone_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Feature maps by name of normalised, padded images (B, 3, H, W)."""
+        return self.backbone(images)
+
     def encode(self, images: ImageList) -> EncodedImages:
         """Backbone, neck and encoder."""
-        levels = self.neck(self.backbone(images.tensor))
+        levels = self.neck(self.backbone_features(images.tensor))
         geometry = self.image_geometry(images)
         height, width = images.tensor.shape[-2:]
         mask = torch.ones(len(images), height, width, dtype=torch.bool, device=self.device)
@@ -233,21 +210,10 @@ class RotatedDeformableDETR(nn.Module):
         )
         return EncodedImages(memory, shapes, padding_mask, geometry)
 
-    def detect(
-        self, encoded: EncodedImages, targets: list[Targets] | None
-    ) -> tuple[Predictions, list[Predictions], list[Predictions], Any]:
-        """Proposals and decoder.
-
-        Args:
-            encoded: images.
-            targets: objects to make denoising queries from; None for none.
-
-        Returns:
-            Predictions of all tokens, of the queries of every decoder layer, of the denoising
-            queries of every layer (empty without them), and the denoising batch or None.
-        """
+    def propose(self, encoded: EncodedImages) -> Proposals:
+        """First stage: predictions of all tokens and the references of the queries."""
         geometry = encoded.geometry
-        proposals, boxes, angles = self.proposals(
+        return self.proposals(
             encoded.memory,
             encoded.spatial_shapes,
             geometry.box_to_image,
@@ -255,35 +221,64 @@ class RotatedDeformableDETR(nn.Module):
             encoded.padding_mask,
             self.heads,
         )
+
+    def noise(self, targets: list[Targets] | None, num_queries: int) -> DenoisingBatch | None:
+        """Denoising queries of the objects; None if there are none or denoising is off."""
+        if self.denoising is None or targets is None:
+            return None
+        return self.denoising(targets, num_queries)
+
+    def decode(
+        self, encoded: EncodedImages, proposals: Proposals, noised: DenoisingBatch | None
+    ) -> DetectorOutputs:
+        """Second stage: the decoder over the queries and, before them, the denoising queries."""
+        boxes, angles = proposals.boxes, proposals.angles
         num_queries = boxes.shape[1]
         queries = self.query_embed.weight[:num_queries].expand(len(boxes), -1, -1)
-        noised = None
-        if self.denoising is not None and targets is not None:
-            noised = self.denoising(targets, num_queries)
         mask = empty = None
+        split = 0
         if noised is not None:
+            split = noised.boxes.shape[1]
             queries = torch.cat([noised.content, queries], dim=1)
             boxes = torch.cat([noised.boxes, boxes], dim=1)
             angles = torch.cat([noised.angles, angles], dim=1)
             mask = noised.attention_mask
             if not self.denoising.train_empty_slots:
                 empty = F.pad(noised.empty_slots, (0, num_queries))
-        layers, _ = self.decoder(
+        layers, states = self.decoder(
             queries,
             boxes,
             angles,
             encoded.memory,
-            geometry.box_to_image,
+            encoded.geometry.box_to_image,
             encoded.spatial_shapes,
             self.heads,
             encoded.padding_mask,
             mask,
             empty,
         )
-        split = 0 if noised is None else noised.boxes.shape[1]
-        ordinary = [slice_queries(p, slice(split, None)) for p in layers]
-        denoised = [slice_queries(p, slice(0, split)) for p in layers] if split else []
-        return proposals, ordinary, denoised, noised
+        return DetectorOutputs(
+            proposals=proposals.predictions,
+            layers=[slice_queries(p, slice(split, None)) for p in layers],
+            states=states[-1][:, split:],
+            denoised=[slice_queries(p, slice(0, split)) for p in layers] if split else [],
+            denoised_states=states[-1][:, :split],
+            noised=noised,
+        )
+
+    def detect(self, encoded: EncodedImages, targets: list[Targets] | None) -> DetectorOutputs:
+        """Both stages.
+
+        Args:
+            encoded: images.
+            targets: objects to make denoising queries from; None for none.
+
+        Returns:
+            What losses and detections are made from.
+        """
+        proposals = self.propose(encoded)
+        noised = self.noise(targets, proposals.boxes.shape[1])
+        return self.decode(encoded, proposals, noised)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Losses in training, detections otherwise.
@@ -303,39 +298,62 @@ class RotatedDeformableDETR(nn.Module):
         images = self.preprocess(batched_inputs)
         encoded = self.encode(images)
         if not self.training:
-            _, layers, _, _ = self.detect(encoded, None)
+            layers = self.detect(encoded, None).layers
             return self.inference(layers[-1], batched_inputs, images, encoded.geometry)
         targets = self.prepare_targets([x["instances"] for x in batched_inputs], encoded.geometry)
-        return self.losses(targets, *self.detect(encoded, targets))
+        return self.training_losses(encoded, targets)
+
+    def training_losses(
+        self, encoded: EncodedImages, targets: list[Targets]
+    ) -> dict[str, torch.Tensor]:
+        """Weighted losses of a batch; what a subclass trains for is decided here."""
+        outputs = self.detect(encoded, targets)
+        return self.losses(targets, outputs, self.normalizers(targets, outputs))[0]
+
+    def normalizers(self, targets: list[Targets], outputs: DetectorOutputs) -> Normalizers:
+        """Counts of positives over all processes; every process has to call it."""
+        matched = [
+            sum(min(p.boxes.shape[1], len(t)) for t in targets)
+            for p in (outputs.proposals, outputs.layers[-1])
+        ]
+        noised = outputs.noised
+        restored = sum(len(slots) for slots, _ in noised.matches) if noised else 0
+        return Normalizers(*global_normalizers([*matched, restored], self.device))
 
     def losses(
-        self,
-        targets: list[Targets],
-        proposals: Predictions,
-        layers: list[Predictions],
-        denoised: list[Predictions],
-        noised: Any,
-    ) -> dict[str, torch.Tensor]:
-        """Losses of proposals, every decoder layer and every denoising layer, equally weighted."""
-        matched = [
-            sum(min(p.boxes.shape[1], len(t)) for t in targets) for p in (proposals, layers[-1])
-        ]
-        restored = sum(len(slots) for slots, _ in noised.matches) if noised else 0
-        tokens_norm, queries_norm, denoising_norm = global_normalizers(
-            [*matched, restored], self.device
+        self, targets: list[Targets], outputs: DetectorOutputs, normalizers: Normalizers
+    ) -> tuple[dict[str, torch.Tensor], Assignment]:
+        """Losses of proposals, every decoder layer and every denoising layer, equally weighted.
+
+        Args:
+            targets: B entries.
+            outputs: of both stages.
+            normalizers: of these targets.
+
+        Returns:
+            Losses by name, and the matches of the proposals and of the last decoder layer.
+        """
+        losses, tokens = self.criterion.matched_losses(
+            outputs.proposals, targets, normalizers.tokens, "_enc", class_agnostic=True
         )
-        losses, _ = self.criterion.matched_losses(
-            proposals, targets, tokens_norm, "_enc", class_agnostic=True
-        )
-        last = len(layers) - 1
-        for index, predictions in enumerate(layers):
+        last = len(outputs.layers) - 1
+        for index, predictions in enumerate(outputs.layers):
             suffix = "" if index == last else f"_{index}"
-            losses.update(
-                self.criterion.matched_losses(predictions, targets, queries_norm, suffix)[0]
+            layer_losses, queries = self.criterion.matched_losses(
+                predictions, targets, normalizers.queries, suffix
             )
+            losses.update(layer_losses)
+        losses.update(self._denoising_losses(targets, outputs, normalizers.denoising))
+        return losses, Assignment(tokens, queries)
+
+    def _denoising_losses(
+        self, targets: list[Targets], outputs: DetectorOutputs, normalizer: float
+    ) -> dict[str, torch.Tensor]:
+        losses: dict[str, torch.Tensor] = {}
         if self.denoising is None:
             return losses
-        for index in range(len(layers)):
+        last, noised = len(outputs.layers) - 1, outputs.noised
+        for index in range(last + 1):
             suffix = "_dn" if index == last else f"_dn_{index}"
             if noised is None:
                 # the same losses on every process, each with a (zero) gradient: otherwise
@@ -346,7 +364,7 @@ class RotatedDeformableDETR(nn.Module):
             ignored = None if self.denoising.train_empty_slots else noised.empty_slots
             losses.update(
                 self.criterion.losses(
-                    denoised[index], targets, noised.matches, denoising_norm, suffix, ignored
+                    outputs.denoised[index], targets, noised.matches, normalizer, suffix, ignored
                 )
             )
         return losses

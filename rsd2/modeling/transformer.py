@@ -1,7 +1,7 @@
 """Deformable encoder and rotated deformable decoder.
 
 Shapes: B images, S tokens of all levels together, Q queries, C channels, K classes, A angle bins.
-Boxes are (cx, cy, w, h) in normalised box coordinates (``rotated_deformable_detr.ImageGeometry``).
+Boxes are (cx, cy, w, h) in normalised box coordinates (``outputs.ImageGeometry``).
 """
 
 from __future__ import annotations

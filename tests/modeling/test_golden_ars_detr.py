@@ -135,7 +135,8 @@ def observed(request, model):
     with torch.no_grad():
         levels = detector.neck(detector.backbone(images.tensor))
         encoded = detector.encode(images)
-        proposals, layers, _, _ = detector.detect(encoded, None)
+        outputs = detector.detect(encoded, None)
+        proposals, layers = outputs.proposals, outputs.layers
         detections = detector.postprocessor.top_detections(
             layers[-1], 0, encoded.geometry.output_scale[0]
         )

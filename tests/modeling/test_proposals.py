@@ -54,7 +54,7 @@ def heads():
 
 def forward(proposals, heads, padding=None, valid=(1.0, 1.0), batch=2):
     memory = torch.randn(batch, 40, 16)
-    return proposals(
+    result = proposals(
         memory,
         SHAPES,
         torch.ones(batch, 2),
@@ -62,6 +62,7 @@ def forward(proposals, heads, padding=None, valid=(1.0, 1.0), batch=2):
         padding,
         heads,
     )
+    return result.predictions, result.boxes, result.angles
 
 
 def test_unusable_tokens_are_not_selected_even_when_they_score_best(heads):
