@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -48,6 +50,16 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 def repository() -> Path:
     """Root folder of the checkout."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def golden_rule() -> ModuleType:
+    """The module ``tests/golden_rule.py``: parameters and features of the golden sets."""
+    path = REPOSITORY / "tests" / "golden_rule.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _sample(variable: str, name: str) -> Path:

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import zlib
 
-import numpy as np
 import pytest
 import torch
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone
-from torch import nn
 
 from rsd2.conversion import ars_detr_rules, convert_state_dict
 from rsd2.modeling import (
@@ -25,94 +21,13 @@ from rsd2.modeling import (
     SetCriterion,
 )
 
-CHANNELS = {"res3": 512, "res4": 1024, "res5": 2048}
-
-
-class GivenFeatures(Backbone):
-    """A backbone that returns features drawn by the rule of the golden set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dtype_marker = nn.Parameter(torch.zeros(1))
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return {name: ShapeSpec(channels=c) for name, c in CHANNELS.items()}
-
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        features = {}
-        for seed, (name, channels), size in zip((1, 2, 3), CHANNELS.items(), (16, 8, 4)):
-            z = np.random.RandomState(seed).standard_normal((len(images), channels, size, size))
-            features[name] = torch.from_numpy(z).to(self.dtype_marker.dtype)
-        return features
-
-
-def official_shapes(num_classes: int = 20, layers: int = 6) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an official fine-tuning checkpoint, without the backbone."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def linear(name: str, out: int, inp: int) -> None:
-        shapes[name + ".weight"], shapes[name + ".bias"] = (out, inp), (out,)
-
-    def norm(name: str) -> None:
-        shapes[name + ".weight"], shapes[name + ".bias"] = (256,), (256,)
-
-    for i, channels in enumerate(CHANNELS.values()):
-        shapes[f"neck.convs.{i}.conv.weight"] = (256, channels, 1, 1)
-        norm(f"neck.convs.{i}.gn")
-    shapes["neck.extra_convs.0.conv.weight"] = (256, 2048, 3, 3)
-    norm("neck.extra_convs.0.gn")
-    h = "bbox_head.transformer."
-    shapes[h + "level_embeds"] = (5, 256)
-    for part, count in (("encoder", 2), ("decoder", 3)):
-        for i in range(layers):
-            name = f"{h}{part}.layers.{i}."
-            deformable = name + f"attentions.{count - 2}."
-            linear(deformable + "sampling_offsets", 256, 256)
-            linear(deformable + "attention_weights", 128, 256)
-            linear(deformable + "value_proj", 256, 256)
-            linear(deformable + "output_proj", 256, 256)
-            if part == "decoder":
-                shapes[name + "attentions.0.attn.in_proj_weight"] = (768, 256)
-                shapes[name + "attentions.0.attn.in_proj_bias"] = (768,)
-                linear(name + "attentions.0.attn.out_proj", 256, 256)
-            linear(name + "ffns.0.layers.0.0", 1024, 256)
-            linear(name + "ffns.0.layers.1", 256, 1024)
-            for j in range(count):
-                norm(name + f"norms.{j}")
-    linear(h + "decoder.ref_point_head.0", 256, 512)
-    linear(h + "decoder.ref_point_head.2", 256, 256)
-    norm(h + "decoder.norm")
-    linear(h + "enc_output", 256, 256)
-    norm(h + "enc_output_norm")
-    shapes[h + "query_embed.weight"] = (300, 256)
-    for i in range(layers + 1):
-        linear(f"bbox_head.cls_branches.{i}", num_classes, 256)
-        linear(f"bbox_head.reg_branches.{i}.0", 256, 256)
-        linear(f"bbox_head.reg_branches.{i}.2", 256, 256)
-        linear(f"bbox_head.reg_branches.{i}.4", 4, 256)
-        linear(f"bbox_head.angle_branches.{i}", 180, 256)
-    shapes["bbox_head.label_embedding.weight"] = (num_classes, 256)
-    return shapes
-
-
-def fill(key: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Value of a parameter by the rule of the golden set."""
-    z = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
-    if any(name in key for name in ("level_embeds", "query_embed", "label_embedding")):
-        pass
-    elif len(shape) == 1:
-        z = 1 + 0.1 * z if key.endswith(".weight") else 0.1 * z
-    else:
-        z = z / np.sqrt(np.prod(shape[1:]))
-    return torch.from_numpy(z)
-
 
 @pytest.fixture(scope="module")
-def model() -> RotatedDeformableDETR:
-    backbone = GivenFeatures()
+def model(golden_rule) -> RotatedDeformableDETR:
+    backbone = golden_rule.GivenFeatures()
     detector = RotatedDeformableDETR(
         backbone=backbone,
-        neck=ChannelMapper(backbone.output_shape(), list(CHANNELS)),
+        neck=ChannelMapper(backbone.output_shape(), list(golden_rule.CHANNELS)),
         encoder=DeformableEncoder(),
         decoder=RotatedDeformableDecoder(official_attention_init=True, official_fold_at_45=True),
         num_classes=20,
@@ -120,7 +35,8 @@ def model() -> RotatedDeformableDETR:
         official_denoising=True,
         box_normalization="official_per_axis",
     )
-    official = {key: fill(key, shape) for key, shape in official_shapes().items()}
+    shapes = golden_rule.detector_shapes(num_classes=20, layers=6)
+    official = {key: golden_rule.fill(key, shape) for key, shape in shapes.items()}
     state, report = convert_state_dict(official, ars_detr_rules(), detector.state_dict())
     assert not report.unknown and not report.mismatched and not report.dropped
     assert report.missing == ["backbone.dtype_marker"]
@@ -143,10 +59,10 @@ def observed(request, model):
     return levels, proposals, layers, detections
 
 
-def test_the_rule_gives_the_published_parameters():
+def test_the_rule_gives_the_published_parameters(golden_rule):
     key = "bbox_head.transformer.enc_output.weight"
     assert zlib.crc32(key.encode()) == 105029416
-    row = fill(key, (256, 256))[0, :3]
+    row = golden_rule.fill(key, (256, 256))[0, :3]
     assert torch.allclose(row, row.new_tensor([0.01314709, 0.03371854, -0.05193002]), atol=5e-9)
 
 
