@@ -9,11 +9,14 @@ import pickle
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
+
+if TYPE_CHECKING:
+    from rsd2.inheritance import Inheritance
 
 _logger = logging.getLogger(__name__)
 _CONVERTER = "tools/convert_checkpoint.py --source ... --output ... --input"
@@ -140,7 +143,8 @@ def load_state(
     if report and strict:
         raise CheckpointError(
             f"{source} does not fit {type(model).__name__}: {report}. If that is meant, as when "
-            "the classes change, use train.init_strict=false"
+            "the classes change, use train.init_strict=false, or train.init_inherit for a "
+            "pre-training"
         )
     if own and not fitting:
         raise CheckpointError(f"{source} is of another model: not one key fits; {report}")
@@ -153,7 +157,13 @@ class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer with safe and strict loading and atomic saving."""
 
     def __init__(
-        self, model: nn.Module, save_dir: str = "", *, strict: bool = True, **checkpointables: Any
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        strict: bool = True,
+        inheritance: Inheritance | None = None,
+        **checkpointables: Any,
     ) -> None:
         """Prepare.
 
@@ -161,11 +171,14 @@ class Checkpointer(DetectionCheckpointer):
             model: to save and load, wrapped or not.
             save_dir: local folder.
             strict: when weights alone are loaded; a resumed checkpoint always has to fit.
+            inheritance: takes the place of ``strict`` when weights alone are loaded: what is
+                inherited, dropped and missing is logged, and checked against what is meant.
             **checkpointables: objects with ``state_dict`` and ``load_state_dict``.
         """
         super().__init__(model, save_dir, **checkpointables)
         self._strict_weights = strict
-        self._source, self._strict = "", strict
+        self._inheritance = inheritance
+        self._source, self._strict, self._inherits = "", strict, False
 
     def save(self, name: str, **extra: Any) -> None:
         """Write ``<name>.pth``, complete or not at all, then point ``last_checkpoint`` to it.
@@ -235,7 +248,9 @@ class Checkpointer(DetectionCheckpointer):
             CheckpointError: see :func:`load_checkpoint` and :func:`load_state`.
         """
         self._source = str(path)
-        self._strict = True if checkpointables is None else self._strict_weights
+        resumes = checkpointables is None
+        self._strict = True if resumes else self._strict_weights
+        self._inherits = self._inheritance is not None and not resumes
         if path and "://" not in str(path) and not Path(path).is_file():
             raise CheckpointError(f"no checkpoint {path}{_neighbours(Path(path))}")
         return super().load(path, checkpointables)
@@ -244,8 +259,12 @@ class Checkpointer(DetectionCheckpointer):
         return load_checkpoint(filename)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint.pop("model")
-        load_state(self.model, state, strict=self._strict, source=self._source)
+        if self._inherits:
+            self._inheritance.load(self.model, checkpoint, self._source)
+            checkpoint.pop("model")
+        else:
+            state = checkpoint.pop("model")
+            load_state(self.model, state, strict=self._strict, source=self._source)
 
 
 def _first_cause(error: BaseException) -> str:

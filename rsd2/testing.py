@@ -123,7 +123,7 @@ def shrink(cfg: DictConfig) -> DictConfig:
             if node.get(key) is not None:
                 _replace(node, {key: value})
     if "train" in cfg:
-        cfg.train.max_iter = 2
+        cfg.train.max_iter, cfg.train.epochs = 2, None
         _replace(cfg.train, {"eval_period": 2, "log_period": 1, "device": "cpu"})
         if "amp" in cfg.train:  # CPUs have no float16
             cfg.train.amp.enabled = False

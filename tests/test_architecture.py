@@ -28,8 +28,10 @@ MAY_IMPORT = {  # room -> rooms that it may import, besides itself
     "__init__": set(),
 }
 ROOMS = {"ops", "structures", "layers", "modeling", "data", "evaluation", "engine"}
-MODULES = {"config", "config_checks", "env", "tensor_files", "checkpoint", "conversion", "testing"}
-for anything in ("checkpoint", "conversion", "testing", "projects"):
+MODULES = {"config", "config_checks", "env", "tensor_files"}
+ANYTHING = {"checkpoint", "conversion", "inheritance", "testing"}
+MODULES |= ANYTHING
+for anything in (*ANYTHING, "projects"):
     MAY_IMPORT[anything] = ROOMS | MODULES  # a project its own package too, never another project
 
 MAX_FILE_LINES = 400

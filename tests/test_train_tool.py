@@ -145,6 +145,44 @@ def test_wrong_weights_stop_the_run():
     )
 
 
+def test_epochs_give_the_length_and_the_saved_config_says_it():
+    from rsd2.config import load_config
+    from rsd2.engine import RunError
+
+    # 7 samples in batches of 2, two batches a step: 1.5 epochs are 2.625 steps
+    _run("train.epochs=1.5", "train.max_iter=null", "train.accumulate=2", "train.output_dir=out")
+    assert json.loads(Path("out/results.json").read_text())["iteration"] == 3
+    saved = load_config("out/config.yaml")
+    assert saved.train.max_iter == saved.lr_multiplier.max_iter == 3 and saved.train.epochs is None
+    with pytest.raises(RunError, match=r"train\.epochs=2 and train\.max_iter=4 are two lengths"):
+        _run("train.epochs=2")
+    with pytest.raises(RunError, match=r"give train\.epochs or train\.max_iter"):
+        _run("train.max_iter=null")
+
+
+def test_detector_inherits_from_a_pretraining_and_resumes_what_it_became(caplog):
+    from rsd2.checkpoint import CheckpointError
+
+    _run("train.max_iter=1", "train.ema.enabled=true", "train.output_dir=first")
+    content = _weights("first/model_final.pth")
+    content["model"] |= {"teacher.weight": torch.zeros(2, 2)}
+    content["model"] |= {"head.weight": torch.zeros(9, 4), "head.bias": torch.zeros(9)}
+    torch.save(content, "pretrained.pth")
+    inherit = "train.init_inherit={_target_: rsd2.inheritance.Inheritance, starts_anew: [head]"
+    options = ("train.init_checkpoint=pretrained.pth", "train.max_iter=1")
+    with pytest.raises(CheckpointError, match=r"unknown to the model: teacher\.weight"):
+        _run(*options, inherit + "}", "train.output_dir=fine")
+    options = (*options, inherit + ", pretraining_only: [teacher]}", "train.output_dir=fine")
+    with caplog.at_level("INFO"):
+        _run(*options)
+    assert "dropped 1 (of the pre-training only): teacher 1" in caplog.text
+    assert "dropped 2 (of 9 classes, the model has 1): head 2" in caplog.text
+    assert "starts anew 2 (the classes are others): head 2" in caplog.text
+    # the detector's own checkpoint has no teacher, and a resumed run does not inherit again
+    _run("--resume", *options[:1], "train.max_iter=2", *options[2:])
+    assert _weights("fine/model_final.pth")["iteration"] == 1
+
+
 def test_misspelt_override_is_one_line_and_nothing_is_started(monkeypatch):
     command = [str(TOOL), "--config-file", "config.py", "train.max_itr=3"]
     monkeypatch.setattr(sys, "argv", command)

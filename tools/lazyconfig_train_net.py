@@ -14,6 +14,7 @@ the training), checkpoints, and results.json (the last evaluation with its prove
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import sys
 from collections.abc import Mapping
@@ -41,6 +42,7 @@ from rsd2.engine import (
     launch,
     prepare_output_dir,
     provenance,
+    resolve_epochs,
     resolve_seed,
     select_device,
     setup_logging,
@@ -73,6 +75,14 @@ class Run:
         self.device = select_device(train.device)
         torch.backends.cudnn.benchmark = bool(train.cudnn_benchmark) and not args.eval_only
         self.origin = provenance(args.config_file, train.seed, self.device)
+
+    def settle_length(self, loader: Any) -> None:
+        """Turn epochs into iterations, which depend on the data, and save the config again."""
+        resolve_epochs(self.cfg.train, loader)
+        if self.cfg.train.get("epochs") is not None and comm.is_main_process():
+            saved = copy.deepcopy(self.cfg)
+            saved.train.epochs = None  # the file says the length that was trained, once
+            save_config(saved, self.output_dir / "config.yaml")
 
     def build_model(self) -> nn.Module:
         """Build the model on its device."""
@@ -119,11 +129,18 @@ def run_training(run: Run) -> None:
     model = run.build_model()
     optimizer = build_optimizer(run.cfg.optimizer, model)
     loader = instantiate(run.cfg.dataloader.train)
+    run.settle_length(loader)
     model = wrap_distributed(model, **train.ddp)
     ema = ModelEMA(model, train.ema.decay, train.ema.warmup) if train.ema.enabled else None
     trainer = build_trainer(train, model, loader, optimizer)
     parts = {"trainer": trainer} if ema is None else {"trainer": trainer, "ema": ema}
-    checkpointer = Checkpointer(model, train.output_dir, strict=train.init_strict, **parts)
+    checkpointer = Checkpointer(
+        model,
+        train.output_dir,
+        strict=train.init_strict,
+        inheritance=instantiate(train.get("init_inherit")),
+        **parts,
+    )
 
     def evaluate_now() -> Mapping[str, Any]:
         done = min(trainer.iter + 1, train.max_iter)

@@ -6,8 +6,12 @@ train = dict(
     init_checkpoint="",
     # False: keys that are missing, unexpected or of another shape are listed and skipped.
     init_strict=True,
-    # Optimizer steps.
+    # An Inheritance instead of init_strict: what a detector takes over from a pre-training.
+    init_inherit=None,
+    # Optimizer steps; null if epochs says the length.
     max_iter=90_000,
+    # Passes over the training set, whatever its size; max_iter, then null, follows from it.
+    epochs=None,
     # < 0: drawn anew, logged, and saved with the checkpoints.
     seed=0,
     # "auto": a GPU if there is one, else the CPU.

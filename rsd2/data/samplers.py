@@ -144,6 +144,16 @@ class ResumableTrainLoader:
             self.position += 1
             yield batch
 
+    @property
+    def num_samples(self) -> int:
+        """Number of samples in the data set, seen once in each epoch."""
+        return len(self._dataset)
+
+    @property
+    def total_batch_size(self) -> int:
+        """Samples of one batch over all processes."""
+        return self._total_batch_size
+
     def state_dict(self) -> dict[str, int]:
         """Return seed, batches delivered so far, and total batch size."""
         return {

@@ -95,6 +95,42 @@ def resolve_seed(seed: int | None) -> int:
     return int(comm.shared_random_seed()) if seed is None or seed < 0 else int(seed)
 
 
+def resolve_epochs(train: DictConfig, data_loader: Any) -> None:
+    """Turn ``train.epochs``, if it is given, into ``train.max_iter``.
+
+    Args:
+        train: the config's ``train``; ``max_iter`` is set, to whole optimizer steps that see each
+            sample at least ``epochs`` times on average.
+        data_loader: with ``num_samples`` and ``total_batch_size``.
+
+    Raises:
+        RunError: both or neither of the two lengths are given, or the loader has no sizes.
+    """
+    if train.get("epochs") is None:
+        if train.max_iter is None:
+            raise RunError("how long to train? give train.epochs or train.max_iter")
+        return
+    if train.max_iter is not None:
+        raise RunError(
+            f"train.epochs={train.epochs} and train.max_iter={train.max_iter} are two lengths of "
+            "one training; set one of them to null"
+        )
+    if not hasattr(data_loader, "num_samples"):
+        raise RunError(
+            f"train.epochs needs a loader of build_train_loader, got {type(data_loader).__name__}; "
+            "give train.max_iter instead"
+        )
+    step = data_loader.total_batch_size * train.accumulate
+    train.max_iter = math.ceil(train.epochs * data_loader.num_samples / step)
+    _logger.info(
+        "train.max_iter=%d: %g epochs of %d images, %d a step",
+        train.max_iter,
+        train.epochs,
+        data_loader.num_samples,
+        step,
+    )
+
+
 def build_trainer(
     train: DictConfig, model: nn.Module, data_loader: Iterable[Any], optimizer: Any
 ) -> Trainer:

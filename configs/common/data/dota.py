@@ -12,13 +12,21 @@ from omegaconf import OmegaConf
 
 from rsd2.data.dataset_mapper import RotatedDatasetMapper
 from rsd2.data.samplers import build_train_loader
+from rsd2.data.splits import get_dataset_dicts
 from rsd2.data.transforms import RandomFlipDirection
 from rsd2.evaluation import DotaEvaluator
 
 dataloader = OmegaConf.create()
 
 dataloader.train = L(build_train_loader)(
-    dataset=L(get_detection_dataset_dicts)(names="dota_v1.0_train_800_200", filter_empty=False),
+    dataset=L(get_dataset_dicts)(
+        names="dota_v1.0_train_800_200",
+        filter_empty=False,
+        # A share of the images, nested in larger shares of the same seed; or a list of them.
+        fraction=1.0,
+        split_seed=0,
+        split_file=None,
+    ),
     mapper=L(RotatedDatasetMapper)(
         is_train=True,
         augmentations=[
