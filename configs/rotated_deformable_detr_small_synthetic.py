@@ -13,10 +13,6 @@ lr_multiplier = get_config("common/schedule.py").step
 train = get_config("common/train.py").train
 
 model.num_classes = 7
-model.nms_threshold = 0.3
-model.criterion.l1_weight = model.criterion.matcher.l1_weight = 5.0
-model.criterion.angle_weight = 6.0
-model.criterion.giou_weight = model.criterion.matcher.giou_weight = 8.0
 optimizer.lr = 1e-3
 optimizer.fused = True
 optimizer.params.lr_multipliers = {}
