@@ -223,6 +223,32 @@ def ars_detr_rules(
     ]
 
 
+def mutdet_rules() -> list[Rule]:
+    """What MutDet's pre-training has beside the detector.
+
+    Returns:
+        Rules that stand before those of `ars_detr_rules`, which drop these keys.
+    """
+    h, layer = r"bbox_head\.transformer\.", r"feature_enhance\.layers\.(\d+)\."
+    renamed = {
+        r"self_attn\.(.+)": r"self_attention.\2",
+        r"cross_attn_token_to_image\.(.+)": r"object_to_image.\2",
+        r"cross_attn_image_to_token\.(.+)": r"image_to_object.\2",
+        r"mlp\.lin([12])\.(\w+)": r"ffn.linear\2.\3",
+        r"norm([12])\.(\w+)": r"norm\2.\3",
+        r"norm3\.(\w+)": r"ffn.norm.\2",
+        r"norm4\.(\w+)": r"norm3.\2",
+    }
+    return [
+        *(Rule(h + layer + old, r"enhancement.layers.\1." + new) for old, new in renamed.items()),
+        Rule(h + r"patch_enc_output\.(\w+)", r"enhancement.token_projection.\1"),
+        Rule(h + r"patch_enc_output_norm\.(\w+)", r"enhancement.token_norm.\1"),
+        Rule(h + r"patch_enc_decode\.0\.(\w+)", r"token_embedding_head.layers.0.\1"),
+        Rule(h + r"patch_enc_decode\.2\.(\w+)", r"token_embedding_head.layers.1.\1"),
+        Rule(r"bbox_head\.feature_embed\.layers\.(\d+)\.(\w+)", r"embedding_head.layers.\1.\2"),
+    ]
+
+
 def rules_for(
     source: str, keys: Iterable[str], model_keys: Iterable[str] | None = None
 ) -> list[Rule]:
@@ -243,7 +269,7 @@ def rules_for(
         return resnet_rules("", "backbone.")
     if source == "detectron2":
         return detectron2_backbone_rules()
-    if source != "ars-detr":
+    if source not in ("ars-detr", "mutdet"):
         raise ValueError(f"no source {source!r}; there are {', '.join(SOURCES)}")
 
     def last(pattern: str, names: Iterable[str], default: int) -> int:
@@ -252,10 +278,11 @@ def rules_for(
 
     encoder_head = last(r"bbox_head\.cls_branches\.(\d+)\.", keys, 6)
     target = last(r"heads\.class_heads\.(\d+)\.", model_keys or (), encoder_head)
-    return ars_detr_rules(encoder_head=encoder_head, target_encoder_head=target)
+    rules = ars_detr_rules(encoder_head=encoder_head, target_encoder_head=target)
+    return [*mutdet_rules(), *rules] if source == "mutdet" else rules
 
 
-SOURCES = ("torchvision-resnet", "ars-detr", "detectron2")
+SOURCES = ("torchvision-resnet", "ars-detr", "mutdet", "detectron2")
 
 
 def class_permutation(source: Sequence[str], target: Sequence[str]) -> list[int]:

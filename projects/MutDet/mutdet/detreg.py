@@ -1,0 +1,221 @@
+"""Rotated DETReg: a detector learns pseudo-boxes and the embeddings of what is in them.
+
+Shapes: B images, Q queries, N objects of one image, C channels, D channels of the embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage, has_event_storage
+from torch import nn
+from torch.nn import functional as F
+
+from rsd2.layers import MLP
+from rsd2.modeling import RotatedDeformableDETR
+from rsd2.modeling.outputs import (
+    Assignment,
+    DetectorOutputs,
+    EncodedImages,
+    ImageGeometry,
+    Normalizers,
+)
+
+from .alignment import EmbeddedTargets, Pairs, denoising_pairs, matched_pairs
+
+CLASSES = ("clusters", "one")
+
+
+class AlignmentLoss(Protocol):
+    """A loss between predicted embeddings (G, M, C) and those of objects (M, C)."""
+
+    def __call__(
+        self,
+        predicted: torch.Tensor,
+        objects: torch.Tensor,
+        classes: torch.Tensor,
+        normalizer: float,
+    ) -> torch.Tensor:
+        """Return a scalar; see `alignment.EmbeddingRegression`."""
+
+
+@META_ARCH_REGISTRY.register()
+class DETReg(RotatedDeformableDETR):
+    """Pre-training of a rotated detector by pseudo-boxes and object embeddings.
+
+    Source: DETReg (arXiv 2106.04550) on the rotated detector of MutDet (ECCV 2024). The backbone
+    is frozen: no gradient, no update of norm statistics, no memory for its backward pass. All
+    parts of the detector keep their names, so that the plain detector loads the checkpoint.
+
+    Args:
+        detector: the detector to pre-train; its parts are taken over.
+        alignment: loss of the predicted embeddings.
+        embedding_dim: D of the embeddings in ``gt_embeddings``.
+        classes: "clusters": the detector learns the pseudo-classes of the data; "one": every
+            object is class 0 of a detector with one class.
+        max_objects: an image with more objects contributes a random choice of so many to each
+            step; None for all.
+        align_denoising: align the denoising queries too.
+        official_denoising_alignment: see ``official_first_rows`` of `denoising_pairs`.
+    """
+
+    def __init__(
+        self,
+        detector: RotatedDeformableDETR,
+        alignment: AlignmentLoss,
+        *,
+        embedding_dim: int = 256,
+        classes: str = "clusters",
+        max_objects: int | None = 300,
+        align_denoising: bool = False,
+        official_denoising_alignment: bool = False,
+    ) -> None:
+        if classes not in CLASSES:
+            raise ValueError(f"classes must be one of {CLASSES}, got {classes!r}")
+        if classes == "one" and detector.num_classes != 1:
+            raise ValueError(
+                f"classes='one' needs a detector with num_classes=1, got {detector.num_classes}"
+            )
+        if max_objects is not None and max_objects < 1:
+            raise ValueError(f"max_objects must be at least 1 or None, got {max_objects}")
+        nn.Module.__init__(self)
+        # not a child: names in the checkpoint are those of the plain detector
+        vars(self).update(vars(detector))
+        self.alignment, self.embedding_dim, self.classes = alignment, embedding_dim, classes
+        self.max_objects, self.align_denoising = max_objects, align_denoising
+        self.official_denoising_alignment = official_denoising_alignment
+        width = self.query_embed.embedding_dim
+        self.embedding_head = MLP(width, width, embedding_dim, 2)
+        self.backbone.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> DETReg:
+        """Set the mode of everything but the backbone, which stays in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    @torch.no_grad()
+    def backbone_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Feature maps by name of normalised, padded images (B, 3, H, W), without gradient."""
+        return super().backbone_features(images)
+
+    def prepare_targets(
+        self, instances: list[Instances], geometry: ImageGeometry
+    ) -> list[EmbeddedTargets]:
+        """Bring ``gt_boxes``, ``gt_classes`` and ``gt_embeddings`` into the detector's units.
+
+        Raises:
+            ValueError: there are no embeddings, or they are of another width than the model's.
+        """
+        chosen = [self._choose(x) for x in instances]
+        targets = []
+        for x, target in zip(chosen, super().prepare_targets(chosen, geometry)):
+            embeddings = x.gt_embeddings.to(self.device, self.query_embed.weight.dtype)
+            targets.append(
+                EmbeddedTargets(target.labels, target.boxes, target.angle_targets, embeddings)
+            )
+        return targets
+
+    def _choose(self, instances: Instances) -> Instances:
+        """At most ``max_objects`` of an image, with the classes that the model learns."""
+        if not instances.has("gt_embeddings"):
+            raise ValueError(
+                "the instances have no gt_embeddings; give the training loader the mapper "
+                "EmbeddingDatasetMapper and a data set with embeddings (extract_embeddings.py)"
+            )
+        width = instances.gt_embeddings.shape[1]
+        if width != self.embedding_dim:
+            raise ValueError(
+                f"the embeddings have {width} channels, the model has embedding_dim="
+                f"{self.embedding_dim}; set model.embedding_dim or extract the embeddings anew"
+            )
+        if self.max_objects is not None and len(instances) > self.max_objects:
+            instances = instances[torch.randperm(len(instances))[: self.max_objects]]
+        if self.classes == "one":
+            fields = instances.get_fields() | {"gt_classes": torch.zeros_like(instances.gt_classes)}
+            instances = Instances(instances.image_size, **fields)
+        return instances
+
+    def training_losses(
+        self, encoded: EncodedImages, targets: list[EmbeddedTargets]
+    ) -> dict[str, torch.Tensor]:
+        """Detection losses and the alignment of the last decoder layer."""
+        outputs = self.detect(encoded, targets)
+        normalizers = self.normalizers(targets, outputs)
+        embeddings = [target.embeddings for target in targets]
+        return self.branch_losses(targets, outputs, normalizers, embeddings)[0]
+
+    def branch_losses(
+        self,
+        targets: list[EmbeddedTargets],
+        outputs: DetectorOutputs,
+        normalizers: Normalizers,
+        embeddings: Sequence[torch.Tensor],
+        prefix: str = "",
+    ) -> tuple[dict[str, torch.Tensor], Assignment]:
+        """Losses of one pass through the decoder.
+
+        Args:
+            targets: B entries.
+            outputs: of both stages.
+            normalizers: of these targets.
+            embeddings: B tensors (N_i, D or C) that the predicted ones are aligned with.
+            prefix: put before the names of the losses.
+
+        Returns:
+            ``loss_*`` of the detector, ``loss_embedding`` and ``loss_embedding_dn``, and the
+            matches of the proposals and of the last decoder layer.
+        """
+        losses, assignment = self.losses(targets, outputs, normalizers)
+        pairs = matched_pairs(outputs.states, assignment.queries, embeddings, targets)
+        losses["loss_embedding"] = self.align(
+            self.embedding_head, pairs, normalizers.queries, f"{prefix}decoder"
+        )
+        if self.align_denoising and self.denoising is not None:
+            if outputs.noised is not None:
+                pairs = denoising_pairs(
+                    outputs.denoised_states,
+                    outputs.noised,
+                    embeddings,
+                    targets,
+                    self.official_denoising_alignment,
+                )
+            # without objects the (empty) pairs of the ordinary queries: every process reports the
+            # same losses and takes part in the same reductions
+            losses["loss_embedding_dn"] = self.align(
+                self.embedding_head, pairs, normalizers.denoising
+            )
+        return {f"{prefix}{name}": value for name, value in losses.items()}, assignment
+
+    def align(
+        self, head: nn.Module, pairs: Pairs, normalizer: float, logged_as: str | None = None
+    ) -> torch.Tensor:
+        """Alignment loss of pairs; every process has to call it.
+
+        Args:
+            head: maps states (..., C) to embeddings.
+            pairs: M objects in G groups.
+            normalizer: number of pairs, averaged over processes.
+            logged_as: name under which the share of predictions whose own object is the nearest
+                (``<name>_retrieval``) and the mean cosine (``<name>_cosine``) are logged.
+
+        Returns:
+            Scalar.
+        """
+        predicted = head(pairs.states)
+        if logged_as is not None and len(pairs.embeddings) and has_event_storage():
+            with torch.no_grad():
+                cosine = F.normalize(predicted[0].float(), dim=-1) @ (
+                    F.normalize(pairs.embeddings.float(), dim=-1).T
+                )
+                own = torch.arange(len(cosine), device=cosine.device)
+                found = (cosine.argmax(dim=1) == own).float().mean()
+            storage = get_event_storage()
+            storage.put_scalar(f"{logged_as}_retrieval", found.item())
+            storage.put_scalar(f"{logged_as}_cosine", cosine.diagonal().mean().item())
+        return self.alignment(predicted, pairs.embeddings, pairs.classes, normalizer)

@@ -1,0 +1,203 @@
+"""MutDet: mutual enhancement, contrastive alignment and a siamese head on top of rotated DETReg.
+
+Shapes: B images, S tokens of all levels together, Q queries, N objects of one image, C channels,
+D channels of the embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch.nn import functional as F
+
+from rsd2.layers import MLP, at_least_float32
+from rsd2.modeling import RotatedDeformableDETR
+from rsd2.modeling.outputs import EncodedImages, Proposals
+
+from .alignment import EmbeddedTargets, matched_pairs
+from .detreg import AlignmentLoss, DETReg
+from .mutual_enhancement import MutualEnhancement
+
+ENHANCED = "enhanced_"
+
+
+@META_ARCH_REGISTRY.register()
+class MutDet(DETReg):
+    """Mutually optimising pre-training of a rotated detector.
+
+    Source: MutDet (ECCV 2024). Object embeddings and encoder tokens enhance each other; the
+    decoder runs on the enhanced tokens and, as the siamese head, on the plain ones; predictions
+    of both are aligned with the enhanced embeddings. Losses of the enhanced run are named
+    ``enhanced_*``. In evaluation mode it is the plain detector.
+
+    Args:
+        detector: see `DETReg`.
+        alignment: see `DETReg`.
+        enhancement: the mutual enhancement module; None for none.
+        enhance_embeddings: align with the enhanced embeddings instead of those from disk.
+        enhance_features: decode the enhanced tokens.
+        align_encoder: align the matched enhanced tokens too, and choose queries among the
+            enhanced tokens by their similarity to the objects.
+        siamese_head: decode the plain tokens besides the enhanced ones.
+        embedding_dim: see `DETReg`.
+        classes: see `DETReg`.
+        max_objects: see `DETReg`.
+        align_denoising: see `DETReg`.
+        official_denoising_alignment: see `DETReg`.
+        official_query_score: multiply the similarity, a cosine, by the raw logit of the
+            objectness, as the official program does, and not by its sigmoid.
+
+    Raises:
+        ValueError: a part is switched on without the part that it needs.
+    """
+
+    def __init__(
+        self,
+        detector: RotatedDeformableDETR,
+        alignment: AlignmentLoss,
+        *,
+        enhancement: MutualEnhancement | None,
+        enhance_embeddings: bool = True,
+        enhance_features: bool = True,
+        align_encoder: bool = True,
+        siamese_head: bool = True,
+        embedding_dim: int = 256,
+        classes: str = "clusters",
+        max_objects: int | None = 300,
+        align_denoising: bool = True,
+        official_denoising_alignment: bool = False,
+        official_query_score: bool = False,
+    ) -> None:
+        super().__init__(
+            detector,
+            alignment,
+            embedding_dim=embedding_dim,
+            classes=classes,
+            max_objects=max_objects,
+            align_denoising=align_denoising,
+            official_denoising_alignment=official_denoising_alignment,
+        )
+        _check_parts(enhancement, enhance_embeddings, enhance_features, align_encoder, siamese_head)
+        self.enhancement = enhancement
+        self.enhance_embeddings, self.enhance_features = enhance_embeddings, enhance_features
+        self.siamese_head, self.official_query_score = siamese_head, official_query_score
+        width = self.query_embed.embedding_dim
+        target_width = width if enhance_embeddings else embedding_dim
+        if target_width != embedding_dim:
+            self.embedding_head = MLP(width, width, target_width, 2)
+        self.token_embedding_head = None
+        if align_encoder:
+            self.token_embedding_head = MLP(width, 4 * width, target_width, 2)
+        if enhance_features and not siamese_head:
+            # nothing of this run reads the plain tokens' scores
+            self.proposals.enc_output.requires_grad_(False)
+            self.proposals.enc_output_norm.requires_grad_(False)
+
+    def training_losses(
+        self, encoded: EncodedImages, targets: list[EmbeddedTargets]
+    ) -> dict[str, torch.Tensor]:
+        """Losses of the run on plain tokens, the run on enhanced ones, or both."""
+        embeddings: Sequence[torch.Tensor] = [target.embeddings for target in targets]
+        geometry = encoded.geometry
+        grid_logits, usable = self.proposals.grid(
+            encoded.spatial_shapes,
+            geometry.box_to_image,
+            geometry.valid_extent,
+            encoded.padding_mask,
+        )
+        tokens = None
+        if self.enhancement is not None:
+            enhanced, tokens = self.enhancement(
+                encoded.memory, embeddings, encoded.padding_mask, ~usable
+            )
+            embeddings = enhanced if self.enhance_embeddings else embeddings
+        runs: list[tuple[str, EncodedImages, Proposals]] = []
+        if tokens is None or self.siamese_head:
+            runs.append(("", encoded, self.propose(encoded)))
+        if tokens is not None:
+            proposals = self.propose_enhanced(tokens, embeddings, grid_logits, usable)
+            runs.append((ENHANCED, replace(encoded, memory=tokens), proposals))
+        # one set of denoising queries and of counts for both runs
+        noised = self.noise(targets, runs[0][2].boxes.shape[1])
+        normalizers, losses = None, {}
+        for prefix, images, proposals in runs:
+            outputs = self.decode(images, proposals, noised)
+            normalizers = normalizers or self.normalizers(targets, outputs)
+            run_losses, assignment = self.branch_losses(
+                targets, outputs, normalizers, embeddings, prefix
+            )
+            losses.update(run_losses)
+        if self.token_embedding_head is not None:
+            pairs = matched_pairs(tokens, assignment.tokens, embeddings, targets)
+            losses[f"{ENHANCED}loss_embedding_enc"] = self.align(
+                self.token_embedding_head, pairs, normalizers.tokens, f"{ENHANCED}encoder"
+            )
+        return losses
+
+    def propose_enhanced(
+        self,
+        tokens: torch.Tensor,
+        embeddings: Sequence[torch.Tensor],
+        grid_logits: torch.Tensor,
+        usable: torch.Tensor,
+    ) -> Proposals:
+        """First stage on the enhanced tokens, by the same heads and without ``enc_output``.
+
+        Args:
+            tokens: (B, S, C) enhanced.
+            embeddings: B tensors (N_i, D or C), those that predictions are aligned with.
+            grid_logits: (B, S, 4), see `TwoStageProposals.grid`.
+            usable: (B, S) bool, the same.
+
+        Returns:
+            Predictions of all tokens, and the references of the best Q by similarity times
+            objectness; by objectness alone in an image without objects, or without
+            ``align_encoder``.
+        """
+        predictions = self.proposals.predict(tokens, grid_logits, self.heads)
+        with torch.no_grad():
+            scores = predictions.class_logits[..., 0].clone()
+            if self.token_embedding_head is not None:
+                similarity = self._similarity(tokens, embeddings)
+                scores = scores if self.official_query_score else scores.sigmoid()
+                scores = scores * similarity
+        return self.proposals.select(predictions, scores, usable, self.heads)
+
+    def _similarity(self, tokens: torch.Tensor, embeddings: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(B, S) cosine of every token with the most similar object; 1 without objects."""
+        rows = []
+        for image, objects in zip(tokens, embeddings):
+            if len(objects) == 0:
+                rows.append(image.new_ones(len(image)))
+                continue
+            predicted = F.normalize(at_least_float32(self.token_embedding_head(image)), dim=-1)
+            objects = F.normalize(at_least_float32(objects), dim=-1)
+            rows.append((predicted @ objects.T).amax(dim=1))
+        return torch.stack(rows)
+
+
+def _check_parts(
+    enhancement: MutualEnhancement | None,
+    enhance_embeddings: bool,
+    enhance_features: bool,
+    align_encoder: bool,
+    siamese_head: bool,
+) -> None:
+    used = enhance_embeddings or enhance_features
+    if enhancement is None and used:
+        raise ValueError("enhance_embeddings and enhance_features need an enhancement module")
+    if enhancement is not None and not used:
+        raise ValueError(
+            "the enhancement module has no use; set enhancement to null, or enhance_embeddings or "
+            "enhance_features to true"
+        )
+    if not enhance_features and (align_encoder or siamese_head):
+        raise ValueError("align_encoder and siamese_head need enhance_features")
+    if enhancement is not None and enhancement.update_tokens != enhance_features:
+        raise ValueError(
+            f"enhancement.update_tokens is {enhancement.update_tokens}, but enhance_features is "
+            f"{enhance_features}; they must agree"
+        )
