@@ -132,7 +132,7 @@ class RotatedDatasetMapper:
             moved = apply_transform_to_rotated_boxes(transform, boxes)
             keep = self._keep(annotations, corners, aug_input.polygons, before, after)
             keep &= moved[:, 2:4].min(axis=1) >= self.min_side
-            result["instances"] = self._instances(annotations, moved, keep, transform, after)
+            result["instances"] = self.make_instances(annotations, moved, keep, transform, after)
         return result
 
     def _read(self, dataset_dict: dict) -> np.ndarray:
@@ -192,7 +192,7 @@ class RotatedDatasetMapper:
         visible = (left > 0) & (left >= self.min_visible * shown - _ROUNDING)
         return np.array(wanted, dtype=bool) & visible
 
-    def _instances(
+    def make_instances(
         self,
         annotations: list[dict],
         boxes: np.ndarray,
@@ -200,7 +200,18 @@ class RotatedDatasetMapper:
         transform: T.TransformList,
         size: tuple[int, int],
     ) -> Instances:
-        """Wrap the kept objects."""
+        """Wrap the kept objects; a subclass adds fields here.
+
+        Args:
+            annotations: all N of the dataset dict.
+            boxes: (N, 5) after augmentation.
+            keep: (N,) bool.
+            transform: the augmentations that were drawn.
+            size: (height, width) after them.
+
+        Returns:
+            the kept objects, in the order of the annotations.
+        """
         kept = [annotation for annotation, chosen in zip(annotations, keep) if chosen]
         instances = Instances(size)
         # Canonical once more, because rounding to float32 may make the sides equal.
