@@ -22,14 +22,13 @@ import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from tqdm import tqdm
 
 import rsd2.data.datasets  # noqa: F401  registers the known datasets
 from rsd2.checkpoint import CheckpointError, load_weights
 from rsd2.config import ConfigError, load_config
 from rsd2.data.dota_format import make_output_folder
-from rsd2.data.visualization import class_color, draw_rotated_boxes, make_contact_sheet
 from rsd2.engine import select_device
+from rsd2.evaluation.drawing import draw_beside_truth
 
 
 class ReportError(RuntimeError):
@@ -122,43 +121,14 @@ def draw_predictions(
     chosen = [
         records[i] for i in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
     ]
-    mapper = instantiate(cfg.dataloader.test.mapper)
-    images, captions = [], []
-    for record in tqdm(chosen, desc="drawing", unit="image"):
-        inputs = mapper(record)
-        with torch.no_grad():
-            found = model([inputs])[0]["instances"].to("cpu")
-        found = found[found.scores >= threshold]
-        image = inputs["image"].permute(1, 2, 0).numpy()
-        if mapper.image_format == "BGR":
-            image = image[..., ::-1]
-        size = (record["width"], record["height"])
-        zoom = max(1, round(384 / max(size)))
-        size = (size[0] * zoom, size[1] * zoom)
-        image = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_CUBIC)
-        scale = np.array([zoom] * 4 + [1.0])
-        truth = record.get("annotations", [])
-        pairs = (
-            ("truth", [a["bbox"] for a in truth], [a["category_id"] for a in truth], None),
-            (
-                "predicted",
-                found.pred_boxes.tensor.numpy(),
-                found.pred_classes.tolist(),
-                found.scores.tolist(),
-            ),
-        )
-        for title, boxes, labels, scores in pairs:
-            images.append(
-                draw_rotated_boxes(
-                    image,
-                    np.asarray(boxes, dtype=np.float64).reshape(-1, 5) * scale,
-                    labels=[classes[label] for label in labels],
-                    scores=scores,
-                    colors=[class_color(label) for label in labels],
-                )
-            )
-            captions.append(f"{record['image_id']}: {title}, {len(boxes)} objects")
-    sheet = make_contact_sheet(images, captions, columns=4, cell_size=384)
+    sheet = draw_beside_truth(
+        {"predicted": model},
+        chosen,
+        instantiate(cfg.dataloader.test.mapper),
+        classes,
+        threshold=threshold,
+        columns=4,
+    )
     if not cv2.imwrite(str(path), sheet[..., ::-1]):
         raise ReportError(f"{path} cannot be written")
 
