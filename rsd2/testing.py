@@ -104,7 +104,8 @@ def shrink(cfg: DictConfig) -> DictConfig:
     Widths, depths, numbers of queries, image sizes, batch, workers and iterations become small;
     what an experiment is about (modules, norm, losses, augmentations, learning rates, classes)
     stays, and so does every interpolation. Known are models of the kind of
-    ``RotatedDeformableDETR`` (subclasses too) on Detectron2's ``ResNet`` or ``small_resnet``.
+    ``RotatedDeformableDETR`` (subclasses too, and those built around a ``detector``) on
+    Detectron2's ``ResNet`` or ``small_resnet``.
 
     Args:
         cfg: a loaded LazyConfig with at least ``model``; not changed.
@@ -161,6 +162,11 @@ def _shrink_node(node: DictConfig, path: str, rules: dict[str, Callable[..., Non
 def _shrink_deformable_detr(model: DictConfig) -> None:
     from detectron2.config import instantiate
 
+    if "detector" in model:  # a pre-training of the detector, with modules of its own
+        for part in (part for part in _nodes(model) if "feedforward_dim" in part):
+            _replace(part, {"feedforward_dim": 64})
+        _shrink_node(model.detector, "model.detector", _MODEL_RULES)
+        return
     _shrink_node(model.backbone, "model.backbone", _BACKBONE_RULES)
     channels = {k: v.channels for k, v in instantiate(model.backbone).output_shape().items()}
     for name, shape in model.neck.input_shapes.items():

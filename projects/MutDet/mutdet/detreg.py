@@ -5,6 +5,7 @@ Shapes: B images, Q queries, N objects of one image, C channels, D channels of t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -28,6 +29,7 @@ from rsd2.modeling.outputs import (
 from .alignment import EmbeddedTargets, Pairs, denoising_pairs, matched_pairs
 
 CLASSES = ("clusters", "one")
+_logger = logging.getLogger(__name__)
 
 
 class AlignmentLoss(Protocol):
@@ -91,6 +93,7 @@ class DETReg(RotatedDeformableDETR):
         width = self.query_embed.embedding_dim
         self.embedding_head = MLP(width, width, embedding_dim, 2)
         self.backbone.requires_grad_(False)
+        self._checks_backbone = True
         self.train(self.training)
 
     def train(self, mode: bool = True) -> DETReg:
@@ -102,6 +105,14 @@ class DETReg(RotatedDeformableDETR):
     @torch.no_grad()
     def backbone_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Feature maps by name of normalised, padded images (B, 3, H, W), without gradient."""
+        if self.training and self._checks_backbone:
+            self._checks_backbone = False
+            means = [buffer for name, buffer in self.backbone.named_buffers() if "mean" in name]
+            if means and not any(mean.any() for mean in means):
+                _logger.warning(
+                    "the norm statistics of the frozen backbone are those of an untrained one: "
+                    "its features are random; give train.init_checkpoint"
+                )
         return super().backbone_features(images)
 
     def prepare_targets(

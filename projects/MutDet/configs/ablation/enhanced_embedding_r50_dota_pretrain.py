@@ -1,0 +1,11 @@
+"""Row 3 of the ablation: the contrastive loss aligns with enhanced embeddings."""
+
+from rsd2.config import get_config
+
+dataloader, optimizer, lr_multiplier, train = get_config(
+    "MutDet/configs/common/pretrain.py", ("dataloader", "optimizer", "lr_multiplier", "train")
+)
+model = get_config("MutDet/configs/models/mutdet_r50.py").model
+
+model.enhance_features = False
+model.align_encoder = model.siamese_head = False

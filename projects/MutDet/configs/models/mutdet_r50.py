@@ -1,0 +1,36 @@
+"""MutDet on ResNet-50: the detector, mutual enhancement, contrastive alignment, siamese head."""
+
+from detectron2.config import LazyCall as L
+
+from rsd2.config import get_config
+from rsd2.projects.mutdet.alignment import ContrastiveAlignment
+from rsd2.projects.mutdet.mutdet import MutDet
+from rsd2.projects.mutdet.mutual_enhancement import MutualEnhancement
+
+model = L(MutDet)(
+    detector=get_config("common/models/rotated_deformable_detr_r50.py").model,
+    alignment=L(ContrastiveAlignment)(
+        temperature=0.2, weight=1.0, gather=False, mask_same_class=False
+    ),
+    enhancement=L(MutualEnhancement)(
+        embed_dim="${..detector.embed_dim}",
+        embedding_dim="${..embedding_dim}",
+        depth=3,
+        num_heads=8,
+        feedforward_dim=2048,
+        update_tokens="${..enhance_features}",
+        checkpoint=False,
+        official_masking=False,
+    ),
+    enhance_embeddings=True,
+    enhance_features=True,
+    align_encoder=True,
+    siamese_head=True,
+    embedding_dim=256,
+    classes="clusters",
+    max_objects="${.detector.num_queries}",
+    align_denoising=True,
+    official_denoising_alignment=False,
+    official_query_score=False,
+)
+model.detector.num_classes = 256
