@@ -111,9 +111,24 @@ def test_classes_are_permuted_by_names_from_files_or_the_command_line(tool, ars_
     assert state["heads.class_heads.1.weight"][:, 0].tolist() == [0.0, 1.0]
 
 
+def test_classes_are_permuted_between_orders_known_by_name(tool, tmp_path):
+    path, output = tmp_path / "ars.pth", tmp_path / "out.pth"
+    rows = torch.arange(20.0)[:, None].repeat(1, 2)
+    state = {f"bbox_head.cls_branches.{index}.weight": rows for index in range(2)}
+    torch.save({"state_dict": state}, path)
+    classes = ("--source-classes", "dior_r:ars_detr", "--target-classes", "dior_r:rsd2")
+    assert tool.main(arguments("ars-detr", path, output, *classes)) == 0
+    heads = torch.load(output, weights_only=True)["model"]
+    order = heads["heads.class_heads.0.weight"][:, 0].tolist()
+    assert order == [0, 1, 2, 3, 4, 5, 8, 6, 7, *range(9, 20)], "the dam stands elsewhere"
+    # the last head is the encoder's, whose first row is any object
+    assert heads["heads.class_heads.1.weight"][:, 0].tolist() == list(range(20))
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
+        (["--source-classes", "dior_r:x", "--target-classes", "a"], "no class order 'x' of dior_r"),
         (["--source-classes", "a"], "go together"),
         (["--source-classes", "a", "--target-classes", "b"], r"no class \['b'\]"),
     ],

@@ -5,7 +5,7 @@ r"""Convert a third-party checkpoint to this project's layout, and account for e
         --input resnet50.pth --output r50.pth --config-file CONFIG.py
     python tools/convert_checkpoint.py --source ars-detr --input ars_detr_dior_r.pth \
         --output dior_r.pth --config-file CONFIG.py model.num_classes=20 \
-        --source-classes names_theirs.txt --target-classes names_ours.txt
+        --source-classes dior_r:ars_detr --target-classes dior_r:rsd2
 
 With --config-file, shapes are compared with the config's model and its keys without a value are
 listed. The file's code is never run. Nothing is written unless every key is accounted for.
@@ -31,6 +31,7 @@ from rsd2.conversion import (
     convert_state_dict,
     rules_for,
 )
+from rsd2.data.class_orders import class_order
 from rsd2.tensor_files import read_tensors
 
 BACKBONE_SOURCES = ("torchvision-resnet", "detectron2")
@@ -57,10 +58,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, help="file to write, .pth")
     parser.add_argument("--config-file", type=Path, help="config of the model to fill")
     parser.add_argument(
-        "--source-classes", nargs="+", help="classes in the order of the file: names, or one file"
+        "--source-classes",
+        nargs="+",
+        help="classes in the order of the file: names, a file of names, or an "
+        "order that is known by name, DATASET:TOOLBOX",
     )
     parser.add_argument(
-        "--target-classes", nargs="+", help="classes in the order of the model: names, or one file"
+        "--target-classes", nargs="+", help="classes in the order of the model, likewise"
     )
     parser.add_argument(
         "--allow-mismatch", action="store_true", help="leave out unknown keys and other shapes"
@@ -76,14 +80,20 @@ def class_names(values: Sequence[str]) -> list[str]:
     """Names of classes from the command line.
 
     Args:
-        values: the names, or one text file with a name per line.
+        values: the names; or one text file with a name per line; or one order that
+            ``rsd2.data.class_orders`` knows, like ``dior_r:ars_detr``.
 
     Returns:
         The names in their order.
+
+    Raises:
+        ValueError: no such order; the known ones are listed.
     """
     if len(values) == 1 and Path(values[0]).is_file():
         lines = Path(values[0]).read_text(encoding="utf-8").splitlines()
         return [line.strip() for line in lines if line.strip()]
+    if len(values) == 1 and ":" in values[0]:
+        return list(class_order(*values[0].split(":", 1)))
     return list(values)
 
 
