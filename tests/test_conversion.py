@@ -236,3 +236,42 @@ def test_rules_do_not_overlap_on_the_official_keys():
         assert len(matching) == expected, key
     assert len({rule.pattern for rule in rules}) == len(rules)
     assert not [a for a, b in itertools.pairwise(rules) if a == b]
+
+
+def pretraining_keys():
+    """What an official MutDet pre-training checkpoint has beside the detector."""
+    h, layer = "bbox_head.transformer.", "bbox_head.transformer.feature_enhance.layers.2."
+    attentions = ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token")
+    projections = ("q_proj", "k_proj", "v_proj", "out_proj")
+    names = [f"{layer}{a}.{p}" for a in attentions for p in projections]
+    names += [f"{layer}mlp.lin{i}" for i in (1, 2)] + [f"{layer}norm{i}" for i in (1, 2, 3, 4)]
+    names += [h + "patch_enc_output", h + "patch_enc_output_norm"]
+    names += [h + "patch_enc_decode.0", h + "patch_enc_decode.2"]
+    names += [f"bbox_head.feature_embed.layers.{i}" for i in (0, 1)]
+    return [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
+
+
+def test_pre_training_parts_are_kept_for_a_pre_training_model():
+    keys = pretraining_keys()
+    state = {key: torch.full((2,), float(i)) for i, key in enumerate(keys)}
+    result, report = convert_state_dict(state, rules_for("mutdet", state))
+    assert not report.unknown and not report.dropped
+    assert len(result) == len(keys), "two keys have one target"
+    layer = "bbox_head.transformer.feature_enhance.layers.2."
+    for theirs, ours in (
+        (layer + "cross_attn_token_to_image.k_proj.bias", "object_to_image.k_proj.bias"),
+        (layer + "cross_attn_image_to_token.q_proj.weight", "image_to_object.q_proj.weight"),
+        (layer + "norm3.weight", "ffn.norm.weight"),
+        (layer + "norm4.weight", "norm3.weight"),
+    ):
+        assert report.converted[theirs] == f"enhancement.layers.2.{ours}"
+    _, dropping = convert_state_dict(state, rules_for("ars-detr", state))
+    assert list(dropping.dropped) == keys
+
+
+def test_detector_keys_of_a_pre_training_are_converted_as_those_of_a_detector():
+    state, _ = official_heads(2)
+    theirs, ours = (
+        convert_state_dict(state, rules_for(s, state))[1] for s in ("ars-detr", "mutdet")
+    )
+    assert theirs == ours

@@ -247,3 +247,24 @@ def test_real_config_takes_a_torchvision_resnet_50(tool, tmp_path):
     more = ("--config-file", config, "model.encoder.num_layers=1", "model.decoder.num_layers=1")
     assert tool.main(arguments("torchvision-resnet", path, output, *more)) == 0
     assert len(torch.load(output, weights_only=True)["model"]) == 5 * 53
+
+
+def test_official_pre_training_checkpoint_without_a_backbone(tool, golden_rule, tmp_path, capsys):
+    path, output = tmp_path / "mutdet.pth", tmp_path / "out.pth"
+    state = {key: torch.zeros(shape) for key, shape in golden_rule.pretraining_shapes().items()}
+    torch.save({"meta": {"epoch": 36}, "state_dict": state, "optimizer": {}}, path)
+    config = ROOT / "projects" / "MutDet" / "configs" / "mutdet_r50_dota_pretrain_official.py"
+    command = arguments("mutdet", path, output, "--config-file", config)
+    assert tool.main(command) == 0
+    # 53 convolutions, each with a frozen norm of four tensors
+    assert "the file has no backbone: 265 keys keep their initial values" in capsys.readouterr().out
+    assert len(torch.load(output, weights_only=True)["model"]) == len(state)
+
+    output.unlink()
+    del state["bbox_head.transformer.query_embed.weight"]
+    torch.save({"state_dict": state | {"backbone.conv1.weight": torch.zeros(64, 3, 7, 7)}}, path)
+    assert tool.main(command) == 1
+    captured = capsys.readouterr()
+    assert "missing     query_embed.weight" in captured.out
+    assert "missing     backbone.res5.2.conv3.weight" in captured.out
+    assert not output.exists()

@@ -39,6 +39,7 @@ PIXELS = {
     "torchvision-resnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the "
     "configs have as model.pixel_mean and model.pixel_std",
     "ars-detr": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "mutdet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
     "detectron2": "depends on the file: backbones made from torchvision's expect RGB with the "
     "configs' mean and std, others BGR; set model.pixel_mean, model.pixel_std and image_format",
 }
@@ -184,8 +185,8 @@ def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
     """What stands against writing the file.
 
     Args:
-        report: of the conversion; for a backbone, missing keys of the rest of the model are
-            expected and taken out of it.
+        report: of the conversion; keys that are expected to be missing are taken out of it: all
+            but the backbone where the source is one, the backbone where the source has none.
         args: parsed arguments.
 
     Returns:
@@ -197,6 +198,11 @@ def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
         if rest:
             print(f"{len(rest)} keys of the model outside the backbone keep their initial values;")
             print("train with train.init_strict=false")
+    elif not any(target.startswith("backbone.") for target in report.converted.values()):
+        absent = [key for key in report.missing if key.startswith("backbone.")]
+        report.missing = [key for key in report.missing if not key.startswith("backbone.")]
+        if absent:
+            print(f"the file has no backbone: {len(absent)} keys keep their initial values")
     found = []
     if not report.converted:
         found.append(f"no key of {args.input} is of --source {args.source}")
