@@ -6,7 +6,10 @@ r"""Convert a third-party checkpoint to this project's layout, and account for e
     python tools/convert_checkpoint.py --source ars-detr --input ars_detr_dior_r.pth \
         --output dior_r.pth --config-file CONFIG.py model.num_classes=20 \
         --source-classes dior_r:ars_detr --target-classes dior_r:rsd2
+    python tools/convert_checkpoint.py --source mutdet --input mutdet_pretrain.pth \
+        --output pretrain.pth --config-file projects/MutDet/configs/mutdet_r50_dota_pretrain.py
 
+"ars-detr" means detectors, ARS-DETR and MutDet's fine-tuned ones; "mutdet" MutDet's pre-training.
 With --config-file, shapes are compared with the config's model and its keys without a value are
 listed. The file's code is never run. Nothing is written unless every key is accounted for.
 Exit codes: 0 written, 1 keys unaccounted for, 2 wrong arguments or an unreadable file.
