@@ -15,14 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import re
-import signal
-import threading
-from collections.abc import Iterator, Sequence, Set
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +47,7 @@ from .tiling import (
     tile_annotations,
     tile_name,
 )
+from .worker_pool import run_in_processes
 
 _RECORDS = ".records"
 # A tile or its unfinished file; the first group is the name of the full image.
@@ -132,7 +128,7 @@ def write_tiles(
         policy=out_of_image,
         with_labels=labels_dirs is not None,
     )
-    done = _run_jobs(cut, todo, num_workers)
+    done = run_in_processes(cut, todo, num_workers)
     # The records are on disk; the loop only drives the work and its bar.
     for _ in tqdm(done, total=len(todo), desc="images", disable=not progress):
         pass
@@ -211,38 +207,6 @@ def _prepare_output(output: Path, settings: dict, jobs: list[TileJob]) -> None:
             f"example {others[0][:-5]}; give all image folders in one call, or choose another "
             "output folder."
         )
-
-
-def _run_jobs(cut: partial, jobs: list[TileJob], num_workers: int) -> Iterator[None]:
-    """Yield once for each finished image."""
-    if num_workers <= 0 or len(jobs) <= 1:
-        yield from map(cut, jobs)
-        return
-    # Spawned, not forked: a forked child would keep its siblings' pipes open, and outlive a parent
-    # that is killed.
-    context = multiprocessing.get_context("spawn")
-    workers = min(num_workers, len(jobs))
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        try:
-            yield from pool.map(cut, jobs)
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"One of {workers} worker processes died, probably for want of memory: each holds "
-                "a decoded image. Use fewer --num-workers and run again; finished images stay."
-            ) from error
-
-
-def _start_worker() -> None:
-    """One OpenCV thread for each process; leave when the parent is gone."""
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def leave_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
 def _cut_image(

@@ -1,0 +1,68 @@
+"""Work spread over processes that leave when their parent does."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import cv2
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def run_in_processes(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    num_workers: int,
+    start_worker: Callable[[], None] | None = None,
+) -> Iterator[Result]:
+    """Do the work for each item, in the order of the items.
+
+    Args:
+        work: can be pickled, and so can its results; each process works with one OpenCV thread.
+        items: what to call it with.
+        num_workers: processes; 0 works in this one.
+        start_worker: called once in each new process, for whatever else it needs.
+
+    Yields:
+        the results.
+
+    Raises:
+        RuntimeError: if a process dies; errors of the work are raised as they are.
+    """
+    if num_workers <= 0 or len(items) <= 1:
+        yield from map(work, items)
+        return
+    # Spawned, not forked: a forked child would keep its siblings' pipes open, and outlive a parent
+    # that is killed.
+    context, workers = multiprocessing.get_context("spawn"), min(num_workers, len(items))
+    with ProcessPoolExecutor(workers, context, _start_worker, (start_worker,)) as pool:
+        try:
+            yield from pool.map(work, items)
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"One of {workers} worker processes died, probably for want of memory: each holds "
+                "a decoded image. Use fewer --num-workers and run again; finished images stay."
+            ) from error
+
+
+def _start_worker(then: Callable[[], None] | None) -> None:
+    """One OpenCV thread for each process; leave when the parent is gone."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def leave_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    if then is not None:
+        then()
