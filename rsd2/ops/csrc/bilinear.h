@@ -34,8 +34,9 @@ RSD2_HOST_DEVICE int corner_row(const BilinearSample<T>& sample, int corner) {
 template <typename T>
 RSD2_HOST_DEVICE bool corner_inside(const BilinearSample<T>& sample, int corner, int height,
                                     int width) {
+  // No branches: whether a corner is inside cannot be foreseen.
   const int row = corner_row(sample, corner), column = corner_column(sample, corner);
-  return row >= 0 && row < height && column >= 0 && column < width;
+  return (row >= 0) & (row < height) & (column >= 0) & (column < width);
 }
 
 // Weight of a corner in the sample.

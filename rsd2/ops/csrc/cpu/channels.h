@@ -11,6 +11,7 @@
 // Vectors cross no call that is not inlined, so that how they would be passed does not matter.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
+#define RSD2_INLINE_LAMBDA __attribute__((always_inline))
 #define RSD2_INLINE inline __attribute__((always_inline))
 
 namespace rsd2 {
@@ -124,6 +125,18 @@ struct DotBlock {
     }
   }
 };
+
+// Sends for a row, which need not exist: nothing is read.
+template <typename T>
+RSD2_INLINE void prefetch_row(const T* row, int64_t channels) {
+  for (int64_t c = 0; c < channels; c += 64 / sizeof(T)) __builtin_prefetch(row + c);
+}
+
+template <typename T>
+RSD2_INLINE void prefetch_rows(const T* table, const int64_t* offsets, int64_t count,
+                               int64_t channels) {
+  for (int64_t e = 0; e < count; ++e) prefetch_row(table + offsets[e], channels);
+}
 
 // out[c] = sum over the rows of weight * row[c].
 template <typename T>
