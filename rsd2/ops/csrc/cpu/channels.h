@@ -68,11 +68,14 @@ struct GatherBlock {
   const T* table;
   WeightedRows<T> rows;
   T* out;
+  bool adds;
 
   template <int Bytes, int Vectors>
   RSD2_INLINE void run(int64_t channel) const {
     using L = Lanes<T, Bytes>;
     typename L::Vector total[Vectors] = {};
+    if (adds)
+      for (int v = 0; v < Vectors; ++v) total[v] = L::load(out + channel + v * L::kCount);
     for (int64_t e = 0; e < rows.count; ++e) {
       const T* row = table + rows.offsets[e] + channel;
       const T weight = rows.weights[e];
@@ -138,10 +141,11 @@ RSD2_INLINE void prefetch_rows(const T* table, const int64_t* offsets, int64_t c
   for (int64_t e = 0; e < count; ++e) prefetch_row(table + offsets[e], channels);
 }
 
-// out[c] = sum over the rows of weight * row[c].
+// out[c] = sum over the rows of weight * row[c], or += if it adds.
 template <typename T>
-RSD2_INLINE void gather_rows(const T* table, WeightedRows<T> rows, int64_t channels, T* out) {
-  for_each_block<T>(channels, GatherBlock<T>{table, rows, out});
+RSD2_INLINE void gather_rows(const T* table, WeightedRows<T> rows, int64_t channels, T* out,
+                             bool adds = false) {
+  for_each_block<T>(channels, GatherBlock<T>{table, rows, out, adds});
 }
 
 // row[c] += weight * in[c] for each of the rows.
