@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.autograd.function import once_differentiable
 
 # The same as in csrc/library.cpp, which says what they mean.
 SCHEMAS = (
@@ -102,7 +103,8 @@ def register_operator(
         reference: plain PyTorch on any device, with the schema's arguments; becomes the
             implementation for each device without a kernel.
         fake: the same arguments, returns empty tensors of the right shape and dtype.
-        backward: as of :func:`torch.library.register_autograd`; None: not differentiable.
+        backward: as of :func:`torch.library.register_autograd`, differentiable no further; None:
+            not differentiable.
         setup_context: of ``backward``.
         autocast: dtype to which autocast casts half-precision and float32 inputs; None: it leaves
             them alone.
@@ -118,7 +120,10 @@ def register_operator(
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
     if backward is not None:
         torch.library.register_autograd(
-            qualified, backward, setup_context=setup_context, lib=_LIBRARY
+            qualified,
+            once_differentiable(backward),
+            setup_context=setup_context,
+            lib=_LIBRARY,
         )
     if autocast is not None:
         for device in DEVICES:

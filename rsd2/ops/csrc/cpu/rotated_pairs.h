@@ -4,31 +4,32 @@
 
 #include <cstdint>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include "../rotated_geometry.h"
 #include "isa.h"
 
 namespace rsd2 {
 
-// Boxes as columns, see RotatedBox in rotated_geometry.h. T is the precision of the pair formula;
-// centres and angles are exact in it.
+// Circumscribed circles as columns. An endless one is near to all, one of NaN to none.
 template <typename T>
-struct BoxColumns {
-  const T *cx, *cy, *half_w, *half_h, *rest, *radius;
-  const double *sine, *cosine;
+struct Circles {
+  const T *cx, *cy, *radius;
 };
 
 template <typename T>
 struct PairKernels {
-  // Boxes of [first, last) of `two` whose circle may meet that of box `row` of `one`, as offsets
-  // from `first` in increasing order; returns their number. `found` has room for all, and eight
-  // more.
-  int64_t (*near)(const BoxColumns<T>& one, int64_t row, const BoxColumns<T>& two, int64_t first,
+  // Circles of [first, last) of `two` that circle `row` of `one` may meet, as offsets from `first`
+  // in increasing order; returns their number. `found` has room for all.
+  int64_t (*near)(const Circles<T>& one, int64_t row, const Circles<T>& two, int64_t first,
                   int64_t last, int32_t* found);
-  // IoU of box `row` of `one` with the `count` found ones.
-  void (*ious)(const BoxColumns<T>& one, int64_t row, const BoxColumns<T>& two, int64_t first,
-               const int32_t* found, int64_t count, T* iou);
-  // IoU of box i of `one` with box i of `two`, for i in [first, last), into iou[i - first].
-  void (*paired)(const BoxColumns<T>& one, const BoxColumns<T>& two, int64_t first, int64_t last,
-                 T* iou);
+  // IoU of a box with the `count` found ones of others.
+  void (*ious)(const RotatedBox& one, const RotatedBox* others, const int32_t* found, int64_t count,
+               double* iou);
+  // IoU of box i of `one` with box i of `two`, for each of `count`.
+  void (*paired)(const RotatedBox* one, const RotatedBox* two, int64_t count, double* iou);
 };
 
 // The kernels for this processor.

@@ -5,16 +5,35 @@ namespace rsd2 {
 namespace RSD2_ISA_NAMESPACE {
 namespace {
 
+// Boxes looked at together; as many as a mask has bits.
+constexpr int64_t kBlock = 64;
+// Boxes computed at a time: a multiple of the lanes of every instruction set.
+constexpr int64_t kLanes = 8;
+
+// Bit k is set where byte k, 0 or 1, is.
+uint64_t bits_of(const uint8_t (&bytes)[64]) {
+  uint64_t bits = 0;
+#if defined(__SSE2__)
+  for (int k = 0; k < 64; k += 16) {
+    const __m128i part = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes + k));
+    const uint64_t sixteen = _mm_movemask_epi8(_mm_slli_epi16(part, 7));
+    bits |= sixteen << k;
+  }
+#else
+  for (int k = 0; k < 64; ++k) bits |= uint64_t(bytes[k]) << k;
+#endif
+  return bits;
+}
+
 template <typename T>
-int64_t near(const BoxColumns<T>& one, int64_t row, const BoxColumns<T>& two, int64_t first,
-             int64_t last, int32_t* found) {
+int64_t near(const Circles<T>& one, int64_t row, const Circles<T>& two, int64_t first, int64_t last,
+             int32_t* found) {
   const T cx = one.cx[row], cy = one.cy[row], radius = one.radius[row];
   const T *all_cx = two.cx + first, *all_cy = two.cy + first, *all_radius = two.radius + first;
   const int64_t size = last - first;
-  constexpr int64_t kBlock = 64;
   int64_t count = 0;
   for (int64_t begin = 0; begin < size; begin += kBlock) {
-    uint8_t meets[kBlock] = {};
+    alignas(kBlock) uint8_t meets[kBlock] = {};
     const int64_t length = size - begin < kBlock ? size - begin : kBlock;
     const T *x = all_cx + begin, *y = all_cy + begin, *r = all_radius + begin;
     if (length == kBlock) {
@@ -26,48 +45,69 @@ int64_t near(const BoxColumns<T>& one, int64_t row, const BoxColumns<T>& two, in
         meets[k] = circles_meet<T>(x[k] - cx, y[k] - cy, radius, r[k]);
       }
     }
-    // Nearly all groups of eight are empty.
-    for (int64_t group = 0; group < kBlock; group += 8) {
-      uint64_t any;
-      __builtin_memcpy(&any, meets + group, 8);
-      if (any == 0) continue;
-      for (int64_t k = group; k < group + 8; ++k) {
-        found[count] = static_cast<int32_t>(begin + k);
-        count += meets[k];
-      }
+    for (uint64_t bits = bits_of(meets); bits != 0; bits &= bits - 1) {
+      found[count++] = static_cast<int32_t>(begin + __builtin_ctzll(bits));
     }
   }
   return count;
 }
 
-template <typename T>
-void ious(const BoxColumns<T>& one, int64_t row, const BoxColumns<T>& two, int64_t first,
-          const int32_t* __restrict found, int64_t count, T* __restrict iou) {
-  const double cx = one.cx[row], cy = one.cy[row];
-  const double sine = one.sine[row], cosine = one.cosine[row];
-  const T half_w = one.half_w[row], half_h = one.half_h[row], rest = one.rest[row];
-  const T *x = two.cx + first, *y = two.cy + first, *w = two.half_w + first;
-  const T *h = two.half_h + first, *angle = two.rest + first;
+// Fields of boxes side by side, which is faster to fill than vectors are to gather.
+struct Block {
+  double cx[kBlock], cy[kBlock], half_w[kBlock], half_h[kBlock], rest[kBlock], radius[kBlock];
+
+  RSD2_HOST_DEVICE void set(int64_t k, const RotatedBox& box) {
+    cx[k] = box.cx;
+    cy[k] = box.cy;
+    half_w[k] = box.half_w;
+    half_h[k] = box.half_h;
+    rest[k] = box.rest;
+    radius[k] = box.radius;
+  }
+  // Box k, but for its sine and cosine, which the formula takes from the first box alone.
+  RSD2_HOST_DEVICE RotatedBox get(int64_t k) const {
+    return {cx[k], cy[k], half_w[k], half_h[k], rest[k], 0.0, 1.0, radius[k], true};
+  }
+};
+
+void ious(const RotatedBox& one, const RotatedBox* others, const int32_t* found, int64_t count,
+          double* iou) {
+  Block block;
+  double result[kBlock];
+  const RotatedBox first = one;
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    const int64_t length = count - begin < kBlock ? count - begin : kBlock;
+    // Whole vectors, filled up with the last box: faster than a remainder one by one.
+    const int64_t padded = (length + kLanes - 1) / kLanes * kLanes;
+    for (int64_t k = 0; k < padded; ++k) {
+      block.set(k, others[found[begin + (k < length ? k : length - 1)]]);
+    }
 #pragma GCC ivdep
-  for (int64_t k = 0; k < count; ++k) {
-    const int32_t j = found[k];
-    iou[k] = iou_of_pair<T>(double(x[j]) - cx, double(y[j]) - cy, sine, cosine, half_w, half_h,
-                            rest, w[j], h[j], angle[j]);
+    for (int64_t k = 0; k < padded; ++k) result[k] = iou_of<double>(first, block.get(k));
+    __builtin_memcpy(iou + begin, result, length * sizeof(double));
   }
 }
 
-template <typename T>
-void paired(const BoxColumns<T>& one, const BoxColumns<T>& two, int64_t first, int64_t last,
-            T* __restrict iou) {
+void paired(const RotatedBox* one, const RotatedBox* two, int64_t count, double* iou) {
+  Block block1, block2;
+  double sine[kBlock], cosine[kBlock], result[kBlock];
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    const int64_t length = count - begin < kBlock ? count - begin : kBlock;
+    for (int64_t k = 0; k < kBlock; ++k) {
+      const int64_t i = begin + (k < length ? k : length - 1);
+      block1.set(k, one[i]);
+      block2.set(k, two[i]);
+      sine[k] = one[i].sine;
+      cosine[k] = one[i].cosine;
+    }
 #pragma GCC ivdep
-  for (int64_t i = first; i < last; ++i) {
-    const double dx = double(two.cx[i]) - double(one.cx[i]);
-    const double dy = double(two.cy[i]) - double(one.cy[i]);
-    const T value = iou_of_pair<T>(dx, dy, one.sine[i], one.cosine[i], one.half_w[i], one.half_h[i],
-                                   one.rest[i], two.half_w[i], two.half_h[i], two.rest[i]);
-    const bool meet =
-        circles_meet<T>(two.cx[i] - one.cx[i], two.cy[i] - one.cy[i], one.radius[i], two.radius[i]);
-    iou[i - first] = meet ? value : T(0);
+    for (int64_t k = 0; k < kBlock; ++k) {
+      RotatedBox first = block1.get(k);
+      first.sine = sine[k];
+      first.cosine = cosine[k];
+      result[k] = iou_of<double>(first, block2.get(k));
+    }
+    __builtin_memcpy(iou + begin, result, length * sizeof(double));
   }
 }
 
@@ -75,7 +115,7 @@ void paired(const BoxColumns<T>& one, const BoxColumns<T>& two, int64_t first, i
 
 template <typename T>
 PairKernels<T> kernels() {
-  return {&near<T>, &ious<T>, &paired<T>};
+  return {&near<T>, &ious, &paired};
 }
 
 template PairKernels<float> kernels<float>();
