@@ -14,7 +14,7 @@ where there is one, else the reference of this file. What only values tell is ch
 Method of the reference: a sample is four rows of the feature table with four weights, so a bin is
 a weighted sum of rows (`embedding_bag`), and the gradient adds weighted rows back. Regions are
 grouped by their sampling grid and taken in portions, so that the tables stay under ``VALUE_BUDGET``
-numbers, one region at the least.
+numbers, one row of the samples of one region at the least.
 
 Shapes: B images, C channels, K regions, T = pooled_height * pooled_width bins, G samples of a bin.
 """
@@ -34,7 +34,7 @@ from .trigonometry import sincos_degrees
 # Numbers at a time in the largest table of the backward pass: 32 MB of float32.
 VALUE_BUDGET = 1 << 23
 # Of one region; more would be a diverged box.
-MAX_REGION_SAMPLES = 1 << 31
+MAX_REGION_SAMPLES = 1 << 28
 
 
 def roi_align_rotated(
@@ -61,7 +61,7 @@ def roi_align_rotated(
 
     Raises:
         ValueError: if a shape, a dtype or an argument is wrong; if an image index or a side is
-            wrong, a number not finite, or a region in need of more than 2^31 samples. The CUDA
+            wrong, a number not finite, or a region in need of more than 2^28 samples. The CUDA
             kernel, which must not wait for the values, pools such a region to NaN instead.
     """
     size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
@@ -120,13 +120,13 @@ def reference_roi_align_rotated(
     """Compute :func:`roi_align_rotated`, whose arguments it takes, in plain PyTorch."""
     dtype = torch.promote_types(features.dtype, torch.float32)
     channels, size = features.shape[1], tuple(output_size)
-    rows = features.to(dtype).permute(0, 2, 3, 1).reshape(-1, channels)
+    rows = features.to(dtype).permute(0, 2, 3, 1).flatten(0, 2)
     pooled = rows.new_zeros(len(rois), size[0] * size[1], channels)
     for chosen, index, weight in _portions(
         rois, features.shape, size, spatial_scale, sampling_ratio
     ):
         sums = F.embedding_bag(index, rows, mode="sum", per_sample_weights=weight.to(dtype))
-        pooled[chosen] = sums.view(len(chosen), -1, channels)
+        pooled[chosen] += sums.view(len(chosen), -1, channels)
     return pooled.transpose(1, 2).unflatten(2, size).to(features.dtype).contiguous()
 
 
@@ -158,10 +158,13 @@ def _portions(
     spatial_scale: float,
     sampling_ratio: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Regions (k,), rows of the feature table (k * T, 4 G) and their weights, in portions."""
+    """Regions (k,), rows of the feature table (k * T, 4 g) and their weights, in portions.
+
+    Where even the samples of one region are too many, a portion holds some rows of its grids.
+    """
     rois = rois.to(torch.promote_types(rois.dtype, torch.float32))
     _check_values(rois, features_shape[0])
-    if features_shape[2] * features_shape[3] == 0:
+    if math.prod(features_shape) == 0:
         return
     wide = rois.double()
     if sampling_ratio > 0:
@@ -175,7 +178,7 @@ def _portions(
     if len(rois) and not samples.max() <= MAX_REGION_SAMPLES:
         w, h = wide[samples.argmax(), 3:5].tolist()
         raise ValueError(
-            f"a region of {w} x {h} needs more than 2^31 samples; clip it, or set sampling_ratio"
+            f"a region of {w} x {h} needs more than 2^28 samples; clip it, or set sampling_ratio"
         )
     grids = torch.where(samples[:, None] == 0, 0, grids).long()
     kinds, kind_of = torch.unique(grids, dim=0, return_inverse=True)
@@ -184,31 +187,37 @@ def _portions(
             continue
         members = torch.nonzero(kind_of == kind).flatten()
         # Four neighbours of each sample, times the channels or the few tables that share them.
-        numbers = 4 * size[0] * size[1] * grid_w * grid_h * max(features_shape[1], 8)
-        for chosen in members.split(max(1, VALUE_BUDGET // numbers)):
-            x, y = _sample_points(wide[chosen], size, (grid_h, grid_w), spatial_scale)
+        numbers = 4 * size[0] * size[1] * grid_w * max(features_shape[1], 8)
+        rows = torch.arange(grid_h, device=rois.device).split(max(1, VALUE_BUDGET // numbers))
+        for chosen in members.split(max(1, VALUE_BUDGET // (numbers * grid_h))):
             images = wide[chosen, 0].long()
-            index, weight = _bilinear(x, y, images, features_shape)
-            count = grid_h * grid_w
-            yield chosen, index.flatten(2).flatten(0, 1), weight.flatten(2).flatten(0, 1) / count
+            for part in rows:
+                x, y = _sample_points(wide[chosen], size, (grid_h, grid_w), part, spatial_scale)
+                index, weight = _bilinear(x, y, images, features_shape)
+                weight = weight / (grid_h * grid_w)
+                yield chosen, index.flatten(2).flatten(0, 1), weight.flatten(2).flatten(0, 1)
 
 
 def _sample_points(
-    rois: Tensor, size: tuple[int, int], grid: tuple[int, int], spatial_scale: float
+    rois: Tensor,
+    size: tuple[int, int],
+    grid: tuple[int, int],
+    rows: Tensor,
+    spatial_scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Positions x, y (k, T, G) of the samples, in pixel centres of the feature map."""
+    """Positions x, y (k, T, g) of the samples in some rows of each bin's grid, in pixel centres."""
     (bins_h, bins_w), (grid_h, grid_w) = size, grid
     device, dtype = rois.device, rois.dtype
-    steps_h = torch.arange(bins_h * grid_h, device=device, dtype=dtype)
+    steps_h = torch.arange(bins_h, device=device)[:, None] * grid_h + rows
     steps_w = torch.arange(bins_w * grid_w, device=device, dtype=dtype)
-    share_h = ((steps_h + 0.5) / (bins_h * grid_h) - 0.5).view(bins_h, 1, grid_h, 1)
+    share_h = ((steps_h.to(dtype) + 0.5) / (bins_h * grid_h) - 0.5).view(bins_h, 1, -1, 1)
     share_w = ((steps_w + 0.5) / (bins_w * grid_w) - 0.5).view(1, bins_w, 1, grid_w)
     _, cx, cy, w, h, angle = rois.view(-1, 6, 1, 1, 1, 1).unbind(1)
     sin, cos = sincos_degrees(angle)
     along, down = w * spatial_scale * share_w, h * spatial_scale * share_h
     x = cx * spatial_scale - 0.5 + cos * along + sin * down
     y = cy * spatial_scale - 0.5 - sin * along + cos * down
-    shape = (len(rois), bins_h * bins_w, grid_h * grid_w)
+    shape = (len(rois), bins_h * bins_w, len(rows) * grid_w)
     return x.reshape(shape), y.reshape(shape)
 
 

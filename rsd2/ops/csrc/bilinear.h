@@ -90,7 +90,7 @@ struct Region {
   int64_t grid_w, grid_h;  // samples of a bin along each side; 0: the region pools to 0
 };
 
-constexpr int64_t kMaxRegionSamples = int64_t(1) << 31;
+constexpr int64_t kMaxRegionSamples = int64_t(1) << 28;
 
 // What is wrong with a region; the kernels of the CPU raise it, those of a GPU pool to NaN.
 enum class RegionFault { kNone, kNotFinite, kNegativeSide, kImageIndex, kTooManySamples };

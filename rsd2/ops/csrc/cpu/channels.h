@@ -34,12 +34,12 @@ struct Lanes {
     std::memcpy(&value, from, Bytes);
     return value;
   }
-  static RSD2_INLINE void store(T* to, Vector value) { std::memcpy(to, &value, Bytes); }
+  static RSD2_INLINE void store(T* to, const Vector& value) { std::memcpy(to, &value, Bytes); }
 };
 
 // Sum of the lanes by halves, so that the order does not depend on the instruction set.
 template <typename T, int Bytes>
-RSD2_INLINE T sum_of_lanes(typename Lanes<T, Bytes>::Vector value) {
+RSD2_INLINE T sum_of_lanes(const typename Lanes<T, Bytes>::Vector& value) {
   if constexpr (Bytes == sizeof(T)) {
     return value[0];
   } else {

@@ -142,7 +142,7 @@ std::vector<Region<Position>> read_regions_as(const at::Tensor& rois, int64_t im
     TORCH_CHECK_VALUE(fault != RegionFault::kImageIndex, "image indices do not fit a batch of ",
                       images, ": row ", k, " of rois has ", number(0));
     TORCH_CHECK_VALUE(fault != RegionFault::kTooManySamples, "a region of ", number(3), " x ",
-                      number(4), " needs more than 2^31 samples (row ", k, " of rois); clip it, ",
+                      number(4), " needs more than 2^28 samples (row ", k, " of rois); clip it, ",
                       "or set sampling_ratio");
   }
   return regions;
