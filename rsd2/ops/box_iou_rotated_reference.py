@@ -18,6 +18,7 @@ Shapes: N, M boxes, P pairs, E directed edges. Memory beyond the result is bound
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -178,14 +179,14 @@ def _backward(
     portions: Callable[[DescribedBoxes, DescribedBoxes], Iterator[tuple[Tensor, ...]]],
 ) -> tuple[Tensor, Tensor]:
     """Gradients in both sets, from portions of pairs (rows, columns, gradient of their IoU)."""
-    with torch.enable_grad():
+    with _recording(boxes1.device):
         leaves = [boxes.detach().requires_grad_() for boxes in (boxes1, boxes2)]
         described = [DescribedBoxes(boxes) for boxes in leaves]
     totals = [torch.zeros_like(boxes.columns) for boxes in described]
     for rows, columns, grad in portions(*described):
         matters = torch.nonzero(grad).flatten()
         ends = rows[matters], columns[matters]
-        with torch.enable_grad():
+        with _recording(boxes1.device):
             chosen = [
                 boxes.columns.detach().index_select(1, end).requires_grad_()
                 for boxes, end in zip(described, ends)
@@ -197,6 +198,14 @@ def _backward(
     columns = [boxes.columns for boxes in described]
     grad1, grad2 = torch.autograd.grad(columns, leaves, totals)
     return grad1, grad2
+
+
+@contextlib.contextmanager
+def _recording(device: torch.device) -> Iterator[None]:
+    """Record for autograd, also within an operator, where the dispatcher may be past it."""
+    key = getattr(torch._C.DispatchKey, f"Autograd{device.type.upper()}")
+    with torch.enable_grad(), torch._C._SetExcludeDispatchKeyGuard(key, False):
+        yield
 
 
 def _meet(one: DescribedBoxes, two: DescribedBoxes) -> Tensor:

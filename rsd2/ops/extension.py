@@ -21,6 +21,8 @@ from pathlib import Path
 import torch
 from torch.autograd.function import once_differentiable
 
+from rsd2 import __version__
+
 # The same as in csrc/library.cpp, which says what they mean.
 SCHEMAS = (
     "box_iou_rotated(Tensor boxes1, Tensor boxes2) -> Tensor",
@@ -47,8 +49,6 @@ REBUILD = "pip install --no-build-isolation --no-deps -e ."
 # (operator, dispatch key) whose implementation is the reference; what has been warned of.
 _REFERENCES: set[tuple[str, str]] = set()
 _WARNED: list[str] = []
-# A library takes its registrations along when it is collected, so it lives here.
-_LIBRARY: torch.library.Library
 
 
 def _load() -> tuple[Path | None, str]:
@@ -62,10 +62,20 @@ def _load() -> tuple[Path | None, str]:
         torch.ops.load_library(found[0])
     except OSError as error:
         return None, f"{found[0]} does not load into torch {torch.__version__} ({error})"
+    for schema in SCHEMAS:
+        name, _, overload = schema.partition("(")[0].partition(".")
+        packet = getattr(torch.ops.rsd2, name, None)
+        operator = getattr(packet, overload or "default", None)
+        if operator is None or str(operator._schema) != f"rsd2::{schema}":
+            raise ImportError(
+                f"{found[0]} was compiled from other sources than rsd2 {__version__}: its operator "
+                f"{name} differs. Build it again by `{REBUILD}`, or remove it"
+            )
     return found[0], ""
 
 
 LIBRARY_PATH, WHY_NOT = _load()
+# A library takes its registrations along when it is collected, so it lives here.
 if LIBRARY_PATH is None:
     _LIBRARY = torch.library.Library("rsd2", "DEF")
     for _schema in SCHEMAS:
@@ -84,6 +94,14 @@ def is_compiled(name: str, device: str) -> bool:
     return (name, device) not in _REFERENCES and torch._C._dispatch_has_kernel_for_dispatch_key(
         f"rsd2::{name}", device
     )
+
+
+def build_info() -> str:
+    """Describe the compiled library by path, versions and instruction set; or why it is absent."""
+    if LIBRARY_PATH is None:
+        return WHY_NOT
+    own, built_with, isa = torch.ops.rsd2.build_info().split()
+    return f"{LIBRARY_PATH}, rsd2 {own}, built with torch {built_with}; CPU kernels: {isa}"
 
 
 def register_operator(

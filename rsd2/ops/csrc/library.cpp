@@ -1,5 +1,5 @@
 // Schemas of every operator of rsd2. rsd2/ops/extension.py holds the same list for installations
-// without this library; tests/ops/test_extension.py compares the two.
+// without this library, and refuses a library whose list differs.
 //
 // Kernels register themselves: csrc/cpu/*.cpp by TORCH_LIBRARY_IMPL(rsd2, CPU, m), csrc/cuda/*.cu
 // by TORCH_LIBRARY_IMPL(rsd2, CUDA, m). A device without a kernel of its own gets the PyTorch
@@ -14,14 +14,19 @@
 
 #include <string>
 
+#include "cpu/isa.h"
+
 #ifndef RSD2_VERSION
 #define RSD2_VERSION "unknown"
 #endif
 
 namespace {
 
-// "<rsd2> <torch>" of the build, by which Python recognises a library that is out of date.
-std::string build_info() { return std::string(RSD2_VERSION) + " " + TORCH_VERSION; }
+// "<version of rsd2> <version of torch> <instruction set>": what it was built from and for, and
+// which of its kernels this processor gets.
+std::string build_info() {
+  return std::string(RSD2_VERSION) + " " + TORCH_VERSION + " " + rsd2::isa_name(rsd2::best_isa());
+}
 
 }  // namespace
 

@@ -164,11 +164,14 @@ RSD2_HOST_DEVICE bool circles_meet(T dx, T dy, T radius1, T radius2) {
   return mul(dx, dx) + mul(dy, dy) <= mul(reach, reach);
 }
 
+RSD2_HOST_DEVICE bool meet(const RotatedBox& one, const RotatedBox& two) {
+  return circles_meet(two.cx - one.cx, two.cy - one.cy, one.radius, two.radius);
+}
+
 // IoU, computed in double and rounded to T; 0 if either box is invalid or their circles are apart.
 template <typename T>
 RSD2_HOST_DEVICE T iou_of(const RotatedBox& one, const RotatedBox& two) {
-  const bool meet = circles_meet<double>(two.cx - one.cx, two.cy - one.cy, one.radius, two.radius);
-  return meet ? static_cast<T>(iou_of_valid(one, two)) : T(0);
+  return meet(one, two) ? static_cast<T>(iou_of_valid(one, two)) : T(0);
 }
 
 // Tell whether the IoU exceeds a threshold: the decision of every implementation. `one` is the kept

@@ -83,7 +83,10 @@ void ious(const RotatedBox& one, const RotatedBox* others, const int32_t* found,
       block.set(k, others[found[begin + (k < length ? k : length - 1)]]);
     }
 #pragma GCC ivdep
-    for (int64_t k = 0; k < padded; ++k) result[k] = iou_of<double>(first, block.get(k));
+    for (int64_t k = 0; k < padded; ++k) result[k] = iou_of_valid(first, block.get(k));
+    for (int64_t k = 0; k < padded; ++k) {
+      if (!meet(first, block.get(k))) result[k] = 0;
+    }
     __builtin_memcpy(iou + begin, result, length * sizeof(double));
   }
 }
@@ -105,7 +108,10 @@ void paired(const RotatedBox* one, const RotatedBox* two, int64_t count, double*
       RotatedBox first = block1.get(k);
       first.sine = sine[k];
       first.cosine = cosine[k];
-      result[k] = iou_of<double>(first, block2.get(k));
+      result[k] = iou_of_valid(first, block2.get(k));
+    }
+    for (int64_t k = 0; k < kBlock; ++k) {
+      if (!meet(block1.get(k), block2.get(k))) result[k] = 0;
     }
     __builtin_memcpy(iou + begin, result, length * sizeof(double));
   }
