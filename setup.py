@@ -1,6 +1,23 @@
-"""Packaging of rsd2. Nothing is compiled: the operators of this release are plain PyTorch."""
+"""Packaging of rsd2, and the build of its compiled operators.
 
+The kernels of rsd2/ops/csrc become rsd2/ops/_C.abi3.so where torch can be imported and a C++
+compiler is there; those for CUDA are added where nvcc, a torch built for CUDA and a GPU are there
+too. Without them every operator runs as plain PyTorch. A build that fails is an error.
+
+Environment variables:
+    RSD2_BUILD_OPS: 0 installs the Python part only.
+    FORCE_CUDA: 1 compiles for CUDA without a GPU; name its kind in TORCH_CUDA_ARCH_LIST.
+    MAX_JOBS: how many compilers run at a time (torch's own variable).
+    CXX: the compiler, c++ by default.
+"""
+
+import os
 import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -35,6 +52,89 @@ def project_folders() -> dict[str, str]:
     return folders
 
 
+# Contraction would make a rounding of a rotated IoU depend on the machine; see rotated_geometry.h.
+CXX_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+CXX_FLAGS += ["-fvisibility=hidden", "-Wall"]
+NVCC_FLAGS = ["-O3"]
+
+
+def say(text: str) -> None:
+    """Print a line of the build's log; pip shows it with -v."""
+    print(f"rsd2: {text}", file=sys.stderr, flush=True)
+
+
+def compiler() -> str | None:
+    """Path of the C++ compiler that torch will call; None if there is none."""
+    return shutil.which((os.environ.get("CXX") or "c++").split()[0])
+
+
+def accepts(flag: str) -> bool:
+    """Tell whether the compiler can build a program with a flag, its libraries included."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cpp"
+        source.write_text("int main() { return 0; }\n")
+        command = [compiler(), flag, str(source), "-o", str(source.with_suffix(""))]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def wants_cuda(torch, cuda_home: str | None) -> bool:
+    """Tell whether the CUDA kernels are compiled, and say why if they are not."""
+    if torch.version.cuda is None or cuda_home is None:
+        say("no CUDA kernels: that needs nvcc and a torch built for CUDA")
+        return False
+    if torch.cuda.is_available() or os.environ.get("FORCE_CUDA") == "1":
+        return True
+    say("no CUDA kernels: no GPU is here; FORCE_CUDA=1 compiles them nevertheless")
+    return False
+
+
+def extension() -> dict:
+    """Arguments of ``setup`` that build the operators; empty if they are not to be built."""
+    if os.environ.get("RSD2_BUILD_OPS") == "0":
+        say("RSD2_BUILD_OPS=0: the operators are not compiled")
+        return {}
+    if os.name == "nt":
+        say("the operators are compiled on Linux and macOS only; they run as plain PyTorch")
+        return {}
+    try:
+        import torch
+        from torch.utils import cpp_extension
+    except ImportError as error:
+        say(f"torch cannot be imported ({error}), so the operators are not compiled; install")
+        say("torch first and use pip's --no-build-isolation to get them compiled")
+        return {}
+    if compiler() is None:
+        say("no C++ compiler (CXX or c++): the operators run as plain PyTorch")
+        return {}
+    for variable, default in (("CC", "cc"), ("CXX", "c++")):
+        # The compiler that built this Python may be absent here.
+        used = (sysconfig.get_config_var(variable) or "").split()
+        if not (used and shutil.which(used[0])):
+            os.environ.setdefault(variable, default)
+    sources = sorted((ROOT / "rsd2" / "ops" / "csrc").glob("*.cpp"))
+    sources += sorted((ROOT / "rsd2" / "ops" / "csrc" / "cpu").glob("*.cpp"))
+    kind, flags = cpp_extension.CppExtension, {"cxx": [*CXX_FLAGS]}
+    if wants_cuda(torch, cpp_extension.CUDA_HOME):
+        sources += sorted((ROOT / "rsd2" / "ops" / "csrc" / "cuda").glob("*.cu"))
+        kind, flags["nvcc"] = cpp_extension.CUDAExtension, NVCC_FLAGS
+    threads = ["-fopenmp"] if accepts("-fopenmp") else []
+    flags["cxx"] += [*threads, f'-DRSD2_VERSION="{version()}"']
+    module = kind(
+        "rsd2.ops._C",
+        [path.relative_to(ROOT).as_posix() for path in sources],
+        include_dirs=[str(ROOT / "rsd2" / "ops" / "csrc")],
+        extra_compile_args=flags,
+        extra_link_args=threads,
+        py_limited_api=True,
+    )
+    return {
+        "ext_modules": [module],
+        "cmdclass": {"build_ext": cpp_extension.BuildExtension},
+        # It calls nothing of Python, so that one build serves every Python.
+        "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
+    }
+
+
 PROJECTS = project_folders()
 CONFIGS = ["rsd2.configs", *(name for name in PROJECTS if name.endswith(".configs"))]
 # What Detectron2's Python part imports; tools/install_detectron2.py installs it without these.
@@ -65,6 +165,7 @@ setup(
     package_data={name: ["*.py", "*.md", "**/*.py", "**/*.md"] for name in CONFIGS},
     include_package_data=False,
     zip_safe=False,
+    **extension(),
     # Detectron2 is on no package index: tools/install_detectron2.py brings it.
     install_requires=[
         "torch>=2.6",

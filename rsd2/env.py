@@ -14,7 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-OPERATORS = ("box_iou_rotated", "nms_rotated", "roi_align_rotated", "ms_deform_attn")
+OPERATORS = {  # as users know them -> as the dispatcher does
+    "box_iou_rotated": "box_iou_rotated",
+    "nms_rotated": "batched_nms_rotated",
+    "roi_align_rotated": "roi_align_rotated",
+    "ms_deform_attn": "ms_deform_attn",
+}
 DETECTRON2_OPERATORS = (
     "box_iou_rotated",
     "nms_rotated",
@@ -36,6 +41,10 @@ PACKAGES = {  # line -> distributions that may provide it, the first one install
 }
 CARRIED_SUFFIX = "+python"  # of the version that tools/install_detectron2.py gives its distribution
 INSTALL_HINT = "python tools/install_detectron2.py"
+BUILD_HINT = (
+    "They are compiled where a C++ compiler is there (for CUDA nvcc, and a GPU or FORCE_CUDA=1): "
+    "pip install -v --no-build-isolation --no-deps -e . says what it found."
+)
 
 
 def distribution_version(*names: str) -> str | None:
@@ -126,44 +135,46 @@ def describe_devices() -> list[tuple[str, str]]:
 
 
 def describe_operators() -> list[tuple[str, str]]:
-    """Say for each operator whether a compiled kernel or the PyTorch reference runs."""
+    """Say for each operator and device whether a compiled kernel or the PyTorch reference runs."""
     if not has_module("torch"):
         return [("operators", "unknown without torch")]
     torch = importlib.import_module("torch")
-    extension = has_module("detectron2._C")
-    if extension:
+    own_build = has_module("detectron2._C")
+    if own_build:
         importlib.import_module("detectron2._C")
     try:
         importlib.import_module("rsd2.ops")
     except ImportError as error:
         return [("operators", f"rsd2.ops cannot be imported: {error}")]
-    compiled = [name for name in OPERATORS if hasattr(torch.ops.rsd2, name)]
-    lines = [
-        (f"rsd2 {name}", "compiled" if name in compiled else "PyTorch reference")
-        for name in OPERATORS
-    ]
+    extension = importlib.import_module("rsd2.ops.extension")
+    lines, slow = [("rsd2 kernels", extension.build_info())], {}
+    for name, operator in OPERATORS.items():
+        compiled = {device: extension.is_compiled(operator, device) for device in ("CPU", "CUDA")}
+        parts = (f"{d}: {'compiled' if c else 'PyTorch reference'}" for d, c in compiled.items())
+        lines.append((f"rsd2 {name}", ", ".join(parts)))
+        slow[name] = not compiled["CUDA" if torch.cuda.is_available() else "CPU"]
     present = [name for name in DETECTRON2_OPERATORS if hasattr(torch.ops.detectron2, name)]
-    if extension:
+    if own_build:
         origin = "Detectron2's own extension"
     elif len(present) == len(DETECTRON2_OPERATORS):
-        origin = "rsd2's PyTorch reference, registered under Detectron2's names"
+        origin = "rsd2's, registered under Detectron2's names"
     else:
         origin = f"incomplete: {', '.join(present)}" if present else "absent"
-    return [*lines, ("torch.ops.detectron2", origin), ("note", speed_note(compiled))]
+    slow_names = [name for name, is_slow in slow.items() if is_slow]
+    return [*lines, ("torch.ops.detectron2", origin), ("note", speed_note(slow_names))]
 
 
-def speed_note(compiled: list[str]) -> str:
+def speed_note(slow: list[str]) -> str:
     """Say in one sentence what is slower than it could be.
 
     Args:
-        compiled: names of the operators that have a kernel.
+        slow: names of the operators that have no kernel for the device that models run on.
     """
-    slow = [name for name in OPERATORS if name not in compiled]
     if not slow:
-        return "every operator is compiled."
+        return "every operator is compiled for the device that models run on."
     return (
         f"{', '.join(slow)} run as plain PyTorch: the results are the same, but they are slower "
-        "and need more memory than compiled kernels would, which this release does not have."
+        f"and need more memory than compiled kernels. {BUILD_HINT}"
     )
 
 

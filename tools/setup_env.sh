@@ -4,6 +4,7 @@
 #
 #   bash tools/setup_env.sh
 #   PYTHON=/path/to/python3.12 bash tools/setup_env.sh     # choose the Python (3.10 to 3.13)
+#   RSD2_BUILD_OPS=0 bash tools/setup_env.sh               # compile nothing (setup.py has more)
 #
 # No Python package outside .venv is touched.
 set -Eeuo pipefail
@@ -131,8 +132,18 @@ PY
 
 # --- What is installed ------------------------------------------------------------------------
 
+# All that the installation is made from: lists of packages, sources of the operators, compilers, and
+# whether the compiled library is there.
 fingerprint() {
-    (cd "$ROOT" && cat requirements.txt tools/install_detectron2.py setup.py pyproject.toml) |
+    (
+        cd "$ROOT"
+        cat requirements.txt tools/install_detectron2.py setup.py pyproject.toml
+        find rsd2/ops/csrc -type f | LC_ALL=C sort | xargs cat
+        printf '%s\n' "${RSD2_BUILD_OPS:-} ${FORCE_CUDA:-} ${TORCH_CUDA_ARCH_LIST:-}"
+        command -v "${CXX:-c++}" || true
+        command -v nvcc || true
+        ls rsd2/ops/_C*.so 2>/dev/null || true
+    ) |
         "$VENV_PYTHON" -c 'import hashlib, sys
 print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest(), "%d.%d" % sys.version_info[:2])'
 }
@@ -167,7 +178,13 @@ install_everything() {
     "$VENV_PYTHON" -m pip install "${quiet[@]+"${quiet[@]}"}" -r "$ROOT/requirements.txt"
     STEP="installing Detectron2"
     "$VENV_PYTHON" "$ROOT/tools/install_detectron2.py"
-    STEP="installing rsd2"
+    STEP="installing rsd2 and compiling its operators"
+    if [ "${RSD2_BUILD_OPS:-}" != 0 ] && command -v "${CXX:-c++}" >/dev/null; then
+        say "compiling the operators of rsd2 (a minute or two)"
+    else
+        say "no C++ compiler is used: the operators of rsd2 will run as plain PyTorch"
+    fi
+    rm -f "$ROOT"/rsd2/ops/_C*.so
     "$VENV_PYTHON" -m pip install --quiet --no-build-isolation --no-deps -e "$ROOT"
     STEP="checking the result"
     (cd / && "$VENV_PYTHON" -c 'import rsd2, torch, torchvision, cv2, detectron2')

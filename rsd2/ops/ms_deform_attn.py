@@ -2,13 +2,17 @@
 
 Contract: every query and head takes a weighted sum of values sampled at its own points of each
 level of a feature pyramid. Sampling is bilinear with ``align_corners=False`` (location 0 and 1 are
-the outer edges of the map, pixel centres lie at half pixels) and zeros outside. Differentiable in
-the values, the locations and the weights. Half-precision inputs are computed in float32; the result
-has the dtype of the values. Under autocast, nothing is lowered.
+the outer edges of the map, pixel centres lie at half pixels) and zeros outside; a location that is
+not finite lies outside. Differentiable once in the values, the locations and the weights.
+Half-precision inputs are computed in float32; the result has the dtype of the values. Under
+autocast, nothing is lowered. On a CPU, result and gradients do not depend on the number of threads.
 
-Method: a loop over the levels that accumulates, for a few images' heads at a time, so that the
-samples of one level stay in the cache, with points in front of queries, so that sums run over
-contiguous planes.
+The public function checks shapes and calls ``torch.ops.rsd2.ms_deform_attn``: a compiled kernel
+where there is one, else the reference of this file.
+
+Method of the reference: a loop over the levels that accumulates, for a few images' heads at a time,
+so that the samples of one level stay in the cache, with points in front of queries, so that sums
+run over contiguous planes.
 
 Shapes: B images, S = sum of h * w over the levels, H heads, C channels of a head, Q queries,
 L levels, P points.
@@ -16,13 +20,15 @@ L levels, P points.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Sampled numbers at a time: 4 MB of float32.
+from .extension import register_operator
+
+# Sampled numbers at a time in the reference: 4 MB of float32.
 SAMPLE_BUDGET = 1 << 20
 
 
@@ -39,62 +45,141 @@ def ms_deform_attn(
         spatial_shapes: (L, 2) int64 or L pairs: height and width of each level, >= 1. Pairs avoid
             a synchronisation with a GPU.
         sampling_locations: (B, Q, H, L, P, 2) floating xy; [0, 1] covers the map, anything
-            else is outside and samples zeros next to the border.
+            else, NaN too, is outside and samples zeros next to the border.
         attention_weights: (B, Q, H, L, P) floating, usually summing to 1 over L and P.
 
     Returns:
         (B, Q, H * C), in the dtype of ``value``; heads one after another.
 
     Raises:
-        ValueError: if the shapes do not fit each other.
+        ValueError: if shapes, devices or dtypes do not fit each other.
     """
     shapes = _as_pairs(spatial_shapes)
-    _check_shapes(value, shapes, sampling_locations, attention_weights)
-    batch, _, heads, channels = value.shape
-    queries = sampling_locations.shape[1]
-    dtype = torch.promote_types(value.dtype, torch.float32)
-    if queries == 0 or value.numel() == 0:
-        return value.new_zeros(batch, queries, heads * channels) + 0 * value.sum()
-    with torch.autocast(value.device.type, enabled=False):
-        # Level in front, then image and head as one batch, then points, then queries.
-        maps = value.to(dtype).permute(0, 2, 3, 1).flatten(0, 1)
-        grids = (2 * sampling_locations.to(dtype) - 1).permute(3, 0, 2, 4, 1, 5).flatten(1, 2)
-        weights = attention_weights.to(dtype).permute(3, 0, 2, 4, 1).flatten(1, 2)
-        step = max(1, SAMPLE_BUDGET // max(1, channels * weights[0, 0].numel()))
-        parts = zip(maps.split(step), grids.split(step, dim=1), weights.split(step, dim=1))
-        total = torch.cat([_sum_over_levels(*part, shapes) for part in parts])
-    return total.reshape(batch, heads * channels, queries).transpose(1, 2).to(value.dtype)
+    _check(value, shapes, sampling_locations, attention_weights)
+    flat = [number for pair in shapes for number in pair]
+    return torch.ops.rsd2.ms_deform_attn(value, flat, sampling_locations, attention_weights)
 
 
-def _sum_over_levels(
-    maps: Tensor, grids: Tensor, weights: Tensor, shapes: list[tuple[int, int]]
+def reference_ms_deform_attn(
+    value: Tensor, spatial_shapes: Sequence[int], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """(n, C, Q) from maps (n, C, S), grids (L, n, P, Q, 2) in [-1, 1], weights (L, n, P, Q)."""
-    levels = maps.split([height * width for height, width in shapes], dim=2)
-    total = None
-    for level, grid, weight, shape in zip(levels, grids, weights, shapes):
-        samples = F.grid_sample(
-            level.unflatten(2, shape),
-            grid,
-            mode="bilinear",
-            padding_mode="zeros",
-            align_corners=False,
-        )  # (n, C, P, Q)
-        part = (samples * weight.unsqueeze(1)).sum(2)
-        total = part if total is None else total + part
-    return total
+    """Compute :func:`ms_deform_attn` in plain PyTorch.
+
+    Args:
+        value: as there.
+        spatial_shapes: 2 L numbers: height, width, height, ...
+        locations: as there.
+        weights: as there.
+
+    Returns:
+        (B, Q, H * C), in the dtype of ``value``.
+    """
+    batch, _, heads, channels = value.shape
+    queries = locations.shape[1]
+    if value.numel() == 0 or weights.numel() == 0:
+        return value.new_zeros(batch, queries, heads * channels)
+    parts = []
+    with torch.autocast(value.device.type, enabled=False):
+        for maps, grids, shares in _portions(value, locations, weights):
+            total = maps.new_zeros(len(maps), channels, queries)
+            for level, grid, share in zip(_levels(maps, spatial_shapes), grids, shares):
+                total += (_sample(level, grid) * share.unsqueeze(1)).sum(2)
+            parts.append(total)
+    total = torch.cat(parts).reshape(batch, heads * channels, queries)
+    return total.transpose(1, 2).to(value.dtype).contiguous()
+
+
+def reference_ms_deform_attn_backward(
+    grad: Tensor, value: Tensor, spatial_shapes: Sequence[int], locations: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients of :func:`ms_deform_attn` in plain PyTorch.
+
+    Args:
+        grad: (B, Q, H * C), gradient of the result.
+        value: as in the forward call.
+        spatial_shapes: 2 L numbers: height, width, height, ...
+        locations: as in the forward call.
+        weights: as in the forward call.
+
+    Returns:
+        Gradients in value, locations and weights, each shaped and typed like its input.
+    """
+    batch, length, heads, channels = value.shape
+    inputs = (value, locations, weights)
+    if value.numel() == 0 or weights.numel() == 0:
+        return tuple(torch.zeros_like(x, memory_format=torch.contiguous_format) for x in inputs)
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    rows = grad.to(dtype).unflatten(2, (heads, channels)).permute(0, 2, 3, 1).flatten(0, 1)
+    found = []
+    with torch.autocast(value.device.type, enabled=False):
+        start = 0
+        for maps, grids, shares in _portions(*inputs):
+            rows_here = rows[start : start + len(maps)].unsqueeze(2)  # (n, C, 1, Q)
+            start += len(maps)
+            levels = zip(_levels(maps, spatial_shapes), grids, shares)
+            pieces = [_level_gradients(rows_here, *level) for level in levels]
+            of_maps, of_grids, of_shares = zip(*pieces)
+            found.append((torch.cat(of_maps, 2), torch.stack(of_grids), torch.stack(of_shares)))
+    of_maps, of_grids, of_shares = zip(*found)
+    in_value = torch.cat(of_maps).view(batch, heads, channels, length).permute(0, 3, 1, 2)
+    in_locations = torch.cat(of_grids, 1).unflatten(1, (batch, heads)).permute(1, 4, 2, 0, 3, 5)
+    in_weights = torch.cat(of_shares, 1).unflatten(1, (batch, heads)).permute(1, 4, 2, 0, 3)
+    gradients = (in_value, 2 * in_locations, in_weights)  # a grid is twice the location
+    return tuple(x.to(like.dtype).contiguous() for x, like in zip(gradients, inputs))
+
+
+def _portions(
+    value: Tensor, locations: Tensor, weights: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Maps (n, C, S), grids (L, n, P, Q, 2) in [-1, 1] and weights (L, n, P, Q) of some heads."""
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    # Level in front, then image and head as one batch, then points, then queries.
+    maps = value.to(dtype).permute(0, 2, 3, 1).flatten(0, 1)
+    grids = (2 * locations.to(dtype) - 1).permute(3, 0, 2, 4, 1, 5).flatten(1, 2)
+    # What is not finite or far away would not fit an integer; 3 is outside of every map.
+    grids = grids.nan_to_num(nan=3.0).clamp(-3.0, 3.0)
+    weights = weights.to(dtype).permute(3, 0, 2, 4, 1).flatten(1, 2)
+    step = max(1, SAMPLE_BUDGET // max(1, maps.shape[1] * weights[0, 0].numel()))
+    yield from zip(maps.split(step), grids.split(step, dim=1), weights.split(step, dim=1))
+
+
+def _levels(maps: Tensor, spatial_shapes: Sequence[int]) -> list[Tensor]:
+    """Maps (n, C, height, width) of each level out of (n, C, S)."""
+    shapes = list(zip(spatial_shapes[::2], spatial_shapes[1::2]))
+    parts = maps.split([height * width for height, width in shapes], dim=2)
+    return [part.unflatten(2, shape) for part, shape in zip(parts, shapes)]
+
+
+def _sample(level: Tensor, grid: Tensor) -> Tensor:
+    """(n, C, P, Q) samples of a level (n, C, height, width) at (n, P, Q, 2)."""
+    return F.grid_sample(level, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _level_gradients(
+    grad: Tensor, level: Tensor, grid: Tensor, share: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients in the map (n, C, h * w), the grid and the weights of a level; grad (n, C, 1, Q).
+
+    Written out, because nothing is recorded for autograd below the dispatcher.
+    """
+    of_share = (_sample(level, grid) * grad).sum(1)
+    of_samples = grad * share.unsqueeze(1)
+    of_level, of_grid = torch.ops.aten.grid_sampler_2d_backward(
+        of_samples, level, grid, 0, 0, False, [True, True]
+    )
+    return of_level.flatten(2), of_grid, of_share
 
 
 def _as_pairs(spatial_shapes: Tensor | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     if isinstance(spatial_shapes, Tensor):
         spatial_shapes = spatial_shapes.tolist()
-    shapes = [(int(height), int(width)) for height, width in spatial_shapes]
+    shapes = [(height, width) for height, width in spatial_shapes]
     if not shapes or min(min(pair) for pair in shapes) < 1:
         raise ValueError(f"every level needs a height and width >= 1, got {shapes}")
     return shapes
 
 
-def _check_shapes(
+def _check(
     value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> None:
     if value.dim() != 4:
@@ -113,3 +198,47 @@ def _check_shapes(
             f"value and levels ask for (B, Q, H, L, P) = {fitting}, but sampling_locations is "
             f"{tuple(locations.shape)} and attention_weights {tuple(weights.shape)}"
         )
+    for name, tensor in (("sampling_locations", locations), ("attention_weights", weights)):
+        if tensor.device != value.device:
+            raise ValueError(f"{name} are on {tensor.device}, but value is on {value.device}")
+    for tensor in (value, locations, weights):
+        if not tensor.is_floating_point():
+            raise ValueError(f"value, locations and weights must be floating, got {tensor.dtype}")
+
+
+def _fake(value: Tensor, spatial_shapes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
+    batch, _, heads, channels = value.shape
+    return value.new_empty(batch, locations.shape[1], heads * channels)
+
+
+def _fake_backward(
+    grad: Tensor, value: Tensor, spatial_shapes: list[int], locations: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (value, locations, weights))
+
+
+def _setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+    value, ctx.spatial_shapes, locations, weights = inputs
+    ctx.save_for_backward(value, locations, weights)
+
+
+def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    value, locations, weights = ctx.saved_tensors
+    in_value, in_locations, in_weights = torch.ops.rsd2.ms_deform_attn_backward(
+        grad, value, ctx.spatial_shapes, locations, weights
+    )
+    return in_value, None, in_locations, in_weights
+
+
+# Kernels take half precision and sum in float32, so autocast has nothing to change.
+register_operator(
+    "ms_deform_attn_backward", reference_ms_deform_attn_backward, _fake_backward, autocast=None
+)
+register_operator(
+    "ms_deform_attn",
+    reference_ms_deform_attn,
+    _fake,
+    backward=_backward,
+    setup_context=_setup_context,
+    autocast=None,
+)

@@ -1,35 +1,34 @@
 """Greedy non-maximum suppression of rotated boxes, alone or by class.
 
-Contract: boxes are visited by decreasing score, equal scores by index; a box is kept unless its
-IoU, as :func:`rsd2.ops.box_iou_rotated` returns it, with a box already kept exceeds the threshold
+Contract: boxes are visited by decreasing score, equal scores by index; a box is kept unless its IoU
+with a box already kept, computed in float64 with the kept box as the first, exceeds the threshold
 (an IoU up to 1e-12, which touching boxes may get by rounding, is no overlap at any threshold). A
 box with a non-finite number or a side that is not positive overlaps nothing, so it is always kept
-and suppresses nobody. The same on every device; not differentiable.
+and suppresses nobody. The kept boxes are the same on every device, whether a kernel or the
+reference below runs, because these operations give the same bits everywhere. Not differentiable.
 
 Classes are kept apart by comparing only within a class. Shifting the coordinates by class, the
 usual trick, costs the float32 digits that decide close cases.
 
-Method: sort once by class and score; visit blocks of candidates; compare a block only with the
-survivors of its class, then resolve the block itself. Pairs that are far apart are culled by their
-circumscribed circles. Memory beyond the input is O(N) plus one block's bounded tables.
+Method of the reference: sort once by class and score; visit blocks of candidates; compare a block
+only with the survivors of its class, then resolve the block itself. Pairs that are far apart are
+culled by their circumscribed circles. Memory beyond the input is O(N) plus bounded tables.
 
 Shapes: N boxes, B candidates of a block.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from .box_iou_rotated import DescribedBoxes
+from .box_iou_rotated import check_boxes, check_threshold, result_dtype
+from .box_iou_rotated_reference import NO_OVERLAP, DescribedBoxes
+from .extension import register_operator
 
 # Candidates resolved at a time; in the worst case all pairs within a block are computed.
 BLOCK = 256
-# Boxes that merely touch may get an IoU of some 1e-17 by rounding, which is no overlap.
-_NO_OVERLAP = 1e-12
 
 
 def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -66,8 +65,21 @@ def batched_nms_rotated(
     Raises:
         ValueError: if a shape is wrong, a score is NaN or the threshold is outside [0, 1].
     """
-    boxes, scores, idxs = boxes.detach(), scores.detach(), idxs.detach()
     _check(boxes, scores, idxs, iou_threshold)
+    # Integers beyond 2^24 need float64 to stay apart.
+    exact = scores.is_floating_point() and scores.dtype != torch.float64
+    return torch.ops.rsd2.batched_nms_rotated(
+        boxes.detach().to(result_dtype(boxes, boxes)),
+        scores.detach().to(torch.float32 if exact else torch.float64),
+        idxs.detach().long(),
+        iou_threshold,
+    )
+
+
+def _reference(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    if torch.isnan(scores).any():
+        count = int(torch.isnan(scores).sum())
+        raise ValueError(f"{count} of {len(scores)} scores are NaN; drop these boxes before NMS")
     by_score = torch.argsort(scores, descending=True, stable=True)
     order = by_score[torch.argsort(idxs[by_score], stable=True)]
     kept = order[_greedy_by_group(boxes[order], idxs[order], iou_threshold)]
@@ -122,7 +134,7 @@ def _overlapping_pairs(
     choice = None if groups is None else wanted
     rows, columns = [ones[:0]], [ones[:0]]
     for row, column, iou in described[ones].near_ious(described[twos], choice):
-        over = iou > max(threshold, _NO_OVERLAP)
+        over = iou > max(threshold, NO_OVERLAP)
         rows.append(row[over])
         columns.append(column[over])
     return torch.cat(rows), torch.cat(columns)
@@ -138,15 +150,17 @@ def _resolve(table: np.ndarray) -> np.ndarray:
 
 
 def _check(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> None:
-    if boxes.dim() != 2 or boxes.shape[1] != 5:
-        raise ValueError(f"boxes must be (N, 5) (cx, cy, w, h, angle), got {tuple(boxes.shape)}")
+    check_boxes(boxes, "boxes")
     for name, values in (("scores", scores), ("idxs", idxs)):
         if values.shape != boxes.shape[:1]:
             raise ValueError(
                 f"{name} must be ({len(boxes)},) like the boxes, got {tuple(values.shape)}"
             )
-    if not (math.isfinite(iou_threshold) and 0 <= iou_threshold <= 1):
-        raise ValueError(f"iou_threshold must be in [0, 1], got {iou_threshold}")
-    if torch.isnan(scores).any():
-        count = int(torch.isnan(scores).sum())
-        raise ValueError(f"{count} of {len(scores)} scores are NaN; drop these boxes before NMS")
+    check_threshold(iou_threshold, "iou_threshold")
+
+
+def _fake(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    return idxs.new_empty(torch.library.get_ctx().new_dynamic_size())
+
+
+register_operator("batched_nms_rotated", _reference, _fake)

@@ -4,13 +4,17 @@ Contract: a region is cut into pooled_height x pooled_width bins in its own fram
 mean of bilinear samples on a regular grid inside it. Coordinates are continuous: pixel (i, j) of
 the feature map covers [j, j + 1] x [i, i + 1], so its centre is half a pixel from its corner. A
 sample more than one pixel outside the pixel centres is 0, one nearer is moved onto them.
-Differentiable in the features, not in the regions. Half precision is computed in float32; the
-result has the dtype of the features.
+Differentiable once in the features, not in the regions. Half precision is computed in float32; the
+result has the dtype of the features, and autocast lowers nothing. On a CPU, result and gradients do
+not depend on the number of threads.
 
-Method: a sample is four rows of the feature table with four weights, so a bin is a weighted sum of
-rows (`embedding_bag`), and the gradient adds weighted rows back. Regions are grouped by their
-sampling grid and taken in portions, so that the tables stay under ``VALUE_BUDGET`` numbers, one
-region at the least.
+The public functions check shapes and call ``torch.ops.rsd2.roi_align_rotated``: a compiled kernel
+where there is one, else the reference of this file. What only values tell is checked there.
+
+Method of the reference: a sample is four rows of the feature table with four weights, so a bin is
+a weighted sum of rows (`embedding_bag`), and the gradient adds weighted rows back. Regions are
+grouped by their sampling grid and taken in portions, so that the tables stay under ``VALUE_BUDGET``
+numbers, one row of the samples of one region at the least.
 
 Shapes: B images, C channels, K regions, T = pooled_height * pooled_width bins, G samples of a bin.
 """
@@ -18,16 +22,19 @@ Shapes: B images, C channels, K regions, T = pooled_height * pooled_width bins, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .extension import register_operator
 from .trigonometry import sincos_degrees
 
 # Numbers at a time in the largest table of the backward pass: 32 MB of float32.
 VALUE_BUDGET = 1 << 23
+# Of one region; more would be a diverged box.
+MAX_REGION_SAMPLES = 1 << 28
 
 
 def roi_align_rotated(
@@ -53,11 +60,15 @@ def roi_align_rotated(
         at the box's own top, as turned by its angle.
 
     Raises:
-        ValueError: if a shape, an image index or a side is wrong.
+        ValueError: if a shape, a dtype or an argument is wrong; if an image index or a side is
+            wrong, a number not finite, or a region in need of more than 2^28 samples. The CUDA
+            kernel, which must not wait for the values, pools such a region to NaN instead.
     """
     size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     _check(features, rois, size, spatial_scale)
-    return _PooledRegions.apply(features, rois.detach(), size, spatial_scale, sampling_ratio)
+    return torch.ops.rsd2.roi_align_rotated(
+        features, rois.detach(), size, spatial_scale, sampling_ratio
+    )
 
 
 def roi_align_rotated_backward(
@@ -79,7 +90,54 @@ def roi_align_rotated_backward(
 
     Returns:
         (B, C, H, W), in the dtype of ``grad``.
+
+    Raises:
+        ValueError: as in the forward call, or if ``grad`` does not fit it.
     """
+    if grad.dim() != 4 or len(features_shape) != 4:
+        raise ValueError(
+            f"grad must be (K, C, h, w) and features_shape (B, C, H, W), got {tuple(grad.shape)} "
+            f"and {tuple(features_shape)}"
+        )
+    _check_arguments(grad, rois, grad.shape[2:], spatial_scale)
+    if grad.shape[0] != rois.shape[0] or grad.shape[1] != features_shape[1]:
+        raise ValueError(
+            f"grad {tuple(grad.shape)} does not fit {rois.shape[0]} rois and features of "
+            f"{tuple(features_shape)}"
+        )
+    return torch.ops.rsd2.roi_align_rotated_backward(
+        grad, rois, features_shape, spatial_scale, sampling_ratio
+    )
+
+
+def reference_roi_align_rotated(
+    features: Tensor,
+    rois: Tensor,
+    output_size: Sequence[int],
+    spatial_scale: float,
+    sampling_ratio: int,
+) -> Tensor:
+    """Compute :func:`roi_align_rotated`, whose arguments it takes, in plain PyTorch."""
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    channels, size = features.shape[1], tuple(output_size)
+    rows = features.to(dtype).permute(0, 2, 3, 1).flatten(0, 2)
+    pooled = rows.new_zeros(len(rois), size[0] * size[1], channels)
+    for chosen, index, weight in _portions(
+        rois, features.shape, size, spatial_scale, sampling_ratio
+    ):
+        sums = F.embedding_bag(index, rows, mode="sum", per_sample_weights=weight.to(dtype))
+        pooled[chosen] += sums.view(len(chosen), -1, channels)
+    return pooled.transpose(1, 2).unflatten(2, size).to(features.dtype).contiguous()
+
+
+def reference_roi_align_rotated_backward(
+    grad: Tensor,
+    rois: Tensor,
+    features_shape: Sequence[int],
+    spatial_scale: float,
+    sampling_ratio: int,
+) -> Tensor:
+    """Compute :func:`roi_align_rotated_backward`, whose arguments it takes, in plain PyTorch."""
     batch, channels, height, width = features_shape
     dtype = torch.promote_types(grad.dtype, torch.float32)
     rows = grad.new_zeros(batch * height * width, channels, dtype=dtype)
@@ -89,83 +147,77 @@ def roi_align_rotated_backward(
     for chosen, index, weight in plan:
         spread = weight.to(dtype)[..., None] * grad_bins[chosen].flatten(0, 1)[:, None]
         rows.index_add_(0, index.flatten(), spread.flatten(0, 1))
-    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2).to(grad.dtype)
-
-
-class _PooledRegions(torch.autograd.Function):
-    """Forward by weighted sums of rows; keeps the regions only, not the tables, for backward."""
-
-    @staticmethod
-    def forward(ctx, features, rois, size, spatial_scale, sampling_ratio):
-        ctx.save_for_backward(rois)
-        ctx.arguments = tuple(features.shape), spatial_scale, sampling_ratio
-        dtype = torch.promote_types(features.dtype, torch.float32)
-        channels = features.shape[1]
-        rows = features.to(dtype).permute(0, 2, 3, 1).reshape(-1, channels)
-        pooled = rows.new_zeros(len(rois), size[0] * size[1], channels)
-        plan = _portions(rois, tuple(features.shape), size, spatial_scale, sampling_ratio)
-        for chosen, index, weight in plan:
-            sums = F.embedding_bag(index, rows, mode="sum", per_sample_weights=weight.to(dtype))
-            pooled[chosen] = sums.view(len(chosen), -1, channels)
-        return pooled.transpose(1, 2).unflatten(2, size).to(features.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        (rois,) = ctx.saved_tensors
-        shape, spatial_scale, sampling_ratio = ctx.arguments
-        grad = roi_align_rotated_backward(grad, rois, shape, spatial_scale, sampling_ratio)
-        return grad, None, None, None, None
+    rows = rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return rows.to(grad.dtype).contiguous()
 
 
 def _portions(
     rois: Tensor,
-    features_shape: tuple[int, ...],
+    features_shape: Sequence[int],
     size: tuple[int, int],
     spatial_scale: float,
     sampling_ratio: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Regions (k,), rows of the feature table (k * T, 4 G) and their weights, in portions."""
+    """Regions (k,), rows of the feature table (k * T, 4 g) and their weights, in portions.
+
+    Where even the samples of one region are too many, a portion holds some rows of its grids.
+    """
+    rois = rois.to(torch.promote_types(rois.dtype, torch.float32))
+    _check_values(rois, features_shape[0])
+    if math.prod(features_shape) == 0:
+        return
     wide = rois.double()
-    sides = wide[:, 3:5] * spatial_scale
     if sampling_ratio > 0:
-        grids = torch.full_like(sides, sampling_ratio).long()
+        grids = torch.full_like(wide[:, 3:5], sampling_ratio)
     else:
-        bins = sides.new_tensor([size[1], size[0]])
+        bins = rois.new_tensor([size[1], size[0]])
         # The quotient is taken in the dtype of the regions, so that whole numbers round as they
         # do in Detectron2; a side of 0 has no samples and pools to 0.
-        quotient = (rois[:, 3:5] * spatial_scale) / bins.to(rois.dtype)
-        grids = torch.ceil(quotient).long()
+        grids = torch.ceil(rois[:, 3:5] * spatial_scale / bins).double()
+    samples = grids.prod(1) * (size[0] * size[1])
+    if len(rois) and not samples.max() <= MAX_REGION_SAMPLES:
+        w, h = wide[samples.argmax(), 3:5].tolist()
+        raise ValueError(
+            f"a region of {w} x {h} needs more than 2^28 samples; clip it, or set sampling_ratio"
+        )
+    grids = torch.where(samples[:, None] == 0, 0, grids).long()
     kinds, kind_of = torch.unique(grids, dim=0, return_inverse=True)
     for kind, (grid_w, grid_h) in enumerate(kinds.tolist()):
         if grid_w == 0 or grid_h == 0:
             continue
         members = torch.nonzero(kind_of == kind).flatten()
         # Four neighbours of each sample, times the channels or the few tables that share them.
-        numbers = 4 * size[0] * size[1] * grid_w * grid_h * max(features_shape[1], 8)
-        for chosen in members.split(max(1, VALUE_BUDGET // numbers)):
-            x, y = _sample_points(wide[chosen], size, (grid_h, grid_w), spatial_scale)
+        numbers = 4 * size[0] * size[1] * grid_w * max(features_shape[1], 8)
+        rows = torch.arange(grid_h, device=rois.device).split(max(1, VALUE_BUDGET // numbers))
+        for chosen in members.split(max(1, VALUE_BUDGET // (numbers * grid_h))):
             images = wide[chosen, 0].long()
-            index, weight = _bilinear(x, y, images, features_shape)
-            count = grid_h * grid_w
-            yield chosen, index.flatten(2).flatten(0, 1), weight.flatten(2).flatten(0, 1) / count
+            for part in rows:
+                x, y = _sample_points(wide[chosen], size, (grid_h, grid_w), part, spatial_scale)
+                index, weight = _bilinear(x, y, images, features_shape)
+                weight = weight / (grid_h * grid_w)
+                yield chosen, index.flatten(2).flatten(0, 1), weight.flatten(2).flatten(0, 1)
 
 
 def _sample_points(
-    rois: Tensor, size: tuple[int, int], grid: tuple[int, int], spatial_scale: float
+    rois: Tensor,
+    size: tuple[int, int],
+    grid: tuple[int, int],
+    rows: Tensor,
+    spatial_scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Positions x, y (k, T, G) of the samples, in pixel centres of the feature map."""
+    """Positions x, y (k, T, g) of the samples in some rows of each bin's grid, in pixel centres."""
     (bins_h, bins_w), (grid_h, grid_w) = size, grid
     device, dtype = rois.device, rois.dtype
-    steps_h = torch.arange(bins_h * grid_h, device=device, dtype=dtype)
+    steps_h = torch.arange(bins_h, device=device)[:, None] * grid_h + rows
     steps_w = torch.arange(bins_w * grid_w, device=device, dtype=dtype)
-    share_h = ((steps_h + 0.5) / (bins_h * grid_h) - 0.5).view(bins_h, 1, grid_h, 1)
+    share_h = ((steps_h.to(dtype) + 0.5) / (bins_h * grid_h) - 0.5).view(bins_h, 1, -1, 1)
     share_w = ((steps_w + 0.5) / (bins_w * grid_w) - 0.5).view(1, bins_w, 1, grid_w)
     _, cx, cy, w, h, angle = rois.view(-1, 6, 1, 1, 1, 1).unbind(1)
     sin, cos = sincos_degrees(angle)
     along, down = w * spatial_scale * share_w, h * spatial_scale * share_h
     x = cx * spatial_scale - 0.5 + cos * along + sin * down
     y = cy * spatial_scale - 0.5 - sin * along + cos * down
-    shape = (len(rois), bins_h * bins_w, grid_h * grid_w)
+    shape = (len(rois), bins_h * bins_w, len(rows) * grid_w)
     return x.reshape(shape), y.reshape(shape)
 
 
@@ -175,7 +227,8 @@ def _bilinear(
     """Rows of the feature table and weights (k, T, G, 4) of the four neighbours of each sample."""
     _, _, height, width = features_shape
     inside = (x >= -1) & (x <= width) & (y >= -1) & (y <= height)
-    x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    x = torch.where(inside, x, 0).clamp(0, width - 1)
+    y = torch.where(inside, y, 0).clamp(0, height - 1)
     left, top = x.floor(), y.floor()
     right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
     dx, dy = x - left, y - top
@@ -190,12 +243,23 @@ def _bilinear(
 def _check(features: Tensor, rois: Tensor, size: tuple[int, ...], spatial_scale: float) -> None:
     if features.dim() != 4:
         raise ValueError(f"features must be (B, C, H, W), got {tuple(features.shape)}")
+    _check_arguments(features, rois, size, spatial_scale)
+
+
+def _check_arguments(maps: Tensor, rois: Tensor, size: Sequence[int], spatial_scale: float) -> None:
     if rois.dim() != 2 or rois.shape[1] != 6:
         raise ValueError(f"rois must be (K, 6), got {tuple(rois.shape)}")
+    if rois.device != maps.device:
+        raise ValueError(f"rois are on {rois.device}, but the maps are on {maps.device}")
+    if not maps.is_floating_point():
+        raise ValueError(f"features must be floating, got {maps.dtype}")
     if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"output_size must be two numbers >= 1, got {size}")
+        raise ValueError(f"output_size must be two numbers >= 1, got {tuple(size)}")
     if not (math.isfinite(spatial_scale) and spatial_scale > 0):
         raise ValueError(f"spatial_scale must be positive, got {spatial_scale}")
+
+
+def _check_values(rois: Tensor, num_images: int) -> None:
     if len(rois) == 0:
         return
     if not torch.isfinite(rois).all():
@@ -203,5 +267,56 @@ def _check(features: Tensor, rois: Tensor, size: tuple[int, ...], spatial_scale:
     if (rois[:, 3:5] < 0).any():
         raise ValueError(f"sides of rois must be >= 0, got {rois[:, 3:5].min().item()}")
     low, high = rois[:, 0].min().item(), rois[:, 0].max().item()
-    if low < 0 or high >= len(features):
-        raise ValueError(f"image indices {low} to {high} do not fit a batch of {len(features)}")
+    if low < 0 or high >= num_images:
+        raise ValueError(f"image indices {low} to {high} do not fit a batch of {num_images}")
+
+
+def _fake(
+    features: Tensor,
+    rois: Tensor,
+    output_size: Sequence[int],
+    spatial_scale: float,
+    sampling_ratio: int,
+) -> Tensor:
+    return features.new_empty(rois.shape[0], features.shape[1], *output_size)
+
+
+def _fake_backward(
+    grad: Tensor,
+    rois: Tensor,
+    features_shape: Sequence[int],
+    spatial_scale: float,
+    sampling_ratio: int,
+) -> Tensor:
+    return grad.new_empty(features_shape)
+
+
+def _setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+    features, rois, _, ctx.spatial_scale, ctx.sampling_ratio = inputs
+    ctx.features_shape = features.shape
+    ctx.save_for_backward(rois)
+
+
+def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (rois,) = ctx.saved_tensors
+    in_features = torch.ops.rsd2.roi_align_rotated_backward(
+        grad, rois, ctx.features_shape, ctx.spatial_scale, ctx.sampling_ratio
+    )
+    return in_features, None, None, None, None
+
+
+# Kernels take half precision and sum in float32, so autocast has nothing to change.
+register_operator(
+    "roi_align_rotated_backward",
+    reference_roi_align_rotated_backward,
+    _fake_backward,
+    autocast=None,
+)
+register_operator(
+    "roi_align_rotated",
+    reference_roi_align_rotated,
+    _fake,
+    backward=_backward,
+    setup_context=_setup_context,
+    autocast=None,
+)

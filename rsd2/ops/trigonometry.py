@@ -12,7 +12,10 @@ import math
 import torch
 from torch import Tensor
 
-_RADIANS = math.pi / 180.0
+RADIANS = math.pi / 180.0
+# Of sin(x) from x^15 down to x^3, and of cos(x) from x^16 down to x^4.
+_SINE_SERIES = [(-1) ** (k // 2) / math.factorial(k) for k in range(15, 1, -2)]
+_COSINE_SERIES = [(-1) ** (k // 2) / math.factorial(k) for k in range(16, 2, -2)]
 
 
 def split_quarter_turns(angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,32 +61,48 @@ def sincos_degrees(angle: Tensor) -> tuple[Tensor, Tensor]:
         (sin, cos), shaped and typed like ``angle``.
     """
     turns, rest = split_quarter_turns(angle)
-    radians = rest * _RADIANS
+    radians = rest * RADIANS
     cos, sin = rotate_quarter_turns(radians.cos(), radians.sin(), turns)
     return sin, cos
 
 
-def sincos_between_rests(turns1: Tensor, rest1: Tensor, turns2: Tensor, rest2: Tensor):
-    """Sine and cosine of angle 2 minus angle 1, to full relative precision near quarter turns.
+def angle_between_rests(rest1: Tensor, rest2: Tensor) -> tuple[Tensor, Tensor]:
+    """Angle 2 minus angle 1 modulo quarter turns, with all the digits in which they differ.
 
-    Equal angles (also modulo 90) give exact zeros, and angles that differ in their last digits
-    keep these digits; ``sin(b) cos(a) - cos(b) sin(a)`` would lose them.
+    Equal angles give an exact zero, and angles that differ in their last digits keep these digits;
+    ``sin(b) cos(a) - cos(b) sin(a)`` would lose them.
 
     Args:
-        turns1: any shape, integer, from :func:`split_quarter_turns`.
-        rest1: like ``turns1``, floating, degrees in [-45, 45].
-        turns2: like ``turns1``.
+        rest1: any shape, floating, degrees in [-45, 45], from :func:`split_quarter_turns`.
         rest2: like ``rest1``.
 
     Returns:
-        (sin, cos) of the difference, shaped like ``rest1``.
+        (angle, is_turned): degrees in [-45, 45], and whether a quarter turn, of either direction,
+        was taken off (bool). Shaped like ``rest1``.
     """
-    rest = rest2 - rest1
+    gap = (rest2 - rest1).detach()
     # Rests of about +45 and -45 are a quarter turn apart: shift both towards zero before the
     # subtraction (exact there), so that the small remaining difference keeps its digits.
-    extra = (rest > 45.0).to(rest.dtype) - (rest < -45.0).to(rest.dtype)
-    rest = (rest2 - 45.0 * extra) - (rest1 + 45.0 * extra)
-    radians = rest * _RADIANS
-    turns = turns2 - turns1 + extra.to(turns1.dtype)
-    cos, sin = rotate_quarter_turns(radians.cos(), radians.sin(), turns)
-    return sin, cos
+    shift = 45.0 * ((gap > 45.0).to(gap.dtype) - (gap < -45.0).to(gap.dtype))
+    return (rest2 - shift) - (rest1 + shift), shift != 0
+
+
+def small_sincos(radians: Tensor) -> tuple[Tensor, Tensor]:
+    """Sine and cosine by Taylor's series, to a unit in the last place of float64.
+
+    Made of products and sums alone, so that the result has the same bits on every device and in
+    the compiled kernels (``csrc/rotated_geometry.h``), which a library's functions do not promise.
+
+    Args:
+        radians: any shape, float64, in [-pi / 4, pi / 4].
+
+    Returns:
+        (sin, cos), shaped like ``radians``.
+    """
+    z = radians * radians
+    sin, cos = z * _SINE_SERIES[0] + _SINE_SERIES[1], z * _COSINE_SERIES[0] + _COSINE_SERIES[1]
+    for coefficient in _SINE_SERIES[2:]:
+        sin = sin * z + coefficient
+    for coefficient in _COSINE_SERIES[2:]:
+        cos = cos * z + coefficient
+    return radians + (radians * z) * sin, (1.0 - 0.5 * z) + (z * z) * cos

@@ -7,6 +7,7 @@ corners are good enough.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -207,3 +208,16 @@ def regime_pairs():
 def iou_errors():
     """Function (ious, boxes1, boxes2, tolerance) -> errors against the truth."""
     return errors_of
+
+
+@pytest.fixture
+def put_in_place():
+    """Function (operator -> implementation): what the CPU runs until the end of the test."""
+    library = torch.library.Library("rsd2", "IMPL")
+
+    def put(functions: dict[str, Callable]) -> None:
+        for name, function in functions.items():
+            library.impl(name, function, "CPU", allow_override=True)
+
+    yield put
+    library._destroy()

@@ -141,7 +141,7 @@ class TestCulling:
         two = random_rotated_boxes(40, 300.0, seed=2, dtype=torch.float64)
         dense = paired_iou_rotated(one.repeat_interleave(40, 0), two.repeat(30, 1)).view(30, 40)
         torch.testing.assert_close(box_iou_rotated(one, two), dense, rtol=0, atol=1e-14)
-        module = importlib.import_module("rsd2.ops.box_iou_rotated")
+        module = importlib.import_module("rsd2.ops.box_iou_rotated_reference")
         for tests, edges in ((1, 400), (100, 40), (1000, 100000)):
             monkeypatch.setattr(module, "TEST_BUDGET", tests)
             monkeypatch.setattr(module, "EDGE_BUDGET", edges)

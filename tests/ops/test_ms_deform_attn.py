@@ -3,11 +3,34 @@ import math
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from rsd2.layers.deformable_attention import DeformableAttention
 from rsd2.ops import ms_deform_attn
+from rsd2.ops.extension import is_compiled
+from rsd2.ops.ms_deform_attn import (
+    reference_ms_deform_attn,
+    reference_ms_deform_attn_backward,
+)
 
 SHAPES = [(5, 7), (3, 4), (1, 1)]
 LENGTH = sum(h * w for h, w in SHAPES)
+FLAT = [number for pair in SHAPES for number in pair]
+REFERENCES = {
+    "ms_deform_attn": reference_ms_deform_attn,
+    "ms_deform_attn_backward": reference_ms_deform_attn_backward,
+}
+
+
+@pytest.fixture(autouse=True, params=["kernel", "reference"])
+def implementation(request, put_in_place):
+    """Every test runs twice: what holds for one implementation has to hold for the other."""
+    if request.param == "reference":
+        put_in_place(REFERENCES)
+    elif not is_compiled("ms_deform_attn", "CPU"):
+        pytest.skip("rsd2 was installed without its compiled library")
+    return request.param
 
 
 def definition(value, shapes, locations, weights):
@@ -86,19 +109,46 @@ class TestValues:
     @pytest.mark.parametrize("budget", [1, 100])
     def test_portions_do_not_change_the_result(self, budget, monkeypatch):
         value, locations, weights = inputs()
-        expected = ms_deform_attn(value, SHAPES, locations, weights)
+        grad = torch.randn(2, 5, 12, dtype=torch.float64)
+        arguments = (value, FLAT, locations, weights)
+        expected = reference_ms_deform_attn(*arguments)
+        gradients = reference_ms_deform_attn_backward(grad, *arguments)
         module = importlib.import_module("rsd2.ops.ms_deform_attn")
         monkeypatch.setattr(module, "SAMPLE_BUDGET", budget)
-        result = ms_deform_attn(value, SHAPES, locations, weights)
-        torch.testing.assert_close(result, expected)
+        torch.testing.assert_close(reference_ms_deform_attn(*arguments), expected)
+        found = reference_ms_deform_attn_backward(grad, *arguments)
+        torch.testing.assert_close(found, gradients)
 
     def test_strided_input(self):
         value, locations, weights = inputs()
-        strided = value.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
-        torch.testing.assert_close(
-            ms_deform_attn(strided, SHAPES, locations, weights),
-            ms_deform_attn(value, SHAPES, locations, weights),
-        )
+        expected = ms_deform_attn(value, SHAPES, locations, weights)
+        channels_apart = value.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+        positions_apart = torch.stack([value, value], dim=2)[:, :, 0]
+        weights_apart = torch.stack([weights, weights], dim=-1)[..., 0]
+        locations_apart = locations.flip(-1).contiguous().flip(-1)
+        for strided in (channels_apart, positions_apart):
+            result = ms_deform_attn(strided, SHAPES, locations_apart, weights_apart)
+            torch.testing.assert_close(result, expected)
+
+    @pytest.mark.parametrize("channels", [1, 3, 4, 15, 16, 32, 50])
+    def test_every_number_of_channels(self, channels, dtype):
+        value, locations, weights = inputs(channels=channels, dtype=dtype)
+        result = ms_deform_attn(value, SHAPES, locations, weights)
+        alone = [
+            ms_deform_attn(value[..., c : c + 1], SHAPES, locations, weights)
+            for c in range(channels)
+        ]
+        torch.testing.assert_close(result.unflatten(2, (3, channels)), torch.stack(alone, dim=3))
+
+    def test_many_queries_on_few_positions(self):
+        """So many that the kernel copies the values of a head."""
+        value, locations, weights = inputs(queries=700, batch=1)
+        result = ms_deform_attn(value, SHAPES, locations, weights)
+        parts = [
+            ms_deform_attn(value, SHAPES, locations[:, q : q + 1], weights[:, q : q + 1])
+            for q in range(0, 700, 50)
+        ]
+        torch.testing.assert_close(result[:, ::50], torch.cat(parts, dim=1))
 
 
 class TestGradient:
@@ -109,6 +159,50 @@ class TestGradient:
         assert torch.autograd.gradcheck(
             lambda v, x, a: ms_deform_attn(v, SHAPES, x, a), (value, locations, weights)
         )
+
+    @pytest.mark.parametrize("queries", [1, 40])
+    def test_gradients_are_those_of_the_definition(self, queries):
+        """Forty queries read each position often: the kernel works on copies then."""
+        tensors = inputs(batch=1, queries=queries, heads=2, channels=3)
+        for tensor in tensors:
+            tensor.requires_grad_()
+        grad = torch.randn(1, queries, 6, dtype=torch.float64)
+        ms_deform_attn(tensors[0], SHAPES, *tensors[1:]).backward(grad)
+        for index, tensor in enumerate(tensors):
+            direction = torch.randn_like(tensor)
+            sums = []
+            for step in (-1e-6, 1e-6):
+                moved = [x.detach() for x in tensors]
+                moved[index] = moved[index] + step * direction
+                sums.append((definition(moved[0], SHAPES, *moved[1:]) * grad).sum())
+            slope = (sums[1] - sums[0]) / 2e-6
+            torch.testing.assert_close((tensor.grad * direction).sum(), slope, rtol=1e-5, atol=1e-6)
+
+    def test_the_number_of_threads_changes_no_bit(self, implementation):
+        if implementation == "reference":
+            pytest.skip("promised for the kernel")
+        tensors = inputs(queries=300, dtype=torch.float32, channels=32)
+        grad = torch.randn(2, 300, 96)
+        threads, results = torch.get_num_threads(), []
+        try:
+            for number in (1, 2, 5):
+                torch.set_num_threads(number)
+                leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+                out = ms_deform_attn(leaves[0], SHAPES, *leaves[1:])
+                out.backward(grad)
+                results.append([out.detach(), *(leaf.grad for leaf in leaves)])
+        finally:
+            torch.set_num_threads(threads)
+        for result in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(result, results[0]))
+
+    def test_no_second_derivative_is_invented(self):
+        value, locations, weights = inputs(batch=1, queries=1)
+        value.requires_grad_()
+        out = ms_deform_attn(value, SHAPES, locations, weights).square().sum()
+        (first,) = torch.autograd.grad(out, value, create_graph=True)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            first.sum().backward()
 
     def test_far_outside_is_zero_and_finite(self):
         value, locations, weights = inputs()
@@ -135,6 +229,49 @@ class TestPrecision:
             result = ms_deform_attn(value, SHAPES, locations, weights)
         assert torch.equal(result, expected)
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_values_with_exact_locations(self, dtype):
+        """As the layers call it under autocast."""
+        value, locations, weights = inputs(dtype=torch.float32)
+        tensors = [value.to(dtype), locations, weights]
+        for tensor in tensors:
+            tensor.requires_grad_()
+        result = ms_deform_attn(tensors[0], SHAPES, *tensors[1:])
+        assert result.dtype == dtype
+        result.float().sum().backward()
+        assert [tensor.grad.dtype for tensor in tensors] == [dtype, torch.float32, torch.float32]
+
+
+class TestDispatcher:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("queries", [0, 5])
+    def test_opcheck(self, dtype, queries):
+        tensors = inputs(queries=queries, dtype=dtype)
+        for tensor in tensors:
+            tensor.requires_grad_()
+        value, locations, weights = tensors
+        arguments = (value, FLAT, locations, weights)
+        torch.library.opcheck(torch.ops.rsd2.ms_deform_attn.default, arguments)
+        grad = torch.randn(2, queries, 12, dtype=dtype)
+        arguments = (grad, *(x.detach() if isinstance(x, torch.Tensor) else x for x in arguments))
+        torch.library.opcheck(torch.ops.rsd2.ms_deform_attn_backward.default, arguments)
+
+    @pytest.mark.parametrize("dynamic", [False, True])
+    def test_compiles_in_one_graph(self, dynamic):
+        torch.manual_seed(0)
+        layer = DeformableAttention(32, 4, len(SHAPES), 2)
+        torch.nn.init.normal_(layer.sampling_offsets.weight, std=0.1)
+        query, value = torch.randn(2, 5, 32), torch.randn(2, LENGTH, 32)
+        points = torch.rand(2, 5, 2)
+        compiled = torch.compile(layer, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+        gradients = []
+        for module in (layer, compiled):
+            layer.zero_grad()
+            out = module(query, value, points, SHAPES)
+            out.square().sum().backward()
+            gradients.append([out.detach(), *(p.grad.clone() for p in layer.parameters())])
+        torch.testing.assert_close(gradients[1], gradients[0])
+
 
 class TestShapes:
     def test_no_queries_or_images(self):
@@ -159,3 +296,58 @@ class TestShapes:
             ms_deform_attn(value[0], SHAPES, locations, weights)
         with pytest.raises(ValueError, match=r"\(0, 7\)"):
             ms_deform_attn(value, [(0, 7)], locations, weights)
+        with pytest.raises(ValueError, match="floating"):
+            ms_deform_attn(value.long(), SHAPES, locations, weights)
+        with pytest.raises(ValueError, match="on meta"):
+            ms_deform_attn(value, SHAPES, locations.to("meta"), weights)
+
+
+STRANGE = [math.nan, math.inf, -math.inf, 1e30, -1e30, 0.0, 1.0, -1e-7, 0.5, 2.0]
+
+
+@st.composite
+def strange_inputs(draw):
+    """Shapes, dtypes and strides of all kinds; locations that no map holds."""
+    shapes = draw(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=3))
+    batch, queries, heads, channels, points = (draw(st.integers(0, 3)) for _ in range(5))
+    channels = draw(st.sampled_from([channels, 16, 33]))
+    dtype = draw(st.sampled_from([torch.float64, torch.float32, torch.float16, torch.bfloat16]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
+    length = sum(h * w for h, w in shapes)
+    cells = (batch, queries, heads, len(shapes), points)
+    value = torch.randn(batch, length, heads, channels, generator=generator).to(dtype)
+    locations = torch.rand(*cells, 2, generator=generator) * 2 - 0.5
+    strange = torch.tensor(STRANGE)[
+        torch.randint(len(STRANGE), locations.shape, generator=generator)
+    ]
+    locations = torch.where(
+        torch.rand(locations.shape, generator=generator) < 0.3, strange, locations
+    )
+    weights = torch.rand(*cells, generator=generator)
+    order = draw(st.permutations(range(4)))
+    value = value.permute(order).contiguous().permute([order.index(i) for i in range(4)])
+    return value, shapes, locations, weights
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(strange_inputs())
+def test_anything_gives_what_the_definition_gives(arguments):
+    value, shapes, locations, weights = arguments
+    value.requires_grad_(), locations.requires_grad_(), weights.requires_grad_()
+    result = ms_deform_attn(value, shapes, locations, weights)
+    batch, queries, heads = weights.shape[:3]
+    assert result.shape == (batch, queries, heads * value.shape[3]) and result.dtype == value.dtype
+    finite = torch.where(locations.isfinite(), locations.detach().clamp(-9, 9), -9.0)
+    expected = definition(value, shapes, finite, weights)
+    tolerance = {torch.float16: 1e-2, torch.bfloat16: 1e-1}.get(value.dtype, 1e-5)
+    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+    result.float().sum().backward()
+    gone = ~(locations.detach().abs() < 9)
+    assert locations.grad.isfinite().all() and value.grad.isfinite().all()
+    assert (locations.grad[gone] == 0).all()
+    assert (weights.grad[gone.any(-1)] == 0).all()

@@ -3,9 +3,31 @@ import math
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
 from rsd2.ops import roi_align_rotated, roi_align_rotated_backward
+from rsd2.ops.extension import is_compiled
+from rsd2.ops.roi_align_rotated import (
+    reference_roi_align_rotated,
+    reference_roi_align_rotated_backward,
+)
+
+REFERENCES = {
+    "roi_align_rotated": reference_roi_align_rotated,
+    "roi_align_rotated_backward": reference_roi_align_rotated_backward,
+}
+
+
+@pytest.fixture(autouse=True, params=["kernel", "reference"])
+def implementation(request, put_in_place):
+    """Every test runs twice: what holds for one implementation has to hold for the other."""
+    if request.param == "reference":
+        put_in_place(REFERENCES)
+    elif not is_compiled("roi_align_rotated", "CPU"):
+        pytest.skip("rsd2 was installed without its compiled library")
+    return request.param
 
 
 def definition(features, rois, size, scale, ratio):
@@ -102,10 +124,97 @@ def test_gradcheck_and_registered_backward(features, rois):
 
 
 def test_portions_do_not_change_the_result(features, rois, monkeypatch):
-    expected = roi_align_rotated(features, rois, 3, 0.5, 0)
+    expected = reference_roi_align_rotated(features, rois, (3, 3), 0.5, 0)
     module = importlib.import_module("rsd2.ops.roi_align_rotated")
     monkeypatch.setattr(module, "VALUE_BUDGET", 1)
-    torch.testing.assert_close(roi_align_rotated(features, rois, 3, 0.5, 0), expected)
+    result = reference_roi_align_rotated(features, rois, (3, 3), 0.5, 0)
+    torch.testing.assert_close(result, expected)
+
+
+def test_strided_input(features, rois):
+    expected = roi_align_rotated(features, rois, 3, 0.5, 0)
+    channels_last = features.contiguous(memory_format=torch.channels_last)
+    mirrored = features.transpose(2, 3).contiguous().transpose(2, 3)
+    rois_apart = torch.stack([rois, rois], dim=2)[:, :, 1]
+    for strided in (channels_last, mirrored):
+        torch.testing.assert_close(roi_align_rotated(strided, rois_apart, 3, 0.5, 0), expected)
+    grad = torch.randn_like(expected)
+    plain = roi_align_rotated_backward(grad, rois, tuple(features.shape), 0.5, 0)
+    strided = grad.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+    result = roi_align_rotated_backward(strided, rois_apart, tuple(features.shape), 0.5, 0)
+    torch.testing.assert_close(result, plain)
+
+
+@pytest.mark.parametrize("channels", [1, 5, 16, 33, 70])
+def test_every_number_of_channels(rois, channels, dtype):
+    features = torch.randn(2, channels, 12, 16, dtype=dtype)
+    pooled = roi_align_rotated(features, rois.to(dtype), 3, 0.5, 0)
+    grad = torch.randn_like(pooled)
+    shape = tuple(features.shape)
+    spread = roi_align_rotated_backward(grad, rois.to(dtype), shape, 0.5, 0)
+    for c in range(channels):
+        one = slice(c, c + 1)
+        alone = roi_align_rotated(features[:, one], rois.to(dtype), 3, 0.5, 0)
+        torch.testing.assert_close(alone, pooled[:, one])
+        back = roi_align_rotated_backward(grad[:, one], rois.to(dtype), (2, 1, 12, 16), 0.5, 0)
+        torch.testing.assert_close(back, spread[:, one])
+
+
+def test_a_bin_of_very_many_samples(features):
+    """More of them than the kernel lists at a time, nearly all outside of the map."""
+    rois = torch.tensor([[0, 8.0, 6, 900, 700, 20], [1, 8, 6, 60, 40, 70]], dtype=torch.float64)
+    expected = definition(features[:, :1], rois, (2, 2), 0.25, 0)
+    result = roi_align_rotated(features[:, :1], rois, 2, 0.25, 0)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-10)
+
+
+def test_the_number_of_threads_changes_no_bit(rois, implementation):
+    if implementation == "reference":
+        pytest.skip("promised for the kernel")
+    features = torch.randn(2, 100, 12, 16)
+    rois = rois.float().repeat(20, 1)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            pooled = roi_align_rotated(features, rois, 3, 0.5, 0)
+            spread = roi_align_rotated_backward(pooled, rois, (2, 100, 12, 16), 0.5, 0)
+            results.append((pooled, spread))
+    finally:
+        torch.set_num_threads(threads)
+    for pooled, spread in results[1:]:
+        assert torch.equal(pooled, results[0][0]) and torch.equal(spread, results[0][1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [0, 7])
+def test_opcheck(features, rois, dtype, count):
+    arguments = (features.to(dtype).requires_grad_(), rois[:count].float(), [3, 2], 0.5, 0)
+    torch.library.opcheck(torch.ops.rsd2.roi_align_rotated.default, arguments)
+    grad = torch.randn(count, 3, 3, 2, dtype=dtype)
+    arguments = (grad, rois[:count].float(), [2, 3, 12, 16], 0.5, 0)
+    torch.library.opcheck(torch.ops.rsd2.roi_align_rotated_backward.default, arguments)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_in_one_graph(features, rois, dynamic):
+    def pooled_sum(features, rois):
+        return roi_align_rotated(features * 2, rois, (3, 2), 0.5, 0).square().sum()
+
+    compiled = torch.compile(pooled_sum, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    leaves = [features.clone().requires_grad_() for _ in range(2)]
+    results = [function(leaf, rois) for function, leaf in zip((pooled_sum, compiled), leaves)]
+    for result in results:
+        result.backward()
+    torch.testing.assert_close(results[1], results[0])
+    torch.testing.assert_close(leaves[1].grad, leaves[0].grad)
+
+
+def test_autocast_lowers_nothing(features, rois):
+    expected = roi_align_rotated(features.float(), rois, 3, 0.5, 0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = roi_align_rotated(features.float(), rois, 3, 0.5, 0)
+    assert torch.equal(result, expected)
 
 
 def test_constant_features_stay_constant():
@@ -130,12 +239,17 @@ def test_bad_input_is_named(features, rois):
     for change, message in [
         ((0, 0, 5.0), "image indices"),
         ((0, 3, -1.0), "sides"),
+        ((0, 0, -1.0), "image indices"),
         ((0, 1, math.nan), "non-finite"),
+        ((0, 5, math.inf), "non-finite"),
+        ((0, 4, 1e9), "2.28 samples"),
     ]:
         bad = rois.clone()
         bad[change[0], change[1]] = change[2]
         with pytest.raises(ValueError, match=message):
             roi_align_rotated(features, bad, 3)
+        with pytest.raises(ValueError, match=message):
+            roi_align_rotated_backward(torch.ones(len(rois), 3, 3, 3), bad, (2, 3, 12, 16))
     with pytest.raises(ValueError, match="rois"):
         roi_align_rotated(features, rois[:, :5], 3)
     with pytest.raises(ValueError, match="features"):
@@ -144,3 +258,50 @@ def test_bad_input_is_named(features, rois):
         roi_align_rotated(features, rois, (0, 3))
     with pytest.raises(ValueError, match="spatial_scale"):
         roi_align_rotated(features, rois, 3, 0.0)
+    with pytest.raises(ValueError, match="floating"):
+        roi_align_rotated(features.long(), rois, 3)
+    with pytest.raises(ValueError, match="on meta"):
+        roi_align_rotated(features, rois.to("meta"), 3)
+    with pytest.raises(ValueError, match="does not fit"):
+        roi_align_rotated_backward(torch.ones(3, 3, 3, 3), rois, (2, 3, 12, 16))
+
+
+@st.composite
+def strange_regions(draw):
+    """Maps of one pixel, regions without a side, far away, huge or tiny; all strides and dtypes."""
+    images, channels = draw(st.integers(1, 2)), draw(st.sampled_from([0, 1, 3, 17]))
+    height, width = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    dtype = draw(st.sampled_from([torch.float64, torch.float32, torch.float16, torch.bfloat16]))
+    side = st.sampled_from([0.0, 1e-30, 0.5, 3.0, 40.0])
+    center = st.sampled_from([0.0, -0.5, 1.5, 4.0, 1e6, -1e30, 1e38])
+    angle = st.sampled_from([0.0, 90.0, -180.0, 33.0, 1e7])
+    rows = st.tuples(st.integers(0, images - 1), center, center, side, side, angle)
+    rois = draw(st.lists(rows, max_size=4))
+    seed = draw(st.integers(0, 1000))
+    features = torch.randn(
+        images, channels, height, width, generator=torch.Generator().manual_seed(seed)
+    )
+    order = draw(st.permutations(range(4)))
+    features = features.to(dtype).permute(order).contiguous()
+    features = features.permute([order.index(i) for i in range(4)])
+    size = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    return features, torch.tensor(rois).view(-1, 6), size, draw(st.sampled_from([0, 1, 3]))
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(strange_regions())
+def test_anything_gives_what_the_definition_gives(arguments):
+    features, rois, size, ratio = arguments
+    features.requires_grad_()
+    result = roi_align_rotated(features, rois, size, 0.5, ratio)
+    assert result.dtype == features.dtype
+    expected = definition(features.detach(), rois, size, 0.5, ratio)
+    tolerance = {torch.float16: 1e-2, torch.bfloat16: 1e-1}.get(features.dtype, 1e-5)
+    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+    result.float().sum().backward()
+    assert features.grad.isfinite().all()

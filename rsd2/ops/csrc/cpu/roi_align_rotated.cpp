@@ -1,0 +1,260 @@
+// RoIAlign of rotated regions on the CPU: forward and backward of rsd2::roi_align_rotated.
+//
+// The features are laid out with the channels of a pixel side by side, so that a sample is four
+// rows of channels with four weights, and a bin a weighted sum of rows.
+//
+// Backward: a task is one image and a share of the channels, which alone writes them, so there are
+// no races. A channel's sums run over the regions in their order, whatever the number of threads.
+//
+// Shapes: B images, C channels, K regions, T = pooled height * pooled width bins.
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "../bilinear.h"
+#include "channels.h"
+#include "multiversion.h"
+
+namespace rsd2 {
+namespace {
+
+struct Map {
+  int height, width;
+  int64_t channels;
+  int pooled_height, pooled_width;
+
+  int64_t bins() const { return int64_t(pooled_height) * pooled_width; }
+  int64_t image_numbers() const { return int64_t(height) * width * channels; }
+};
+
+// Positions are computed in double, as in the reference.
+using Position = double;
+
+// The rows that some samples of a bin read. A bin of a huge region has more than fit a table.
+template <typename T>
+struct SampleRows {
+  static constexpr int64_t kCapacity = 1024;
+  int64_t offsets[kCapacity];
+  T weights[kCapacity];
+  int64_t count = 0;
+
+  WeightedRows<T> view() const { return {offsets, weights, count}; }
+};
+
+// Lists the rows of a bin's samples and calls use(rows) whenever the list is full, and at the end.
+template <typename T, typename Use>
+RSD2_INLINE void for_samples(const Map& map, const Region<Position>& region, int row, int column,
+                             SampleRows<T>& rows, const Use& use) {
+  const Position share = Position(1) / (Position(region.grid_h) * Position(region.grid_w));
+  rows.count = 0;
+  for (int64_t i = 0; i < region.grid_h; ++i) {
+    for (int64_t j = 0; j < region.grid_w; ++j) {
+      const auto sample = region_sample(region, map.pooled_height, map.pooled_width, row, column, i,
+                                        j, map.height, map.width);
+      if (!sample.touches) continue;
+      for (int corner = 0; corner < 4; ++corner) {
+        const int64_t pixel = int64_t(corner_row(sample, corner)) * map.width;
+        rows.offsets[rows.count] = (pixel + corner_column(sample, corner)) * map.channels;
+        rows.weights[rows.count++] = T(share * corner_weight(sample, corner));
+      }
+      if (rows.count == SampleRows<T>::kCapacity) {
+        use(rows.view());
+        rows.count = 0;
+      }
+    }
+  }
+  use(rows.view());
+}
+
+// One region into (C, T); scratch (T, C).
+template <typename T>
+RSD2_INLINE void pool_region(const Map& map, const Region<Position>& region, const T* features,
+                             T* scratch, T* out) {
+  SampleRows<T> rows;
+  const T* table = features + region.image * map.image_numbers();
+  for (int64_t bin = 0; bin < map.bins(); ++bin) {
+    T* sums = scratch + bin * map.channels;
+    bool adds = false;
+    const auto add = [&](WeightedRows<T> part) RSD2_INLINE_LAMBDA {
+      gather_rows(table, part, map.channels, sums, adds);
+      adds = true;
+    };
+    for_samples(map, region, int(bin / map.pooled_width), int(bin % map.pooled_width), rows, add);
+  }
+  for (int64_t channel = 0; channel < map.channels; ++channel)
+    for (int64_t bin = 0; bin < map.bins(); ++bin)
+      out[channel * map.bins() + bin] = scratch[bin * map.channels + channel];
+}
+
+// Channels [begin, end) of one region's gradient (C, T), added to the rows of its image.
+template <typename T>
+RSD2_INLINE void spread_region(const Map& map, const Region<Position>& region, const T* grad,
+                               int64_t begin, int64_t end, T* scratch, T* table) {
+  SampleRows<T> rows;
+  table += begin;
+  for (int64_t bin = 0; bin < map.bins(); ++bin) {
+    for (int64_t channel = begin; channel < end; ++channel)
+      scratch[channel - begin] = grad[channel * map.bins() + bin];
+    const auto add = [&](WeightedRows<T> part)
+                         RSD2_INLINE_LAMBDA { scatter_rows(table, part, end - begin, scratch); };
+    for_samples(map, region, int(bin / map.pooled_width), int(bin % map.pooled_width), rows, add);
+  }
+}
+
+// Clones for the instruction sets: templates cannot be marked.
+RSD2_MULTIVERSION void pool(const Map& map, const Region<Position>& region, const float* features,
+                            float* scratch, float* out) {
+  pool_region(map, region, features, scratch, out);
+}
+RSD2_MULTIVERSION void pool(const Map& map, const Region<Position>& region, const double* features,
+                            double* scratch, double* out) {
+  pool_region(map, region, features, scratch, out);
+}
+RSD2_MULTIVERSION void spread(const Map& map, const Region<Position>& region, const float* grad,
+                              int64_t begin, int64_t end, float* scratch, float* table) {
+  spread_region(map, region, grad, begin, end, scratch, table);
+}
+RSD2_MULTIVERSION void spread(const Map& map, const Region<Position>& region, const double* grad,
+                              int64_t begin, int64_t end, double* scratch, double* table) {
+  spread_region(map, region, grad, begin, end, scratch, table);
+}
+
+template <typename R>
+std::vector<Region<Position>> read_regions_as(const at::Tensor& rois, int64_t images,
+                                              const Map& map, double spatial_scale,
+                                              int64_t sampling_ratio) {
+  std::vector<Region<Position>> regions(rois.size(0));
+  const R* numbers = rois.const_data_ptr<R>();
+  for (int64_t k = 0; k < rois.size(0); ++k) {
+    const R* roi = numbers + k * rois.stride(0);
+    const auto fault = read_region(roi, rois.stride(1), images, map.pooled_height, map.pooled_width,
+                                   spatial_scale, sampling_ratio, regions[k]);
+    const auto number = [&](int i) { return double(roi[i * rois.stride(1)]); };
+    TORCH_CHECK_VALUE(fault != RegionFault::kNotFinite, "rois have non-finite numbers, first in ",
+                      "row ", k, "; drop these proposals first");
+    TORCH_CHECK_VALUE(fault != RegionFault::kNegativeSide, "sides of rois must be >= 0, got ",
+                      number(3), " x ", number(4), " in row ", k);
+    TORCH_CHECK_VALUE(fault != RegionFault::kImageIndex, "image indices do not fit a batch of ",
+                      images, ": row ", k, " of rois has ", number(0));
+    TORCH_CHECK_VALUE(fault != RegionFault::kTooManySamples, "a region of ", number(3), " x ",
+                      number(4), " needs more than 2^28 samples (row ", k, " of rois); clip it, ",
+                      "or set sampling_ratio");
+  }
+  return regions;
+}
+
+std::vector<Region<Position>> read_regions(const at::Tensor& rois, int64_t images, const Map& map,
+                                           double spatial_scale, int64_t sampling_ratio) {
+  TORCH_CHECK_VALUE(rois.dim() == 2 && rois.size(1) == 6, "rois must be (K, 6), got ",
+                    rois.sizes());
+  TORCH_CHECK_VALUE(rois.is_cpu(), "rois must be on the CPU, as the features are");
+  if (rois.scalar_type() == at::kDouble)
+    return read_regions_as<double>(rois, images, map, spatial_scale, sampling_ratio);
+  return read_regions_as<float>(rois.to(at::kFloat), images, map, spatial_scale, sampling_ratio);
+}
+
+Map make_map(at::IntArrayRef features, at::IntArrayRef pooled) {
+  constexpr int64_t kLimit = int64_t(1) << 30;  // pixels and bins are counted in int
+  TORCH_CHECK_VALUE(features.size() == 4, "features must be (B, C, H, W), got ", features);
+  TORCH_CHECK_VALUE(pooled.size() == 2 && pooled[0] > 0 && pooled[1] > 0 && pooled[0] < kLimit &&
+                        pooled[1] < kLimit && features[2] < kLimit && features[3] < kLimit,
+                    "output_size ", pooled, " or the map of features ", features,
+                    " is out of range");
+  return {int(features[2]), int(features[3]), features[1], int(pooled[0]), int(pooled[1])};
+}
+
+at::ScalarType computed_in(const at::Tensor& tensor) {
+  TORCH_CHECK_VALUE(at::isFloatingType(tensor.scalar_type()), "features must be floating, got ",
+                    tensor.scalar_type());
+  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+template <typename T>
+void run_forward(const Map& map, const std::vector<Region<Position>>& regions,
+                 const at::Tensor& features, at::Tensor& out) {
+  const T* from = features.const_data_ptr<T>();
+  T* to = out.mutable_data_ptr<T>();
+  const int64_t numbers = map.bins() * map.channels;
+  at::parallel_for(0, int64_t(regions.size()), 1, [&](int64_t begin, int64_t end) {
+    std::vector<T> scratch(numbers);
+    for (int64_t k = begin; k < end; ++k)
+      pool(map, regions[k], from, scratch.data(), to + k * numbers);
+  });
+}
+
+template <typename T>
+void run_backward(const Map& map, int64_t images, const std::vector<Region<Position>>& regions,
+                  const at::Tensor& grad, at::Tensor& rows) {
+  const T* from = grad.const_data_ptr<T>();
+  T* to = rows.mutable_data_ptr<T>();
+  // Every share lists the samples anew: no more of them than threads, nor too thin for vectors.
+  const int64_t wanted = (at::get_num_threads() + images - 1) / images;
+  const int64_t shares = std::min(wanted, (map.channels + 31) / 32);
+  const int64_t width = (map.channels + shares - 1) / shares;
+  at::parallel_for(0, images * shares, 1, [&](int64_t begin, int64_t end) {
+    std::vector<T> scratch(width);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t image = task / shares, first = task % shares * width;
+      const int64_t last = std::min(first + width, map.channels);
+      T* table = to + image * map.image_numbers();
+      for (size_t k = 0; k < regions.size(); ++k) {
+        if (regions[k].image != image || first >= last) continue;
+        const T* region_grad = from + int64_t(k) * map.channels * map.bins();
+        spread(map, regions[k], region_grad, first, last, scratch.data(), table);
+      }
+    }
+  });
+}
+
+at::Tensor roi_align_rotated(const at::Tensor& features, const at::Tensor& rois,
+                             at::IntArrayRef output_size, double spatial_scale,
+                             int64_t sampling_ratio) {
+  const Map map = make_map(features.sizes(), output_size);
+  const auto dtype = computed_in(features);
+  const auto regions = read_regions(rois, features.size(0), map, spatial_scale, sampling_ratio);
+  auto out = at::empty({rois.size(0), map.channels, map.pooled_height, map.pooled_width},
+                       features.options().dtype(dtype));
+  if (features.numel() == 0) out.zero_();
+  if (out.numel() == 0 || features.numel() == 0) return out.to(features.scalar_type());
+  const auto rows = features.permute({0, 2, 3, 1}).to(dtype).contiguous();
+  if (dtype == at::kDouble)
+    run_forward<double>(map, regions, rows, out);
+  else
+    run_forward<float>(map, regions, rows, out);
+  return out.to(features.scalar_type());
+}
+
+at::Tensor roi_align_rotated_backward(const at::Tensor& grad, const at::Tensor& rois,
+                                      at::IntArrayRef features_shape, double spatial_scale,
+                                      int64_t sampling_ratio) {
+  TORCH_CHECK_VALUE(grad.dim() == 4, "grad must be (K, C, h, w), got ", grad.sizes());
+  const Map map = make_map(features_shape, grad.sizes().slice(2));
+  TORCH_CHECK_VALUE(grad.size(0) == rois.size(0) && grad.size(1) == map.channels, "grad ",
+                    grad.sizes(), " does not fit rois ", rois.sizes(), " and features ",
+                    features_shape);
+  const auto dtype = computed_in(grad);
+  const int64_t images = features_shape[0];
+  const auto regions = read_regions(rois, images, map, spatial_scale, sampling_ratio);
+  auto rows = at::zeros({images, map.height, map.width, map.channels}, grad.options().dtype(dtype));
+  if (rows.numel() > 0 && grad.numel() > 0) {
+    const auto grad_bins = grad.to(dtype).contiguous();
+    if (dtype == at::kDouble)
+      run_backward<double>(map, images, regions, grad_bins, rows);
+    else
+      run_backward<float>(map, images, regions, grad_bins, rows);
+  }
+  return rows.permute({0, 3, 1, 2}).to(grad.scalar_type()).contiguous();
+}
+
+}  // namespace
+}  // namespace rsd2
+
+TORCH_LIBRARY_IMPL(rsd2, CPU, m) {
+  m.impl("roi_align_rotated", &rsd2::roi_align_rotated);
+  m.impl("roi_align_rotated_backward", &rsd2::roi_align_rotated_backward);
+}
