@@ -252,3 +252,17 @@ def test_two_processes_compute_the_gradient_of_the_whole_batch(
                 assert torch.equal(first[name][key], second[name][key])
                 difference = (first[name][key] - parameter.grad).abs().max()
                 assert difference < 1e-5 * scale, (name, key)
+
+
+def test_mixed_precision_is_finite_and_close(build_pretraining, make_pseudo_batch):
+    model, batch = build_pretraining(FULL, NO_DENOISING).train(), make_pseudo_batch(3, 2)
+    exact = model(batch)
+    # without oneDNN, which crashes where AMX is announced and absent
+    with torch.backends.mkldnn.flags(enabled=False):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            lowered = model(batch)
+        sum(lowered.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert all(value.dtype == torch.float32 for value in lowered.values())
+    total, other = sum(exact.values()).item(), sum(lowered.values()).item()
+    assert other == pytest.approx(total, rel=0.03)
