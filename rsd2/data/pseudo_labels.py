@@ -29,6 +29,7 @@ import io
 import json
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -44,6 +45,7 @@ _SHARD_NAME = re.compile(r"shard-(\d+)-of-(\d+)\.npz")
 _OPTIONAL = {"areas": np.float32, "embeddings": np.float32, "clusters": np.int64}
 # Of squared lengths; float32 vectors of some thousand dimensions are well within.
 _UNIT_TOLERANCE = 1e-3
+_APART = "each run in a folder of its own"
 
 
 class PseudoLabelError(ValueError):
@@ -107,6 +109,7 @@ class ShardHeader:
         num_shards: of the run.
         settings: of the tool that made the boxes, plain values.
         skipped: images of this shard that could not be read: {file name: reason}.
+        counts: of this shard: what was proposed, and what was removed and why.
         embedding: None if the run has no embeddings yet.
     """
 
@@ -116,6 +119,7 @@ class ShardHeader:
     num_shards: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
     embedding: EmbeddingHeader | None = None
 
 
@@ -134,12 +138,7 @@ def make_run_id(settings: Mapping[str, Any], parts: Sequence[str]) -> str:
 
 
 def shard_name(shard: int, num_shards: int) -> str:
-    """Return the file name of a shard, like ``shard-00000-of-00004.npz``.
-
-    Args:
-        shard: from 0.
-        num_shards: of the run.
-    """
+    """Return the name of the file of a shard (from 0), like ``shard-00000-of-00004.npz``."""
     return f"shard-{shard:05d}-of-{num_shards:05d}.npz"
 
 
@@ -236,7 +235,8 @@ def read_folder(folder: str | Path) -> tuple[list[PseudoLabels], ShardHeader]:
         folder: holds the shards of one run and no others.
 
     Returns:
-        (all images, sorted by file name; the header of shard 0 with ``skipped`` of all shards).
+        (all images, sorted by file name; the header of shard 0 with ``skipped`` and ``counts`` of
+        all shards).
 
     Raises:
         PseudoLabelError: if there is no shard, one is missing or damaged, they are of several
@@ -255,7 +255,8 @@ def read_folder(folder: str | Path) -> tuple[list[PseudoLabels], ShardHeader]:
             f"the shards in {folder} hold {len(names)} different images, their run has "
             f"{first.num_images}; make them again in an empty folder"
         )
-    return records, replace(first, skipped=dict(sorted(skipped.items())))
+    counts = sum((Counter(header.counts) for _, header in shards), Counter())
+    return records, replace(first, skipped=dict(sorted(skipped.items())), counts=dict(counts))
 
 
 def find_shards(folder: str | Path) -> list[Path]:
@@ -274,22 +275,21 @@ def find_shards(folder: str | Path) -> list[Path]:
     paths = sorted(p for p in Path(folder).glob("shard-*.npz") if _SHARD_NAME.fullmatch(p.name))
     if not paths:
         raise PseudoLabelError(
-            f"there are no pseudo-labels in {Path(folder).absolute()}: no file "
-            f"{shard_name(0, 1)!r} or the like; projects/MutDet/tools/make_pseudo_labels.py "
-            "makes them"
+            f"there are no pseudo-labels (shard-*.npz) in {Path(folder).absolute()}; "
+            "projects/MutDet/tools/make_pseudo_labels.py makes them"
         )
     totals = {_SHARD_NAME.fullmatch(path.name)[2] for path in paths}
     if len(totals) > 1:
         raise PseudoLabelError(
             f"{folder} holds shards of several runs: of {' and of '.join(sorted(totals))}; keep "
-            "each run in a folder of its own"
+            f"{_APART}"
         )
     count = int(totals.pop())
     missing = {shard_name(i, count) for i in range(count)} - {path.name for path in paths}
     if missing:
+        names = ", ".join(sorted(missing)[:5])
         raise PseudoLabelError(
-            f"{folder} lacks {', '.join(sorted(missing)[:5])} ({len(missing)} of {count} shards); "
-            "finish the run: the same command continues it"
+            f"{folder} lacks {names} ({len(missing)} of {count} shards); finish the run"
         )
     return paths
 
@@ -383,12 +383,10 @@ def _check_same_run(path: Path, header: ShardHeader, first: Path, reference: Sha
         raise PseudoLabelError(
             f"{path} says that it is {shard_name(header.shard, header.num_shards)}; it was renamed"
         )
-    mine, other = (replace(h, shard=0, skipped={}) for h in (header, reference))
+    mine, other = (replace(h, shard=0, skipped={}, counts={}) for h in (header, reference))
     if mine != other:
         one, two = (h.embedding.run_id if h.embedding else h.run_id for h in (header, reference))
-        raise PseudoLabelError(
-            f"{path} is of run {one}, {first} of run {two}; keep each run in a folder of its own"
-        )
+        raise PseudoLabelError(f"{path} is of run {one}, {first} of run {two}; keep {_APART}")
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
