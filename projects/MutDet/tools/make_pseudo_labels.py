@@ -20,12 +20,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 from rsd2.data.pseudo_labels import PseudoLabelError, find_shards, read_folder
 from rsd2.projects.mutdet.box_filters import FELZENSZWALB_FILTERS, BoxFilters
+from rsd2.projects.mutdet.command_line import parse_shard, run_guarded, torchrun_shard
 from rsd2.projects.mutdet.label_recall import (
     Truth,
     format_recall,
@@ -142,26 +143,6 @@ def integer_or_none(text: str) -> int | None:
     return None if text == "none" else int(text)
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """Read 'index/number', like 0/4.
-
-    Args:
-        text: of the command line.
-
-    Returns:
-        (index, number of shards).
-
-    Raises:
-        argparse.ArgumentTypeError: if it is no such pair.
-    """
-    index, slash, number = text.partition("/")
-    if not (slash and index.isdecimal() and number.isdecimal() and int(index) < int(number)):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not INDEX/NUMBER with INDEX from 0, like 0/4"
-        )
-    return int(index), int(number)
-
-
 def make_labeller(args: argparse.Namespace) -> Labeller:
     """Build source and filters from the command line.
 
@@ -259,13 +240,12 @@ def _run(args: argparse.Namespace) -> None:
     workers = args.num_workers
     if workers is None:
         workers = 0 if args.source == "sam" else (os.cpu_count() or 1)
-    shard = args.shard or (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     label_folder(
         args.images,
         args.output,
         make_labeller(args),
         skip_unreadable=args.unreadable == "skip",
-        shard=shard,
+        shard=args.shard or torchrun_shard(),
         num_workers=workers,
         part_size=args.part_size,
     )
@@ -275,19 +255,6 @@ def _run(args: argparse.Namespace) -> None:
         print("This shard is done; the last of the others writes the statistics.")
         return
     report(args, truth)
-
-
-def run_guarded(tool: str, work: Callable[[], None]) -> int:
-    """Turn errors that a user can cause into one line and an exit status."""
-    try:
-        work()
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"{tool}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{tool}: interrupted; run the same command to continue.", file=sys.stderr)
-        return 130
-    return 0
 
 
 if __name__ == "__main__":

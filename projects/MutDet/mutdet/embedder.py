@@ -1,0 +1,203 @@
+"""Features of objects: a rotated crop of each box through a frozen backbone, averaged over its map.
+
+Source: MutDet's ``Tool_feat_patch_extractor_detector.py`` (card 1b): a rotated RoI-align with 1.5
+times the sides of the box and 224 x 224 bins, which stretches the crop to a square and turns the
+long side along x; torchvision's ResNet-50 of ImageNet; the average of its last stage.
+
+Shapes: N boxes, S side of the crops, F features, H, W height and width of the image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from rsd2.checkpoint import load_state
+from rsd2.modeling import small_resnet
+from rsd2.ops import roi_align_rotated
+from rsd2.tensor_files import read_tensors
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+"""Of ImageNet, RGB, 0 to 255; the detectors' configs have the same."""
+PIXEL_STD = (58.395, 57.12, 57.375)
+BACKBONES = ("resnet50", "small")
+_PREFIX = "backbone."
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """How a box becomes a crop.
+
+    Attributes:
+        size: S, pixels.
+        context: both sides of the box are multiplied by this, > 0.
+        sampling_ratio: samples per bin and side; 0 for as many as the map has pixels in it.
+        keep_aspect: widen the shorter side to the longer one instead of stretching the crop.
+        image_size: longer side that the image is resized to beforehand, pixels; None to leave it.
+            The official code takes crops of DOTA's 800-pixel tiles from 1024 pixels.
+    """
+
+    size: int = 224
+    context: float = 1.5
+    sampling_ratio: int = 2
+    keep_aspect: bool = False
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.context <= 0 or (self.image_size or 1) < 1:
+            raise ValueError(
+                "size and image_size must be at least 1 and context positive, got "
+                f"{self.size}, {self.image_size} and {self.context}"
+            )
+
+
+class PooledBackbone(nn.Module):
+    """A backbone without its classifier, and the average over its last map."""
+
+    def __init__(self, backbone: nn.Module, output: str | None = None) -> None:
+        """Wrap a backbone.
+
+        Args:
+            backbone: maps (N, 3, S, S) to a map (N, F, h, w), or to a dict that holds one.
+            output: key of the map in the dict; None if there is no dict.
+        """
+        super().__init__()
+        self.backbone, self.output = backbone, output
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Map normalised crops (N, 3, S, S) to features (N, F)."""
+        found = self.backbone(crops)
+        return (found if self.output is None else found[self.output]).mean(dim=(2, 3))
+
+
+class FeatureExtractor:
+    """Features of the boxes of an image."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        crops: CropSettings | None = None,
+        *,
+        name: str = "",
+        device: str = "cpu",
+        batch_size: int = 64,
+        amp: bool = False,
+    ) -> None:
+        """Prepare; the backbone is put into evaluation mode.
+
+        Args:
+            backbone: maps normalised crops (N, 3, S, S) to features (N, F).
+            crops: how they are cut; the defaults if None.
+            name: what tells the backbone and its weights from others, for the run's settings.
+            device: to work on.
+            batch_size: crops at once, >= 1.
+            amp: run the backbone in bfloat16.
+        """
+        self._backbone = backbone.to(device).eval()
+        self._crops, self._name, self._device = crops or CropSettings(), name, device
+        self._batch_size, self._amp = batch_size, amp
+
+    def settings(self) -> dict[str, Any]:
+        """Return whatever decides the features, as plain values."""
+        return {"backbone": self._name, "amp": self._amp, "crops": asdict(self._crops)}
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Compute the features of boxes.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            boxes: (N, 5) pixels and degrees.
+
+        Returns:
+            (N, F) float32; (0, 0) if there are no boxes.
+        """
+        rows = []
+        for start in range(0, len(boxes), self._batch_size):
+            chosen = torch.from_numpy(boxes[start : start + self._batch_size])
+            crops = cut_crops(image, chosen, self._crops, device=self._device)
+            with torch.autocast(torch.device(self._device).type, torch.bfloat16, enabled=self._amp):
+                rows.append(self._backbone(crops).float().cpu().numpy())
+        return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+
+
+def cut_crops(
+    image: np.ndarray, boxes: Tensor, settings: CropSettings, *, device: str = "cpu"
+) -> Tensor:
+    """Cut normalised crops out of an image, each turned so that its box's side w lies along x.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (N, 5) pixels and degrees.
+        settings: of the crops.
+        device: to work on.
+
+    Returns:
+        (N, 3, S, S) float32; 0, the mean colour, beyond the image.
+    """
+    boxes = boxes.to(device, torch.float32).clone()
+    if settings.image_size is not None:
+        height, width = image.shape[:2]
+        scale = settings.image_size / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        boxes[:, :4] *= scale
+    if settings.keep_aspect:
+        boxes[:, 2:4] = boxes[:, 2:4].amax(dim=1, keepdim=True)
+    boxes[:, 2:4] *= settings.context
+    rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], dim=1)
+    pixels = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float()
+    return roi_align_rotated(
+        normalize(pixels), rois, settings.size, sampling_ratio=settings.sampling_ratio
+    )
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """Subtract ImageNet's mean and divide by its deviation: (..., 3, H, W) RGB, 0 to 255."""
+    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    return (pixels - mean) / std
+
+
+def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
+    """Build a backbone and load its weights.
+
+    Args:
+        kind: ``"resnet50"``, with a file of torchvision (``fc`` is not needed), or ``"small"``, the
+            backbone of the small detector, with the file of ``train_embedder.py`` or any checkpoint
+            of that detector, of which the part ``backbone`` is taken.
+        weights: the file; read without running any of its code.
+
+    Returns:
+        (the backbone with its average, a name made of kind and the hash of the weights).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for an unknown kind, or a file that cannot be read as tensors.
+        CheckpointError: if the weights are of another model; keys are listed.
+    """
+    if kind not in BACKBONES:
+        raise ValueError(f"the backbone must be one of {BACKBONES}, got {kind!r}")
+    state = read_tensors(weights)
+    if kind == "resnet50":
+        network = torchvision.models.resnet50(weights=None)
+        network.fc = network.avgpool = nn.Identity()
+        state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+        load_state(network, state, strict=True, source=f"{weights} (as torchvision's resnet50)")
+        pooled = PooledBackbone(nn.Sequential(*list(network.children())[:-2]))
+    else:
+        network = small_resnet(out_features=["res5"])
+        parts = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
+        load_state(network, parts or state, strict=True, source=f"{weights} (as small_resnet)")
+        pooled = PooledBackbone(network, "res5")
+    digest = hashlib.sha256()
+    for key, value in sorted(pooled.state_dict().items()):
+        digest.update(key.encode("utf-8") + value.numpy().tobytes())
+    return pooled, f"{kind}-{digest.hexdigest()[:16]}"
