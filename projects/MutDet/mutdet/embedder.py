@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from rsd2.checkpoint import load_state
 from rsd2.modeling import small_resnet
@@ -52,7 +53,8 @@ class CropSettings:
     image_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.context <= 0 or (self.image_size or 1) < 1:
+        sizes = (self.size,) if self.image_size is None else (self.size, self.image_size)
+        if min(sizes) < 1 or self.context <= 0:
             raise ValueError(
                 "size and image_size must be at least 1 and context positive, got "
                 f"{self.size}, {self.image_size} and {self.context}"
@@ -62,20 +64,19 @@ class CropSettings:
 class PooledBackbone(nn.Module):
     """A backbone without its classifier, and the average over its last map."""
 
-    def __init__(self, backbone: nn.Module, output: str | None = None) -> None:
+    def __init__(self, backbone: nn.Module, output: str) -> None:
         """Wrap a backbone.
 
         Args:
-            backbone: maps (N, 3, S, S) to a map (N, F, h, w), or to a dict that holds one.
-            output: key of the map in the dict; None if there is no dict.
+            backbone: maps (N, 3, S, S) to a dict that holds a map (N, F, h, w).
+            output: key of the map in the dict.
         """
         super().__init__()
         self.backbone, self.output = backbone, output
 
     def forward(self, crops: Tensor) -> Tensor:
         """Map normalised crops (N, 3, S, S) to features (N, F)."""
-        found = self.backbone(crops)
-        return (found if self.output is None else found[self.output]).mean(dim=(2, 3))
+        return self.backbone(crops)[self.output].mean(dim=(2, 3))
 
 
 class FeatureExtractor:
@@ -188,10 +189,10 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
     state = read_tensors(weights)
     if kind == "resnet50":
         network = torchvision.models.resnet50(weights=None)
-        network.fc = network.avgpool = nn.Identity()
+        network.fc = nn.Identity()
         state = {key: value for key, value in state.items() if not key.startswith("fc.")}
         load_state(network, state, strict=True, source=f"{weights} (as torchvision's resnet50)")
-        pooled = PooledBackbone(nn.Sequential(*list(network.children())[:-2]))
+        pooled = PooledBackbone(create_feature_extractor(network, {"layer4": "map"}), "map")
     else:
         network = small_resnet(out_features=["res5"])
         parts = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
