@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rsd2.config import load_config
+from rsd2.projects.mutdet.study import PRESETS, study_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
@@ -19,23 +20,29 @@ SOURCES = (
     *sorted(p for x in ("configs", "projects", "rsd2", "tools") for p in (ROOT / x).rglob("*.md")),
     *sorted((ROOT / "tools").glob("*.py")),
     *sorted((ROOT / "tools").glob("*.sh")),
+    *sorted(ROOT.glob("projects/*/tools/*.py")),
 )
+_TOOL = re.compile(r"(?:projects/\w+/)?tools/")
 _COMMAND = re.compile(r'\s*(?:# +)?(?:\w+=\S+ +)*(?:bash|python|torchrun|"\$\w+") +(.*)')
 TOOLS = sorted(path.name for path in (ROOT / "tools").iterdir() if path.suffix in (".py", ".sh"))
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
-    """(file name of the tool, its arguments) of each command line that runs a tool."""
+    """(tool, its arguments) of each command line that runs one; of a project, by its path."""
     lines = text.replace("\\\\\n", " ").replace("\\\n", " ").splitlines()
     found = []
     for line in lines:
         match = _COMMAND.match(line)
         if match and "tools/" in match[1]:
             words = shlex.split(match[1], comments=True)
-            start = [i for i, word in enumerate(words) if word.startswith("tools/")]
+            start = [i for i, word in enumerate(words) if _TOOL.match(word)]
             if start:
                 found.append((words[start[0]].removeprefix("tools/"), words[start[0] + 1 :]))
     return found
+
+
+def path_of(tool: str) -> Path:
+    return ROOT / tool if tool.startswith("projects/") else ROOT / "tools" / tool
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +53,7 @@ def help_of():
     def get(name: str, capsys: pytest.CaptureFixture) -> str:
         if name not in texts:
             spec = importlib.util.spec_from_file_location(
-                f"documented_{name[:-3]}", ROOT / "tools" / name
+                f"documented_{Path(name).stem}", path_of(name)
             )
             tool = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(tool)
@@ -62,13 +69,14 @@ def help_of():
 def test_reader_of_commands():
     text = "#   X=1 bash tools/a.sh  # why\npython tools/b.py --c \\\n d \\\\\n --e=1\n`tools/c.py`"
     assert commands(text) == [("a.sh", []), ("b.py", ["--c", "d", "--e=1"])]
+    assert commands("python projects/X/tools/d.py --e") == [("projects/X/tools/d.py", ["--e"])]
     assert commands("for x in 1; do\n  python tools/a.py '$x'") == [("a.py", ["$x"])]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_commands_exist(path, help_of, capsys):
     for tool, words in commands(path.read_text()):
-        assert (ROOT / "tools" / tool).is_file(), tool
+        assert path_of(tool).is_file(), tool
         if not tool.endswith(".py"):
             continue
         known = set(re.findall(r"--[a-z][\w-]*", help_of(tool, capsys)))
@@ -84,7 +92,7 @@ def test_commands_exist(path, help_of, capsys):
 def test_every_tool_has_a_paragraph_and_a_command():
     text = (ROOT / "tools" / "README.md").read_text()
     assert sorted(re.findall(r"^\*\*`(\S+)`\*\*", text, re.MULTILINE)) == TOOLS
-    assert {name for name, _ in commands(text)} == set(TOOLS)
+    assert {name for name, _ in commands(text) if "/" not in name} == set(TOOLS)
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -95,16 +103,13 @@ def test_shell_scripts_parse(name):
 
 def test_demo_uses_files_that_exist_and_the_default_scenes():
     text = (ROOT / "tools" / "demo.sh").read_text()
-    used = [name for name, _ in commands(text)]
-    expected = ["setup_env.sh", "make_synthetic.py", "lazyconfig_train_net.py", "report_run.py"]
-    assert set(used) == {*expected, "predict.py", "demo.sh"}
-    config = ROOT / re.search(r"^CONFIG=(\S+)$", text, re.MULTILINE)[1]
-    cfg = load_config(config)
-    scenes = [words for name, words in commands(text) if name == "make_synthetic.py"]
-    folders = {words[words.index("--output") + 1].rsplit("/", 1)[1] for words in scenes}
-    assert folders == {"train", "val"}
-    assert cfg.dataloader.train.dataset.names == "synthetic_train"
-    assert cfg.dataloader.test.dataset.names == "synthetic_val"
+    study = "projects/MutDet/tools/run_study.py"
+    assert {name for name, _ in commands(text)} == {"setup_env.sh", study, "predict.py", "demo.sh"}
+    jobs = {job.name: job for job in study_jobs(PRESETS["demo"], Path("OUT"))}
+    scenes = [jobs["scenes_train"].command, jobs["scenes_val"].command]
     assert len({words[words.index("--seed") + 1] for words in scenes}) == 2
     eased = {"--empty-fraction", "--density", "--clutter", "--scale"}
     assert not eased & {word for words in scenes for word in words}
+    used = [word for word in shlex.split(text, comments=True) if "/finetune/" in word]
+    made = {f"$OUTPUT/{name}" for job in jobs.values() for name in job.makes}
+    assert {word for word in used if word.endswith(".pth")} <= made and used

@@ -47,7 +47,13 @@ class JobQueue:
     """Runs jobs under one output folder."""
 
     def __init__(
-        self, jobs: Sequence[Job], folder: Path, *, slots: int, environment: Mapping[str, str]
+        self,
+        jobs: Sequence[Job],
+        folder: Path,
+        *,
+        slots: int,
+        environment: Mapping[str, str],
+        work_folder: Path | None = None,
     ) -> None:
         """Check the jobs against what the folder already holds.
 
@@ -56,6 +62,7 @@ class JobQueue:
             folder: gets ``jobs/<name>.json`` (markers) and ``jobs/<name>.log``.
             slots: commands that run at once, >= 1.
             environment: of the commands, besides that of this process.
+            work_folder: in which the commands run; that of this process if None.
 
         Raises:
             JobError: a marker is of another command.
@@ -65,7 +72,7 @@ class JobQueue:
             assert known.issuperset(job.needs) and job.name not in known, job.name
             known.add(job.name)
         self._jobs, self._folder, self._slots = list(jobs), folder, slots
-        self._environment = {**os.environ, **environment}
+        self._environment, self._work_folder = {**os.environ, **environment}, work_folder
         make_output_folder(folder / "jobs")
         self._done = {job.name for job in self._jobs if self._is_done(job)}
 
@@ -112,7 +119,11 @@ class JobQueue:
             stream.write(f"$ {' '.join(job.command)}\n".encode())
             stream.flush()
             return subprocess.Popen(
-                job.command, stdout=stream, stderr=subprocess.STDOUT, env=self._environment
+                job.command,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                cwd=self._work_folder,
             )
 
     @staticmethod

@@ -1,13 +1,12 @@
-"""How good pseudo-labels are, seen with the true labels that the pre-training never sees.
+"""How well embeddings and clusters tell classes apart, seen with labels that they never saw.
 
-Shapes: N pseudo-boxes of an image, T true objects of it, M pseudo-boxes that lie on an object, in
-all images, D embedding channels.
+Shapes: N pseudo-boxes of an image, M pseudo-boxes that lie on an object, in all images, D
+embedding channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 
 import numpy as np
 import torch
@@ -15,60 +14,50 @@ import torch
 from rsd2.data.pseudo_labels import PseudoLabels
 from rsd2.ops import box_iou_rotated
 
+from .label_recall import Truth
+
 _CHUNK = 1024
 
 
-def describe_pseudo_labels(
-    records: Sequence[PseudoLabels], truth: Sequence[dict], iou_threshold: float = 0.5
+def describe_embeddings(
+    records: Sequence[PseudoLabels], truth: Truth, iou_threshold: float = 0.5
 ) -> dict[str, float]:
-    """Measure recall of the boxes and how well embeddings and clusters tell classes apart.
+    """Measure what the embeddings of boxes that lie on true objects know of their classes.
 
     Args:
-        records: pseudo-labels of the images of ``truth``, found by the name of the file.
-        truth: dataset dicts of the true labels.
-        iou_threshold: a box lies on an object at this IoU or more.
+        records: pseudo-labels with embeddings and clusters.
+        truth: of the images; see ``label_recall``. Images without labels are left out.
+        iou_threshold: a box lies on the object that it overlaps most, at this IoU or more.
 
     Returns:
-        ``boxes_per_image``; ``recall``, the share of true objects on which a box lies;
-        ``on_object``, the share of boxes that lie on one; with embeddings ``retrieval``, the share
-        of those boxes whose most similar box in another image shows the same class, and
-        ``retrieval_by_chance``; with clusters ``purity``, the share of those boxes that show the
-        commonest class of their cluster. An undefined share is nan.
-
-    Raises:
-        ValueError: if an image has no pseudo-labels.
+        ``on_objects``, the number of boxes that lie on one; ``retrieval``, the share of them whose
+        most similar box in another image shows the same class, and ``retrieval_by_chance``;
+        ``purity``, the share of them that show the commonest class of their cluster. A share of
+        nothing is nan.
     """
-    by_name = {PurePath(record.file_name).name: record for record in records}
-    found, total, boxes = 0, 0, 0
-    classes, images, rows = [], [], []
-    for index, item in enumerate(truth):
-        name = PurePath(item["file_name"]).name
-        if name not in by_name:
-            raise ValueError(f"no pseudo-labels of {name}; they are of other images")
-        record = by_name[name]
-        objects = np.array([a["bbox"] for a in item["annotations"]]).reshape(-1, 5)
-        total, boxes = total + len(objects), boxes + len(record.boxes)
-        if not len(objects) or not len(record.boxes):
+    numbers: dict[str, int] = {}
+    labels, images, embeddings, clusters = [], [], [], []
+    for index, record in enumerate(records):
+        found = truth(record.file_name)
+        if found is None or not len(found[0]) or not len(record.boxes):
             continue
-        pairs = (torch.from_numpy(x).double() for x in (record.boxes, objects))
+        pairs = (torch.from_numpy(boxes).double() for boxes in (record.boxes, found[0]))
         iou = box_iou_rotated(*pairs).numpy()
-        found += int((iou.max(axis=0) >= iou_threshold).sum())
-        for row in np.flatnonzero(iou.max(axis=1) >= iou_threshold):
-            classes.append(item["annotations"][iou[row].argmax()]["category_id"])
-            images.append(index)
-            rows.append((record, row))
-    result = {
-        "boxes_per_image": boxes / max(len(truth), 1),
-        "recall": found / total if total else float("nan"),
-        "on_object": len(rows) / boxes if boxes else float("nan"),
+        rows = np.flatnonzero(iou.max(axis=1) >= iou_threshold)
+        names = [found[1][place] for place in iou[rows].argmax(axis=1)]
+        labels += [numbers.setdefault(name, len(numbers)) for name in names]
+        images += [index] * len(rows)
+        embeddings.append(record.embeddings[rows])
+        clusters.append(record.clusters[rows])
+    if not labels:
+        nothing = dict.fromkeys(("retrieval", "retrieval_by_chance", "purity"), float("nan"))
+        return {"on_objects": 0, **nothing}
+    classes = np.array(labels, dtype=np.int64)
+    return {
+        "on_objects": len(classes),
+        **retrieval(np.concatenate(embeddings), classes, np.array(images)),
+        "purity": purity(np.concatenate(clusters), classes),
     }
-    labels = np.array(classes, dtype=np.int64)
-    if rows and rows[0][0].embeddings is not None:
-        embeddings = np.stack([record.embeddings[row] for record, row in rows])
-        result |= retrieval(embeddings, labels, np.array(images))
-    if rows and rows[0][0].clusters is not None:
-        result["purity"] = purity(np.array([r.clusters[row] for r, row in rows]), labels)
-    return result
 
 
 def retrieval(

@@ -6,45 +6,23 @@ import numpy as np
 import pytest
 
 from rsd2.data.pseudo_labels import PseudoLabels
-from rsd2.projects.mutdet.telemetry import describe_pseudo_labels, purity, retrieval
+from rsd2.projects.mutdet.telemetry import describe_embeddings, purity, retrieval
 
 
-def labels(name, boxes, embeddings=None, clusters=None):
+def labels(name, boxes, embeddings, clusters):
     boxes = np.array(boxes, dtype=np.float32).reshape(-1, 5)
+    scores = np.ones(len(boxes), np.float32)
     return PseudoLabels(
-        f"images/{name}.png",
-        64,
-        64,
-        boxes,
-        np.ones(len(boxes), np.float32),
-        None,
-        embeddings,
-        clusters,
+        f"{name}.png", 64, 64, boxes, scores, None, embeddings, np.array(clusters, np.int64)
     )
 
 
-def truth(name, *objects):
-    annotations = [{"bbox": box, "category_id": k} for box, k in objects]
-    return {"file_name": f"elsewhere/{name}.png", "annotations": annotations}
-
-
 A, B, AWAY = [20, 20, 20, 10, 0], [45, 45, 20, 10, 30], [50, 10, 8, 8, 0]
-
-
-def test_recall_and_share_on_objects():
-    # two boxes on A, none on B, one away; the second image has an object and no box
-    records = [labels("a", [A, [21, 20, 20, 10, 2], AWAY]), labels("b", [])]
-    result = describe_pseudo_labels(records, [truth("a", (A, 0), (B, 1)), truth("b", (A, 0))])
-    assert result["recall"] == pytest.approx(1 / 3)
-    assert result["on_object"] == pytest.approx(2 / 3)
-    assert result["boxes_per_image"] == 1.5 and "retrieval" not in result
-    with pytest.raises(ValueError, match=r"no pseudo-labels of c\.png"):
-        describe_pseudo_labels(records, [truth("c", (A, 0))])
-
-
-def test_nothing_at_all_is_undefined():
-    result = describe_pseudo_labels([labels("a", [])], [truth("a")])
-    assert math.isnan(result["recall"]) and math.isnan(result["on_object"])
+TRUTH = {
+    "a.png": (np.array([A, B], dtype=np.float64), ["ship", "plane"]),
+    "b.png": (np.array([A], dtype=np.float64), ["ship"]),
+    "empty.png": (np.zeros((0, 5)), []),
+}
 
 
 def unit(*angles):
@@ -64,16 +42,25 @@ def test_retrieval_looks_into_other_images_only():
 
 
 def test_embeddings_and_clusters_are_those_of_the_boxes_on_objects():
-    embeddings, clusters = unit(0, 180, 90), np.array([0, 3, 1])
     records = [
-        labels("a", [A, AWAY, B], embeddings, clusters),
-        labels("b", [A], unit(5), np.array([0])),
+        labels("a", [A, AWAY, B], unit(0, 180, 90), [0, 3, 1]),
+        labels("b", [[21, 20, 20, 10, 2]], unit(5), [0]),
+        labels("empty", [AWAY], unit(0), [2]),
+        labels("unlabelled", [A], unit(0), [1]),
     ]
-    result = describe_pseudo_labels(records, [truth("a", (A, 0), (B, 1)), truth("b", (A, 0))])
-    # A of either image finds the other; B finds A of the second image
+    result = describe_embeddings(records, TRUTH.get)
+    assert result["on_objects"] == 3
+    # the ship of either image finds the other; the plane finds the ship of the second image
     assert result["retrieval"] == pytest.approx(2 / 3)
     assert result["retrieval_by_chance"] == pytest.approx((1 + 0 + 1 / 2) / 3)
     assert result["purity"] == 1.0
+
+
+def test_nothing_on_any_object_is_undefined():
+    records = [labels("a", [AWAY], unit(0), [0]), labels("b", [], unit(), [])]
+    result = describe_embeddings(records, TRUTH.get)
+    assert result["on_objects"] == 0 and math.isnan(result["retrieval"])
+    assert math.isnan(result["purity"])
 
 
 def test_purity():
