@@ -9,7 +9,6 @@ Shapes: N boxes, S side of the crops, F features, H, W height and width of the i
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from rsd2.checkpoint import load_state
 from rsd2.modeling import small_resnet
 from rsd2.ops import roi_align_rotated
 from rsd2.tensor_files import read_tensors
+
+from .weights import weights_digest
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 """Of ImageNet, RGB, 0 to 255; the detectors' configs have the same."""
@@ -177,7 +178,7 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
         weights: the file; read without running any of its code.
 
     Returns:
-        (the backbone with its average, a name made of kind and the hash of the weights).
+        (the backbone with its average, in evaluation mode, a name made of kind and the hash of the weights).
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -198,7 +199,4 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
         parts = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
         load_state(network, parts or state, strict=True, source=f"{weights} (as small_resnet)")
         pooled = PooledBackbone(network, "res5")
-    digest = hashlib.sha256()
-    for key, value in sorted(pooled.state_dict().items()):
-        digest.update(key.encode("utf-8") + value.numpy().tobytes())
-    return pooled, f"{kind}-{digest.hexdigest()[:16]}"
+    return pooled.eval(), f"{kind}-{weights_digest(pooled.state_dict())}"

@@ -200,8 +200,7 @@ class EmbeddingRun:
             return found
         parts = list(self._parts())
         total = sum(part.rows for part in parts)
-        batches = (self._features(part) for part in tqdm(parts, desc="PCA", unit="part"))
-        reduction = fit_reduction(batches, total, about=about, **asdict(settings))
+        reduction = fit_reduction(self._batches(parts), total, about=about, **asdict(settings))
         reduction.save(path)
         return load_reduction(path)
 
@@ -301,6 +300,10 @@ class EmbeddingRun:
         stream = io.BytesIO()
         np.savez(stream, features=features, boxes=_stack(part.records))
         write_atomically(part.path, stream.getvalue())
+
+    def _batches(self, parts: Sequence[_Part]) -> Iterator[np.ndarray]:
+        for part in tqdm(parts, desc="PCA", unit="part"):
+            yield self._features(part)
 
     def _load(self, part: _Part) -> np.ndarray | None:
         """Features (N, F) of a part; None if they are missing, damaged or of other boxes."""

@@ -10,7 +10,6 @@ Shapes: H, W height and width of the image.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import nn
 from rsd2.tensor_files import read_tensors
 
 from .proposals import MaskProposal
+from .weights import weights_digest
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -131,7 +131,7 @@ def load_sam(
         build: makes the model instead of the registry; ``model_type`` is then only its name.
 
     Returns:
-        (the model in evaluation mode, a name made of its type and the hash of the file).
+        (the model in evaluation mode, a name made of its type and the hash of its weights).
 
     Raises:
         ImportError: if the package is not installed.
@@ -149,10 +149,7 @@ def load_sam(
     _check_weights(expected, state, model_type, checkpoint)
     model = build()
     model.load_state_dict(state)
-    with Path(checkpoint).open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256") if hasattr(hashlib, "file_digest") else None
-    digest = digest or hashlib.sha256(Path(checkpoint).read_bytes())  # Python 3.10
-    return model.to(device).eval(), f"{model_type}-{digest.hexdigest()[:16]}"
+    return model.to(device).eval(), f"{model_type}-{weights_digest(state)}"
 
 
 def import_segment_anything() -> ModuleType:
