@@ -6,6 +6,7 @@ has a marker, and refuses a marker of another command: results of two settings n
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -80,7 +81,8 @@ class JobQueue:
         """Run what is not done; what runs already is waited for if one fails.
 
         Raises:
-            JobError: a job failed; the others that were running are done or continue next time.
+            JobError: a job failed, or still runs from an earlier start; the others that were
+                running are done or continue next time.
         """
         waiting = [job for job in self._jobs if job.name not in self._done]
         running: dict[int, tuple[Job, subprocess.Popen, float]] = {}
@@ -113,9 +115,17 @@ class JobQueue:
 
     def _start(self, job: Job) -> subprocess.Popen:
         log = self._folder / "jobs" / f"{job.name}.log"
-        with (self._folder / "jobs" / f"{job.name}.started").open("a") as stream:
-            stream.write(f"{time.time():.0f}\n")
         with log.open("ab") as stream:
+            try:
+                # inherited by the command: whoever restarts a killed queue finds it still running
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise JobError(
+                    f"{job.name} still runs from an earlier start and writes {log}; wait for it "
+                    "or end it"
+                ) from None
+            with (self._folder / "jobs" / f"{job.name}.started").open("a") as starts:
+                starts.write(f"{time.time():.0f}\n")
             stream.write(f"$ {' '.join(job.command)}\n".encode())
             stream.flush()
             return subprocess.Popen(

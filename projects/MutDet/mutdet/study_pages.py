@@ -67,8 +67,9 @@ def write_pages(settings: StudySettings, folder: Path, images: int = 8) -> str:
             marker = markers[f"finetune_{name}"]
             rows.append(make_row(run, marker, arm=_NAMES[arm], fraction=fraction, stages=stages))
             curves[f"{_NAMES[arm]}, {100 * fraction:g} %"] = read_losses(run)
-    write_rows(rows, folder / "results.jsonl")
-    table = format_table(rows, _telemetry(settings, folder, markers))
+    telemetry = _telemetry(settings, folder, markers)
+    write_rows([{**row, "telemetry": telemetry} for row in rows], folder / "results.jsonl")
+    table = format_table(rows, telemetry)
     write_atomically(folder / "results.md", table.encode())
     plot_study(rows, curves, folder / "curves.png")
     _save(_draw_detections(settings, folder, images), folder / "detections.png")

@@ -146,7 +146,7 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         rows: of `make_row`.
         path: of the file.
     """
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    write_atomically(path, "".join(json.dumps(_json(row)) + "\n" for row in rows).encode())
 
 
 def format_table(rows: Sequence[Mapping[str, Any]], telemetry: Mapping[str, Any]) -> str:
@@ -226,7 +226,16 @@ def plot_study(
     temporary.replace(path)
 
 
+def _json(value: Any) -> Any:
+    """The value with null for what is undefined, as JSON has no nan."""
+    if isinstance(value, Mapping):
+        return {key: _json(one) for key, one in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    if value is None or value != value:
+        return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -14,6 +14,7 @@ report.html, and under jobs/ the log, command and cost of every command.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,8 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = get_parser().parse_intermixed_args(argv)
     try:
-        if args.slots < 1:
-            raise ValueError(f"--slots must be at least 1, got {args.slots}")
+        if args.slots < 1 or args.images < 1:
+            raise ValueError(
+                f"--slots and --images must be at least 1, got {args.slots} and {args.images}"
+            )
         settings = change_settings(PRESETS[args.preset], args.opts)
     except ValueError as error:
         print(f"run_study: {error}", file=sys.stderr)
@@ -86,4 +89,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the commands too
     sys.exit(main())

@@ -1,7 +1,9 @@
 """The queue of commands: order, costs, what is done stays done, failures and other settings."""
 
+import fcntl
 import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -95,3 +97,16 @@ def test_interruption_stops_the_commands(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run([Job("slow", python(code, tmp_path / "late"), makes=("late",))], tmp_path)
     assert read_markers(tmp_path) == {} and not (tmp_path / "late").exists()
+
+
+def test_a_command_that_outlived_its_queue_is_not_started_twice(tmp_path):
+    (tmp_path / "jobs").mkdir()
+    job = Job("slow", python("pass"))
+    with (tmp_path / "jobs" / "slow.log").open("ab") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        orphan = subprocess.Popen(python("input()"), stdin=subprocess.PIPE, stdout=log)
+    with pytest.raises(JobError, match=r"slow still runs from an earlier start .*slow\.log"):
+        run([job], tmp_path)
+    orphan.communicate(b"\n")
+    run([job], tmp_path)
+    assert read_markers(tmp_path)["slow"]["attempts"] == 1

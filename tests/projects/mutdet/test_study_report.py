@@ -62,11 +62,13 @@ def test_row_has_provenance_and_the_averaged_scores(run):
     assert row["cpu_minutes"] == 10.0 and row["stages_cpu_minutes"] == {"pretrain": 2.0}
     for key in ("config", "commit", "seed", "hardware", "command", "steps"):
         assert row[key], key
-    write_rows([row, row], run / "rows.jsonl")
-    assert [json.loads(x) for x in (run / "rows.jsonl").read_text().splitlines()] == [row, row]
-    table = format_table([row], {"recall": 0.5, "retrieval": {"boxes": 1 / 3}}).splitlines()
+    write_rows([row, {**row, "telemetry": {"recall": math.nan}}], run / "rows.jsonl")
+    read = [json.loads(x) for x in (run / "rows.jsonl").read_text().splitlines()]
+    assert read == [row, {**row, "telemetry": {"recall": None}}]
+    telemetry = {"recall": 0.5, "retrieval": {"boxes": 1 / 3, "chance": math.nan}}
+    table = format_table([row], telemetry).splitlines()
     assert table[2] == "| mutdet | 10 % | 50.0 | - | 25.0 | -1.0 %, flat | 100 | 10 (2) |"
-    assert "- recall: 0.500" in table and "- retrieval: boxes 0.333" in table
+    assert "- recall: 0.500" in table and "- retrieval: boxes 0.333, chance -" in table
 
 
 def test_plot(run):
