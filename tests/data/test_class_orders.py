@@ -40,5 +40,7 @@ def test_spelling_does_not_matter_and_unknown_names_stay():
 def test_unknown_names_are_errors_that_list_the_known_ones():
     with pytest.raises(ValueError, match=r"no class orders of 'dior'; known are dota_v1\.0"):
         class_order("dior")
-    with pytest.raises(ValueError, match="no class order 'yolo' of dior_r; known are rsd2, alph"):
+    with pytest.raises(
+        ValueError, match="no class order 'yolo' of dior_r; known are rsd2, alphabetical"
+    ):
         class_order("dior_r", "yolo")
