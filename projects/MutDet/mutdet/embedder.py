@@ -178,7 +178,8 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
         weights: the file; read without running any of its code.
 
     Returns:
-        (the backbone with its average, in evaluation mode, a name made of kind and the hash of the weights).
+        (the backbone with its average, in evaluation mode; a name made of its kind and the hash of
+        its weights).
 
     Raises:
         FileNotFoundError: if there is no such file.

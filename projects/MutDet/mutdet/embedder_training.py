@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -42,6 +43,7 @@ from .reduction import unit
 
 _FILTERS = BoxFilters(min_side=3.0, max_area_fraction=0.4, duplicate_iou=0.5, top_k=16)
 _NEIGHBOURS = 5
+_DIM = 128
 
 
 @dataclass(frozen=True)
@@ -271,12 +273,12 @@ def contrast(projections: Tensor, temperature: float) -> Tensor:
 
 def measure_embedder(
     path: str | Path, settings: EmbedderSettings, *, scenes: int = 100, num_workers: int = 0
-) -> dict[str, float]:
+) -> list[dict[str, Any]]:
     """Measure how well a backbone's features tell the classes of true objects, which it never saw.
 
-    Each true object of held-out scenes is named by the majority of its five nearest neighbours
-    among the others, by the cosine of whitened features. Random weights of the same architecture
-    are measured beside it.
+    Each true object of held-out scenes is named by its nearest neighbours among the others, see
+    `neighbour_accuracy`. Random weights of the same architecture are measured beside it: they go a
+    long way where classes differ in colour and shape.
 
     Args:
         path: of the checkpoint.
@@ -285,36 +287,44 @@ def measure_embedder(
         num_workers: processes that draw them.
 
     Returns:
-        ``objects``, ``accuracy``, ``mean_class_accuracy``, and the last two of random weights.
+        a row for each backbone and each way to reduce: ``backbone``, ``whiten``, ``objects``,
+        ``accuracy``, ``mean_class_accuracy``.
     """
     held_out = _draw(scenes, settings.image_size, settings.scene_seed + 1, num_workers)
     names = np.array([name for scene in held_out for name in scene.names])
-    result: dict[str, float] = {"objects": len(names)}
     trained = PooledBackbone(small_resnet(out_features=["res5"]), "res5")
-    state = load_checkpoint(path)["model"]
+    trained.load_state_dict(load_checkpoint(path)["model"])
     torch.manual_seed(settings.seed)
     untrained = PooledBackbone(small_resnet(out_features=["res5"]), "res5")
-    trained.load_state_dict(state)
-    for prefix, backbone in (("", trained), ("random_weights_", untrained)):
+    result = []
+    for title, backbone in (("this backbone", trained), ("random weights", untrained)):
         extract = FeatureExtractor(backbone, CropSettings(settings.view_size))
-        rows = [extract(s.image, s.true_boxes) for s in held_out if len(s.true_boxes)]
-        accuracy = neighbour_accuracy(np.concatenate(rows), names)
-        result |= {f"{prefix}{key}": value for key, value in accuracy.items()}
+        features = [extract(s.image, s.true_boxes) for s in held_out if len(s.true_boxes)]
+        for whiten in (False, True):
+            row = {"backbone": title, "whiten": whiten, "objects": len(names)}
+            accuracy = neighbour_accuracy(np.concatenate(features), names, whiten=whiten)
+            result.append({**row, **accuracy})
     return result
 
 
-def neighbour_accuracy(features: np.ndarray, names: np.ndarray) -> dict[str, float]:
+def neighbour_accuracy(
+    features: np.ndarray, names: np.ndarray, *, whiten: bool
+) -> dict[str, float]:
     """Name every object by its nearest neighbours among the others, and count what is right.
+
+    Near is the cosine of embeddings as ``extract_embeddings.py`` makes them, fitted on these
+    features; the five nearest vote.
 
     Args:
         features: (N, F), N > 5.
         names: (N,) classes.
+        whiten: divide the components by their deviations.
 
     Returns:
         ``accuracy``: of all objects; ``mean_class_accuracy``: the mean over the classes.
     """
-    centered = features - features.mean(axis=0)
-    vectors = unit(centered / np.maximum(centered.std(axis=0), 1e-6))
+    dim = min(_DIM, features.shape[1], len(features) - 1)
+    vectors = unit(PCA(dim, whiten=whiten, svd_solver="full").fit_transform(features))
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -np.inf)
     nearest = names[np.argsort(-similarity, axis=1, kind="stable")[:, :_NEIGHBOURS]]

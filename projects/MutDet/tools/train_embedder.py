@@ -92,11 +92,11 @@ def _run(args: argparse.Namespace) -> None:
         found = measure_embedder(
             args.output, settings, scenes=args.test_scenes, num_workers=args.num_workers
         )
-        for prefix, title in (("", "this backbone"), ("random_weights_", "random weights")):
-            shares = [found[prefix + key] for key in ("accuracy", "mean_class_accuracy")]
+        for row in found:
             print(
-                f"{title}: of {found['objects']} true objects, {shares[0]:.3f} are of the class of "
-                f"their nearest neighbours; {shares[1]:.3f} as the mean over classes"
+                f"{row['backbone']}, {'whitened' if row['whiten'] else 'plain'}: of "
+                f"{row['objects']} true objects, {row['accuracy']:.3f} are of the class of their "
+                f"nearest neighbours; {row['mean_class_accuracy']:.3f} as the mean over classes"
             )
 
 

@@ -151,11 +151,16 @@ def test_drawing_is_reproducible_and_too_few_crops_are_an_error() -> None:
 
 def test_neighbours_by_hand() -> None:
     rng = np.random.default_rng(0)
-    directions = np.repeat(np.eye(3, 8) * 9, 10, axis=0) + 0.1 * rng.standard_normal((30, 8))
+    centers = np.array([[9.0, 0], [-5, 8], [-5, -8]])
+    directions = np.repeat(centers, 10, axis=0) + 0.1 * rng.standard_normal((30, 2))
     names = np.repeat(["a", "b", "c"], 10)
-    assert neighbour_accuracy(directions, names) == {"accuracy": 1, "mean_class_accuracy": 1}
+    for whiten in (False, True):
+        assert neighbour_accuracy(directions, names, whiten=whiten) == {
+            "accuracy": 1,
+            "mean_class_accuracy": 1,
+        }
     names[:2] = "b"  # two of thirty in the wrong place
-    found = neighbour_accuracy(directions, names)
+    found = neighbour_accuracy(directions, names, whiten=True)
     assert found["accuracy"] == pytest.approx(28 / 30)
     assert found["mean_class_accuracy"] == pytest.approx((1 + 10 / 12 + 1) / 3)
 

@@ -199,7 +199,11 @@ def test_the_embedder_by_the_command(
     command += ["--scenes", "3", "--image-size", "64", "--view-size", "16", "--test-scenes", "6"]
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "2 steps" in out and "this backbone: of " in out and "random weights: of " in out
+    assert (
+        "2 steps" in out
+        and "this backbone, plain: of " in out
+        and "random weights, whitened: of " in out
+    )
     stamp = (tmp_path / "b.pth").stat().st_mtime_ns
     assert main([*command, "--test-scenes", "0"]) == 0  # done already
     assert (tmp_path / "b.pth").stat().st_mtime_ns == stamp
