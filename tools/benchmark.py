@@ -2,7 +2,7 @@
 """Time rsd2 against what a user would otherwise run, side by side in one process.
 
     python tools/benchmark.py ops                             # a JSON row per case and peer
-    python tools/benchmark.py ops --case "iou mix 1000" --output output/iou.jsonl
+    python tools/benchmark.py ops --case "iou mix 1000x1000" --output output/iou.jsonl
     python tools/benchmark.py ops --markdown docs/benchmarks.md   # also renews its table
 
 SUBJECT is a module of tools/benchmarks. Rows go to standard output, one JSON object a line, and to
@@ -68,26 +68,25 @@ def choose(cases: dict[str, Case], names: list[str], quick: bool) -> list[Case]:
     return [case for case in cases.values() if not (quick and case.is_slow)]
 
 
-def memory_in_child(subject: str, case: Case, contender: str) -> float | None:
-    """Measure the peak memory of a contender in a process of its own.
+def memory_in_child(subject: str, case: Case) -> dict[str, float | None]:
+    """Measure the peak memory of a case's contenders in a process of its own.
 
     Args:
         subject: module of the case.
         case: the case.
-        contender: one of its names.
 
     Returns:
-        MB, or None where the system cannot tell.
+        Contender -> MB, or None where the system cannot tell.
 
     Raises:
         RuntimeError: the process failed; the message has its last words.
     """
-    command = [sys.executable, __file__, subject, "--case", case.name, "--memory-of", contender]
+    command = [sys.executable, __file__, subject, "--case", case.name, "--only-memory"]
     command += ["--threads", str(torch.get_num_threads())]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         raise RuntimeError(
-            f"memory of {contender} in {case.name!r}: exit {result.returncode}: "
+            f"the memory of {case.name!r} could not be measured: exit {result.returncode}: "
             f"{result.stderr.strip()[-500:]}"
         )
     return json.loads(result.stdout.splitlines()[-1])
@@ -148,13 +147,15 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def renew_table(path: Path, subject: str, table: str) -> None:
-    """Replace the table between the two marks of a subject in a document.
+def around_table(path: Path, subject: str) -> tuple[str, str]:
+    """Split a document at the table of a subject.
 
     Args:
         path: of the document.
         subject: of the marks ``<!-- benchmark: SUBJECT -->`` and ``<!-- end: SUBJECT -->``.
-        table: what goes between them.
+
+    Returns:
+        What stands before the table, up to and with the first mark, and what stands after it.
 
     Raises:
         ValueError: the document is absent or lacks a mark.
@@ -165,7 +166,7 @@ def renew_table(path: Path, subject: str, table: str) -> None:
     _, found_last, after = rest.partition(marks[1])
     if not (found_first and found_last):
         raise ValueError(f"{path} needs the lines {marks[0]} and {marks[1]} around its table")
-    write_whole(path, f"{before}{marks[0]}\n\n{table}\n\n{marks[1]}{after}")
+    return before + marks[0], marks[1] + after
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -181,7 +182,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="runs per contender (default: 5)")
     parser.add_argument("--threads", type=int, help="of torch (default: as torch finds it)")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and end")
-    parser.add_argument("--memory-of", metavar="CONTENDER", help=argparse.SUPPRESS)
+    parser.add_argument("--only-memory", action="store_true", help="peak MB of one case, no times")
     return parser
 
 
@@ -203,19 +204,20 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     try:
         cases = choose(cases_of(args.subject), args.case, args.quick)
         if args.markdown:  # fails before the work, not after it
-            renew_table(args.markdown, args.subject, "being measured")
+            around_table(args.markdown, args.subject)
     except ValueError as problem:
         parser.error(str(problem))
     if args.list:
         print("\n".join(case.name for case in cases))
         return []
-    if args.memory_of:
-        (case,) = cases
-        print(json.dumps(peak_memory(case.contenders()[args.memory_of], case.device)))
+    if args.only_memory:
+        if len(cases) != 1:
+            parser.error("--only-memory needs one --case")
+        print(json.dumps(peak_memory(cases[0])))
         return []
 
-    def memory(case: Case, contender: str) -> float | None:
-        return None if args.quick else memory_in_child(args.subject, case, contender)
+    def memory(case: Case) -> dict[str, float | None]:
+        return {} if args.quick else memory_in_child(args.subject, case)
 
     def finished(rows: list[dict[str, Any]]) -> None:
         if args.output:
@@ -225,7 +227,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     for row in rows:
         print(json.dumps(row))
     if args.markdown:
-        renew_table(args.markdown, args.subject, markdown_table(rows))
+        before, after = around_table(args.markdown, args.subject)
+        write_whole(args.markdown, f"{before}\n\n{markdown_table(rows)}\n\n{after}")
     return rows
 
 

@@ -4,10 +4,10 @@ Time: contenders take turns in one process, so that a disturbance of the machine
 medians and minima of the rounds are kept. A contender that has used up its share of time sits out
 the remaining rounds, and the row says how often it ran.
 
-Memory: a process of its own for each contender calls it once to warm up, gives free memory back to
-the system, resets the kernel's high-water mark (``/proc/self/clear_refs``) and calls it again: the
-mark above the resident size before the call is the peak, the result included. Where the mark cannot
-be reset (not Linux), memory is left out. On a GPU it is the allocator's own peak.
+Memory: a process of its own for each case calls a contender once to warm up, gives free memory back
+to the system, resets the kernel's high-water mark (``/proc/self/clear_refs``) and calls it again:
+the mark above the resident size before the call is the peak, the result included. Where the mark
+cannot be reset (not Linux), memory is left out. On a GPU it is the allocator's own peak.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Case:
 def run_cases(
     cases: Iterable[Case],
     rounds: int,
-    memory: Callable[[Case, str], float | None] | None = None,
+    memory: Callable[[Case], dict[str, float | None]] | None = None,
     finished: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Measure cases, with a progress bar.
@@ -78,7 +78,7 @@ def run_cases(
     Args:
         cases: what to measure.
         rounds: how often each contender runs, >= 1, besides a first call that does not count.
-        memory: (case, contender) -> peak in MB, or None if it cannot be told; None: not measured.
+        memory: case -> contender -> peak in MB, None where it cannot be told; None: not measured.
         finished: gets all rows so far whenever a case is done.
 
     Returns:
@@ -89,8 +89,7 @@ def run_cases(
     for case in bar:
         bar.set_postfix_str(case.name)
         times = measure_times(case, rounds)
-        peaks = {name: memory(case, name) if memory else None for name in times}
-        rows += rows_of(case, times, peaks)
+        rows += rows_of(case, times, memory(case) if memory else {})
         if finished:
             finished(rows)
     return rows
@@ -130,16 +129,19 @@ def _seconds(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(work: Callable[[], object], device: str) -> float | None:
-    """Peak memory of a call above what was there before, its result included.
+def peak_memory(case: Case) -> dict[str, float | None]:
+    """Peak memory of each contender above what was there before, its result included.
 
     Args:
-        work: called twice.
-        device: ``cpu`` or ``cuda``.
+        case: whose contenders are called, twice each.
 
     Returns:
-        MB (10^6 bytes), or None where the system cannot tell.
+        Contender -> MB (10^6 bytes), or None where the system cannot tell.
     """
+    return {name: _peak(work, case.device) for name, work in case.contenders().items()}
+
+
+def _peak(work: Callable[[], object], device: str) -> float | None:
     work()
     gc.collect()
     if device == "cuda":
