@@ -1,8 +1,5 @@
 import importlib
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -243,41 +240,6 @@ class TestPrecision:
         assert result.dtype == dtype
         result.float().sum().backward()
         assert [tensor.grad.dtype for tensor in tensors] == [dtype, torch.float32, torch.float32]
-
-
-OTHER_SET = """
-import sys, torch, rsd2.ops
-given = torch.load(sys.argv[1], weights_only=True)
-found = [torch.ops.rsd2.ms_deform_attn(*given["attention"])]
-found += torch.ops.rsd2.ms_deform_attn_backward(given["grad"], *given["attention"])
-found.append(torch.ops.rsd2.roi_align_rotated(*given["regions"]))
-rois, scale, ratio = given["regions"][1], *given["regions"][3:]
-shape = given["regions"][0].shape
-found.append(torch.ops.rsd2.roi_align_rotated_backward(found[-1], rois, shape, scale, ratio))
-torch.save(found, sys.argv[2])
-"""
-
-
-@pytest.mark.parametrize("name", ["default", "avx2"])
-def test_every_instruction_set_gives_the_same(name, implementation, tmp_path):
-    """This processor runs the widest set by itself; RSD2_ISA lowers it."""
-    if implementation == "reference":
-        pytest.skip("the reference has one")
-    value, locations, weights = inputs(queries=300, channels=55, dtype=torch.float32)
-    rois = torch.tensor([[0, 8.0, 6, 9, 5, 30], [1, 4, 4, 20, 3, -70]])
-    given = {
-        "attention": (value, FLAT, locations, weights),
-        "grad": torch.randn(2, 300, 165),
-        "regions": (torch.randn(2, 55, 12, 16), rois, [3, 2], 0.5, 2),
-    }
-    results = []
-    for isa in (name, ""):
-        files = [str(tmp_path / f"{kind}{isa}.bin") for kind in ("given", "found")]
-        torch.save(given, files[0])
-        command = [sys.executable, "-c", OTHER_SET, *files]
-        subprocess.run(command, env={**os.environ, "RSD2_ISA": isa}, check=True)
-        results.append(torch.load(files[1], weights_only=True))
-    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
 class TestDispatcher:
