@@ -123,7 +123,7 @@ def test_autocast_raises_half_precision_and_leaves_double():
 def run_python(code: str, **variables: str) -> str:
     """Run code in a fresh interpreter; its standard output and error."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    environment = {**os.environ, "PYTHONPATH": path, **variables}
+    environment = {**os.environ, "PYTHONPATH": path, "RSD2_OPS": "", **variables}
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )
