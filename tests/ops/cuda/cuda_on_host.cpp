@@ -1,7 +1,14 @@
 // All kernels of csrc/cuda as torch.ops.rsd2_on_host.*, for tensors of the CPU. The include path
 // begins with a copy of csrc in which cuda/launch.h is cuda_on_host.h; Python defines the schemas.
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/Dispatch.h>
+#include <ATen/ops/argsort.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/isnan.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
