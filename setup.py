@@ -77,12 +77,33 @@ def accepts(flag: str) -> bool:
         return subprocess.run(command, capture_output=True).returncode == 0
 
 
-def wants_cuda(torch, cuda_home: str | None) -> bool:
+def cuda_toolkit() -> str | None:
+    """Folder of the CUDA toolkit; None if there is none.
+
+    That of CUDA_HOME or CUDA_PATH, else that of the nvcc on PATH, which may be a script: what nvcc
+    would run names the folder that it takes everything from.
+    """
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    nvcc = shutil.which("nvcc")
+    if named or nvcc is None:
+        return named or None
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cu"
+        source.write_text("")
+        log = subprocess.run([nvcc, "--dryrun", str(source)], capture_output=True, text=True)
+    found = re.search(r"^#\$ TOP=(.+)$", log.stderr + log.stdout, re.MULTILINE)
+    return os.path.normpath(found.group(1).strip()) if found else str(Path(nvcc).parents[1])
+
+
+def wants_cuda(torch, toolkit: str | None) -> bool:
     """Tell whether the CUDA kernels are compiled, and say why if they are not."""
-    if torch.version.cuda is None or cuda_home is None:
+    is_asked = os.environ.get("FORCE_CUDA") == "1"
+    if torch.version.cuda is None or toolkit is None:
+        if is_asked:
+            sys.exit("rsd2: FORCE_CUDA=1 needs nvcc on PATH and a torch built for CUDA")
         say("no CUDA kernels: that needs nvcc and a torch built for CUDA")
         return False
-    if torch.cuda.is_available() or os.environ.get("FORCE_CUDA") == "1":
+    if torch.cuda.is_available() or is_asked:
         return True
     say("no CUDA kernels: no GPU is here; FORCE_CUDA=1 compiles them nevertheless")
     return False
@@ -96,6 +117,9 @@ def extension() -> dict:
     if os.name == "nt":
         say("the operators are compiled on Linux and macOS only; they run as plain PyTorch")
         return {}
+    toolkit = cuda_toolkit()
+    if toolkit is not None:
+        os.environ["CUDA_HOME"] = toolkit  # torch reads it when cpp_extension is imported
     try:
         import torch
         from torch.utils import cpp_extension

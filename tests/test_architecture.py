@@ -38,6 +38,7 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60  # without the docstring
 LONG_ENOUGH_FOR_A_REASON: dict[str, str] = {}  # "path" or "path:function" -> why it is longer
 
+COMPILED_SUFFIXES = {".c", ".cc", ".cpp", ".cu", ".cuh", ".h"}
 SOURCE_FOLDERS = ("rsd2", "projects", "configs", "tools", "tests")
 
 # In pieces, so that this file does not contain what it forbids.
@@ -158,6 +159,19 @@ def text_problems(name: str, text: str) -> list[Problem]:
     ]
 
 
+def source_length_problems(root: Path) -> list[Problem]:
+    """Find C++ and CUDA files that are too long; what a function is, only a compiler knows."""
+    problems = []
+    for path in sorted(path for folder in SOURCE_FOLDERS for path in (root / folder).rglob("*")):
+        relative = path.relative_to(root).as_posix()
+        if path.suffix not in COMPILED_SUFFIXES or relative in LONG_ENOUGH_FOR_A_REASON:
+            continue
+        lines = len(path.read_text("utf-8").splitlines())
+        if lines >= MAX_FILE_LINES:
+            problems.append((relative, lines, f"{lines} lines, allowed are {MAX_FILE_LINES - 1}"))
+    return problems
+
+
 def published_files(root: Path) -> list[Path]:
     """Files that git has or would take; without git, those of the known folders."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
@@ -182,7 +196,7 @@ def test_imports_follow_the_map(repository: Path) -> None:
 
 
 def test_files_and_functions_are_short(repository: Path) -> None:
-    problems = length_problems(repository)
+    problems = length_problems(repository) + source_length_problems(repository)
     assert not problems, show(problems)
 
 
@@ -272,6 +286,12 @@ def test_checker_catches_length(toy: Path) -> None:
     assert [problem[2] for problem in length_problems(toy)] == ["f has 60 lines, allowed are 59"]
     path.write_text("x = 1\n" * 400)
     assert [problem[2] for problem in length_problems(toy)] == ["400 lines, allowed are 399"]
+    for suffix, number in (("cpp", 400), ("cuh", 400), ("h", 399), ("txt", 999)):
+        (toy / "rsd2" / "ops" / f"kernel.{suffix}").write_text("// x\n" * number)
+    assert [problem[0] for problem in source_length_problems(toy)] == [
+        "rsd2/ops/kernel.cpp",
+        "rsd2/ops/kernel.cuh",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -103,7 +105,22 @@ def test_programs_that_are_absent_or_fail_give_nothing() -> None:
 
 
 def test_speed_note_names_exactly_what_is_slow() -> None:
-    assert env.speed_note(list(env.OPERATORS)) == "every operator is compiled."
-    note = env.speed_note(["nms_rotated"])
+    assert "every operator is compiled" in env.speed_note([])
+    note = env.speed_note(["ms_deform_attn"])
     assert "nms_rotated" not in note
     assert "ms_deform_attn" in note
+    assert "C++ compiler" in note
+
+
+def test_operators_are_told_by_device(repository: Path) -> None:
+    code = "from rsd2.env import describe_operators; print(dict(describe_operators()))"
+    report = ast.literal_eval(run_python(code, repository, RSD2_OPS="reference"))
+    assert "RSD2_OPS=reference" in report["rsd2 kernels"]
+    for operator in env.OPERATORS:
+        assert report[f"rsd2 {operator}"] == "CPU: PyTorch reference, CUDA: PyTorch reference"
+        assert operator in report["note"]
+    report = dict(env.describe_operators())
+    extension = importlib.import_module("rsd2.ops.extension")
+    for operator, registered in env.OPERATORS.items():
+        state = "compiled" if extension.is_compiled(registered, "CPU") else "PyTorch reference"
+        assert report[f"rsd2 {operator}"].startswith(f"CPU: {state}, CUDA: ")

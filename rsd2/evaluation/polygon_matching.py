@@ -15,13 +15,11 @@ import shapely
 import torch
 
 from rsd2.ops import paired_box_polygon_iou
+from rsd2.ops.box_iou_rotated_reference import NO_OVERLAP
 from rsd2.structures import boxes_to_corners
 
 MAX_PAIRS_AT_ONCE = 1 << 20
 _IOU_BLOCK = 1 << 15
-# Regions that merely touch get an overlap of a few roundings from the sum of signed areas; it must
-# not pass for an overlap when the threshold is 0.
-_TOUCHING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ def paired_iou(
         common = shapely.area(shapely.intersection(first, second))
         union = shapely.area(first) + shapely.area(second) - common
         iou[block] = np.clip(common / union, 0.0, 1.0)
-    return np.where(iou > _TOUCHING, iou, 0.0)
+    return np.where(iou > NO_OVERLAP, iou, 0.0)
 
 
 def best_overlaps(

@@ -179,14 +179,14 @@ def _backward(
     portions: Callable[[DescribedBoxes, DescribedBoxes], Iterator[tuple[Tensor, ...]]],
 ) -> tuple[Tensor, Tensor]:
     """Gradients in both sets, from portions of pairs (rows, columns, gradient of their IoU)."""
-    with _recording(boxes1.device):
+    with _recording():
         leaves = [boxes.detach().requires_grad_() for boxes in (boxes1, boxes2)]
         described = [DescribedBoxes(boxes) for boxes in leaves]
     totals = [torch.zeros_like(boxes.columns) for boxes in described]
     for rows, columns, grad in portions(*described):
         matters = torch.nonzero(grad).flatten()
         ends = rows[matters], columns[matters]
-        with _recording(boxes1.device):
+        with _recording():
             chosen = [
                 boxes.columns.detach().index_select(1, end).requires_grad_()
                 for boxes, end in zip(described, ends)
@@ -201,9 +201,9 @@ def _backward(
 
 
 @contextlib.contextmanager
-def _recording(device: torch.device) -> Iterator[None]:
+def _recording() -> Iterator[None]:
     """Record for autograd, also within an operator, where the dispatcher may be past it."""
-    key = getattr(torch._C.DispatchKey, f"Autograd{device.type.upper()}")
+    key = torch._C.DispatchKey.AutogradFunctionality
     with torch.enable_grad(), torch._C._SetExcludeDispatchKeyGuard(key, False):
         yield
 

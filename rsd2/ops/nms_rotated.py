@@ -76,7 +76,23 @@ def batched_nms_rotated(
     )
 
 
-def _reference(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+def reference_batched_nms_rotated(
+    boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float
+) -> Tensor:
+    """What every kernel of ``rsd2::batched_nms_rotated`` must equal.
+
+    Args:
+        boxes: (N, 5) float32 or float64.
+        scores: (N,) float32 or float64.
+        idxs: (N,) int64.
+        iou_threshold: in [0, 1].
+
+    Returns:
+        (K,) int64, as :func:`batched_nms_rotated`.
+
+    Raises:
+        ValueError: if a score is NaN.
+    """
     if torch.isnan(scores).any():
         count = int(torch.isnan(scores).sum())
         raise ValueError(f"{count} of {len(scores)} scores are NaN; drop these boxes before NMS")
@@ -163,4 +179,4 @@ def _fake(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> 
     return idxs.new_empty(torch.library.get_ctx().new_dynamic_size())
 
 
-register_operator("batched_nms_rotated", _reference, _fake)
+register_operator("batched_nms_rotated", reference_batched_nms_rotated, _fake)

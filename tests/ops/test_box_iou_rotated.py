@@ -1,13 +1,17 @@
 import importlib
 import math
 
-import numpy as np
 import pytest
-import shapely
 import torch
 
-from rsd2.ops import box_iou_rotated, box_polygon_iou, paired_iou_rotated
-from rsd2.structures import boxes_to_corners
+from rsd2.ops import (
+    box_iou_rotated,
+    max_iou_rotated,
+    paired_iou_rotated,
+    sparse_iou_rotated,
+)
+from rsd2.ops import box_iou_rotated_reference as reference
+from rsd2.ops.extension import is_compiled
 from rsd2.testing import random_rotated_boxes
 
 # Reported failures of Detectron2, mmcv and OpenCV with their IoU by exact rational clipping; the
@@ -51,8 +55,24 @@ REPORTED = {
         0.081537565521258,
     ),
 }
-PAIRS_PER_REGIME = 2000
-TOLERANCES = [(torch.float32, 2e-5), (torch.float64, 1e-12)]
+PAIRS_PER_REGIME = {"kernel": 20_000, "reference": 2000}
+REFERENCES = {
+    "box_iou_rotated": reference.matrix,
+    "box_iou_rotated.out": reference.matrix_out,
+    "paired_iou_rotated": reference.paired,
+    "sparse_iou_rotated": reference.sparse,
+    "max_iou_rotated": reference.maxima,
+}
+
+
+@pytest.fixture(autouse=True, params=["kernel", "reference"])
+def implementation(request, put_in_place):
+    """Every test runs twice: what holds for one implementation has to hold for the other."""
+    if request.param == "reference":
+        put_in_place(REFERENCES)
+    elif not is_compiled("box_iou_rotated", "CPU"):
+        pytest.skip("rsd2 was installed without its compiled library")
+    return request.param
 
 
 class TestReported:
@@ -74,8 +94,10 @@ class TestAccuracy:
     @pytest.mark.parametrize(
         ("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-12)]
     )
-    def test_regime(self, regime, dtype, tolerance, regime_pairs, iou_errors):
-        count = 500 if regime == "both thin" else PAIRS_PER_REGIME
+    def test_regime(self, regime, dtype, tolerance, regime_pairs, iou_errors, implementation):
+        count = PAIRS_PER_REGIME[implementation]
+        if regime == "both thin" and dtype == torch.float64:
+            count = 500  # a fifth of them is beyond shapely, and exact arithmetic is slow
         one, two = regime_pairs(regime, count, dtype)
         ious = paired_iou_rotated(one, two)
         assert ious.dtype == dtype
@@ -170,6 +192,98 @@ class TestCulling:
         assert ((iou >= 0) & (iou <= 1)).all()
 
 
+class TestForms:
+    """The matrix, written elsewhere, listed or reduced: one set of numbers."""
+
+    def sets(self, dtype=torch.float64):
+        one = random_rotated_boxes(40, 300.0, seed=1, dtype=dtype)
+        two = random_rotated_boxes(70, 300.0, seed=2, dtype=dtype)
+        one[3], two[5], two[6] = two[11], two[11], math.nan  # equal maxima, and an invalid box
+        return one, two, box_iou_rotated(one, two)
+
+    def test_out_of_any_strides(self, dtype):
+        one, two, iou = self.sets(dtype)
+        for out in (
+            torch.full((40, 70), math.nan, dtype=dtype),
+            torch.full((70, 40), math.nan, dtype=dtype).t(),
+            torch.full((80, 140), math.nan, dtype=dtype)[::2, ::2],
+            torch.full((40, 99), math.nan, dtype=dtype)[:, 5:75],
+        ):
+            assert box_iou_rotated(one, two, out=out) is out
+            assert torch.equal(out, iou)
+
+    def test_out_that_does_not_fit_is_named(self):
+        one, two, _ = self.sets()
+        with pytest.raises(ValueError, match=r"out must be \(40, 70\).*\(70, 40\)"):
+            box_iou_rotated(one, two, out=torch.zeros(70, 40, dtype=torch.float64))
+        with pytest.raises(ValueError, match="float32"):
+            box_iou_rotated(one, two, out=torch.zeros(40, 70))
+        with pytest.raises(RuntimeError, match="no gradient"):
+            box_iou_rotated(one.requires_grad_(), two, out=torch.zeros(40, 70).double())
+
+    @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.5, 1.0])
+    def test_sparse_lists_what_exceeds_the_threshold(self, threshold, dtype):
+        one, two, iou = self.sets(dtype)
+        rows, columns, values = sparse_iou_rotated(one, two, threshold)
+        # No IoU of this scene is within rounding of a threshold but 0 and 1.
+        expected = torch.nonzero(iou > max(threshold, 1e-12))
+        assert torch.equal(torch.stack([rows, columns], dim=1), expected)
+        assert torch.equal(values, iou[rows, columns])
+        assert threshold > 0.1 or len(rows) > 20
+
+    @pytest.mark.parametrize("wide", [True, False])
+    def test_maxima_are_those_of_the_matrix(self, wide, dtype):
+        one, two, iou = self.sets(dtype)
+        if not wide:
+            one, two, iou = two, one, box_iou_rotated(two, one)
+        iou = torch.where(iou > 1e-12, iou, 0.0)  # less is a rounding, no overlap
+        found = max_iou_rotated(one, two)
+        for value, index, (best, first) in (
+            (found.row_max, found.row_argmax, iou.max(1)),
+            (found.column_max, found.column_argmax, iou.max(0)),
+        ):
+            assert torch.equal(value, best)
+            first = torch.where(best > 0, first, -1)
+            assert torch.equal(index, first)
+        assert 0 < (found.column_argmax == -1).sum() < len(two)
+
+    def test_first_of_equal_maxima_wins(self):
+        box = torch.tensor([[0.0, 0, 4, 2, 30]])
+        far = box + torch.tensor([100.0, 0, 0, 0, 0])
+        found = max_iou_rotated(torch.cat([far, box, box]), torch.cat([far + 50, box, box, box]))
+        assert found.row_argmax.tolist() == [-1, 1, 1]
+        assert found.column_argmax.tolist() == [-1, 1, 1, 1]
+        assert found.row_max.tolist() == [0, 1, 1]
+
+    def test_touching_boxes_are_no_overlap(self):
+        generator = torch.Generator().manual_seed(0)
+        angle = torch.rand(200, generator=generator, dtype=torch.float64) * 360
+        radians = torch.deg2rad(angle)
+        one = torch.tensor([50.0, 40, 8, 4, 0], dtype=torch.float64).repeat(200, 1)
+        one[:, 4] = angle
+        two = one.clone()
+        two[:, 0] += 8 * radians.cos()
+        two[:, 1] -= 8 * radians.sin()
+        for i in range(200):
+            assert len(sparse_iou_rotated(one[i : i + 1], two[i : i + 1])[0]) == 0
+            assert max_iou_rotated(one[i : i + 1], two[i : i + 1]).row_argmax.item() == -1
+
+    def test_empty_sets(self):
+        none, some = torch.zeros(0, 5), torch.ones(3, 5)
+        for one, two in ((none, some), (some, none), (none, none)):
+            assert box_iou_rotated(one, two, out=torch.zeros(len(one), len(two))).numel() == 0
+            assert all(len(part) == 0 for part in sparse_iou_rotated(one, two))
+            found = max_iou_rotated(one, two)
+            assert found.row_argmax.tolist() == [-1] * len(one)
+            assert found.column_max.tolist() == [0] * len(two)
+
+    def test_threshold_is_checked(self):
+        box = torch.ones(1, 5)
+        for threshold in (-0.1, 1.5, math.nan):
+            with pytest.raises(ValueError, match=f"threshold.*{threshold}"):
+                sparse_iou_rotated(box, box, threshold)
+
+
 class TestInvalidInput:
     BAD = [
         [math.nan, 0, 4, 2, 0],
@@ -211,14 +325,10 @@ class TestInvalidInput:
         assert box_iou_rotated(none, some).shape == (0, 3)
         assert box_iou_rotated(some, none).shape == (3, 0)
         assert paired_iou_rotated(none, none).shape == (0,)
-        assert box_polygon_iou(none, torch.zeros(2, 4, 2)).shape == (0, 2)
-        assert box_polygon_iou(some, torch.zeros(0, 4, 2)).shape == (3, 0)
         with pytest.raises(ValueError, match=r"boxes2.*\(3, 4\)"):
             box_iou_rotated(some, torch.ones(3, 4))
         with pytest.raises(ValueError, match="3 and 2"):
             paired_iou_rotated(some, some[:2])
-        with pytest.raises(ValueError, match="polygons"):
-            box_polygon_iou(some, torch.ones(3, 2, 2))
 
     def test_dtypes(self):
         box = torch.tensor([[0.0, 0, 4, 2, 0]])
@@ -281,68 +391,3 @@ class TestGradient:
             loss.backward()
             optimizer.step()
         assert loss.item() < 0.02
-
-
-class TestPolygons:
-    def polygons(self, count: int, vertices: int, seed: int = 0) -> np.ndarray:
-        """Star-shaped, mostly concave polygons (M, V, 2) in a 60-px scene."""
-        generator = np.random.default_rng(seed)
-        angle = np.sort(generator.uniform(0, 2 * np.pi, (count, vertices)), axis=1)
-        radius = generator.uniform(5, 40, (count, vertices, 1))
-        center = generator.uniform(0, 60, (count, 1, 2))
-        return center + radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-
-    @pytest.mark.parametrize("vertices", [3, 4, 5, 9])
-    def test_agrees_with_shapely_in_either_orientation(self, vertices):
-        boxes = random_rotated_boxes(40, 60.0, 4.0, 50.0, dtype=torch.float64)
-        points = self.polygons(30, vertices)
-        shapes = shapely.polygons(points)
-        simple = shapely.is_valid(shapes)
-        assert simple.sum() > 10
-        corners = shapely.polygons(boxes_to_corners(boxes).numpy())[:, None]
-        inter = shapely.area(shapely.intersection(corners, shapes[simple]))
-        union = shapely.area(corners) + shapely.area(shapes[simple]) - inter
-        polygons = torch.from_numpy(points[simple])
-        for given_polygons in (polygons, polygons.flip(1)):
-            iou = box_polygon_iou(boxes, given_polygons)
-            torch.testing.assert_close(iou, torch.from_numpy(inter / union), rtol=0, atol=1e-12)
-
-    def test_agrees_with_exact_arithmetic_and_with_boxes(self, exact_iou):
-        boxes = random_rotated_boxes(20, 60.0, 4.0, 50.0, seed=1, dtype=torch.float64)
-        others = random_rotated_boxes(20, 60.0, 4.0, 50.0, seed=2, dtype=torch.float64)
-        iou = box_polygon_iou(boxes, boxes_to_corners(others))
-        torch.testing.assert_close(iou, box_iou_rotated(boxes, others), rtol=0, atol=1e-13)
-        quads = boxes_to_corners(others) + torch.randn(20, 4, 2, dtype=torch.float64) * 1e-3
-        iou = box_polygon_iou(boxes, quads)
-        for i in range(20):
-            expected = exact_iou(boxes[i].tolist(), quads[i].tolist())
-            assert iou[i, i].item() == pytest.approx(expected, abs=1e-12)
-
-    def test_padding_with_the_last_vertex_changes_nothing(self):
-        boxes = random_rotated_boxes(10, 60.0, 4.0, 50.0, dtype=torch.float64)
-        polygons = torch.from_numpy(self.polygons(5, 5))
-        padded = torch.cat([polygons, polygons[:, -1:].expand(-1, 3, -1)], dim=1)
-        torch.testing.assert_close(box_polygon_iou(boxes, padded), box_polygon_iou(boxes, polygons))
-
-    def test_invalid_polygons_give_zero(self):
-        box = torch.tensor([[0.0, 0, 4, 2, 0]], requires_grad=True)
-        polygons = torch.zeros(4, 4, 2)
-        polygons[0, 0, 0] = math.nan
-        polygons[1, 2, 1] = math.inf
-        polygons[2, :, 0] = torch.arange(4.0)  # on a line
-        polygons.requires_grad_()
-        iou = box_polygon_iou(box, polygons)
-        assert iou.tolist() == [[0, 0, 0, 0]]
-        iou.sum().backward() if iou.requires_grad else None
-        assert box.grad is None or box.grad.isfinite().all()
-
-    def test_large_coordinates_keep_digits(self):
-        box = torch.tensor([[1e5, 1e5, 40, 20, 30.0]], dtype=torch.float64)
-        iou = box_polygon_iou(box, boxes_to_corners(box))
-        assert iou.item() == pytest.approx(1.0, abs=1e-11)
-
-    def test_gradcheck(self):
-        boxes = random_rotated_boxes(3, 30.0, 10.0, 40.0, seed=3, dtype=torch.float64)
-        polygons = torch.from_numpy(self.polygons(4, 5, seed=2))
-        boxes.requires_grad_(), polygons.requires_grad_()
-        assert torch.autograd.gradcheck(box_polygon_iou, (boxes, polygons))

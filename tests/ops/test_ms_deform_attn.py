@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rsd2.layers.deformable_attention import DeformableAttention
+from rsd2.layers.deformable_attention import DeformableAttention, RotatedDeformableAttention
 from rsd2.ops import ms_deform_attn
 from rsd2.ops.extension import is_compiled
 from rsd2.ops.ms_deform_attn import (
@@ -271,6 +271,15 @@ class TestDispatcher:
             out.square().sum().backward()
             gradients.append([out.detach(), *(p.grad.clone() for p in layer.parameters())])
         torch.testing.assert_close(gradients[1], gradients[0])
+
+    def test_the_rotated_layer_compiles_in_one_graph(self):
+        torch.manual_seed(0)
+        layer = RotatedDeformableAttention(32, 4, len(SHAPES), 2)
+        query, value = torch.randn(2, 5, 32), torch.randn(2, LENGTH, 32)
+        boxes, angles = torch.rand(2, 5, 4), 90 * torch.rand(2, 5)
+        arguments = (query, value, boxes, angles, torch.ones(2, 2), SHAPES)
+        compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(*arguments), layer(*arguments))
 
 
 class TestShapes:

@@ -6,7 +6,20 @@ import pytest
 import torch
 
 from rsd2.ops import batched_nms_rotated, box_iou_rotated, nms_rotated
+from rsd2.ops.extension import is_compiled
 from rsd2.testing import random_rotated_boxes
+
+MODULE = importlib.import_module("rsd2.ops.nms_rotated")
+
+
+@pytest.fixture(autouse=True, params=["kernel", "reference"])
+def implementation(request, put_in_place):
+    """Every test runs twice: what holds for one implementation has to hold for the other."""
+    if request.param == "reference":
+        put_in_place({"batched_nms_rotated": MODULE.reference_batched_nms_rotated})
+    elif not is_compiled("batched_nms_rotated", "CPU"):
+        pytest.skip("rsd2 was installed without its compiled library")
+    return request.param
 
 
 def greedy(boxes, scores, idxs, threshold) -> list[int]:
@@ -33,7 +46,7 @@ def scene(count: int, classes: int, seed: int = 0):
 @pytest.mark.parametrize("classes", [1, 5, 100])
 @pytest.mark.parametrize("threshold", [0.0, 0.1, 0.5, 1.0])
 def test_equals_the_definition(block, classes, threshold, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("rsd2.ops.nms_rotated"), "BLOCK", block)
+    monkeypatch.setattr(MODULE, "BLOCK", block)
     boxes, scores, idxs = scene(150, classes)
     expected = greedy(boxes, scores, idxs, threshold)
     assert batched_nms_rotated(boxes, scores, idxs, threshold).tolist() == expected

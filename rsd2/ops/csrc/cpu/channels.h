@@ -1,8 +1,8 @@
 // Sums over rows of channels that lie anywhere in a table: what attention and RoIAlign do for most
 // of their time. A row is contiguous; it is taken in blocks that fit the registers.
 //
-// Everything here is inlined into functions marked RSD2_MULTIVERSION and takes their instruction
-// set: the compiler splits a vector of 64 bytes into the registers that this set has.
+// Everything here is inlined into functions defined by RSD2_VERSIONS and takes their instruction
+// set. Native: bytes of its registers, their kVectorBytes.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,7 @@ struct Lanes {
   static RSD2_INLINE void store(T* to, const Vector& value) { std::memcpy(to, &value, Bytes); }
 };
 
-// Sum of the lanes by halves, so that the order does not depend on the instruction set.
+// Sum of the lanes, by halves.
 template <typename T, int Bytes>
 RSD2_INLINE T sum_of_lanes(const typename Lanes<T, Bytes>::Vector& value) {
   if constexpr (Bytes == sizeof(T)) {
@@ -51,14 +51,14 @@ RSD2_INLINE T sum_of_lanes(const typename Lanes<T, Bytes>::Vector& value) {
   }
 }
 
-// Calls block.template run<Bytes, Vectors>(channel) for consecutive blocks of a row: two vectors of
-// 64 bytes as long as they fit, then one, then 16 bytes, then single numbers.
-template <typename T, typename Block>
+// Calls block.template run<Bytes, Vectors>(channel) for consecutive blocks of a row: two lines of
+// the cache as long as they fit, then one, then 16 bytes, then single numbers.
+template <int Native, typename T, typename Block>
 RSD2_INLINE void for_each_block(int64_t channels, const Block& block) {
-  constexpr int kWide = Lanes<T, 64>::kCount, kNarrow = Lanes<T, 16>::kCount;
+  constexpr int kLine = 64 / sizeof(T), kNarrow = Lanes<T, 16>::kCount;
   int64_t c = 0;
-  for (; c + 2 * kWide <= channels; c += 2 * kWide) block.template run<64, 2>(c);
-  for (; c + kWide <= channels; c += kWide) block.template run<64, 1>(c);
+  for (; c + 2 * kLine <= channels; c += 2 * kLine) block.template run<Native, 128 / Native>(c);
+  for (; c + kLine <= channels; c += kLine) block.template run<Native, 64 / Native>(c);
   for (; c + kNarrow <= channels; c += kNarrow) block.template run<16, 1>(c);
   for (; c < channels; ++c) block.template run<sizeof(T), 1>(c);
 }
@@ -142,24 +142,24 @@ RSD2_INLINE void prefetch_rows(const T* table, const int64_t* offsets, int64_t c
 }
 
 // out[c] = sum over the rows of weight * row[c], or += if it adds.
-template <typename T>
+template <int Native, typename T>
 RSD2_INLINE void gather_rows(const T* table, WeightedRows<T> rows, int64_t channels, T* out,
                              bool adds = false) {
-  for_each_block<T>(channels, GatherBlock<T>{table, rows, out, adds});
+  for_each_block<Native, T>(channels, GatherBlock<T>{table, rows, out, adds});
 }
 
 // row[c] += weight * in[c] for each of the rows.
-template <typename T>
+template <int Native, typename T>
 RSD2_INLINE void scatter_rows(T* table, WeightedRows<T> rows, int64_t channels, const T* in) {
-  for_each_block<T>(channels, ScatterBlock<T>{table, rows, in});
+  for_each_block<Native, T>(channels, ScatterBlock<T>{table, rows, in});
 }
 
 // dots[e] = scalar product of `in` with row e.
-template <typename T>
+template <int Native, typename T>
 RSD2_INLINE void dot_rows(const T* table, const int64_t* offsets, int64_t count, int64_t channels,
                           const T* in, T* dots) {
   for (int64_t e = 0; e < count; ++e) dots[e] = T(0);
-  for_each_block<T>(channels, DotBlock<T>{table, offsets, count, in, dots});
+  for_each_block<Native, T>(channels, DotBlock<T>{table, offsets, count, in, dots});
 }
 
 }  // namespace rsd2

@@ -18,21 +18,20 @@
 
 #define RSD2_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
-#define RSD2_BEGIN_AVX2 \
-  RSD2_PRAGMA(clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function))
-#define RSD2_BEGIN_AVX512                                                                  \
-  RSD2_PRAGMA(clang attribute push(                                                        \
-      __attribute__((                                                                      \
-          target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))), \
-      apply_to = function))
+#define RSD2_BEGIN_TARGET(features) \
+  RSD2_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define RSD2_END_TARGET RSD2_PRAGMA(clang attribute pop)
+#define RSD2_INDEPENDENT RSD2_PRAGMA(clang loop vectorize(assume_safety))
+#define RSD2_WIDEST ""  // a choice that clang has for whole files only
 #else
-#define RSD2_BEGIN_AVX2 RSD2_PRAGMA(GCC push_options) RSD2_PRAGMA(GCC target("avx2,fma"))
-#define RSD2_BEGIN_AVX512       \
-  RSD2_PRAGMA(GCC push_options) \
-  RSD2_PRAGMA(GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))
+#define RSD2_BEGIN_TARGET(features) RSD2_PRAGMA(GCC push_options) RSD2_PRAGMA(GCC target(features))
 #define RSD2_END_TARGET RSD2_PRAGMA(GCC pop_options)
+#define RSD2_INDEPENDENT RSD2_PRAGMA(GCC ivdep)  // iterations of the loop that follows
+#define RSD2_WIDEST ",prefer-vector-width=512"
 #endif
+#define RSD2_BEGIN_AVX2 RSD2_BEGIN_TARGET("avx2,fma")
+#define RSD2_BEGIN_AVX512 \
+  RSD2_BEGIN_TARGET("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl" RSD2_WIDEST)
 
 namespace rsd2 {
 

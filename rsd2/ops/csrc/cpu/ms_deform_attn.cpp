@@ -130,12 +130,12 @@ RSD2_INLINE void for_each_query(const Attention<T>& a, int64_t image, int64_t he
 }
 
 // Queries [begin, end) of one head of one image.
-template <typename T>
+template <int Native, typename T>
 RSD2_INLINE void forward_queries(const Attention<T>& a, int64_t image, int64_t head, int64_t begin,
                                  int64_t end, Table<const T> table, T* out) {
   const auto sum = [&](int64_t cell, const Corners<T>& corners) RSD2_INLINE_LAMBDA {
     const WeightedRows<T> rows{corners.offsets.data(), corners.weights.data(), corners.count};
-    gather_rows(table.rows, rows, a.channels, out + cell * a.channels);
+    gather_rows<Native>(table.rows, rows, a.channels, out + cell * a.channels);
   };
   for_each_query(a, image, head, begin, end, table, sum);
 }
@@ -172,7 +172,7 @@ RSD2_INLINE void fold_products(const Attention<T>& a, int64_t cell, const T* pro
 }
 
 // All queries of one head; the two tables have the same stride.
-template <typename T>
+template <int Native, typename T>
 RSD2_INLINE void backward_head(const Attention<T>& a, int64_t image, int64_t head,
                                Table<const T> table, Table<T> grad_table,
                                const Gradients<T>& grad) {
@@ -180,9 +180,9 @@ RSD2_INLINE void backward_head(const Attention<T>& a, int64_t image, int64_t hea
   const auto add = [&](int64_t cell, const Corners<T>& corners) RSD2_INLINE_LAMBDA {
     const T* grad_row = grad.out + cell * a.channels;
     const int64_t* offsets = corners.offsets.data();
-    dot_rows(table.rows, offsets, corners.count, a.channels, grad_row, dots.data());
+    dot_rows<Native>(table.rows, offsets, corners.count, a.channels, grad_row, dots.data());
     const WeightedRows<T> rows{offsets, corners.weights.data(), corners.count};
-    scatter_rows(grad_table.rows, rows, a.channels, grad_row);
+    scatter_rows<Native>(grad_table.rows, rows, a.channels, grad_row);
     for (T& product : products) product = 0;
     for (int64_t e = 0; e < corners.count; ++e) products[corners.corner_of[e]] = dots[e];
     fold_products(a, cell, products.data(), grad);
@@ -190,25 +190,17 @@ RSD2_INLINE void backward_head(const Attention<T>& a, int64_t image, int64_t hea
   for_each_query(a, image, head, 0, a.queries, table, add);
 }
 
-// Clones for the instruction sets: templates cannot be marked.
-RSD2_MULTIVERSION void forward(const Attention<float>& a, int64_t image, int64_t head,
-                               int64_t begin, int64_t end, Table<const float> table, float* out) {
-  forward_queries(a, image, head, begin, end, table, out);
-}
-RSD2_MULTIVERSION void forward(const Attention<double>& a, int64_t image, int64_t head,
-                               int64_t begin, int64_t end, Table<const double> table, double* out) {
-  forward_queries(a, image, head, begin, end, table, out);
-}
-RSD2_MULTIVERSION void backward(const Attention<float>& a, int64_t image, int64_t head,
-                                Table<const float> table, Table<float> grad_table,
-                                const Gradients<float>& grad) {
-  backward_head(a, image, head, table, grad_table, grad);
-}
-RSD2_MULTIVERSION void backward(const Attention<double>& a, int64_t image, int64_t head,
-                                Table<const double> table, Table<double> grad_table,
-                                const Gradients<double>& grad) {
-  backward_head(a, image, head, table, grad_table, grad);
-}
+RSD2_VERSIONS(forward,
+              (const Attention<T>& a, int64_t image, int64_t head, int64_t begin, int64_t end,
+               Table<const T> table, T* out),
+              (a, image, head, begin, end, table, out),
+              forward_queries<kVectorBytes>(a, image, head, begin, end, table, out);)
+
+RSD2_VERSIONS(backward,
+              (const Attention<T>& a, int64_t image, int64_t head, Table<const T> table,
+               Table<T> grad_table, const Gradients<T>& grad),
+              (a, image, head, table, grad_table, grad),
+              backward_head<kVectorBytes>(a, image, head, table, grad_table, grad);)
 
 // The tensors of a call in the dtype that it is computed in, laid out as the kernels need them.
 struct Inputs {
@@ -284,7 +276,7 @@ void run_forward(const Inputs& inputs, at::Tensor& out) {
         if (task == begin || first == 0) copy_rows(table, packed, a.positions, a.channels);
         table = {packed.rows, packed.stride};
       }
-      forward(a, image, head, first, std::min(first + kPortion, a.queries), table, to);
+      forward<T>(a, image, head, first, std::min(first + kPortion, a.queries), table, to);
     }
   });
 }
@@ -306,13 +298,13 @@ void run_backward(const Inputs& inputs, const at::Tensor& grad, at::Tensor& in_v
       T* grad_values = gradients.value + image * a.positions * stride + head * a.channels;
       const Table<T> grad_table{grad_values, stride};
       if (!copies) {
-        backward(a, image, head, values, grad_table, gradients);
+        backward<T>(a, image, head, values, grad_table, gradients);
         continue;
       }
       const Table<T> packed{copy.get(), a.channels}, packed_grad{copy.get() + numbers, a.channels};
       copy_rows(values, packed, a.positions, a.channels);
       std::fill_n(packed_grad.rows, numbers, T(0));
-      backward(a, image, head, {packed.rows, packed.stride}, packed_grad, gradients);
+      backward<T>(a, image, head, {packed.rows, packed.stride}, packed_grad, gradients);
       copy_rows({packed_grad.rows, a.channels}, grad_table, a.positions, a.channels);
     }
   });

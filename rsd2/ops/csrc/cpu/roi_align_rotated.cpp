@@ -72,7 +72,7 @@ RSD2_INLINE void for_samples(const Map& map, const Region<Position>& region, int
 }
 
 // One region into (C, T); scratch (T, C).
-template <typename T>
+template <int Native, typename T>
 RSD2_INLINE void pool_region(const Map& map, const Region<Position>& region, const T* features,
                              T* scratch, T* out) {
   SampleRows<T> rows;
@@ -81,7 +81,7 @@ RSD2_INLINE void pool_region(const Map& map, const Region<Position>& region, con
     T* sums = scratch + bin * map.channels;
     bool adds = false;
     const auto add = [&](WeightedRows<T> part) RSD2_INLINE_LAMBDA {
-      gather_rows(table, part, map.channels, sums, adds);
+      gather_rows<Native>(table, part, map.channels, sums, adds);
       adds = true;
     };
     for_samples(map, region, int(bin / map.pooled_width), int(bin % map.pooled_width), rows, add);
@@ -92,7 +92,7 @@ RSD2_INLINE void pool_region(const Map& map, const Region<Position>& region, con
 }
 
 // Channels [begin, end) of one region's gradient (C, T), added to the rows of its image.
-template <typename T>
+template <int Native, typename T>
 RSD2_INLINE void spread_region(const Map& map, const Region<Position>& region, const T* grad,
                                int64_t begin, int64_t end, T* scratch, T* table) {
   SampleRows<T> rows;
@@ -100,29 +100,24 @@ RSD2_INLINE void spread_region(const Map& map, const Region<Position>& region, c
   for (int64_t bin = 0; bin < map.bins(); ++bin) {
     for (int64_t channel = begin; channel < end; ++channel)
       scratch[channel - begin] = grad[channel * map.bins() + bin];
-    const auto add = [&](WeightedRows<T> part)
-                         RSD2_INLINE_LAMBDA { scatter_rows(table, part, end - begin, scratch); };
+    const auto add = [&](WeightedRows<T> part) RSD2_INLINE_LAMBDA {
+      scatter_rows<Native>(table, part, end - begin, scratch);
+    };
     for_samples(map, region, int(bin / map.pooled_width), int(bin % map.pooled_width), rows, add);
   }
 }
 
-// Clones for the instruction sets: templates cannot be marked.
-RSD2_MULTIVERSION void pool(const Map& map, const Region<Position>& region, const float* features,
-                            float* scratch, float* out) {
-  pool_region(map, region, features, scratch, out);
-}
-RSD2_MULTIVERSION void pool(const Map& map, const Region<Position>& region, const double* features,
-                            double* scratch, double* out) {
-  pool_region(map, region, features, scratch, out);
-}
-RSD2_MULTIVERSION void spread(const Map& map, const Region<Position>& region, const float* grad,
-                              int64_t begin, int64_t end, float* scratch, float* table) {
-  spread_region(map, region, grad, begin, end, scratch, table);
-}
-RSD2_MULTIVERSION void spread(const Map& map, const Region<Position>& region, const double* grad,
-                              int64_t begin, int64_t end, double* scratch, double* table) {
-  spread_region(map, region, grad, begin, end, scratch, table);
-}
+RSD2_VERSIONS(pool,
+              (const Map& map, const Region<Position>& region, const T* features, T* scratch,
+               T* out),
+              (map, region, features, scratch, out),
+              pool_region<kVectorBytes>(map, region, features, scratch, out);)
+
+RSD2_VERSIONS(spread,
+              (const Map& map, const Region<Position>& region, const T* grad, int64_t begin,
+               int64_t end, T* scratch, T* table),
+              (map, region, grad, begin, end, scratch, table),
+              spread_region<kVectorBytes>(map, region, grad, begin, end, scratch, table);)
 
 template <typename R>
 std::vector<Region<Position>> read_regions_as(const at::Tensor& rois, int64_t images,
@@ -183,7 +178,7 @@ void run_forward(const Map& map, const std::vector<Region<Position>>& regions,
   at::parallel_for(0, int64_t(regions.size()), 1, [&](int64_t begin, int64_t end) {
     std::vector<T> scratch(numbers);
     for (int64_t k = begin; k < end; ++k)
-      pool(map, regions[k], from, scratch.data(), to + k * numbers);
+      pool<T>(map, regions[k], from, scratch.data(), to + k * numbers);
   });
 }
 
@@ -205,7 +200,7 @@ void run_backward(const Map& map, int64_t images, const std::vector<Region<Posit
       for (size_t k = 0; k < regions.size(); ++k) {
         if (regions[k].image != image || first >= last) continue;
         const T* region_grad = from + int64_t(k) * map.channels * map.bins();
-        spread(map, regions[k], region_grad, first, last, scratch.data(), table);
+        spread<T>(map, regions[k], region_grad, first, last, scratch.data(), table);
       }
     }
   });

@@ -82,7 +82,7 @@ void ious(const RotatedBox& one, const RotatedBox* others, const int32_t* found,
     for (int64_t k = 0; k < padded; ++k) {
       block.set(k, others[found[begin + (k < length ? k : length - 1)]]);
     }
-#pragma GCC ivdep
+    RSD2_INDEPENDENT
     for (int64_t k = 0; k < padded; ++k) result[k] = iou_of_valid(first, block.get(k));
     for (int64_t k = 0; k < padded; ++k) {
       if (!meet(first, block.get(k))) result[k] = 0;
@@ -103,7 +103,7 @@ void paired(const RotatedBox* one, const RotatedBox* two, int64_t count, double*
       sine[k] = one[i].sine;
       cosine[k] = one[i].cosine;
     }
-#pragma GCC ivdep
+    RSD2_INDEPENDENT
     for (int64_t k = 0; k < kBlock; ++k) {
       RotatedBox first = block1.get(k);
       first.sine = sine[k];

@@ -1,0 +1,286 @@
+"""Times contenders in turn and measures their memory, one row for each pair of ours and a peer.
+
+Time: contenders take turns in one process, so that a disturbance of the machine hits all of them;
+medians and minima of the rounds are kept. A contender that has used up its share of time sits out
+the remaining rounds, and the row says how often it ran.
+
+Memory: a process of its own for each case calls a contender once to warm up, gives free memory back
+to the system, resets the kernel's high-water mark (``/proc/self/clear_refs``) and calls it again:
+the mark above the resident size before the call is the peak, the result included. Where the mark
+cannot be reset (not Linux), memory is left out. On a GPU it is the allocator's own peak.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+SECONDS_PER_CONTENDER = 20.0
+PACKAGES = ("torchvision", "numpy", "shapely", "opencv-python-headless")
+OURS = "rsd2"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work and who does it.
+
+    Attributes:
+        name: unique in its module.
+        size: what is processed, in words.
+        ours: does the work once; makes its inputs at its first call and keeps them.
+        peers: name -> the same work by somebody else; empty if nobody can be run here.
+        note: what a reader of the row has to know, such as why there is no peer.
+        floor: what bounds the case on any implementation, in words.
+        floor_bytes: bytes that have to be moved at least; the row gets the time that a copy of as
+            many takes on this machine. 0: not given.
+        dtype: of the inputs.
+        device: ``cpu`` or ``cuda``.
+        is_slow: left out by ``--quick``.
+    """
+
+    name: str
+    size: str
+    ours: Callable[[], object]
+    peers: dict[str, Callable[[], object]] = field(default_factory=dict)
+    note: str = ""
+    floor: str = ""
+    floor_bytes: int = 0
+    dtype: str = "float32"
+    device: str = "cpu"
+    is_slow: bool = False
+
+    def contenders(self) -> dict[str, Callable[[], object]]:
+        """Ours first, under the name :data:`OURS`, then the peers."""
+        return {OURS: self.ours, **self.peers}
+
+
+def run_cases(
+    cases: Iterable[Case],
+    rounds: int,
+    memory: Callable[[Case], dict[str, float | None]] | None = None,
+    finished: Callable[[list[dict[str, Any]]], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Measure cases, with a progress bar.
+
+    Args:
+        cases: what to measure.
+        rounds: how often each contender runs, >= 1, besides a first call that does not count.
+        memory: case -> contender -> peak in MB, None where it cannot be told; None: not measured.
+        finished: gets all rows so far whenever a case is done.
+
+    Returns:
+        A row for each peer of each case, or one without a peer: see :func:`rows_of`.
+    """
+    rows: list[dict[str, Any]] = []
+    bar = tqdm(list(cases), desc="benchmark", unit="case")
+    for case in bar:
+        bar.set_postfix_str(case.name)
+        times = measure_times(case, rounds)
+        rows += rows_of(case, times, memory(case) if memory else {})
+        if finished:
+            finished(rows)
+    return rows
+
+
+def measure_times(case: Case, rounds: int) -> dict[str, list[float]]:
+    """Run the contenders of a case in turn.
+
+    Args:
+        case: what to run.
+        rounds: >= 1.
+
+    Returns:
+        Contender -> seconds of each of its runs, one at least.
+    """
+    contenders = case.contenders()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    spent = dict.fromkeys(contenders, 0.0)
+    for name, work in contenders.items():
+        spent[name] += _seconds(work, case.device)
+    for _ in range(rounds):
+        for name, work in contenders.items():
+            if times[name] and spent[name] > SECONDS_PER_CONTENDER:
+                continue
+            times[name].append(_seconds(work, case.device))
+            spent[name] += times[name][-1]
+    return times
+
+
+def _seconds(work: Callable[[], object], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_memory(case: Case) -> dict[str, float | None]:
+    """Peak memory of each contender above what was there before, its result included.
+
+    Args:
+        case: whose contenders are called, twice each.
+
+    Returns:
+        Contender -> MB (10^6 bytes), or None where the system cannot tell.
+    """
+    return {name: _peak(work, case.device) for name, work in case.contenders().items()}
+
+
+def _peak(work: Callable[[], object], device: str) -> float | None:
+    work()
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    if not _reset_high_water_mark():
+        return None
+    before = _status("VmRSS")
+    kept = work()
+    peak = _status("VmHWM")
+    del kept
+    return max(0.0, peak - before)
+
+
+def _reset_high_water_mark() -> bool:
+    # Elsewhere than in glibc freed memory stays resident, and the peak is a little too low.
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _status(key: str) -> float:
+    """An entry of /proc/self/status, in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == key:
+            return int(value.split()[0]) * 1024 / 1e6
+    raise KeyError(key)
+
+
+def rows_of(
+    case: Case, times: dict[str, list[float]], peaks: dict[str, float | None]
+) -> list[dict[str, Any]]:
+    """Put the measurements of a case into rows.
+
+    Args:
+        case: what was measured.
+        times: contender -> seconds of its runs.
+        peaks: contender -> peak memory in MB or None.
+
+    Returns:
+        Rows with the keys ``case size dtype device threads ours_ms ours_min_ms ours_runs peer
+        peer_ms peer_min_ms peer_runs ratio ratio_of_minima ours_mb peer_mb floor floor_ms note
+        machine commit versions time``. A ratio is the peer's time over ours. Of a row without a
+        peer, ``peer`` and its numbers are None.
+    """
+    # Not at the top: it imports Detectron2, which the processes that measure memory do without.
+    from rsd2.engine.defaults import provenance
+
+    origin = provenance("", 0, torch.device(case.device))
+    common = {
+        "case": case.name,
+        "size": case.size,
+        "dtype": case.dtype,
+        "device": case.device,
+        "threads": torch.get_num_threads(),
+        **_figures("ours", times[OURS]),
+        "ours_mb": peaks.get(OURS),
+    }
+    about = {
+        "floor": case.floor,
+        "floor_ms": None if not case.floor_bytes else _floor_ms(case),
+        "note": case.note,
+        "machine": machine(case.device),
+        "commit": origin["commit"],
+        "versions": {**origin["versions"], **_versions()},
+        "time": origin["time"],
+    }
+    rows = []
+    for peer in case.peers or {None: None}:
+        theirs = _figures("peer", times.get(peer))
+        ratios = {"ratio": None, "ratio_of_minima": None}
+        if peer is not None:
+            ratios["ratio"] = theirs["peer_ms"] / common["ours_ms"]
+            ratios["ratio_of_minima"] = theirs["peer_min_ms"] / common["ours_min_ms"]
+        peak = {"peer_mb": peaks.get(peer)}
+        rows.append({**common, "peer": peer, **theirs, **ratios, **peak, **about})
+    return rows
+
+
+def _figures(who: str, times: list[float] | None) -> dict[str, Any]:
+    if not times:
+        return {f"{who}_ms": None, f"{who}_min_ms": None, f"{who}_runs": 0}
+    return {
+        f"{who}_ms": statistics.median(times) * 1e3,
+        f"{who}_min_ms": min(times) * 1e3,
+        f"{who}_runs": len(times),
+    }
+
+
+def _floor_ms(case: Case) -> float:
+    return case.floor_bytes / copy_rate(case.device) * 1e3
+
+
+@functools.cache
+def copy_rate(device: str) -> float:
+    """Bytes read and written per second by a copy of 256 MB on this machine, the best of five.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+    """
+    source = torch.ones(1 << 26, device=device)
+    target = torch.empty_like(source)
+    best = min(_seconds(lambda: target.copy_(source), device) for _ in range(6))
+    return 2 * source.numel() * source.element_size() / best
+
+
+@functools.cache
+def machine(device: str) -> str:
+    """Name the processor or GPU that runs a device's cases.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+    """
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {max(1, len(names))} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
