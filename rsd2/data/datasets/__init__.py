@@ -1,6 +1,13 @@
 """Data sets under Detectron2's catalogs; importing this registers the built-in ones."""
 
-from .builtin import register_all_dota, register_all_synthetic
+from .aitod import AITOD_CLASSES, register_aitod
+from .builtin import register_all_dota, register_all_synthetic, register_all_tiny
+from .coco_boxes import (
+    load_coco_boxes,
+    make_box_tiles,
+    register_box_tiles,
+    register_coco_boxes,
+)
 from .dota import (
     DOTA_V1_0_CLASSES,
     DOTA_V1_5_CLASSES,
@@ -14,17 +21,36 @@ from .dota_tiles import (
     register_dota_tiles,
     register_virtual_tiles,
 )
+from .tiny_person import (
+    PERSON_ALIASES,
+    SYNTHETIC_TINY_CLASSES,
+    TINY_PERSON_CLASSES,
+    register_synthetic_tiny,
+    register_tiny_person,
+)
 
 __all__ = [
+    "AITOD_CLASSES",
     "DOTA_V1_0_CLASSES",
     "DOTA_V1_5_CLASSES",
     "DOTA_V2_0_CLASSES",
+    "PERSON_ALIASES",
+    "SYNTHETIC_TINY_CLASSES",
+    "TINY_PERSON_CLASSES",
+    "load_coco_boxes",
     "load_dota_instances",
     "load_dota_tiles",
+    "make_box_tiles",
     "make_virtual_tiles",
+    "register_aitod",
     "register_all_dota",
     "register_all_synthetic",
+    "register_all_tiny",
+    "register_box_tiles",
+    "register_coco_boxes",
     "register_dota_instances",
     "register_dota_tiles",
+    "register_synthetic_tiny",
+    "register_tiny_person",
     "register_virtual_tiles",
 ]

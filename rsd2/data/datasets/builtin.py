@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from rsd2.data.synthetic import SYNTHETIC_CLASSES
 
+from .aitod import AITOD_SPLITS, AITOD_VERSIONS, register_aitod
 from .dota import (
     DOTA_V1_0_CLASSES,
     DOTA_V1_5_CLASSES,
@@ -21,6 +22,7 @@ from .dota import (
     register_dota_instances,
 )
 from .dota_tiles import register_dota_tiles, register_virtual_tiles
+from .tiny_person import OVERLAPS, WINDOW, register_synthetic_tiny, register_tiny_person
 
 _DOTA_VERSIONS = {
     "v1.0": (DOTA_V1_0_CLASSES, ("train", "val", "test")),
@@ -75,8 +77,37 @@ def register_all_synthetic(root: str | Path) -> None:
             )
 
 
+def register_all_tiny(root: str | Path) -> None:
+    """Register the data sets of tiny objects: TinyPerson, AI-TOD and generated scenes.
+
+    Names are ``tiny_person_train``, ``_test`` and those derived from them by
+    ``register_tiny_person``, ``aitod_<split>``, ``aitodv2_<split>``, ``synthetic_tiny_train`` and
+    ``_val``. Calling it again is as harmless as with `register_all_dota`.
+
+    Args:
+        root: folder that holds ``tiny_set``, ``aitod`` and ``synthetic_tiny``.
+    """
+    root, metadata = Path(root), {"builtin_root": str(root)}
+    suffixes = ["_corner", *(f"_{WINDOW[0]}x{WINDOW[1]}_{overlap}" for overlap in OVERLAPS)]
+    for split in ("train", "test"):
+        name = f"tiny_person_{split}"
+        if not _is_registered_under(name, str(root), (), suffixes):
+            register_tiny_person(name, root / "tiny_set", split, metadata)
+    for version in AITOD_VERSIONS:
+        for split in AITOD_SPLITS:
+            if not _is_registered_under(f"{version}_{split}", str(root), ()):
+                register_aitod(f"{version}_{split}", root / "aitod", version, split, metadata)
+    for split in ("train", "val"):
+        name = f"synthetic_tiny_{split}"
+        if not _is_registered_under(name, str(root), ()):
+            register_synthetic_tiny(name, root / "synthetic_tiny" / split, metadata)
+
+
 def _is_registered_under(
-    name: str, root: str, tilings: Sequence[tuple[int, int]] = _TILINGS
+    name: str,
+    root: str,
+    tilings: Sequence[tuple[int, int]] = _TILINGS,
+    suffixes: Sequence[str] = (),
 ) -> bool:
     """Whether to leave a name alone: it is the user's own, or ours under this very root.
 
@@ -88,6 +119,7 @@ def _is_registered_under(
     if registered is None or registered == root:
         return True
     derived = [f"{name}_{w}_{o}{suffix}" for w, o in tilings for suffix in ("", "_virtual")]
+    derived += [f"{name}{suffix}" for suffix in suffixes]
     for old in (name, *derived):
         DatasetCatalog.remove(old)
         MetadataCatalog.remove(old)
@@ -97,3 +129,4 @@ def _is_registered_under(
 _ROOT = os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
 register_all_dota(_ROOT)
 register_all_synthetic(_ROOT)
+register_all_tiny(_ROOT)
