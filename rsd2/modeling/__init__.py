@@ -1,6 +1,7 @@
 """Detectors and their parts."""
 
 from .angle_coder import AngleCoder
+from .bottom_heavy_resnet import BottomHeavyResNet
 from .criterion import SetCriterion
 from .denoising import DenoisingQueries
 from .matcher import HungarianMatcher
@@ -11,6 +12,7 @@ from .transformer import DeformableEncoder, RotatedDeformableDecoder
 
 __all__ = [
     "AngleCoder",
+    "BottomHeavyResNet",
     "ChannelMapper",
     "DeformableEncoder",
     "DenoisingQueries",
