@@ -191,6 +191,8 @@ def score_miss_rate(
             matching = match_greedily(pairs, len(kept.scores), ignored, threshold, above)
             for k in np.flatnonzero(counted):
                 is_true, is_false = _true_and_false(matching, nowhere, by_class[k])
+                # What is ignored must not stand at the start of the ranking either.
+                is_true, is_false = (kind[is_true | is_false] for kind in (is_true, is_false))
                 recall = np.cumsum(is_true) / counted[k]
                 false_per_image = np.cumsum(is_false) / len(truth.image_ids)
                 rates[t, a, k] = _log_average(recall, false_per_image, protocol.miss_rate_quirks)
