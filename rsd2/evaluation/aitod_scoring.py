@@ -62,7 +62,7 @@ def score_aitod(truth: BoxTruth, detections: BoxDetections) -> AitodScores:
     Returns:
         The scores.
     """
-    precision, recall = _run_coco(truth, detections)
+    precision, recall = score_coco(truth, detections)
     return AitodScores(precision, recall, optimal_lrp(truth, detections))
 
 
@@ -117,8 +117,16 @@ def optimal_lrp(
     return errors
 
 
-def _run_coco(truth: BoxTruth, detections: BoxDetections) -> tuple[np.ndarray, np.ndarray]:
-    """(precision (T, A, K), recall (T, A, K, M)) by faster-coco-eval."""
+def score_coco(truth: BoxTruth, detections: BoxDetections) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and recall with AI-TOD's sizes and numbers, by faster-coco-eval.
+
+    Args:
+        truth: of the data set; what is flagged ``ignore`` is a crowd in COCO's sense.
+        detections: on its images.
+
+    Returns:
+        (precision (T, A, K), recall (T, A, K, M)), as in ``AitodScores``.
+    """
     num_classes = len(truth.class_names)
     nan = np.full((len(AITOD_IOU_THRESHOLDS), len(AITOD_AREA_RANGES), num_classes), np.nan)
     if not len(truth.boxes):
