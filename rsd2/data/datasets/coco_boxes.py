@@ -8,6 +8,7 @@ over it.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,11 @@ from rsd2.data.label_report import LabelReport
 
 from .dota import class_names_of
 
-_MISSING_POLICIES = ("error", "drop")
-_DENSE_POLICIES = ("keep", "drop")
+_POLICIES = {
+    "unknown_class": ("report", "ignore"),
+    "missing_image": ("error", "drop"),
+    "dense": ("keep", "drop"),
+}
 _logger = logging.getLogger(__name__)
 
 
@@ -34,6 +38,7 @@ def load_coco_boxes(
     *,
     aliases: Mapping[str, str] | None = None,
     out_of_image: str = "keep",
+    unknown_class: str = "report",
     missing_image: str = "error",
     dense: str = "keep",
     report: LabelReport | None = None,
@@ -45,8 +50,10 @@ def load_coco_boxes(
         images_dir: that its file names are relative to.
         class_names: category k is ``class_names[k]``.
         aliases: category of the file -> name in ``class_names``, for files that tell classes apart
-            which the task does not. Categories in neither are reported and their boxes left out.
+            which the task does not.
         out_of_image: ``"keep"``, ``"clip"`` or ``"drop"``, see ``read_coco_file``.
+        unknown_class: boxes of categories that lead to no class are left out: ``"report"`` these
+            categories, or ``"ignore"`` them without a word (a chosen subset of classes).
         missing_image: ``"error"``, or ``"drop"`` and report entries whose image file is not there.
         dense: ``"keep"`` or ``"drop"`` images of which an annotation says ``in_dense_image``;
             TinyPerson is trained and tested without them. Their number is logged.
@@ -65,16 +72,17 @@ def load_coco_boxes(
         FileNotFoundError: if a file or folder is missing, or images are and the policy says so.
         ValueError: for a broken file or a wrong argument.
     """
-    if missing_image not in _MISSING_POLICIES or dense not in _DENSE_POLICIES:
-        raise ValueError(
-            f"missing_image must be one of {', '.join(_MISSING_POLICIES)} and dense one of "
-            f"{', '.join(_DENSE_POLICIES)}, got {missing_image!r} and {dense!r}"
-        )
+    chosen = {"unknown_class": unknown_class, "missing_image": missing_image, "dense": dense}
+    for name, value in chosen.items():
+        if value not in _POLICIES[name]:
+            raise ValueError(f"{name} must be one of {', '.join(_POLICIES[name])}, got {value!r}")
     folder, report = Path(images_dir), LabelReport() if report is None else report
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no image folder {folder}; put the images there.")
     content = read_coco_file(annotation_file, report, out_of_image=out_of_image)
-    categories = _map_categories(content, class_names, aliases or {}, annotation_file, report)
+    categories, strange = _map_categories(content, class_names, aliases or {})
+    for message in strange if unknown_class == "report" else ():
+        report.add("unknown_class", annotation_file, None, message)
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     dense_files = _find_dense(content) if dense == "drop" else set()
     records, seen, num_dense = [], set(), 0
@@ -184,24 +192,21 @@ def _load_box_tiles(source_dataset: str, tiling: BoxTiling) -> list[dict]:
 
 
 def _map_categories(
-    content: CocoFile,
-    class_names: Sequence[str],
-    aliases: Mapping[str, str],
-    path: str | Path,
-    report: LabelReport,
-) -> dict[int, int]:
-    """Category id of the file -> index of the class; others are reported with their boxes."""
+    content: CocoFile, class_names: Sequence[str], aliases: Mapping[str, str]
+) -> tuple[dict[int, int], list[str]]:
+    """(category id of the file -> index of the class, complaints about those without class)."""
     classes = {name: index for index, name in enumerate(class_names)}
     unknown = sorted(set(aliases.values()) - set(classes))
     if unknown:
         raise ValueError(f"aliases name classes {unknown} that are not in {list(class_names)}")
     names = {number: aliases.get(name, name) for number, name in content.categories.items()}
-    for number, name in names.items():
-        boxes = sum(box.category == number for group in content.boxes.values() for box in group)
-        if name not in classes:
-            message = f"category {name!r} (id {number}, {boxes} boxes) is not in the class list"
-            report.add("unknown_class", path, None, message)
-    return {number: classes[name] for number, name in names.items() if name in classes}
+    counts = Counter(box.category for group in content.boxes.values() for box in group)
+    strange = [
+        f"category {name!r} (id {number}, {counts[number]} boxes) is not in the class list"
+        for number, name in names.items()
+        if name not in classes
+    ]
+    return {number: classes[name] for number, name in names.items() if name in classes}, strange
 
 
 def _find_dense(content: CocoFile) -> set[str]:
