@@ -2,6 +2,15 @@
 
 from .aitod import AITOD_CLASSES, register_aitod
 from .builtin import register_all_dota, register_all_synthetic, register_all_tiny
+from .classification import (
+    ArrayImages,
+    load_cifar100,
+    load_classification,
+    load_image_folder,
+    load_imagenet32,
+    load_object_crops,
+    register_classification,
+)
 from .coco_boxes import (
     load_coco_boxes,
     make_box_tiles,
@@ -31,15 +40,21 @@ from .tiny_person import (
 
 __all__ = [
     "AITOD_CLASSES",
+    "ArrayImages",
     "DOTA_V1_0_CLASSES",
     "DOTA_V1_5_CLASSES",
     "DOTA_V2_0_CLASSES",
     "PERSON_ALIASES",
     "SYNTHETIC_TINY_CLASSES",
     "TINY_PERSON_CLASSES",
+    "load_cifar100",
+    "load_classification",
     "load_coco_boxes",
     "load_dota_instances",
     "load_dota_tiles",
+    "load_image_folder",
+    "load_imagenet32",
+    "load_object_crops",
     "make_box_tiles",
     "make_virtual_tiles",
     "register_aitod",
@@ -47,6 +62,7 @@ __all__ = [
     "register_all_synthetic",
     "register_all_tiny",
     "register_box_tiles",
+    "register_classification",
     "register_coco_boxes",
     "register_dota_instances",
     "register_dota_tiles",

@@ -15,6 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from rsd2.data.synthetic import SYNTHETIC_CLASSES
 
 from .aitod import AITOD_SPLITS, AITOD_VERSIONS, register_aitod
+from .classification import register_classification
 from .dota import (
     DOTA_V1_0_CLASSES,
     DOTA_V1_5_CLASSES,
@@ -130,3 +131,4 @@ _ROOT = os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
 register_all_dota(_ROOT)
 register_all_synthetic(_ROOT)
 register_all_tiny(_ROOT)
+register_classification(_ROOT)
