@@ -92,7 +92,7 @@ class TinyLayout:
         self._limits = object_size
         low, high = object_size
         # Of the people in the middle of the image; the camera's height, so to say.
-        self._base = float(np.exp(rng.uniform(math.log(2.2 * low), math.log(0.8 * high))))
+        self._base = float(low * (high / low) ** rng.uniform(0.34, 0.9))
         self._slope = rng.uniform(0.1, 0.5)
         self._taken = np.zeros((self.height, self.width), dtype=np.uint8)
         self._figures: list[Figure] = []
