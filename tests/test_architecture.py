@@ -29,7 +29,8 @@ MAY_IMPORT = {  # room -> rooms that it may import, besides itself
 }
 ROOMS = {"ops", "structures", "layers", "modeling", "data", "evaluation", "engine"}
 MODULES = {"config", "config_checks", "env", "tensor_files", "checkpoint", "conversion", "testing"}
-for anything in ("checkpoint", "conversion", "testing", "projects"):
+MODULES |= {"conversion_rcnn"}
+for anything in ("checkpoint", "conversion", "conversion_rcnn", "testing", "projects"):
     MAY_IMPORT[anything] = ROOMS | MODULES  # a project its own package too, never another project
 
 MAX_FILE_LINES = 400
