@@ -21,9 +21,17 @@ def iou_and_iod(detection: tuple, other: tuple) -> tuple[float, float]:
 
 
 def flag_image(
-    objects: list[dict], detections: list[dict], threshold: float, limits: tuple[float, float],
-    *, use_iod: bool = True, iod_threshold: float | None = None, strict_iod: bool = False,
-    ignore_uncertain: bool = True, drop_by_own_size: bool = True, iod_of=None,
+    objects: list[dict],
+    detections: list[dict],
+    threshold: float,
+    limits: tuple[float, float],
+    *,
+    use_iod: bool = True,
+    iod_threshold: float | None = None,
+    strict_iod: bool = False,
+    ignore_uncertain: bool = True,
+    drop_by_own_size: bool = True,
+    iod_of=None,
 ) -> list[tuple[float, str]]:
     """(score, "true" | "false" | "ignored") of each detection of one image and class.
 
@@ -92,15 +100,23 @@ def rank(image: dict, max_detections: int) -> list[dict]:
 
 
 def average_precision(
-    images: list[dict], threshold: float, limits: tuple[float, float], max_detections: int,
-    use_iod: bool = True, ignore_uncertain: bool = True,
+    images: list[dict],
+    threshold: float,
+    limits: tuple[float, float],
+    max_detections: int,
+    use_iod: bool = True,
+    ignore_uncertain: bool = True,
 ) -> tuple[float, float]:
     """(AP over 101 recall points, greatest recall) of one class."""
     flags, positives = [], count_objects(images, limits, ignore_uncertain)
     for image in images:
         flags += flag_image(
-            image["objects"], rank(image, max_detections), threshold, limits,
-            use_iod=use_iod, ignore_uncertain=ignore_uncertain,
+            image["objects"],
+            rank(image, max_detections),
+            threshold,
+            limits,
+            use_iod=use_iod,
+            ignore_uncertain=ignore_uncertain,
         )
     if positives == 0:
         return math.nan, math.nan
@@ -136,8 +152,14 @@ def miss_rate(
             if low <= size < high:
                 near.append(detection)
         flags += flag_image(
-            image["objects"], near, threshold, limits, iod_threshold=0.5, strict_iod=True,
-            drop_by_own_size=False, iod_of=twice if quirks else None,
+            image["objects"],
+            near,
+            threshold,
+            limits,
+            iod_threshold=0.5,
+            strict_iod=True,
+            drop_by_own_size=False,
+            iod_of=twice if quirks else None,
         )
     if positives == 0:
         return math.nan
