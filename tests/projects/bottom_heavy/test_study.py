@@ -10,15 +10,18 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
-from rsd2.config import load_config
+from rsd2.config import load_config, save_config
 
 TOOLS = Path("projects") / "BottomHeavy" / "tools"
 
 
 @pytest.fixture
 def tools(repository: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    monkeypatch.syspath_prepend(str(repository / "tools"))
     monkeypatch.syspath_prepend(str(repository / TOOLS))
     names = ("study_report", "run_study")
     for name in names:
@@ -199,3 +202,30 @@ def test_list_runs_nothing(
     assert len(lines) == 2 + 4 + 4
     assert not (tmp_path / "study").exists()
     assert tools["run_study"].main(["--output", str(tmp_path / "study"), "--steps", "0"]) == 2
+
+
+def test_costs_of_a_trained_detector(
+    tools: dict[str, ModuleType], tmp_path: Path, repository: Path
+) -> None:
+    pytest.importorskip("benchmarks.harness", reason="tools/benchmarks/harness.py is not here")
+    measure_cost = importlib.import_module("measure_cost")
+    name = tools["run_study"].ARMS["bh18_fpn"]
+    config = load_config(repository / "projects" / "BottomHeavy" / "configs" / name)
+    save_config(config, tmp_path / "config.yaml")
+    model = instantiate(config.model)
+    state = model.state_dict()
+    torch.save({"model": state, "ema": {"model": state}}, tmp_path / "model_final.pth")
+    threads = torch.get_num_threads()
+    try:
+        cost = measure_cost.measure(tmp_path, (64, 96))
+        larger = measure_cost.measure(tmp_path, (128, 96))
+    finally:
+        torch.set_num_threads(threads)
+    assert cost["parameters"] == sum(p.numel() for p in model.parameters())
+    assert 0 < cost["backbone_parameters"] < cost["parameters"]
+    assert 0 < cost["backbone_gmacs"] < cost["pyramid_gmacs"]
+    assert larger["pyramid_gmacs"] == pytest.approx(2 * cost["pyramid_gmacs"], rel=0.01)
+    assert cost["latency_ms"] > 0
+    assert set(cost) == set(COST)
+    command = ["--run", str(tmp_path / "nowhere"), "--output", str(tmp_path / "cost.json")]
+    assert measure_cost.main(command) == 2
