@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ ARMS = {
     "bh18_sspnet": "faster_rcnn_bh18_sspnet_synthetic_tiny.py",
 }
 """Name -> config; the first is the baseline, by which the study counts or not."""
-_EVALUATIONS = 20
+_EVALUATIONS, _LOG_PERIOD = 20, 20
 
 
 class StudyError(RuntimeError):
@@ -118,6 +119,8 @@ def training_jobs(args: argparse.Namespace, folder: Path) -> list[Job]:
                 f"train.seed={seed}",
                 f"train.max_iter={args.steps}",
                 f"train.eval_period={period}",
+                # metrics.json has one value for each interval of the log
+                f"train.log_period={math.gcd(period, _LOG_PERIOD)}",
                 f"train.checkpointer.period={period}",
                 *args.set,
             ]

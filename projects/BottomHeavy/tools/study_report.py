@@ -176,11 +176,13 @@ def verdict(rows: list[dict[str, Any]], baseline: str) -> str:
     reached = min(row["metrics"]["AP50_tiny"] or 0.0 for row in rows)
     changes = [row["change_over_last_fifth"] for row in rows]
     flat = all(change is not None and abs(change) <= FLAT for change in changes)
-    worst = max((abs(change) for change in changes if change is not None), default=math.nan)
-    facts = (
-        f"{baseline} reaches AP50_tiny {reached:.2f} (asked: {LEAST_AP:g}) and changes by "
-        f"{worst:.2f} over the last fifth (asked: {FLAT:g} or less)"
+    worst = max((abs(change) for change in changes if change is not None), default=None)
+    course = (
+        "was evaluated too seldom to tell its course"
+        if worst is None
+        else f"changes by {worst:.2f} over the last fifth (asked: {FLAT:g} or less)"
     )
+    facts = f"{baseline} reaches AP50_tiny {reached:.2f} (asked: {LEAST_AP:g}) and {course}"
     if reached >= LEAST_AP and flat:
         return f"{facts}: the comparison counts."
     return f"{facts}: the comparison does not count; train longer."

@@ -69,6 +69,7 @@ def test_all_arms_get_the_same_budget(
         for job in jobs
     }
     assert len(shared) == 1
+    assert {"train.eval_period=2", "train.log_period=2"} <= set(shared.pop())
     for name in study.ARMS.values():
         assert (repository / "projects" / "BottomHeavy" / "configs" / name).is_file()
 
@@ -162,6 +163,8 @@ def test_the_baseline_must_be_good_and_flat(
     verdict = report.verdict([row], "r18_fpn")
     assert verdict.endswith("the comparison counts.") == counts
     assert "does not count" in report.verdict([], "r18_fpn")
+    row["change_over_last_fifth"] = None
+    assert "too seldom" in report.verdict([row], "r18_fpn")
 
 
 def test_change_over_the_last_fifth_by_hand(tools: dict[str, ModuleType]) -> None:
