@@ -120,6 +120,7 @@ def load_state(
     if state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     own = model.state_dict()
+    state = _placed_backbone(state, own)
     shapes = {
         key: f"{key} {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
         for key in own.keys() & state.keys()
@@ -151,6 +152,25 @@ def load_state(
     if report:
         _logger.warning("%s fits in %d of %d keys; %s", source, len(fitting), len(own), report)
     model.load_state_dict(fitting, strict=False)
+
+
+def _placed_backbone(
+    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> Mapping[str, torch.Tensor]:
+    """Move a backbone into or out of a pyramid, which holds it as ``bottom_up``.
+
+    So the weights of a classifier, or of a detector without a pyramid, fit one with a pyramid.
+    """
+    plain, inside = "backbone.", "backbone.bottom_up."
+    given, wanted = (any(key.startswith(inside) for key in keys) for keys in (state, own))
+    if given == wanted:
+        return state
+    old, new = (inside, plain) if given else (plain, inside)
+    moved = {key: new + key[len(old) :] for key in state if key.startswith(old)}
+    moved = {key: place for key, place in moved.items() if place in own}
+    if moved:
+        _logger.info("%d tensors of the backbone go from %s* to %s*", len(moved), old, new)
+    return {moved.get(key, key): value for key, value in state.items()}
 
 
 class Checkpointer(DetectionCheckpointer):

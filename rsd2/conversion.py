@@ -113,8 +113,24 @@ def resnet_rules(prefix: str, target_prefix: str) -> list[Rule]:
     return rules
 
 
-def detectron2_backbone_rules() -> list[Rule]:
+def backbone_prefix(model_keys: Iterable[str] | None) -> str:
+    """Where a model has its ResNet.
+
+    Args:
+        model_keys: of the model, if known.
+
+    Returns:
+        ``backbone.bottom_up.`` if a pyramid holds it, else ``backbone.``.
+    """
+    inside = "backbone.bottom_up."
+    return inside if any(key.startswith(inside) for key in model_keys or ()) else "backbone."
+
+
+def detectron2_backbone_rules(target_prefix: str = "backbone.") -> list[Rule]:
     """Detectron2's ResNet, alone or inside one of its detectors, to our backbone.
+
+    Args:
+        target_prefix: before the target names.
 
     Returns:
         Rules that keep the names of the ResNet and drop every other part of a detector.
@@ -123,7 +139,7 @@ def detectron2_backbone_rules() -> list[Rule]:
     return [
         Rule(r".*num_batches_tracked", None, "a counter that no layer here uses"),
         Rule(r"(fc|linear)\.(weight|bias)", None, "classifier of the pre-training"),
-        Rule(r"(backbone\.)?(bottom_up\.)?((stem|res[2-5])\..+)", r"backbone.\3"),
+        Rule(r"(backbone\.)?(bottom_up\.)?((stem|res[2-5])\..+)", target_prefix + r"\3"),
         Rule(others + r".*", None, "part of another detector"),
     ]
 
@@ -266,9 +282,13 @@ def rules_for(
         ValueError: no such source.
     """
     if source == "torchvision-resnet":
-        return resnet_rules("", "backbone.")
+        return resnet_rules("", backbone_prefix(model_keys))
     if source == "detectron2":
-        return detectron2_backbone_rules()
+        return detectron2_backbone_rules(backbone_prefix(model_keys))
+    if source in ("mmcls-resnet", "sspnet"):
+        from .conversion_rcnn import rcnn_rules_for  # which imports this module
+
+        return rcnn_rules_for(source, keys, model_keys)
     if source not in ("ars-detr", "mutdet"):
         raise ValueError(f"no source {source!r}; there are {', '.join(SOURCES)}")
 
@@ -282,7 +302,7 @@ def rules_for(
     return [*mutdet_rules(), *rules] if source == "mutdet" else rules
 
 
-SOURCES = ("torchvision-resnet", "ars-detr", "mutdet", "detectron2")
+SOURCES = ("torchvision-resnet", "mmcls-resnet", "ars-detr", "mutdet", "sspnet", "detectron2")
 
 
 def class_permutation(source: Sequence[str], target: Sequence[str]) -> list[int]:

@@ -105,7 +105,8 @@ def shrink(cfg: DictConfig) -> DictConfig:
     what an experiment is about (modules, norm, losses, augmentations, learning rates, classes)
     stays, and so does every interpolation. Known are models of the kind of
     ``RotatedDeformableDETR`` (subclasses too, and those built around a ``detector``) on
-    Detectron2's ``ResNet`` or ``small_resnet``.
+    Detectron2's ``ResNet`` or ``small_resnet``, ``GeneralizedRCNN`` on an ``FPN``, and
+    ``ImageClassifier``.
 
     Args:
         cfg: a loaded LazyConfig with at least ``model``; not changed.
@@ -137,6 +138,8 @@ _TINY_VALUES = {
     "crop_size": [_TINY_SIDE, _TINY_SIDE],
     "target_height": _TINY_SIDE,
     "target_width": _TINY_SIDE,
+    "size": _TINY_SIDE,
+    "batch_size": 2,
     "total_batch_size": 2,
     "num_workers": 0,
 }
@@ -179,6 +182,32 @@ def _shrink_deformable_detr(model: DictConfig) -> None:
     if model.get("num_denoising_queries", 1):  # 0 is no size: it switches denoising off
         sizes["num_denoising_queries"] = 6
     _replace(model, sizes)
+
+
+def _shrink_rcnn(model: DictConfig) -> None:
+    _shrink_node(model.backbone, "model.backbone", _BACKBONE_RULES)
+    _replace(
+        model.proposal_generator,
+        {"batch_size_per_image": 32, "pre_nms_topk": (50, 50), "post_nms_topk": (30, 30)},
+    )
+    model.roi_heads.batch_size_per_image = 16
+    model.roi_heads.box_head.fc_dims = [16] * len(model.roi_heads.box_head.fc_dims)
+
+
+def _shrink_classifier(model: DictConfig) -> None:
+    _shrink_node(model.backbone, "model.backbone", _BACKBONE_RULES)
+
+
+def _shrink_fpn(backbone: DictConfig) -> None:
+    _shrink_node(backbone.bottom_up, "model.backbone.bottom_up", _BACKBONE_RULES)
+    backbone.out_channels = 32  # GroupNorm's groups
+
+
+def _shrink_bottom_heavy_resnet(backbone: DictConfig) -> None:
+    backbone.width = 32 if backbone.get("norm") == "GN" else 8
+    backbone.depths = [1] * len(backbone.get("depths", [1] * 4))
+    # Behind a norm that starts at zero, the first step would reach no weight.
+    backbone.zero_init_residual = False
 
 
 def _shrink_resnet(backbone: DictConfig) -> None:
@@ -227,8 +256,17 @@ def _shrink_small_resnet(backbone: DictConfig) -> None:
     backbone.blocks = [1] * len(backbone.get("blocks", [1] * 4))
 
 
-_MODEL_RULES = {"RotatedDeformableDETR": _shrink_deformable_detr}
-_BACKBONE_RULES = {"ResNet": _shrink_resnet, "small_resnet": _shrink_small_resnet}
+_MODEL_RULES = {
+    "RotatedDeformableDETR": _shrink_deformable_detr,
+    "GeneralizedRCNN": _shrink_rcnn,
+    "ImageClassifier": _shrink_classifier,
+}
+_BACKBONE_RULES = {  # of a class and its subclasses: the nearest one counts
+    "ResNet": _shrink_resnet,
+    "small_resnet": _shrink_small_resnet,
+    "FPN": _shrink_fpn,
+    "BottomHeavyResNet": _shrink_bottom_heavy_resnet,
+}
 
 
 def _nodes(node: Any) -> Iterator[DictConfig]:

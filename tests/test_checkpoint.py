@@ -147,3 +147,36 @@ def test_checkpointer_resumes_strictly_and_initializes_as_told(tmp_path):
     (tmp_path / "model_0000003.pth").unlink()
     with pytest.raises(CheckpointError, match="no checkpoint"):
         checkpointer.resume_or_load("", resume=True)
+
+
+class Holder(nn.Module):
+    def __init__(self, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+
+def in_pyramid():
+    return Holder(backbone=Holder(bottom_up=nn.Linear(2, 3), fpn_lateral2=nn.Linear(3, 1)))
+
+
+def test_a_backbone_goes_into_a_pyramid_and_out_of_it(tmp_path):
+    classifier = Holder(backbone=nn.Linear(2, 3), head=nn.Linear(3, 4))
+    detector, plain = in_pyramid(), Holder(backbone=nn.Linear(2, 3), neck=nn.Linear(3, 1))
+    torch.save(classifier.state_dict(), tmp_path / "classifier.pth")
+    before = detector.backbone.fpn_lateral2.weight.clone()
+    load_weights(detector, tmp_path / "classifier.pth", strict=False)
+    assert torch.equal(detector.backbone.bottom_up.weight, classifier.backbone.weight)
+    assert torch.equal(detector.backbone.fpn_lateral2.weight, before)
+    torch.save(detector.state_dict(), tmp_path / "detector.pth")
+    load_weights(plain, tmp_path / "detector.pth", strict=False)
+    assert torch.equal(plain.backbone.weight, classifier.backbone.weight)
+    with pytest.raises(CheckpointError, match="unknown to the model: backbone.fpn_lateral2.bias"):
+        load_weights(plain, tmp_path / "detector.pth")
+
+
+def test_a_pyramid_s_own_weights_stay_where_they_are(tmp_path):
+    detector, other = in_pyramid(), in_pyramid()
+    torch.save(detector.state_dict(), tmp_path / "detector.pth")
+    load_weights(other, tmp_path / "detector.pth")
+    assert all(torch.equal(a, b) for a, b in zip(detector.parameters(), other.parameters()))

@@ -78,3 +78,26 @@ def test_shards_share_a_folder(
         monkeypatch.setenv("RANK", rank)
         assert tool.main(arguments(tmp_path)) == 0
         assert json.loads((tmp_path / "scenes.json").read_text())["complete"] is complete
+
+
+def test_tiny_scenes_and_their_preview(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = ["--kind", "tiny", "--output", str(tmp_path), "--num-images", "4", "--num-workers"]
+    assert tool.main([*command, "0", "--size", "96", "128", "--preview", "4"]) == 0
+    out = capsys.readouterr().out
+    assert "sea_person" in out
+    assert "tiny1" in out
+    assert cv2.imread(str(tmp_path / "preview.png")) is not None
+    record = json.loads((tmp_path / "scenes.json").read_text())
+    assert record["parameters"]["size"] == [96, 128]
+
+
+@pytest.mark.parametrize(
+    "options", [["--kind", "tiny", "--scale", "1"], ["--dense-fraction", "0.1"]]
+)
+def test_options_of_the_other_kind_are_refused(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture, options: list[str]
+) -> None:
+    assert tool.main(["--output", str(tmp_path), "--num-images", "1", *options]) == 2
+    assert "has no meaning" in capsys.readouterr().err

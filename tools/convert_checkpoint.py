@@ -8,6 +8,9 @@ r"""Convert a third-party checkpoint to this project's layout, and account for e
         --source-classes dior_r:ars_detr --target-classes dior_r:rsd2
     python tools/convert_checkpoint.py --source mutdet --input mutdet_pretrain.pth \
         --output pretrain.pth --config-file projects/MutDet/configs/mutdet_r50_dota_pretrain.py
+    python tools/convert_checkpoint.py --source mmcls-resnet --input bh_resnet.pth \
+        --output bh50.pth \
+        --config-file projects/BottomHeavy/configs/faster_rcnn_bh50_sspnet_tiny_person.py
 
 "ars-detr" means detectors, ARS-DETR and MutDet's fine-tuned ones; "mutdet" MutDet's pre-training.
 With --config-file, shapes are compared with the config's model and its keys without a value are
@@ -30,6 +33,7 @@ from rsd2.config import apply_overrides
 from rsd2.conversion import (
     SOURCES,
     ConversionReport,
+    backbone_prefix,
     class_permutation,
     convert_state_dict,
     rules_for,
@@ -37,10 +41,13 @@ from rsd2.conversion import (
 from rsd2.data.class_orders import class_order
 from rsd2.tensor_files import read_tensors
 
-BACKBONE_SOURCES = ("torchvision-resnet", "detectron2")
+BACKBONE_SOURCES = ("torchvision-resnet", "mmcls-resnet", "detectron2")
 PIXELS = {
     "torchvision-resnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the "
     "configs have as model.pixel_mean and model.pixel_std",
+    "mmcls-resnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the "
+    "configs have",
+    "sspnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
     "ars-detr": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
     "mutdet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
     "detectron2": "depends on the file: backbones made from torchvision's expect RGB with the "
@@ -119,6 +126,8 @@ def class_rows(args: argparse.Namespace) -> list[int] | None:
         return None
     if args.source in BACKBONE_SOURCES:
         raise ValueError(f"--source {args.source} gives a backbone, which has no classes")
+    if args.source == "sspnet":
+        raise ValueError("--source sspnet keeps the order of the classes, background last")
     return class_permutation(class_names(args.source_classes), class_names(args.target_classes))
 
 
@@ -196,8 +205,9 @@ def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
         One sentence per problem, with the flag that accepts it.
     """
     if args.source in BACKBONE_SOURCES:
-        rest = [key for key in report.missing if not key.startswith("backbone.")]
-        report.missing = [key for key in report.missing if key.startswith("backbone.")]
+        prefix = backbone_prefix([*report.converted.values(), *report.missing])
+        rest = [key for key in report.missing if not key.startswith(prefix)]
+        report.missing = [key for key in report.missing if key.startswith(prefix)]
         if rest:
             print(f"{len(rest)} keys of the model outside the backbone keep their initial values;")
             print("train with train.init_strict=false")

@@ -1,11 +1,15 @@
 #!/usr/bin/env python
 """Draw synthetic overhead scenes as a folder in DOTA's format. Interrupted runs continue.
 
+``--kind tiny`` draws people and boats of 2 to 20 pixels in TinyPerson's format instead.
+
 Example::
 
     python tools/make_synthetic.py --output datasets/synthetic/train --num-images 500 --size 512
     python tools/make_synthetic.py --output datasets/synthetic/small --num-images 800 \\
         --size 128 --scale 0.8 --preview 30
+    python tools/make_synthetic.py --kind tiny --output datasets/synthetic_tiny/train \\
+        --num-images 400 --size 256 320 --preview 12
 """
 
 from __future__ import annotations
@@ -20,7 +24,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rsd2.data.synthetic import SYNTHETIC_CLASSES, SceneConfig, scene_name, write_dota_scenes
+from rsd2.data.synthetic import (
+    SYNTHETIC_CLASSES,
+    TINY_CATEGORIES,
+    SceneConfig,
+    TinySceneConfig,
+    scene_name,
+    write_dota_scenes,
+    write_tiny_scenes,
+)
 
 # Red, green, orange, yellow, cyan, magenta, blue; BGR.
 _COLORS = (
@@ -41,20 +53,24 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--output", required=True, metavar="DIR", help="gets images, labelTxt and scenes.json")
+    add("--output", required=True, metavar="DIR", help="gets images, labels and scenes.json")
+    add("--kind", choices=("rotated", "tiny"), default="rotated", help="DOTA's or TinyPerson's")
     add("--num-images", type=int, default=100, help="of the finished folder (default 100)")
-    add("--size", type=int, nargs="+", default=[512], help="side, or height and width, pixels")
+    add(
+        "--size", type=int, nargs="+", help="side, or height and width, pixels (512; tiny: 256 320)"
+    )
     add("--seed", type=int, default=0, help="of the set; use another one for a validation set")
     add(
         "--scale",
         type=float,
-        default=1.0,
-        help="size of the objects; at 1 cars are about 15 px long; 0.8 suits --size 128",
+        help="size of the objects, of tiny ones not; at 1 (the default) cars are about 15 px long; "
+        "0.8 suits --size 128",
     )
     add("--num-workers", type=int, default=os.cpu_count() or 1, help="processes; 0: none extra")
-    add("--empty-fraction", type=float, default=0.06, help="share of scenes without objects")
-    add("--density", type=float, default=8.0, help="most objects per 100 x 100 units")
-    add("--clutter", type=float, default=1.0, help="amount of things that resemble objects")
+    add("--empty-fraction", type=float, help="share of scenes without objects (0.06; tiny: 0.04)")
+    add("--dense-fraction", type=float, help="tiny only: share with more than 200 objects (0.03)")
+    add("--density", type=float, help="most objects per 100 x 100 units (8); tiny: a factor (1)")
+    add("--clutter", type=float, help="amount of things that resemble objects")
     add("--preview", type=int, default=0, metavar="N", help="draw N scenes and labels: preview.png")
     return parser
 
@@ -63,15 +79,26 @@ def read_labels(path: Path) -> list[tuple[np.ndarray, str, int]]:
     """Read a label file of this tool.
 
     Args:
-        path: of the file.
+        path: of the file, in ``labelTxt`` or, of tiny scenes, in ``records``.
 
     Returns:
-        (polygon (4, 2) in pixels, class, difficult) of each object.
+        (polygon (4, 2) in pixels, class, difficult) of each object; regions to ignore and uncertain
+        objects of tiny scenes count as difficult.
     """
+    if path.suffix == ".json":
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return [_tiny_label(annotation) for annotation in record["annotations"]]
     rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()[2:]]
     return [
         (np.array(row[:8], dtype=np.float64).reshape(4, 2), row[8], int(row[9])) for row in rows
     ]
+
+
+def _tiny_label(annotation: dict) -> tuple[np.ndarray, str, int]:
+    x, y, width, height = annotation["bbox"]
+    corners = np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)])
+    flags = (annotation[flag] for flag in ("ignore", "uncertain", "logo"))
+    return corners, TINY_CATEGORIES[annotation["category_id"] - 1], int(any(flags))
 
 
 def draw_preview(folder: Path, num_scenes: int) -> Path:
@@ -86,6 +113,8 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
         label; labels of difficult objects are grey.
     """
     columns = math.ceil(math.sqrt(num_scenes))
+    tiny = (folder / "records").is_dir()
+    classes = TINY_CATEGORIES if tiny else SYNTHETIC_CLASSES
     tiles = []
     for index in range(num_scenes):
         image = cv2.imread(str(folder / "images" / f"{scene_name(index)}.png"))
@@ -93,15 +122,17 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
             raise OSError(f"{folder / 'images' / scene_name(index)}.png cannot be read; delete it")
         zoom = max(1, round(_SHEET_SIDE / columns / image.shape[1]))
         tile = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
-        for polygon, name, difficult in read_labels(
-            folder / "labelTxt" / f"{scene_name(index)}.txt"
-        ):
-            color = (150, 150, 150) if difficult else _COLORS[SYNTHETIC_CLASSES.index(name)]
+        label_file = (
+            f"records/{scene_name(index)}.json" if tiny else f"labelTxt/{scene_name(index)}.txt"
+        )
+        for polygon, name, difficult in read_labels(folder / label_file):
+            color = (150, 150, 150) if difficult else _COLORS[classes.index(name)]
             # cv2 counts from the centre of the first pixel, labels from its edge.
             fixed = np.rint((polygon * zoom - 0.5) * 16).astype(np.int32)
             cv2.polylines(tile, [fixed], True, color, 1, cv2.LINE_AA, 4)
-            first = (int(fixed[0, 0]), int(fixed[0, 1]))
-            cv2.circle(tile, first, 2 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+            if not tiny:
+                first = (int(fixed[0, 0]), int(fixed[0, 1]))
+                cv2.circle(tile, first, 2 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
         tiles.append(cv2.copyMakeBorder(tile, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(255,) * 3))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)]
@@ -124,11 +155,47 @@ def describe(record: dict) -> str:
     lines = [f"{'class':15s} {'objects':>8s} {'share':>7s}"]
     for name, number in record["objects"].items():
         lines.append(f"{name:15s} {number:8d} {number / total:7.1%}")
-    lines.append(
-        f"{record['num_images']} scenes, {record['empty_images']} of them empty, difficult: "
-        + ", ".join(f"{number} x {level}" for level, number in record["difficult"].items())
-    )
+    head = f"{record['num_images']} scenes, {record['empty_images']} of them empty"
+    if "difficult" in record:
+        levels = (f"{number} x {level}" for level, number in record["difficult"].items())
+        lines.append(f"{head}, difficult: {', '.join(levels)}")
+        return "\n".join(lines)
+    flags = (f"{record[flag]} {flag}" for flag in ("ignore", "uncertain", "logo"))
+    lines.append(f"{head}, {record['dense_images']} dense; also {', '.join(flags)} boxes")
+    sizes = (f"{number} {name}" for name, number in record["sizes"].items())
+    quantiles = ", ".join(map(str, record["size_quantiles"]))
+    lines.append(f"sizes: {', '.join(sizes)}; 5, 25, 50, 75, 95 %: {quantiles} px")
     return "\n".join(lines)
+
+
+def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
+    """Draw the scenes that the command line asks for.
+
+    Args:
+        args: of the command line.
+        shard: (rank, number of processes).
+
+    Returns:
+        the folder.
+
+    Raises:
+        ValueError: if an argument is out of range or does not suit the kind.
+        FileExistsError: if the folder holds something else.
+    """
+    names = ("scale", "empty_fraction", "dense_fraction", "density", "clutter")
+    chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.size is not None:
+        chosen["size"] = tuple(args.size) if len(args.size) != 1 else args.size[0]
+    foreign = {"scale"} if args.kind == "tiny" else {"dense_fraction"}
+    if foreign & set(chosen):
+        option = foreign.pop().replace("_", "-")
+        raise ValueError(f"--{option} has no meaning with --kind {args.kind}; leave it out")
+    config, write = (
+        (TinySceneConfig(**chosen), write_tiny_scenes)
+        if args.kind == "tiny"
+        else (SceneConfig(**chosen), write_dota_scenes)
+    )
+    return write(args.output, args.num_images, config, args.seed, args.num_workers, shard=shard)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -143,16 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     shard = (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     try:
-        config = SceneConfig(
-            size=tuple(args.size) if len(args.size) != 1 else args.size[0],
-            scale=args.scale,
-            empty_fraction=args.empty_fraction,
-            density=args.density,
-            clutter=args.clutter,
-        )
-        folder = write_dota_scenes(
-            args.output, args.num_images, config, args.seed, args.num_workers, shard=shard
-        )
+        folder = write_scenes(args, shard)
         record = json.loads((folder / "scenes.json").read_text(encoding="utf-8"))
         if not record["complete"]:
             print("This shard is done; the last of the others counts the objects.")

@@ -35,6 +35,13 @@ REMEDIES = {
     "outside_image": "check that label and image belong together and share one scale; "
     "out_of_image='clip' or 'drop' removes such objects",
     "crossing_border": "out_of_image='clip' cuts such objects at the border, 'drop' removes them",
+    "box_without_area": "delete the annotation or draw the box again: a side of it is not > 0",
+    "coco_image": "an entry of images needs id, file_name, height and width (or corner), > 0",
+    "coco_annotation": "annotations need image_id, category_id and a bbox of 4 numbers",
+    "duplicate_id": "give every image an id and a file (or corner) of its own",
+    "missing_image": "put the image into the image folder, or pass missing_image='drop'",
+    "unknown_category": "add the category to the file's categories or correct the id",
+    "unknown_image": "add the image to the file's images or remove its annotations",
 }
 """Kind of problem -> what its owner can do about it."""
 

@@ -110,7 +110,7 @@ def compute_windows(
         raise ValueError(f"An image of {width} x {height} pixels cannot be tiled.")
     if not 0 <= overlap < window:
         raise ValueError(f"overlap must be in [0, {window}), got {overlap}.")
-    starts_x, starts_y = (_window_starts(side, window, overlap) for side in (width, height))
+    starts_x, starts_y = (window_starts(side, window, overlap) for side in (width, height))
     x0, y0 = (grid.reshape(-1) for grid in np.meshgrid(starts_x, starts_y))
     windows = np.stack([x0, y0, x0 + window, y0 + window], axis=1)
     inside = (np.minimum(windows[:, 2:], (width, height)) - windows[:, :2]).prod(axis=1)
@@ -332,8 +332,17 @@ def parse_tile_name(name: str) -> tuple[str, int, int, int]:
     return match["source"], int(match["size"]), int(match["x"]), int(match["y"])
 
 
-def _window_starts(side: int, window: int, overlap: int) -> np.ndarray:
-    """First pixels of the windows along one axis."""
+def window_starts(side: int, window: int, overlap: int) -> np.ndarray:
+    """First pixels of the windows along one axis; the last window ends at the border.
+
+    Args:
+        side: of the image, pixels, >= 1.
+        window: side of the windows, pixels.
+        overlap: pixels shared by neighbours, in [0, window).
+
+    Returns:
+        int64, increasing; 0 alone if the window is not smaller than the image.
+    """
     if side <= window:
         return np.zeros(1, dtype=np.int64)
     step = window - overlap

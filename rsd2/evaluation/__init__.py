@@ -1,14 +1,18 @@
-"""Evaluation: DOTA's protocol on merged full images.
+"""Evaluation: the protocols of DOTA, TinyPerson and AI-TOD on merged full images.
 
-The scoring itself needs neither Detectron2 nor a GPU; ``DotaEvaluator``, which does need
-Detectron2, is imported when it is first asked for.
+The scoring itself needs neither Detectron2 nor a GPU; the evaluators, which do need Detectron2, are
+imported when they are first asked for.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .aitod_scoring import AitodScores, score_aitod
 from .average_precision import average_precision, precision_recall
+from .box_matching import BoxDetections, BoxTruth
+from .box_records import BoxMerging
 from .dota_scoring import (
     COCO_IOU_THRESHOLDS,
     DIFFICULT_POLICIES,
@@ -19,31 +23,49 @@ from .dota_scoring import (
 )
 from .task1_files import read_task1, score_task1, write_task1_zip
 from .tile_merging import merge_tile_detections, shift_to_full_image
+from .tiny_scoring import TinyProtocol, TinyScores, score_miss_rate, score_tiny
 
 if TYPE_CHECKING:
+    from .aitod_evaluation import AitodEvaluator
     from .dota_evaluation import DotaEvaluator
+    from .tiny_evaluation import TinyEvaluator
+
+_EVALUATORS = {
+    "AitodEvaluator": "aitod_evaluation",
+    "DotaEvaluator": "dota_evaluation",
+    "TinyEvaluator": "tiny_evaluation",
+}
 
 __all__ = [
     "COCO_IOU_THRESHOLDS",
     "DIFFICULT_POLICIES",
+    "AitodEvaluator",
+    "AitodScores",
+    "BoxDetections",
+    "BoxMerging",
+    "BoxTruth",
     "Detections",
     "DotaEvaluator",
     "DotaScores",
     "GroundTruth",
+    "TinyEvaluator",
+    "TinyProtocol",
+    "TinyScores",
     "average_precision",
     "merge_tile_detections",
     "precision_recall",
     "read_task1",
+    "score_aitod",
     "score_detections",
+    "score_miss_rate",
     "score_task1",
+    "score_tiny",
     "shift_to_full_image",
     "write_task1_zip",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name == "DotaEvaluator":
-        from .dota_evaluation import DotaEvaluator
-
-        return DotaEvaluator
+    if name in _EVALUATORS:
+        return getattr(import_module(f"{__name__}.{_EVALUATORS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

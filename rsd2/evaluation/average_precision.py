@@ -71,13 +71,27 @@ def average_precision(precision: np.ndarray, recall: np.ndarray, method: str = "
         return 0.0
     if np.isnan(recall).any():
         return float("nan")
-    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
     if method == "voc07":
-        first = np.searchsorted(recall, VOC07_RECALL_POINTS, side="left")
-        reached = np.append(best_from_here, 0.0)
-        return float(reached[first].sum() / len(VOC07_RECALL_POINTS))
+        reached = best_precision_at(precision, recall, VOC07_RECALL_POINTS)
+        return float(reached.sum() / len(VOC07_RECALL_POINTS))
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
     steps = np.diff(recall, prepend=0.0)
     return float((steps * best_from_here).sum())
+
+
+def best_precision_at(precision: np.ndarray, recall: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Greatest precision at some recalls or beyond, as PASCAL VOC 2007 and COCO average it.
+
+    Args:
+        precision: (D,) of :func:`precision_recall`; may be empty.
+        recall: (D,) non-decreasing, without ``nan``.
+        points: (R,) recalls in [0, 1].
+
+    Returns:
+        (R,) float64; 0 where the recall is not reached.
+    """
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    return np.append(best_from_here, 0.0)[np.searchsorted(recall, points, side="left")]
 
 
 def check_ap_method(method: str) -> None:

@@ -1,5 +1,6 @@
 """Modules without a task: attention, encodings, feed-forward blocks."""
 
+from .blur_pool import BlurPool
 from .deformable_attention import (
     DeformableAttention,
     RotatedDeformableAttention,
@@ -11,6 +12,7 @@ from .precision import at_least_float32
 
 __all__ = [
     "MLP",
+    "BlurPool",
     "DeformableAttention",
     "FeedForward",
     "RotatedDeformableAttention",

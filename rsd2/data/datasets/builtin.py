@@ -15,10 +15,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from rsd2.data.class_orders import class_order
 from rsd2.data.synthetic import SYNTHETIC_CLASSES
 
+from .aitod import AITOD_SPLITS, AITOD_VERSIONS, register_aitod
+from .classification import register_classification
 from .dior_r import DIOR_R_SPLITS, register_dior_r
 from .dota import register_dota_instances
 from .dota_tiles import register_dota_tiles, register_virtual_tiles
 from .ohd_sjtu import register_ohd_sjtu
+from .tiny_person import OVERLAPS, WINDOW, register_synthetic_tiny, register_tiny_person
 
 _DOTA_VERSIONS = {
     "v1.0": ("train", "val", "test"),
@@ -112,11 +115,38 @@ def register_all_synthetic(root: str | Path) -> None:
             )
 
 
+def register_all_tiny(root: str | Path) -> None:
+    """Register the data sets of tiny objects: TinyPerson, AI-TOD and generated scenes.
+
+    Names are ``tiny_person_train``, ``_test`` and those derived from them by
+    ``register_tiny_person``, ``aitod_<split>``, ``aitodv2_<split>``, ``synthetic_tiny_train`` and
+    ``_val``. Calling it again is as harmless as with `register_all_dota`.
+
+    Args:
+        root: folder that holds ``tiny_set``, ``aitod`` and ``synthetic_tiny``.
+    """
+    root, metadata = Path(root), {"builtin_root": str(root)}
+    suffixes = ["_corner", *(f"_{WINDOW[0]}x{WINDOW[1]}_{overlap}" for overlap in OVERLAPS)]
+    for split in ("train", "test"):
+        name = f"tiny_person_{split}"
+        if not _is_registered_under(name, str(root), (), suffixes=suffixes):
+            register_tiny_person(name, root / "tiny_set", split, metadata)
+    for version in AITOD_VERSIONS:
+        for split in AITOD_SPLITS:
+            if not _is_registered_under(f"{version}_{split}", str(root), ()):
+                register_aitod(f"{version}_{split}", root / "aitod", version, split, metadata)
+    for split in ("train", "val"):
+        name = f"synthetic_tiny_{split}"
+        if not _is_registered_under(name, str(root), ()):
+            register_synthetic_tiny(name, root / "synthetic_tiny" / split, metadata)
+
+
 def _is_registered_under(
     name: str,
     root: str,
     written: Sequence[tuple[int, int]] = _TILINGS,
     virtual: Sequence[tuple[int, int]] | None = None,
+    suffixes: Sequence[str] = (),
 ) -> bool:
     """Whether to leave a name alone: it is the user's own, or ours under this very root.
 
@@ -130,6 +160,7 @@ def _is_registered_under(
     derived = [f"{name}_{window}_{overlap}" for window, overlap in written]
     windows = written if virtual is None else virtual
     derived += [f"{name}_{window}_{overlap}_virtual" for window, overlap in windows]
+    derived += [f"{name}{suffix}" for suffix in suffixes]
     for old in (name, *derived):
         DatasetCatalog.remove(old)
         MetadataCatalog.remove(old)
@@ -141,3 +172,5 @@ register_all_dota(_ROOT)
 register_all_dior_r(_ROOT)
 register_all_ohd_sjtu(_ROOT)
 register_all_synthetic(_ROOT)
+register_all_tiny(_ROOT)
+register_classification(_ROOT)

@@ -1,4 +1,4 @@
-"""Synthetic overhead scenes in DOTA's format: the demo, the test bed and the benchmark.
+"""Synthetic overhead scenes in DOTA's and TinyPerson's formats: demo, test bed and benchmark.
 
 Needs NumPy, OpenCV and tqdm only.
 """
@@ -13,18 +13,33 @@ from .scenes import (
     draw_scene,
 )
 from .site import LEAST_SHARE
+from .tiny_scenes import (
+    TINY_CATEGORIES,
+    TinyObject,
+    TinyScene,
+    TinySceneConfig,
+    draw_tiny_scene,
+)
+from .tiny_writer import describe_annotations, write_tiny_scenes
 from .writer import format_labels, scene_name, write_dota_scenes
 
 __all__ = [
     "DEFAULT_THEME_WEIGHTS",
     "LEAST_SHARE",
     "SYNTHETIC_CLASSES",
+    "TINY_CATEGORIES",
     "VISIBLE_SHARE",
     "Scene",
     "SceneConfig",
     "SceneObject",
+    "TinyObject",
+    "TinyScene",
+    "TinySceneConfig",
+    "describe_annotations",
     "draw_scene",
+    "draw_tiny_scene",
     "format_labels",
     "scene_name",
     "write_dota_scenes",
+    "write_tiny_scenes",
 ]

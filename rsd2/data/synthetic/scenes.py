@@ -158,7 +158,7 @@ def draw_scene(config: SceneConfig, seed: int, index: int) -> Scene:
         interpolation=cv2.INTER_LINEAR,
     )
     site.draw(canvas, float(rng.uniform(0.45, 0.65)))
-    image = _degrade(canvas.downsample(), rng, config)
+    image = degrade(canvas.downsample(), rng, config.degradation)
     return Scene(image, _labels(site.objects, height, width), theme)
 
 
@@ -181,9 +181,17 @@ def _labels(placed: list[Placed], height: int, width: int) -> list[SceneObject]:
     return objects
 
 
-def _degrade(image: np.ndarray, rng: np.random.Generator, config: SceneConfig) -> np.ndarray:
-    """Add what a sensor and its archive add: light, haze, blur, noise and compression."""
-    strength = config.degradation
+def degrade(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """Add what a sensor and its archive add: light, haze, blur, noise and compression.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        rng: source of randomness.
+        strength: 0 for none, 1 is usual, at most 3.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
     if strength == 0:
         return image
     height, width = image.shape[:2]

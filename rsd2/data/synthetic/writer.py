@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
 from rsd2.data.dota_format import make_output_folder
@@ -57,21 +58,57 @@ def write_dota_scenes(
         ValueError: if a number is out of range.
         FileExistsError: if the folder holds scenes of other parameters, or files of another origin.
     """
+    folder = Path(folder)
+    record = {"parameters": {**config.to_dict(), "seed": seed}, "classes": list(SYNTHETIC_CLASSES)}
+    work = partial(_write_scene, folder, config, seed)
+    if finish_folder(folder, record, num_images, work, num_workers, progress, shard):
+        record.update(complete=True, **_count(folder, num_images))
+        write_text(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
+    return folder
+
+
+def finish_folder(
+    folder: Path,
+    record: dict,
+    num_images: int,
+    work: Callable[[int], None],
+    num_workers: int,
+    progress: bool,
+    shard: tuple[int, int],
+    labels: tuple[str, str] = ("labelTxt", ".txt"),
+) -> bool:
+    """Draw what a folder of scenes lacks of one process's part.
+
+    Args:
+        folder: to write to; made if it is missing.
+        record: ``parameters`` (with ``seed``) and ``classes``, compared with those of the folder.
+        num_images: of the finished folder, >= 1.
+        work: writes the image and, last, the label file of one index; sent to other processes.
+        num_workers: processes that draw; 0 draws in this one.
+        progress: show a progress bar.
+        shard: (rank, number of processes).
+        labels: folder and extension of the label files.
+
+    Returns:
+        True if the whole folder is drawn, the other processes' parts too.
+
+    Raises:
+        ValueError: if a number is out of range.
+        FileExistsError: if the folder holds scenes of other parameters, or files of another origin.
+    """
     rank, world_size = shard
+    seed = record["parameters"]["seed"]
     if num_images < 1 or seed < 0 or num_workers < 0 or not 0 <= rank < world_size:
         raise ValueError(
             "num_images must be >= 1, seed >= 0, num_workers >= 0 and 0 <= rank < number of "
             f"processes; got {num_images}, {seed}, {num_workers} and shard {shard}"
         )
-    folder = Path(folder)
-    record = {"parameters": {**config.to_dict(), "seed": seed}, "classes": list(SYNTHETIC_CLASSES)}
-    _check_folder(folder, record, num_images)
-    for name in ("images", "labelTxt"):
+    _check_folder(folder, record, num_images, labels)
+    for name in ("images", labels[0]):
         make_output_folder(folder / name)
-    _write_text(folder / RECORD_NAME, json.dumps({**record, "complete": False}, indent=2))
+    write_text(folder / RECORD_NAME, json.dumps({**record, "complete": False}, indent=2))
     part = range(rank, num_images, world_size)
-    missing = [index for index in part if not _is_complete(folder, index)]
-    work = partial(_write_scene, folder, config, seed)
+    missing = [index for index in part if not _is_complete(folder, index, labels)]
     bar = partial(
         tqdm,
         total=len(part),
@@ -86,10 +123,7 @@ def write_dota_scenes(
                 pass
     else:
         _write_parallel(work, missing, num_workers, bar)
-    if all(_is_complete(folder, index) for index in range(num_images)):
-        record.update(complete=True, **_count(folder, num_images))
-        _write_text(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
-    return folder
+    return all(_is_complete(folder, index, labels) for index in range(num_images))
 
 
 @contextmanager
@@ -143,10 +177,10 @@ def format_labels(scene: Scene, scale: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _check_folder(folder: Path, record: dict, num_images: int) -> None:
+def _check_folder(folder: Path, record: dict, num_images: int, labels: tuple[str, str]) -> None:
     path = folder / RECORD_NAME
     if not path.exists():
-        for name in ("images", "labelTxt"):
+        for name in ("images", labels[0]):
             if (folder / name).is_dir() and any((folder / name).iterdir()):
                 raise FileExistsError(
                     f"{folder / name} holds files but {path} is missing, so they may not be "
@@ -173,7 +207,7 @@ def _check_folder(folder: Path, record: dict, num_images: int) -> None:
             f"{folder} holds scenes of other parameters ({details}); choose another folder, delete "
             "this one, or ask for its parameters"
         )
-    present = len(list((folder / "labelTxt").glob("S*.txt")))
+    present = len(list((folder / labels[0]).glob(f"S*{labels[1]}")))
     if present > num_images:
         raise FileExistsError(
             f"{folder} holds {present} scenes, more than the {num_images} asked for; choose "
@@ -181,15 +215,29 @@ def _check_folder(folder: Path, record: dict, num_images: int) -> None:
         )
 
 
-def _is_complete(folder: Path, index: int) -> bool:
+def _is_complete(folder: Path, index: int, labels: tuple[str, str]) -> bool:
     name = scene_name(index)
-    return (folder / "labelTxt" / f"{name}.txt").is_file() and (
+    return (folder / labels[0] / f"{name}{labels[1]}").is_file() and (
         folder / "images" / f"{name}.png"
     ).is_file()
 
 
 def _write_scene(folder: Path, config: SceneConfig, seed: int, index: int) -> None:
     scene, name = draw_scene(config, seed, index), scene_name(index)
+    write_image(folder / "images" / f"{name}.png", scene.image)
+    write_text(folder / "labelTxt" / f"{name}.txt", format_labels(scene, config.scale))
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write a PNG file under another name and move it into place.
+
+    Args:
+        path: of the file.
+        image: (H, W, 3) uint8 RGB.
+
+    Raises:
+        RuntimeError: if it cannot be encoded.
+    """
     # Grain does not compress: the run-length strategy gives the same size in less time.
     options = (
         cv2.IMWRITE_PNG_COMPRESSION,
@@ -197,14 +245,19 @@ def _write_scene(folder: Path, config: SceneConfig, seed: int, index: int) -> No
         cv2.IMWRITE_PNG_STRATEGY,
         cv2.IMWRITE_PNG_STRATEGY_RLE,
     )
-    ok, packed = cv2.imencode(".png", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), options)
+    ok, packed = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not ok:
-        raise RuntimeError(f"cv2 could not encode scene {name} as PNG")
-    _write_bytes(folder / "images" / f"{name}.png", packed.tobytes())
-    _write_text(folder / "labelTxt" / f"{name}.txt", format_labels(scene, config.scale))
+        raise RuntimeError(f"cv2 could not encode {path.name} as PNG")
+    _write_bytes(path, packed.tobytes())
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8 under another name and move it into place.
+
+    Args:
+        path: of the file.
+        text: its content.
+    """
     _write_bytes(path, text.encode("utf-8"))
 
 

@@ -1,0 +1,6 @@
+"""Detectors of tiny objects on bottom-heavy backbones, and the pre-training of these."""
+
+from .attention_rcnn import AttentionRCNN
+from .classifier import ClassificationEvaluator, ImageClassifier
+
+__all__ = ["AttentionRCNN", "ClassificationEvaluator", "ImageClassifier"]

@@ -1,0 +1,103 @@
+"""Faster R-CNN whose neck is told where to attend.
+
+Shapes: H, W height and width of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, GeneralizedRCNN
+from torch import nn
+
+from rsd2.modeling import AttentionLoss
+from rsd2.modeling.sspnet import ATTENTION_PREFIX
+
+
+@META_ARCH_REGISTRY.register()
+class AttentionRCNN(GeneralizedRCNN):
+    """Detectron2's generalized R-CNN with a loss on the attention maps of its pyramid.
+
+    Source: SSPNet (arXiv 2107.01548), the detector of the bottom-heavy backbones (arXiv
+    2303.11267). With an ordinary FPN and no attention loss it is Faster R-CNN itself.
+
+    Args:
+        backbone: a pyramid; `SSPNet` gives attention.
+        proposal_generator: on its levels.
+        roi_heads: on its levels.
+        attention_loss: None for none: the attention then learns from detection alone.
+        pixel_mean: per channel, 0-255, in the order of ``input_format``.
+        pixel_std: per channel, 0-255.
+        input_format: channel order of the images.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        proposal_generator: nn.Module,
+        roi_heads: nn.Module,
+        attention_loss: AttentionLoss | None = None,
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+        input_format: str = "RGB",
+    ) -> None:
+        super().__init__(
+            backbone=backbone,
+            proposal_generator=proposal_generator,
+            roi_heads=roi_heads,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+            input_format=input_format,
+        )
+        self.attention_loss = attention_loss
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses in training, detections otherwise.
+
+        Args:
+            batched_inputs: dicts with ``image`` (3, H, W) 0-255; ``instances`` with ``gt_boxes``
+                (``Boxes``, pixels of that image) and ``gt_classes`` in training; ``height`` and
+                ``width`` of the original image (default: of ``image``).
+
+        Returns:
+            Training: dict of scalar losses, already weighted. Otherwise: a list of
+            ``{"instances": Instances}`` in the frame of the original image.
+
+        Raises:
+            ValueError: an attention loss, but a backbone without attention; or a label that is
+                no class of the model.
+        """
+        if not self.training:
+            return self.inference(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        instances = [x["instances"].to(self.device) for x in batched_inputs]
+        self._check_labels(batched_inputs)
+        features = self.backbone(images.tensor)
+        proposals, losses = self.proposal_generator(images, features, instances)
+        _, head_losses = self.roi_heads(images, features, proposals, instances)
+        losses = {**losses, **head_losses}
+        if self.attention_loss is not None:
+            maps = [v for name, v in features.items() if name.startswith(ATTENTION_PREFIX)]
+            if not maps:
+                raise ValueError(
+                    f"{type(self.backbone).__name__} gives no attention; use SSPNet, or "
+                    "model.attention_loss=null"
+                )
+            boxes = [x.gt_boxes.tensor for x in instances]
+            losses.update(self.attention_loss(maps, boxes))
+        return losses
+
+    def _check_labels(self, batched_inputs: list[dict[str, Any]]) -> None:
+        """Refuse labels that the head has no output for; a GPU would only stop somewhere."""
+        labels = torch.cat([x["instances"].gt_classes for x in batched_inputs])
+        num_classes = self.roi_heads.num_classes
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
+        if len(wrong):
+            raise ValueError(
+                f"a label is {int(wrong[0])} but the model has {num_classes} classes, 0 to "
+                f"{num_classes - 1}; set model.roi_heads.num_classes to the number of classes of "
+                "the dataset"
+            )

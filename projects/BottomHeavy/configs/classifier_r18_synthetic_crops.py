@@ -1,0 +1,20 @@
+"""The ordinary ResNet-18 of half the width on crops of generated beaches; all else is equal."""
+
+from .models.classifier_bh50 import model
+from .recipes.small_images import dataloader, lr_multiplier, optimizer, train
+
+model.backbone.update(
+    depths=[2, 2, 2, 2],
+    stage_strides=[1, 2, 2, 2],
+    stem_kernel_size=7,
+    stem_stride=2,
+    bottleneck=False,
+    width=32,
+)
+model.num_classes = 3
+dataloader.train.dataset.name = "synthetic_tiny_crops_train"
+dataloader.test.dataset.name = "synthetic_tiny_crops_val"
+dataloader.train.num_workers = dataloader.test.num_workers = 0
+train.max_iter = 600
+train.eval_period = train.checkpointer.period = 300
+lr_multiplier.warmup_iters = 100

@@ -1,0 +1,6 @@
+"""The stem of ResNet-50 before the bottom-heavy depths: what the depths alone give."""
+
+from .models.faster_rcnn_bh50_sspnet import model
+from .recipes.tiny_person import dataloader, lr_multiplier, optimizer, train
+
+model.backbone.bottom_up.update(stage_strides=[1, 2, 2, 2], stem_kernel_size=7, stem_stride=2)

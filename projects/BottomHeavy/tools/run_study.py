@@ -1,0 +1,256 @@
+#!/usr/bin/env python
+"""Bottom-heavy against plain ResNet, with FPN and with SSPNet, on generated beaches.
+
+    python projects/BottomHeavy/tools/run_study.py --output output/tiny_study
+    python projects/BottomHeavy/tools/run_study.py --output output/short --steps 200
+    python projects/BottomHeavy/tools/run_study.py --output output/tiny_study --list
+
+Draws the scenes, trains the four detectors with equal budget, freezing and seeds by
+tools/lazyconfig_train_net.py, measures what each costs, and writes results.jsonl (a row with
+provenance for each training), results.md and curves.png. What is done is not done again, and an
+interrupted command continues. Costs are measured when the trainings are over; keep the machine
+quiet then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from study_report import StudyReportError, make_row, write_report
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIGS = ROOT / "projects" / "BottomHeavy" / "configs"
+ARMS = {
+    "r18_fpn": "faster_rcnn_r18_fpn_synthetic_tiny.py",
+    "r18_sspnet": "faster_rcnn_r18_sspnet_synthetic_tiny.py",
+    "bh18_fpn": "faster_rcnn_bh18_fpn_synthetic_tiny.py",
+    "bh18_sspnet": "faster_rcnn_bh18_sspnet_synthetic_tiny.py",
+}
+"""Name -> config; the first is the baseline, by which the study counts or not."""
+_EVALUATIONS, _LOG_PERIOD = 20, 20
+
+
+class StudyError(RuntimeError):
+    """A command failed; the message names its log."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command of the study.
+
+    Attributes:
+        name: unique; names the log.
+        command: words after the interpreter.
+        product: file that the command writes last.
+        source: file that the product must not be older than, or None.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    product: Path
+    source: Path | None = None
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="DIR", help="gets everything")
+    add("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS), help="which detectors")
+    add("--seeds", type=int, nargs="+", default=[0], help="of the trainings (default 0)")
+    add("--steps", type=int, default=2000, help="of every training (default 2000)")
+    add("--train-images", type=int, default=400, help="scenes to train on (default 400)")
+    add("--val-images", type=int, default=100, help="scenes to score (default 100)")
+    add("--size", type=int, nargs=2, default=[256, 320], help="of the scenes: height width")
+    add("--slots", type=int, default=2, help="trainings at once, one thread each (default 2)")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides for every training")
+    add("--list", action="store_true", help="print the commands, run nothing")
+    return parser
+
+
+def scene_jobs(args: argparse.Namespace, folder: Path) -> list[Job]:
+    """Commands that draw the scenes.
+
+    Args:
+        args: of the command line.
+        folder: of the study.
+
+    Returns:
+        one for each split.
+    """
+    jobs = []
+    for seed, (split, count) in enumerate((("train", args.train_images), ("val", args.val_images))):
+        target = folder / "data" / "synthetic_tiny" / split
+        words = ["tools/make_synthetic.py", "--kind", "tiny", "--output", str(target)]
+        words += ["--num-images", str(count), "--seed", str(seed), "--size", *map(str, args.size)]
+        jobs.append(Job(f"scenes_{split}", tuple(words), target / "annotations.json"))
+    return jobs
+
+
+def training_jobs(args: argparse.Namespace, folder: Path) -> list[Job]:
+    """Commands that train: the same settings for all, but model and seed.
+
+    Args:
+        args: of the command line.
+        folder: of the study.
+
+    Returns:
+        one for each arm and seed.
+    """
+    period = max(1, args.steps // _EVALUATIONS)
+    jobs = []
+    for seed in args.seeds:
+        for arm in args.arms:
+            run = folder / "runs" / f"{arm}_seed{seed}"
+            settings = [
+                f"train.output_dir={run}",
+                f"train.seed={seed}",
+                f"train.max_iter={args.steps}",
+                f"train.eval_period={period}",
+                # metrics.json has one value for each interval of the log
+                f"train.log_period={math.gcd(period, _LOG_PERIOD)}",
+                f"train.checkpointer.period={period}",
+                *args.set,
+            ]
+            config = (CONFIGS / ARMS[arm]).relative_to(ROOT).as_posix()
+            words = ("tools/lazyconfig_train_net.py", "--resume", "--config-file", config)
+            jobs.append(Job(run.name, (*words, *settings), run / "results.json"))
+    return jobs
+
+
+def cost_jobs(args: argparse.Namespace, folder: Path) -> list[Job]:
+    """Commands that measure what the trained detectors cost.
+
+    Args:
+        args: of the command line.
+        folder: of the study.
+
+    Returns:
+        one for each arm, on its first seed.
+    """
+    tool = "projects/BottomHeavy/tools/measure_cost.py"
+    jobs = []
+    for arm in args.arms:
+        run, result = folder / "runs" / f"{arm}_seed{args.seeds[0]}", folder / f"cost_{arm}.json"
+        words = (tool, "--run", str(run), "--output", str(result), "--size", *map(str, args.size))
+        jobs.append(Job(f"cost_{arm}", words, result, source=run / "results.json"))
+    return jobs
+
+
+def is_done(job: Job, steps: int | None = None) -> bool:
+    """Whether a job's work is there.
+
+    Args:
+        job: to check.
+        steps: of a training; its results must be those after the last step.
+
+    Returns:
+        True or False.
+    """
+    if not job.product.is_file():
+        return False
+    if job.source is not None:
+        return job.product.stat().st_mtime >= job.source.stat().st_mtime
+    if steps is None:
+        return True
+    return json.loads(job.product.read_text(encoding="utf-8")).get("iteration") == steps
+
+
+def run_jobs(
+    jobs: Sequence[Job], folder: Path, slots: int, title: str, steps: int | None = None
+) -> None:
+    """Run what is not done yet, some at once, each with a log and one thread.
+
+    Args:
+        jobs: in their order.
+        folder: of the study; logs go to ``logs``.
+        slots: commands at once.
+        title: of the progress bar.
+        steps: see :func:`is_done`.
+
+    Raises:
+        StudyError: if a command fails; those that run are finished first.
+    """
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        "DETECTRON2_DATASETS": str(folder / "data"),
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
+
+    def run(job: Job) -> str | None:
+        if is_done(job, steps):
+            return None
+        path = logs / f"{job.name}.log"
+        with path.open("a", encoding="utf-8") as log:
+            command = [sys.executable, *job.command]
+            code = subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            ).returncode
+        if code or not is_done(job, steps):
+            return f"{job.name} ended with {code} and without its result; see {path}"
+        return None
+
+    with ThreadPoolExecutor(slots) as pool:
+        results = list(tqdm(pool.map(run, jobs), total=len(jobs), desc=title, unit="job"))
+    failures = [failure for failure in results if failure]
+    if failures:
+        raise StudyError("; ".join(failures))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool.
+
+    Args:
+        argv: the command line; that of the process if None.
+
+    Returns:
+        0 if done, 1 if a command failed, 2 for wrong arguments, 130 if interrupted.
+    """
+    args = get_parser().parse_args(argv)
+    if min(args.slots, args.steps, args.train_images, args.val_images) < 1:
+        print(
+            "run_study: --slots, --steps and numbers of images must be 1 or more", file=sys.stderr
+        )
+        return 2
+    folder = args.output.absolute()  # the commands run in the repository root
+    scenes, trainings = scene_jobs(args, folder), training_jobs(args, folder)
+    costs = cost_jobs(args, folder)
+    if args.list:
+        for job in (*scenes, *trainings, *costs):
+            print(f"{job.name}: python {' '.join(job.command)}")
+        return 0
+    try:
+        run_jobs(scenes, folder, 1, "scenes")
+        run_jobs(trainings, folder, args.slots, "trainings", args.steps)
+        run_jobs(costs, folder, 1, "costs")
+        rows = []
+        for job in trainings:
+            arm = job.name.rsplit("_seed", 1)[0]
+            rows.append(make_row(arm, job.product.parent, folder / f"cost_{arm}.json"))
+        print(write_report(rows, folder, baseline=next(iter(ARMS))))
+    except (StudyError, StudyReportError, OSError) as error:
+        print(f"run_study: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("run_study: interrupted; run the same command to continue.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

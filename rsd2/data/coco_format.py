@@ -1,0 +1,262 @@
+"""COCO's JSON format for boxes, with the extra fields of tiny-object data sets.
+
+Nothing is skipped silently: what cannot be used is counted in a report that names file and entry.
+Fields of TinyPerson beyond COCO's: ``ignore``, ``uncertain``, ``logo``, ``in_dense_image`` of an
+annotation and ``corner`` of an image, the window of a larger image that the entry stands for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .label_report import LabelReport
+
+FLAGS = ("ignore", "uncertain", "logo", "in_dense_image")
+"""Of an annotation in TinyPerson; absent means False."""
+OUT_OF_IMAGE_POLICIES = ("keep", "clip", "drop")
+
+_TOLERANCE = 1.0
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """One entry of ``images``.
+
+    Attributes:
+        number: its id.
+        file_name: as in the file, relative to the image folder.
+        height: of the image, or of the window if there is a ``corner``; pixels.
+        width: likewise.
+        corner: (x0, y0, x1, y1) of the window in the image file, pixels, or None for all of it.
+    """
+
+    number: int
+    file_name: str
+    height: int
+    width: int
+    corner: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class CocoBox:
+    """One entry of ``annotations``.
+
+    Attributes:
+        number: its id, -1 if it has none.
+        category: a key of ``CocoFile.categories``.
+        box: x, y, width, height in pixels of the image or window.
+        area: of the object, square pixels, > 0; that of the box if the file states none.
+        is_crowd: the flag ``iscrowd``.
+        flags: names from ``FLAGS`` that are set.
+    """
+
+    number: int
+    category: int
+    box: tuple[float, float, float, float]
+    area: float
+    is_crowd: bool
+    flags: frozenset[str]
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """What a file holds and can be used.
+
+    Attributes:
+        images: by id, in the order of the file.
+        boxes: of each image id, in the order of the file; empty for images without objects.
+        categories: id -> name.
+    """
+
+    images: dict[int, CocoImage] = field(default_factory=dict)
+    boxes: dict[int, list[CocoBox]] = field(default_factory=dict)
+    categories: dict[int, str] = field(default_factory=dict)
+
+
+def read_coco_file(
+    path: str | Path, report: LabelReport, *, out_of_image: str = "keep"
+) -> CocoFile:
+    """Read a COCO file of boxes.
+
+    Args:
+        path: of the JSON file.
+        report: gets every entry that is wrong.
+        out_of_image: ``"keep"``, ``"clip"`` or ``"drop"`` boxes that cross the border of their
+            image by more than a pixel. Boxes wholly outside are kept by ``"keep"`` alone, because
+            a detector misses them all the same. All of them are reported.
+
+    Returns:
+        The usable entries. Images without annotation stay.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON (the message gives line and column), or has not the lists
+            ``images``, ``annotations`` and ``categories``, or ``out_of_image`` is unknown.
+    """
+    if out_of_image not in OUT_OF_IMAGE_POLICIES:
+        raise ValueError(
+            f"out_of_image must be one of {', '.join(OUT_OF_IMAGE_POLICIES)}, got {out_of_image!r}"
+        )
+    path = Path(path)
+    content = _load(path)
+    categories = _read_categories(content["categories"], path)
+    images = _read_images(content["images"], path, report)
+    boxes: dict[int, list[CocoBox]] = {number: [] for number in images}
+    for index, entry in enumerate(content["annotations"]):
+        read = _read_box(entry, index, images, categories, path, report)
+        if read is None:
+            continue
+        number, box = read
+        box = _apply_border_policy(box, images[number], out_of_image, path, report)
+        if box is not None:
+            boxes[number].append(box)
+    report.label_files += 1
+    report.images += len(images)
+    report.objects += sum(map(len, boxes.values()))
+    return CocoFile(images, boxes, categories)
+
+
+def _load(path: Path) -> dict[str, list]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"There is no annotation file {path}; put it there or correct the path."
+        ) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}:{error.lineno}:{error.colno}: not valid JSON ({error.msg}); the file is "
+            "broken or was cut off, get it again."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 ({error}); get it again.") from error
+    keys = ("images", "annotations", "categories")
+    wrong = [
+        key
+        for key in keys
+        if not isinstance(content, dict) or not isinstance(content.get(key), list)
+    ]
+    if wrong:
+        found = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(
+            f"{path} has no list {', '.join(wrong)} (found: {found}); a COCO file has the lists "
+            "images, annotations and categories."
+        )
+    return content
+
+
+def _read_categories(entries: Sequence[Any], path: Path) -> dict[int, str]:
+    categories: dict[int, str] = {}
+    for index, entry in enumerate(entries):
+        try:
+            number, name = int(entry["id"]), str(entry["name"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: categories[{index}] is {entry!r}; it needs 'id' (a number) and 'name'."
+            ) from error
+        if number in categories:
+            raise ValueError(f"{path}: category id {number} is there twice; make the ids unique.")
+        categories[number] = name
+    return categories
+
+
+def _read_images(entries: Sequence[Any], path: Path, report: LabelReport) -> dict[int, CocoImage]:
+    images: dict[int, CocoImage] = {}
+    for index, entry in enumerate(entries):
+        try:
+            number, name = int(entry["id"]), str(entry["file_name"])
+            corner = None if entry.get("corner") is None else _corner(entry["corner"])
+            if corner is None:
+                height, width = int(entry["height"]), int(entry["width"])
+            else:
+                height, width = corner[3] - corner[1], corner[2] - corner[0]
+            if height < 1 or width < 1:
+                raise ValueError(f"{width} x {height} pixels")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            message = f"images[{index}] is {_short(entry)} ({error!r})"
+            report.add("coco_image", path, None, message)
+            continue
+        if number in images:
+            report.add("duplicate_id", path, None, f"images[{index}] has the id {number} again")
+            continue
+        images[number] = CocoImage(number, name, height, width, corner)
+    return images
+
+
+def _corner(value: Any) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = (int(round(float(number))) for number in value)
+    return x0, y0, x1, y1
+
+
+def _read_box(
+    entry: Any,
+    index: int,
+    images: dict[int, CocoImage],
+    categories: dict[int, str],
+    path: Path,
+    report: LabelReport,
+) -> tuple[int, CocoBox] | None:
+    """(image id, box) of an entry, or None after a note in the report."""
+    try:
+        number, image, category = entry.get("id", -1), entry["image_id"], entry["category_id"]
+        x, y, width, height = (float(value) for value in entry["bbox"])
+        area = float(entry.get("area") or 0.0)
+        crowd = bool(entry.get("iscrowd", 0))
+        flags = frozenset(flag for flag in FLAGS if entry.get(flag, False))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        report.add(
+            "coco_annotation", path, None, f"annotations[{index}]: {error!r}: {_short(entry)}"
+        )
+        return None
+    where = f"annotations[{index}] (id {number})"
+    if image not in images:
+        report.add("unknown_image", path, None, f"{where} belongs to image id {image!r}")
+        return None
+    name = images[image].file_name
+    if category not in categories:
+        message = f"{where} of {name} has the category id {category!r}"
+        report.add("unknown_category", path, None, message)
+        return None
+    if not all(map(math.isfinite, (x, y, width, height, area))):
+        report.add("non_finite", path, None, f"{where} of {name}: bbox {entry['bbox']}")
+        return None
+    if width <= 0 or height <= 0:
+        report.add("box_without_area", path, None, f"{where} of {name}: bbox {entry['bbox']}")
+        return None
+    area = area if area > 0 else width * height
+    return image, CocoBox(number, category, (x, y, width, height), area, crowd, flags)
+
+
+def _apply_border_policy(
+    box: CocoBox, image: CocoImage, policy: str, path: Path, report: LabelReport
+) -> CocoBox | None:
+    x, y, width, height = box.box
+    x0, y0 = max(x, 0.0), max(y, 0.0)
+    x1, y1 = min(x + width, image.width), min(y + height, image.height)
+    outside = x1 <= x0 or y1 <= y0
+    beyond = max(-x, -y, x + width - image.width, y + height - image.height)
+    if not outside and beyond <= _TOLERANCE:
+        return box
+    fate = {"keep": "kept", "clip": "dropped" if outside else "clipped", "drop": "dropped"}[policy]
+    message = (
+        f"annotation id {box.number} of {image.file_name}: box {list(box.box)} in an image of "
+        f"{image.width} x {image.height}"
+    )
+    report.add("outside_image" if outside else "crossing_border", path, None, message, fate)
+    if fate == "dropped":
+        return None
+    if fate == "kept":
+        return box
+    share = (x1 - x0) * (y1 - y0) / (width * height)
+    clipped = (x0, y0, x1 - x0, y1 - y0)
+    return CocoBox(box.number, box.category, clipped, box.area * share, box.is_crowd, box.flags)
+
+
+def _short(entry: Any) -> str:
+    text = repr(entry)
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,278 @@
+"""COCO files of upright boxes as Detectron2 data sets, whole images or windows of them.
+
+The format itself is in ``rsd2.data.coco_format``. Unlike Detectron2's own reader this one takes
+regions to ignore and windows (``corner``), and reports what is wrong instead of stopping or passing
+over it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from rsd2.data.box_tiling import BoxTiling, TileBoxes, assign_boxes, place_windows
+from rsd2.data.coco_format import FLAGS, CocoBox, CocoFile, CocoImage, read_coco_file
+from rsd2.data.label_report import LabelReport
+
+from .dota import class_names_of
+
+_POLICIES = {
+    "unknown_class": ("report", "ignore"),
+    "missing_image": ("error", "drop"),
+    "dense": ("keep", "drop"),
+}
+_logger = logging.getLogger(__name__)
+
+
+def load_coco_boxes(
+    annotation_file: str | Path,
+    images_dir: str | Path,
+    class_names: Sequence[str],
+    *,
+    aliases: Mapping[str, str] | None = None,
+    out_of_image: str = "keep",
+    unknown_class: str = "report",
+    missing_image: str = "error",
+    dense: str = "keep",
+    report: LabelReport | None = None,
+) -> list[dict]:
+    """Read a COCO file of boxes into Detectron2's dataset dicts.
+
+    Args:
+        annotation_file: JSON in COCO's format, see ``rsd2.data.coco_format``.
+        images_dir: that its file names are relative to.
+        class_names: category k is ``class_names[k]``.
+        aliases: category of the file -> name in ``class_names``, for files that tell classes apart
+            which the task does not.
+        out_of_image: ``"keep"``, ``"clip"`` or ``"drop"``, see ``read_coco_file``.
+        unknown_class: boxes of categories that lead to no class are left out: ``"report"`` these
+            categories, or ``"ignore"`` them without a word (a chosen subset of classes).
+        missing_image: ``"error"``, or ``"drop"`` and report entries whose image file is not there.
+        dense: ``"keep"`` or ``"drop"`` images of which an annotation says ``in_dense_image``;
+            TinyPerson is trained and tested without them. Their number is logged.
+        report: is filled if given.
+
+    Returns:
+        a dict for each entry of ``images``, in the file's order: ``file_name`` (full path),
+        ``image_id`` (file name as in the JSON; of a window ``name__width__x___y``), ``json_id``,
+        ``height``, ``width``, ``annotations`` and, for entries with a ``corner``, ``tile`` as in
+        ``load_dota_tiles`` with ``virtual`` True and ``source_id`` the file name. An annotation has
+        ``bbox`` (x, y, width, height; pixels of the image or window), ``bbox_mode`` XYWH_ABS,
+        ``category_id``, ``area`` (square pixels), ``iscrowd`` 0 (a crowd is ``ignore``), and bools
+        ``ignore``, ``uncertain``, ``logo``, ``in_dense_image``.
+
+    Raises:
+        FileNotFoundError: if a file or folder is missing, or images are and the policy says so.
+        ValueError: for a broken file or a wrong argument.
+    """
+    chosen = {"unknown_class": unknown_class, "missing_image": missing_image, "dense": dense}
+    for name, value in chosen.items():
+        if value not in _POLICIES[name]:
+            raise ValueError(f"{name} must be one of {', '.join(_POLICIES[name])}, got {value!r}")
+    folder, report = Path(images_dir), LabelReport() if report is None else report
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no image folder {folder}; put the images there.")
+    content = read_coco_file(annotation_file, report, out_of_image=out_of_image)
+    categories, strange = _map_categories(content, class_names, aliases or {})
+    for message in strange if unknown_class == "report" else ():
+        report.add("unknown_class", annotation_file, None, message)
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    dense_files = _find_dense(content) if dense == "drop" else set()
+    records, seen, num_dense = [], set(), 0
+    for image in content.images.values():
+        record = _make_record(image, folder)
+        if record["image_id"] in seen:
+            message = f"image id {image.number} shows {record['image_id']} once more"
+            report.add("duplicate_id", annotation_file, None, message)
+            continue
+        seen.add(record["image_id"])
+        if image.file_name not in present:
+            report.add("missing_image", annotation_file, None, f"no file {record['file_name']}")
+            continue
+        if image.file_name in dense_files:
+            num_dense += 1
+            continue
+        known = [box for box in content.boxes[image.number] if box.category in categories]
+        record["annotations"] = [_make_annotation(box, categories[box.category]) for box in known]
+        records.append(record)
+    report.log(_logger, str(annotation_file))
+    if num_dense:
+        _logger.info("%s: %d entries of dense images left out", annotation_file, num_dense)
+    if report.count("missing_image") and (missing_image == "error" or not records):
+        raise FileNotFoundError(
+            f"{report.count('missing_image')} of {len(content.images)} images of {annotation_file} "
+            f"are not in {folder}: {report.summary()}"
+        )
+    return records
+
+
+def make_box_tiles(records: Iterable[dict], tiling: BoxTiling) -> list[dict]:
+    """Cut dataset dicts of whole images into dicts of windows, cropped when they are loaded.
+
+    Args:
+        records: as ``load_coco_boxes`` returns them, without ``tile``; not changed.
+        tiling: the windows and which boxes belong to them.
+
+    Returns:
+        dicts of windows with ``tile`` (``virtual``); ``annotations`` in the window's pixels, with
+        the area of what is shown.
+    """
+    tiles = []
+    for record in records:
+        annotations = record["annotations"]
+        boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        windows = place_windows(record["width"], record["height"], tiling)
+        for window, shown in zip(windows, assign_boxes(boxes, windows, tiling)):
+            if len(shown.indices) or tiling.keep_empty:
+                tiles.append(_make_tile(record, window, shown))
+    return tiles
+
+
+def register_coco_boxes(
+    name: str,
+    metadata: dict,
+    annotation_file: str | Path,
+    images_dir: str | Path,
+    source_dataset: str | None = None,
+    **options,
+) -> None:
+    """Register a COCO file of boxes.
+
+    Args:
+        name: of the data set.
+        metadata: with ``thing_classes``; kept in the metadata catalog.
+        annotation_file: JSON.
+        images_dir: that its file names are relative to.
+        source_dataset: for a file of windows, the data set of the whole images that the evaluator
+            compares with.
+        options: of ``load_coco_boxes``.
+
+    Raises:
+        ValueError: if ``thing_classes`` is missing or no list of names.
+    """
+    classes = class_names_of(metadata)
+    DatasetCatalog.register(
+        name, partial(load_coco_boxes, annotation_file, images_dir, classes, **options)
+    )
+    extra = {} if source_dataset is None else {"source_dataset": source_dataset}
+    MetadataCatalog.get(name).set(
+        **metadata, json_file=str(annotation_file), image_root=str(images_dir), **extra
+    )
+
+
+def register_box_tiles(name: str, source_dataset: str, **parameters) -> None:
+    """Register the windows of a data set of whole images as a data set of their own.
+
+    Args:
+        name: of the new data set.
+        source_dataset: a registered data set of whole images; its classes are taken over.
+        parameters: of ``BoxTiling``: ``window=(640, 512)``, ``overlap=(50, 50)``, ...
+
+    Raises:
+        ValueError: for wrong parameters, or if the source has no ``thing_classes``.
+    """
+    tiling = BoxTiling(**parameters)
+    source = MetadataCatalog.get(source_dataset)
+    metadata = {key: value for key, value in source.as_dict().items() if key != "name"}
+    class_names_of(metadata)
+    DatasetCatalog.register(name, partial(_load_box_tiles, source_dataset, tiling))
+    MetadataCatalog.get(name).set(**(metadata | {"source_dataset": source_dataset}))
+
+
+def _load_box_tiles(source_dataset: str, tiling: BoxTiling) -> list[dict]:
+    return make_box_tiles(DatasetCatalog.get(source_dataset), tiling)
+
+
+def _map_categories(
+    content: CocoFile, class_names: Sequence[str], aliases: Mapping[str, str]
+) -> tuple[dict[int, int], list[str]]:
+    """(category id of the file -> index of the class, complaints about those without class)."""
+    classes = {name: index for index, name in enumerate(class_names)}
+    unknown = sorted(set(aliases.values()) - set(classes))
+    if unknown:
+        raise ValueError(f"aliases name classes {unknown} that are not in {list(class_names)}")
+    names = {number: aliases.get(name, name) for number, name in content.categories.items()}
+    counts = Counter(box.category for group in content.boxes.values() for box in group)
+    strange = [
+        f"category {name!r} (id {number}, {counts[number]} boxes) is not in the class list"
+        for number, name in names.items()
+        if name not in classes
+    ]
+    return {number: classes[name] for number, name in names.items() if name in classes}, strange
+
+
+def _find_dense(content: CocoFile) -> set[str]:
+    """Files of which any entry, be it a window, has an annotation that says ``in_dense_image``."""
+    return {
+        image.file_name
+        for image in content.images.values()
+        if any("in_dense_image" in box.flags for box in content.boxes[image.number])
+    }
+
+
+def _make_record(image: CocoImage, folder: Path) -> dict:
+    record = {
+        "file_name": str(folder / image.file_name),
+        "image_id": image.file_name,
+        "json_id": image.number,
+        "height": image.height,
+        "width": image.width,
+    }
+    if image.corner is None:
+        return record
+    return _as_window(record, image.corner)
+
+
+def _make_annotation(box: CocoBox, category: int) -> dict:
+    flags = {flag: flag in box.flags for flag in FLAGS}
+    flags["ignore"] |= box.is_crowd
+    return {
+        "bbox": list(box.box),
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": category,
+        "area": box.area,
+        "iscrowd": 0,
+        **flags,
+    }
+
+
+def _as_window(record: dict, window: Sequence[int]) -> dict:
+    """The dict of a window of a whole image, without its annotations."""
+    x0, y0, x1, y1 = (int(value) for value in window)
+    size = {"width": x1 - x0, "height": y1 - y0}
+    source = record["image_id"]
+    return {
+        **{key: value for key, value in record.items() if key != "annotations"},
+        "image_id": f"{source}__{x1 - x0}__{x0}___{y0}",
+        **size,
+        "tile": {"source_id": source, "x": x0, "y": y0, **size, "virtual": True},
+    }
+
+
+def _make_tile(record: dict, window: np.ndarray, shown: TileBoxes) -> dict:
+    tile = _as_window(record, window)
+    tile["tile"] |= {"source_width": record["width"], "source_height": record["height"]}
+    tile["annotations"] = []
+    for index, (x0, y0, x1, y1), fragment in zip(
+        shown.indices, shown.boxes.tolist(), shown.is_fragment.tolist()
+    ):
+        annotation = record["annotations"][index]
+        across, down = x1 - x0, y1 - y0
+        whole = annotation["bbox"][2] * annotation["bbox"][3]
+        tile["annotations"].append(
+            annotation
+            | {
+                "bbox": [x0, y0, across, down],
+                "area": annotation["area"] * across * down / whole,
+                "ignore": annotation["ignore"] or fragment,
+            }
+        )
+    return tile

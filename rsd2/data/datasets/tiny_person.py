@@ -1,0 +1,73 @@
+"""TinyPerson and generated scenes in its format.
+
+TinyPerson (Yu et al., "Scale Match for Tiny Person Detection", WACV 2020) shows people at sea and
+on the beach; methods/bottom_heavy.md, section 3 states its numbers and rules. The folders expected
+are in ``README.md`` beside this file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .coco_boxes import register_box_tiles, register_coco_boxes
+
+TINY_PERSON_CLASSES = ("person",)
+SYNTHETIC_TINY_CLASSES = ("person", "boat")
+PERSON_ALIASES = {"sea_person": "person", "earth_person": "person"}
+"""The standard task does not tell people in the sea from people on land."""
+
+WINDOW = (640, 512)
+OVERLAPS = (30, 50, 100)
+"""Of SSPNet's training, of TinyBenchmark, and of TOV's test; pixels."""
+
+
+def register_tiny_person(name: str, root: str | Path, split: str, metadata: dict) -> None:
+    """Register one split of TinyPerson: whole images, the corner file, and virtual windows.
+
+    The names are ``<name>``, ``<name>_corner`` and ``<name>_640x512_<overlap>``. Dense images are
+    left out, as in training and test of the benchmark. The training images are the erased ones.
+
+    Args:
+        name: of the whole images.
+        root: the folder ``tiny_set``.
+        split: ``"train"`` or ``"test"``.
+        metadata: additional entries of the metadata catalog; ``thing_classes`` is ``person``.
+
+    Raises:
+        ValueError: for another split.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    root = Path(root)
+    base = root / "erase_with_uncertain_dataset" if split == "train" else root
+    annotations, images = base / "annotations", base / split
+    whole = annotations / "task" / f"tiny_set_{split}_all.json"
+    corner = annotations / "corner" / "task" / f"tiny_set_{split}_sw640_sh512_all.json"
+    metadata = {"thing_classes": list(TINY_PERSON_CLASSES), **metadata}
+    options = {"aliases": PERSON_ALIASES, "dense": "drop"}
+    register_coco_boxes(name, metadata, whole, images, **options)
+    register_coco_boxes(f"{name}_corner", metadata, corner, images, source_dataset=name, **options)
+    for overlap in OVERLAPS:
+        tiles = f"{name}_{WINDOW[0]}x{WINDOW[1]}_{overlap}"
+        register_box_tiles(tiles, name, window=WINDOW, overlap=(overlap, overlap))
+
+
+def register_synthetic_tiny(name: str, folder: str | Path, metadata: dict) -> None:
+    """Register a folder that ``tools/make_synthetic.py --kind tiny`` drew.
+
+    Args:
+        name: of the data set.
+        folder: holds ``images`` and ``annotations.json``.
+        metadata: additional entries of the metadata catalog; ``thing_classes`` are ``person`` and
+            ``boat``. Dense images are left out.
+    """
+    folder = Path(folder)
+    metadata = {"thing_classes": list(SYNTHETIC_TINY_CLASSES), **metadata}
+    register_coco_boxes(
+        name,
+        metadata,
+        folder / "annotations.json",
+        folder / "images",
+        aliases=PERSON_ALIASES,
+        dense="drop",
+    )
