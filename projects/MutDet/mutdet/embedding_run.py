@@ -53,7 +53,8 @@ class FitSettings:
     Attributes:
         dim: components.
         num_clusters: pseudo-classes.
-        whiten: divide components by their deviations.
+        whiten: divide components by their deviations. Which the official code did is not known; on
+            generated scenes it makes clusters purer.
         kmeans: ``"minibatch"`` or ``"full"``.
         max_samples: objects that k-means sees.
         seed: of sample and k-means.
@@ -61,7 +62,7 @@ class FitSettings:
 
     dim: int = 256
     num_clusters: int = 256
-    whiten: bool = False
+    whiten: bool = True
     kmeans: str = "minibatch"
     max_samples: int = 200_000
     seed: int = 0

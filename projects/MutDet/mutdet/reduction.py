@@ -133,7 +133,7 @@ def fit_reduction(
     *,
     dim: int = 256,
     num_clusters: int = 256,
-    whiten: bool = False,
+    whiten: bool = True,
     kmeans: str = "minibatch",
     max_samples: int = 200_000,
     seed: int = 0,

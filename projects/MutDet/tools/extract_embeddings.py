@@ -58,7 +58,12 @@ def get_parser() -> argparse.ArgumentParser:
     add("--image-size", type=int, help="resize longer sides to this first (MutDet: 1024)")
     add("--dim", type=int, default=fit.dim, help=f"of the embeddings (default {fit.dim})")
     add("--clusters", type=int, default=fit.num_clusters, help=f"default {fit.num_clusters}")
-    add("--whiten", action="store_true", help="components of equal deviation")
+    add(
+        "--whiten",
+        action=argparse.BooleanOptionalAction,
+        default=fit.whiten,
+        help="components of equal deviation (default)",
+    )
     add("--kmeans", choices=tuple(KMEANS), default=fit.kmeans, help=f"default {fit.kmeans}")
     add("--max-samples", type=int, default=fit.max_samples, help="boxes that k-means sees")
     add("--seed", type=int, default=fit.seed, help="of the sample and of k-means")

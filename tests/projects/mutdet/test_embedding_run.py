@@ -146,7 +146,7 @@ def test_the_number_of_box_shards_does_not_change_embeddings(tmp_path: Path) -> 
     for count in (1, 3):
         boxes, images = tmp_path / f"boxes{count}", tmp_path / "images"
         write_boxes(boxes, count, images)
-        embed((boxes, images), tmp_path / f"out{count}", ByBox(), fit=FitSettings(3, 4, True))
+        embed((boxes, images), tmp_path / f"out{count}", ByBox(), fit=FitSettings(3, 4))
         results.append(read_folder(tmp_path / f"out{count}")[0])
     for one, two in zip(*results):
         assert one.file_name == two.file_name

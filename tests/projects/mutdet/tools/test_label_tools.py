@@ -15,6 +15,7 @@ import torch
 from rsd2.data.pseudo_labels import read_folder
 from rsd2.data.synthetic import SceneConfig, write_dota_scenes
 from rsd2.modeling import small_resnet
+from rsd2.projects.mutdet.reduction import load_reduction
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,7 @@ def test_embeddings_by_the_command(
     main = tool("extract_embeddings").main
     command = ["--boxes", str(boxes[0]), "--images", str(scenes / "images")]
     command += ["--backbone", "small", "--weights", str(tmp_path / "small.pth")]
-    command += ["--crop-size", "32", "--dim", "6", "--clusters", "5", "--whiten"]
+    command += ["--crop-size", "32", "--dim", "6", "--clusters", "5", "--no-whiten"]
     assert main([*command, "--output", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
     assert "6 components, 5 clusters" in out and "Statistics:" in out
@@ -174,6 +175,7 @@ def test_embeddings_by_the_command(
     for record in records:
         np.testing.assert_array_equal(record.boxes, before[record.file_name].boxes)
     assert header.embedding.settings["crops"]["size"] == 32
+    assert load_reduction(tmp_path / "out" / "reduction.npz").about["whiten"] is False
     given = ["--reduction", str(tmp_path / "out" / "reduction.npz")]
     assert main([*command, "--output", str(tmp_path / "second"), *given]) == 0
     second = read_folder(tmp_path / "second")[1]
