@@ -232,3 +232,36 @@ def test_real_config_takes_a_torchvision_resnet_50(tool, tmp_path):
     more = ("--config-file", config, "model.encoder.num_layers=1", "model.decoder.num_layers=1")
     assert tool.main(arguments("torchvision-resnet", path, output, *more)) == 0
     assert len(torch.load(output, weights_only=True)["model"]) == 5 * 53
+
+
+PYRAMID = CONFIG.replace(
+    "backbone=L(ResNet)(",
+    "backbone=L(FPN)(in_features=['res2'], out_channels=4, bottom_up=L(ResNet)(",
+).replace('["res5"],\n    ),', '["res2"],\n    )),')
+PYRAMID = "from detectron2.modeling.backbone.fpn import FPN\n" + PYRAMID
+
+
+def test_a_classifier_goes_into_a_pyramid(tool, resnet_file, tmp_path, capsys):
+    path, output, config = tmp_path / "bh.pth", tmp_path / "out.pth", tmp_path / "model.py"
+    config.write_text(PYRAMID)
+    state = torch.load(resnet_file, weights_only=True)
+    state = {f"backbone.{k}": v for k, v in state.items() if k[:2] != "fc" and "layer" not in k}
+    source = torchvision.models.resnet18(weights=None).layer1.state_dict()
+    state |= {f"backbone.layer1.{key}": value for key, value in source.items()}
+    state["head.fc.weight"] = torch.zeros(1000, 512)
+    torch.save({"state_dict": state, "meta": {"epoch": 100}}, path)
+    command = arguments("mmcls-resnet", path, output, "--config-file", config)
+    assert tool.main(command) == 0
+    text = capsys.readouterr().out
+    assert "head.fc.weight: classifier" in text
+    assert "6 keys of the model outside the backbone" in text  # lateral, output, linear
+    found = torch.load(output, weights_only=True)["model"]
+    assert all(key.startswith("backbone.bottom_up.") for key in found)
+    key = "backbone.bottom_up.res2.1.conv2.weight"
+    assert torch.equal(found[key], source["1.conv2.weight"])
+
+
+def test_classes_of_an_sspnet_cannot_be_reordered(tool, ars_file, tmp_path, capsys):
+    classes = ("--source-classes", "a", "--target-classes", "a")
+    assert tool.main(arguments("sspnet", ars_file, tmp_path / "out.pth", *classes)) == 2
+    assert "keeps the order of the classes" in capsys.readouterr().err
