@@ -268,3 +268,36 @@ def test_official_pre_training_checkpoint_without_a_backbone(tool, golden_rule, 
     assert "missing     query_embed.weight" in captured.out
     assert "missing     backbone.res5.2.conv3.weight" in captured.out
     assert not output.exists()
+
+
+PYRAMID = CONFIG.replace(
+    "backbone=L(ResNet)(",
+    "backbone=L(FPN)(in_features=['res2'], out_channels=4, bottom_up=L(ResNet)(",
+).replace('["res5"],\n    ),', '["res2"],\n    )),')
+PYRAMID = "from detectron2.modeling.backbone.fpn import FPN\n" + PYRAMID
+
+
+def test_a_classifier_goes_into_a_pyramid(tool, resnet_file, tmp_path, capsys):
+    path, output, config = tmp_path / "bh.pth", tmp_path / "out.pth", tmp_path / "model.py"
+    config.write_text(PYRAMID)
+    state = torch.load(resnet_file, weights_only=True)
+    state = {f"backbone.{k}": v for k, v in state.items() if k[:2] != "fc" and "layer" not in k}
+    source = torchvision.models.resnet18(weights=None).layer1.state_dict()
+    state |= {f"backbone.layer1.{key}": value for key, value in source.items()}
+    state["head.fc.weight"] = torch.zeros(1000, 512)
+    torch.save({"state_dict": state, "meta": {"epoch": 100}}, path)
+    command = arguments("mmcls-resnet", path, output, "--config-file", config)
+    assert tool.main(command) == 0
+    text = capsys.readouterr().out
+    assert "head.fc.weight: classifier" in text
+    assert "6 keys of the model outside the backbone" in text  # lateral, output, linear
+    found = torch.load(output, weights_only=True)["model"]
+    assert all(key.startswith("backbone.bottom_up.") for key in found)
+    key = "backbone.bottom_up.res2.1.conv2.weight"
+    assert torch.equal(found[key], source["1.conv2.weight"])
+
+
+def test_classes_of_an_sspnet_cannot_be_reordered(tool, ars_file, tmp_path, capsys):
+    classes = ("--source-classes", "a", "--target-classes", "a")
+    assert tool.main(arguments("sspnet", ars_file, tmp_path / "out.pth", *classes)) == 2
+    assert "keeps the order of the classes" in capsys.readouterr().err

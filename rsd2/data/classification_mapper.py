@@ -6,6 +6,7 @@ Shapes: H, W height and width after augmentation.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,14 +26,25 @@ class ClassificationMapper:
     All randomness comes from ``np.random``, which Detectron2 seeds in every loader worker.
     """
 
-    def __init__(self, augmentations: Sequence[T.Augmentation | T.Transform]) -> None:
+    def __init__(
+        self, augmentations: Sequence[T.Augmentation | T.Transform], *, cached_images: int = 0
+    ) -> None:
         """Set the pipeline up.
 
         Args:
             augmentations: of Detectron2 or of this module, applied in order; the images of a
                 batch have to get one size.
+            cached_images: decoded files that each worker keeps, those used last; worth it where
+                many windows are cut out of each.
+
+        Raises:
+            ValueError: ``cached_images`` is negative.
         """
+        if cached_images < 0:
+            raise ValueError(f"cached_images has to be >= 0, got {cached_images}")
         self.augmentations = T.AugmentationList(list(augmentations))
+        self.cached_images = cached_images
+        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def __call__(self, dataset_dict: dict) -> dict:
         """Map one dict, which is not changed.
@@ -49,7 +61,7 @@ class ClassificationMapper:
             ValueError: it is broken; the message names the file.
         """
         image = dataset_dict.get("pixels")
-        image = read_image(dataset_dict["file_name"]) if image is None else image
+        image = self._read(dataset_dict["file_name"]) if image is None else image
         if "window" in dataset_dict:
             image = crop_window(image, np.array(dataset_dict["window"]))
         aug_input = T.AugInput(image)
@@ -57,6 +69,16 @@ class ClassificationMapper:
         pixels = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
         kept = {k: dataset_dict[k] for k in ("label", "file_name", "image_id") if k in dataset_dict}
         return {"image": pixels, **kept}
+
+    def _read(self, path: str) -> np.ndarray:
+        """A file, from memory if it was among the last."""
+        image = self._cache.pop(path, None)
+        image = read_image(path) if image is None else image
+        if self.cached_images:
+            self._cache[path] = image
+            if len(self._cache) > self.cached_images:
+                self._cache.popitem(last=False)
+        return image
 
 
 class RandomResizedCrop(T.Augmentation):

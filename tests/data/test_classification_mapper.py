@@ -35,6 +35,23 @@ def test_maps_pixels_files_and_windows_alike(image, tmp_path):
     assert len(part[:, :, 5:].flatten(1).unique(dim=1).T) == 1  # the padding beyond the border
 
 
+def test_keeps_the_files_used_last_and_hands_out_copies(image, tmp_path, monkeypatch):
+    names = [str(tmp_path / f"{letter}.png") for letter in "abc"]
+    for name in names:
+        cv2.imwrite(name, image)
+    read = []
+    monkeypatch.setattr(
+        "rsd2.data.classification_mapper.read_image", lambda p: (read.append(p), image.copy())[1]
+    )
+    mapper = ClassificationMapper([], cached_images=2)
+    for index in (0, 1, 0, 2, 0, 1):
+        mapper({"file_name": names[index], "label": 0})["image"].zero_()
+    assert read == [names[i] for i in (0, 1, 2, 1)]
+    assert mapper({"file_name": names[0], "label": 0})["image"].any()
+    with pytest.raises(ValueError, match="got -1"):
+        ClassificationMapper([], cached_images=-1)
+
+
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         ClassificationMapper([])({"file_name": str(tmp_path / "gone.png"), "label": 0})

@@ -10,6 +10,7 @@ model.backbone.update(depths=[3, 2, 2, 1], bottleneck=False, width=32)
 model.num_classes = 3
 dataloader.train.dataset.name = "synthetic_tiny_crops_train"
 dataloader.test.dataset.name = "synthetic_tiny_crops_val"
+dataloader.train.mapper.cached_images = 1000
 dataloader.train.num_workers = dataloader.test.num_workers = 0
 train.max_iter = 600
 train.eval_period = train.checkpointer.period = 300
