@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,11 @@ def help_of():
                 f"documented_{Path(name).stem}", path_of(name)
             )
             tool = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(tool)
+            sys.path.insert(0, str(path_of(name).parent))  # as when it is run
+            try:
+                spec.loader.exec_module(tool)
+            finally:
+                sys.path.pop(0)
             with pytest.raises(SystemExit) as stop:
                 getattr(tool, "parse_arguments", getattr(tool, "main", None))(["--help"])
             assert stop.value.code == 0
