@@ -58,10 +58,12 @@ def help_of():
             )
             tool = importlib.util.module_from_spec(spec)
             sys.path.insert(0, str(path_of(name).parent))  # as when it is run
+            sys.modules[spec.name] = tool  # where dataclasses look for it
             try:
                 spec.loader.exec_module(tool)
             finally:
                 sys.path.pop(0)
+                del sys.modules[spec.name]
             with pytest.raises(SystemExit) as stop:
                 getattr(tool, "parse_arguments", getattr(tool, "main", None))(["--help"])
             assert stop.value.code == 0
