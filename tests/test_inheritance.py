@@ -25,7 +25,9 @@ def detector(num_layers, num_classes):
 @pytest.fixture(scope="module")
 def shallow():
     """State dict of a pre-training of two layers and five clusters, with modules of its own."""
-    state = detector(2, 5).state_dict()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)  # other weights than those of the models that inherit
+        state = detector(2, 5).state_dict()
     return state | {"enhancement.norm.weight": torch.ones(3), "teacher": torch.zeros(1)}
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from benchmarks.harness import Case
 from detectron2.config import instantiate
 from detectron2.structures import Instances, RotatedBoxes
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.harness import Case
 from rsd2.config import get_config
 from rsd2.modeling.outputs import EncodedImages
 from rsd2.projects.mutdet.alignment import EmbeddedTargets

@@ -29,7 +29,7 @@ from rsd2.config import ConfigError, load_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
 
-from benchmarks.harness import machine, peak_memory
+from benchmarks.harness import Case, machine, peak_memory
 
 _WARM_UP, _ROUNDS = 3, 15
 
@@ -70,13 +70,14 @@ def measure(run: Path, size: tuple[int, int]) -> dict[str, Any]:
         detect()
         times.append(time.perf_counter() - start)
     bottom_up = model.backbone.bottom_up
+    (peak,) = peak_memory(Case("inference", f"{height} x {width}", detect)).values()
     return {
         "parameters": _count(model),
         "backbone_parameters": _count(bottom_up),
         "backbone_gmacs": _gmacs(bottom_up, size),
         "pyramid_gmacs": _gmacs(model.backbone, size),
         "latency_ms": statistics.median(times[_WARM_UP:]) * 1e3,
-        "peak_mb": peak_memory(detect, "cpu"),
+        "peak_mb": peak,
         "height": height,
         "width": width,
         "device": "cpu",

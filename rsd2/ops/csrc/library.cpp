@@ -70,7 +70,8 @@ TORCH_LIBRARY(rsd2, m) {
       "ms_deform_attn_backward(Tensor grad, Tensor value, SymInt[] spatial_shapes, Tensor "
       "sampling_locations, Tensor attention_weights) -> (Tensor, Tensor, Tensor)");
 
-  // (B, C, height, width), (K, 6) -> (K, C, *output_size). ValueError: a region that does not fit.
+  // (B, C, height, width), (K, 6) -> (K, C, *output_size). A region that does not fit: ValueError,
+  // on CUDA NaN.
   m.def(
       "roi_align_rotated(Tensor features, Tensor rois, SymInt[] output_size, float spatial_scale, "
       "int sampling_ratio) -> Tensor");

@@ -16,7 +16,6 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <tuple>
 #include <vector>
@@ -110,7 +109,7 @@ struct Table {
 template <typename T>
 RSD2_INLINE void copy_rows(Table<const T> from, Table<T> to, int64_t rows, int64_t channels) {
   for (int64_t row = 0; row < rows; ++row)
-    std::memcpy(to.rows + row * to.stride, from.rows + row * from.stride, channels * sizeof(T));
+    std::copy_n(from.rows + row * from.stride, channels, to.rows + row * to.stride);
 }
 
 // Lists the corners of the next query, and sends for their rows, before those of this one are
