@@ -325,6 +325,8 @@ torch.distributed.init_process_group(
     "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
 )
 evaluate("together")
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()  # its threads must not outlive the interpreter
 """
 
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from .job_queue import Job
+from rsd2.job_queue import Job
+
 from .label_statistics import PAGE
 
 ARMS = ("none", "detreg", "mutdet")

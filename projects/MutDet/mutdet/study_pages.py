@@ -18,8 +18,8 @@ from rsd2.data.datasets import register_all_synthetic
 from rsd2.data.dota_format import write_atomically
 from rsd2.data.pseudo_labels import read_folder
 from rsd2.evaluation.drawing import draw_beside_truth
+from rsd2.job_queue import read_markers
 
-from .job_queue import read_markers
 from .label_recall import measure_recall, truth_of_dataset
 from .label_statistics import SHEET
 from .study import PSEUDO_LABELS, StudySettings, run_name

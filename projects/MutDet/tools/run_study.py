@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rsd2.projects.mutdet.job_queue import JobError, JobQueue
+from rsd2.job_queue import JobError, JobQueue
 from rsd2.projects.mutdet.study import PRESETS, change_settings, study_jobs
 from rsd2.projects.mutdet.study_pages import write_pages
 from rsd2.projects.mutdet.study_report import StudyReportError

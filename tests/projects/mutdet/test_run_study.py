@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rsd2.projects.mutdet.job_queue import JobError, JobQueue
+from rsd2.job_queue import JobError, JobQueue
 from rsd2.projects.mutdet.study import PRESETS, change_settings, study_jobs
 
 ROOT = Path(__file__).resolve().parents[3]

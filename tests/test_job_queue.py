@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rsd2.projects.mutdet.job_queue import Job, JobError, JobQueue, read_markers
+from rsd2.job_queue import Job, JobError, JobQueue, read_markers
 
 
 def python(code, *arguments):
@@ -92,7 +92,7 @@ def test_interruption_stops_the_commands(tmp_path, monkeypatch):
     def interrupt(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rsd2.projects.mutdet.job_queue.time.sleep", interrupt)
+    monkeypatch.setattr("rsd2.job_queue.time.sleep", interrupt)
     code = "import sys, time; time.sleep(30); open(sys.argv[1], 'w')"
     with pytest.raises(KeyboardInterrupt):
         run([Job("slow", python(code, tmp_path / "late"), makes=("late",))], tmp_path)
