@@ -15,18 +15,15 @@ quiet then.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import subprocess
+import signal
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from study_report import StudyReportError, make_row, write_report
-from tqdm import tqdm
+
+from rsd2.job_queue import Job, JobError, JobQueue
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / "projects" / "BottomHeavy" / "configs"
@@ -38,27 +35,6 @@ ARMS = {
 }
 """Name -> config; the first is the baseline, by which the study counts or not."""
 _EVALUATIONS, _LOG_PERIOD = 20, 20
-
-
-class StudyError(RuntimeError):
-    """A command failed; the message names its log."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One command of the study.
-
-    Attributes:
-        name: unique; names the log.
-        command: words after the interpreter.
-        product: file that the command writes last.
-        source: file that the product must not be older than, or None.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    product: Path
-    source: Path | None = None
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -95,7 +71,8 @@ def scene_jobs(args: argparse.Namespace, folder: Path) -> list[Job]:
         target = folder / "data" / "synthetic_tiny" / split
         words = ["tools/make_synthetic.py", "--kind", "tiny", "--output", str(target)]
         words += ["--num-images", str(count), "--seed", str(seed), "--size", *map(str, args.size)]
-        jobs.append(Job(f"scenes_{split}", tuple(words), target / "annotations.json"))
+        made = f"data/synthetic_tiny/{split}/annotations.json"
+        jobs.append(Job(f"scenes_{split}", (sys.executable, *words), makes=(made,)))
     return jobs
 
 
@@ -126,7 +103,14 @@ def training_jobs(args: argparse.Namespace, folder: Path) -> list[Job]:
             ]
             config = (CONFIGS / ARMS[arm]).relative_to(ROOT).as_posix()
             words = ("tools/lazyconfig_train_net.py", "--resume", "--config-file", config)
-            jobs.append(Job(run.name, (*words, *settings), run / "results.json"))
+            jobs.append(
+                Job(
+                    run.name,
+                    (sys.executable, *words, *settings),
+                    needs=("scenes_train", "scenes_val"),
+                    makes=(f"runs/{run.name}/results.json",),
+                )
+            )
     return jobs
 
 
@@ -145,71 +129,8 @@ def cost_jobs(args: argparse.Namespace, folder: Path) -> list[Job]:
     for arm in args.arms:
         run, result = folder / "runs" / f"{arm}_seed{args.seeds[0]}", folder / f"cost_{arm}.json"
         words = (tool, "--run", str(run), "--output", str(result), "--size", *map(str, args.size))
-        jobs.append(Job(f"cost_{arm}", words, result, source=run / "results.json"))
+        jobs.append(Job(f"cost_{arm}", (sys.executable, *words), makes=(result.name,)))
     return jobs
-
-
-def is_done(job: Job, steps: int | None = None) -> bool:
-    """Whether a job's work is there.
-
-    Args:
-        job: to check.
-        steps: of a training; its results must be those after the last step.
-
-    Returns:
-        True or False.
-    """
-    if not job.product.is_file():
-        return False
-    if job.source is not None:
-        return job.product.stat().st_mtime >= job.source.stat().st_mtime
-    if steps is None:
-        return True
-    return json.loads(job.product.read_text(encoding="utf-8")).get("iteration") == steps
-
-
-def run_jobs(
-    jobs: Sequence[Job], folder: Path, slots: int, title: str, steps: int | None = None
-) -> None:
-    """Run what is not done yet, some at once, each with a log and one thread.
-
-    Args:
-        jobs: in their order.
-        folder: of the study; logs go to ``logs``.
-        slots: commands at once.
-        title: of the progress bar.
-        steps: see :func:`is_done`.
-
-    Raises:
-        StudyError: if a command fails; those that run are finished first.
-    """
-    logs = folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    environment = {
-        **os.environ,
-        "DETECTRON2_DATASETS": str(folder / "data"),
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-    }
-
-    def run(job: Job) -> str | None:
-        if is_done(job, steps):
-            return None
-        path = logs / f"{job.name}.log"
-        with path.open("a", encoding="utf-8") as log:
-            command = [sys.executable, *job.command]
-            code = subprocess.run(
-                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
-            ).returncode
-        if code or not is_done(job, steps):
-            return f"{job.name} ended with {code} and without its result; see {path}"
-        return None
-
-    with ThreadPoolExecutor(slots) as pool:
-        results = list(tqdm(pool.map(run, jobs), total=len(jobs), desc=title, unit="job"))
-    failures = [failure for failure in results if failure]
-    if failures:
-        raise StudyError("; ".join(failures))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -232,18 +153,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     costs = cost_jobs(args, folder)
     if args.list:
         for job in (*scenes, *trainings, *costs):
-            print(f"{job.name}: python {' '.join(job.command)}")
+            print(f"{job.name}: {' '.join(job.command)}")
         return 0
+    environment = {
+        "DETECTRON2_DATASETS": str(folder / "data"),
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
     try:
-        run_jobs(scenes, folder, 1, "scenes")
-        run_jobs(trainings, folder, args.slots, "trainings", args.steps)
-        run_jobs(costs, folder, 1, "costs")
+        for jobs, slots in (([*scenes, *trainings], args.slots), (costs, 1)):
+            JobQueue(jobs, folder, slots=slots, environment=environment, work_folder=ROOT).run()
         rows = []
         for job in trainings:
             arm = job.name.rsplit("_seed", 1)[0]
-            rows.append(make_row(arm, job.product.parent, folder / f"cost_{arm}.json"))
+            rows.append(make_row(arm, folder / "runs" / job.name, folder / f"cost_{arm}.json"))
         print(write_report(rows, folder, baseline=next(iter(ARMS))))
-    except (StudyError, StudyReportError, OSError) as error:
+    except (JobError, StudyReportError, OSError) as error:
         print(f"run_study: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -253,4 +178,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the commands too
     sys.exit(main())

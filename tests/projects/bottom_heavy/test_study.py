@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -90,43 +89,44 @@ def test_arms_differ_in_backbone_and_neck_alone(
             assert config.model.backbone.bottom_up[key] == first.model.backbone.bottom_up[key]
 
 
-def test_a_training_is_done_after_its_last_step_only(
-    tools: dict[str, ModuleType], tmp_path: Path
+def test_jobs_name_what_they_need_and_make(tools: dict[str, ModuleType], tmp_path: Path) -> None:
+    study = tools["run_study"]
+    args = study.get_parser().parse_args(["--output", str(tmp_path), "--seeds", "3"])
+    scenes, trainings = study.scene_jobs(args, tmp_path), study.training_jobs(args, tmp_path)
+    for job in trainings:
+        assert set(job.needs) == {scene.name for scene in scenes}
+        (output,) = [w for w in job.command if w.startswith("train.output_dir=")]
+        assert [output.split("=")[1] + "/results.json"] == [str(tmp_path / n) for n in job.makes]
+    for job in (*scenes, *study.cost_jobs(args, tmp_path)):
+        (made,) = job.makes
+        target = tmp_path / made
+        assert str(target) in job.command or str(target.parent) in job.command
+
+
+def test_a_failed_command_names_its_log_and_nothing_is_measured(
+    tools: dict[str, ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     study = tools["run_study"]
-    run = make_run(tmp_path / "r18_fpn_seed0", 30.0, [], iteration=50)
-    job = study.Job("r18_fpn_seed0", (), run / "results.json")
-    assert not study.is_done(job, 100)
-    assert study.is_done(job, 50)
 
+    def python(name: str, code: str) -> list:
+        return [study.Job(name, (sys.executable, "-c", code))]
 
-def test_failed_commands_name_their_log(tools: dict[str, ModuleType], tmp_path: Path) -> None:
-    study = tools["run_study"]
-    jobs = [
-        study.Job("bad", ("-c", "print('why'); raise SystemExit(3)"), tmp_path / "none"),
-        study.Job("good", ("-c", f"open({str(tmp_path / 'made')!r}, 'w')"), tmp_path / "made"),
-    ]
-    with pytest.raises(study.StudyError, match=r"bad ended with 3 .*bad\.log"):
-        study.run_jobs(jobs, tmp_path, 2, "jobs")
-    assert (tmp_path / "logs" / "bad.log").read_text() == "why\n"
-    assert (tmp_path / "made").exists()
-    study.run_jobs(jobs[1:], tmp_path, 1, "jobs")  # nothing is left to do
-    assert not (tmp_path / "logs" / "good.log").read_text()
-
-
-def test_costs_are_measured_again_after_more_training(
-    tools: dict[str, ModuleType], tmp_path: Path
-) -> None:
-    study = tools["run_study"]
-    cost, results = tmp_path / "cost.json", tmp_path / "results.json"
-    for path in (cost, results):
-        path.write_text("{}")
-    job = study.Job("cost", (), cost, source=results)
-    os.utime(cost, (2, 2))
-    os.utime(results, (1, 1))
-    assert study.is_done(job)
-    os.utime(results, (3, 3))
-    assert not study.is_done(job)
+    measured = tmp_path / "measured"
+    monkeypatch.setattr(study, "scene_jobs", lambda args, folder: [])
+    monkeypatch.setattr(
+        study, "training_jobs", lambda args, folder: python("bad", "print('why'); exit(3)")
+    )
+    monkeypatch.setattr(
+        study, "cost_jobs", lambda args, folder: python("cost", f"open({str(measured)!r}, 'w')")
+    )
+    assert study.main(["--output", str(tmp_path / "study")]) == 1
+    log = tmp_path / "study" / "jobs" / "bad.log"
+    assert str(log) in capsys.readouterr().err
+    assert log.read_text().endswith("why\n")
+    assert not measured.exists()
 
 
 def test_rows_and_report(tools: dict[str, ModuleType], tmp_path: Path) -> None:
