@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,3 +82,39 @@ def dota_sample() -> Path:
 def dota_defective() -> Path:
     """Folder with an image whose labels do not fit it; the test is skipped where it is absent."""
     return _sample("RSD2_DOTA_DEFECTIVE", "dota_defective")
+
+
+def _run_process(rank: int, folder: Path, work: Callable[[int], Any]) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    torch.save(work(rank), folder / f"rank{rank}.pth")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def run_two_processes(tmp_path: Path) -> Callable[[Callable[[int], Any]], list[Any]]:
+    """Function that calls ``work(rank)`` in two processes of one group and returns both results."""
+    if not torch.distributed.is_available():
+        pytest.skip("torch without torch.distributed")
+
+    def run(work: Callable[[int], Any]) -> list[Any]:
+        # forked, like the workers of a data loader: a fresh interpreter would load for seconds
+        context = multiprocessing.get_context("fork")
+        processes = [
+            context.Process(target=_run_process, args=(rank, tmp_path, work)) for rank in (0, 1)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout=120)
+        hanging = [process for process in processes if process.is_alive()]
+        for process in hanging:
+            process.kill()
+        assert not hanging, "the processes wait for each other: they make different reductions"
+        assert [process.exitcode for process in processes] == [0, 0]
+        return [torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1)]
+
+    return run

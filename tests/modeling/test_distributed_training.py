@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from pathlib import Path
-
 import pytest
 import torch
-from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 BOXES = [
@@ -23,50 +19,29 @@ def gradients(model):
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-def work(rank, folder, build, inputs, denoising):
-    """One process: the gradients that distributed training averages go to a file."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
-    results = {}
-    for name, images in inputs.items():
-        model = build(num_denoising_queries=denoising).train()
-        wrapped = DistributedDataParallel(model)
-        torch.manual_seed(rank)
-        sum(wrapped([images[rank]]).values()).backward()
-        results[name] = gradients(model)
-    torch.save(results, f"{folder}/rank{rank}.pth")
-    distributed.destroy_process_group()
-
-
 @pytest.fixture
-def run_two(tmp_path, build_detector, make_input):
+def run_two(run_two_processes, build_detector, make_input):
     def run(denoising):
         inputs = {
             name: [make_input(BOXES[:n], [0, 1, 2][:n], seed=i) for i, n in enumerate(counts)]
             for name, counts in COUNTS.items()
         }
-        # forked, like the workers of a data loader: a fresh interpreter would load for seconds
-        context = multiprocessing.get_context("fork")
-        arguments = (tmp_path, build_detector, inputs, denoising)
-        processes = [context.Process(target=work, args=(rank, *arguments)) for rank in (0, 1)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(timeout=120)
-        hanging = [process for process in processes if process.is_alive()]
-        for process in hanging:
-            process.kill()
-        assert not hanging, "the processes wait for each other: they make different reductions"
-        assert [process.exitcode for process in processes] == [0, 0]
-        results = [torch.load(Path(tmp_path) / f"rank{rank}.pth") for rank in (0, 1)]
-        return inputs, results
+
+        def averaged_gradients(rank):
+            results = {}
+            for name, images in inputs.items():
+                model = build_detector(num_denoising_queries=denoising).train()
+                wrapped = DistributedDataParallel(model)  # lives until the backward pass ends
+                torch.manual_seed(rank)
+                sum(wrapped([images[rank]]).values()).backward()
+                results[name] = gradients(model)
+            return results
+
+        return inputs, run_two_processes(averaged_gradients)
 
     return run
 
 
-@pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
 def test_gradient_of_two_processes_is_that_of_the_whole_batch(run_two, build_detector):
     inputs, (first, second) = run_two(denoising=0)
     for name, images in inputs.items():
@@ -79,7 +54,6 @@ def test_gradient_of_two_processes_is_that_of_the_whole_batch(run_two, build_det
             assert error < 1e-4, (name, key, error)
 
 
-@pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
 def test_denoising_neither_hangs_nor_diverges_where_a_process_has_no_objects(run_two):
     """Groups depend on the fullest image of a process, so that the sum is not the same here."""
     _, (first, second) = run_two(denoising=6)

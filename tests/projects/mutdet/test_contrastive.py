@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 
 import pytest
 import torch
@@ -130,12 +129,8 @@ def process_inputs(name, rank):
     return z, o, torch.arange(count) % 2
 
 
-def work(rank, folder):
-    """One process: loss and gradient of every case go to a file."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+def loss_and_gradient(rank):
+    """Of every case, as one of two processes computes them."""
     results = {}
     for name in COUNTS:
         for mask in (False, True):
@@ -147,24 +142,11 @@ def work(rank, folder):
             mean = model.linear.weight.grad.clone()
             distributed.all_reduce(mean)  # distributed training averages
             results[name, mask] = (loss.item(), mean / 2)
-    torch.save(results, f"{folder}/rank{rank}.pth")
-    distributed.destroy_process_group()
+    return results
 
 
-@pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
-def test_two_processes_compute_what_one_computes_with_all_pairs(tmp_path):
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=work, args=(rank, tmp_path)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-    hanging = [process for process in processes if process.is_alive()]
-    for process in hanging:
-        process.kill()
-    assert not hanging, "the processes wait for each other: they make different reductions"
-    assert [process.exitcode for process in processes] == [0, 0]
-    first, second = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
+def test_two_processes_compute_what_one_computes_with_all_pairs(run_two_processes):
+    first, second = run_two_processes(loss_and_gradient)
     for (name, mask), (loss, gradient) in first.items():
         model = Embedder()
         parts = [process_inputs(name, rank) for rank in (0, 1)]

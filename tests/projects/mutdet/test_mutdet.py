@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 FULL, BASELINE = "mutdet_small_synthetic_pretrain", "detreg_small_synthetic_pretrain"
@@ -203,48 +202,27 @@ def test_switches_that_contradict_each_other(build_pretraining, overrides, messa
 COUNTS = {"uneven": (3, 1), "one process without objects": (2, 0), "none": (0, 0)}
 
 
-def averaged_gradients(rank, folder, build, batches):
-    """One process with one image of each batch."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
-    results = {}
-    for name, batch in batches.items():
-        model = build().train()
-        wrapped = DistributedDataParallel(model)  # has to live until the backward pass ends
-        sum(wrapped([batch[rank]]).values()).backward()
-        results[name] = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-    torch.save(results, f"{folder}/rank{rank}.pth")
-    distributed.destroy_process_group()
-
-
 @pytest.fixture
-def run_two(tmp_path, make_pseudo_batch):
+def run_two(run_two_processes, make_pseudo_batch):
     """Function that trains a step on two processes: batches, and the gradients of both."""
 
     def run(build):
         batches = {name: make_pseudo_batch(*counts) for name, counts in COUNTS.items()}
-        context = multiprocessing.get_context("fork")
-        processes = [
-            context.Process(target=averaged_gradients, args=(rank, tmp_path, build, batches))
-            for rank in (0, 1)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(timeout=120)
-        hanging = [process for process in processes if process.is_alive()]
-        for process in hanging:
-            process.kill()
-        assert not hanging, "the processes wait for each other: they make different reductions"
-        assert [process.exitcode for process in processes] == [0, 0]
-        return batches, [torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1)]
+
+        def averaged_gradients(rank):
+            results = {}
+            for name, batch in batches.items():
+                model = build().train()
+                wrapped = DistributedDataParallel(model)  # lives until the backward pass ends
+                sum(wrapped([batch[rank]]).values()).backward()
+                results[name] = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+            return results
+
+        return batches, run_two_processes(averaged_gradients)
 
     return run
 
 
-@pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
 @pytest.mark.parametrize("row", ["detreg", "gathering"])
 def test_two_processes_compute_the_gradient_of_the_whole_batch(run_two, build_pretraining, row):
     def build():
@@ -262,7 +240,6 @@ def test_two_processes_compute_the_gradient_of_the_whole_batch(run_two, build_pr
                 assert difference < 1e-5 * scale, (name, key)
 
 
-@pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
 @pytest.mark.parametrize("row", ["full", "gathering"])
 def test_denoising_neither_hangs_nor_diverges_where_a_process_has_no_objects(
     run_two, build_pretraining, row
