@@ -12,6 +12,7 @@ from .rotated_deformable_detr import RotatedDeformableDETR
 from .small_resnet import small_resnet
 from .sspnet import SSPNet
 from .transformer import DeformableEncoder, RotatedDeformableDecoder
+from .vit import VisionTransformer
 
 __all__ = [
     "AngleCoder",
@@ -26,6 +27,7 @@ __all__ = [
     "RotatedDeformableDecoder",
     "SSPNet",
     "SetCriterion",
+    "VisionTransformer",
     "WeightedNegativeRPN",
     "small_resnet",
 ]
