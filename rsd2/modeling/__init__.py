@@ -9,6 +9,7 @@ from .denoising import DenoisingQueries
 from .matcher import HungarianMatcher
 from .neck import ChannelMapper
 from .rotated_deformable_detr import RotatedDeformableDETR
+from .simple_pyramid import SimplePyramid
 from .small_resnet import small_resnet
 from .sspnet import SSPNet
 from .transformer import DeformableEncoder, RotatedDeformableDecoder
@@ -27,6 +28,7 @@ __all__ = [
     "RotatedDeformableDecoder",
     "SSPNet",
     "SetCriterion",
+    "SimplePyramid",
     "VisionTransformer",
     "WeightedNegativeRPN",
     "small_resnet",

@@ -83,17 +83,8 @@ class VisionTransformer(Backbone):
         freeze_at: int = 0,
     ) -> None:
         super().__init__()
-        _check(
-            depth=depth,
-            global_blocks=global_blocks,
-            position_mode=position_mode,
-            needs_grid=learned_positions,
-            position_grid=position_grid,
-            freeze_at=freeze_at,
-        )
-        windowed = [bool(window_size) and i not in set(global_blocks) for i in range(depth)]
-        if use_relative_positions and relative_position_size is None and not all(windowed):
-            raise ValueError("relative positions of global blocks need relative_position_size")
+        _check_indices(depth, global_blocks, freeze_at)
+        _check_positions(position_mode, learned_positions, position_grid)
         self.patch_size = patch_size
         self.embed_dim = embed_dim
         self.num_heads = num_heads
@@ -108,15 +99,16 @@ class VisionTransformer(Backbone):
             self.pos_embed = nn.Parameter(table[None])
         self.blocks = nn.ModuleList()
         for index in range(depth):
-            relative_grid = (
-                (window_size, window_size) if windowed[index] else relative_position_size
-            )
+            window = 0 if index in set(global_blocks) else window_size
+            relative_grid = (window, window) if window else relative_position_size
+            if use_relative_positions and relative_grid is None:
+                raise ValueError("relative positions of global blocks need relative_position_size")
             block = Block(
                 embed_dim,
                 num_heads,
                 mlp_ratio=mlp_ratio,
                 drop_path=drop_path_rate * index / max(depth - 1, 1),
-                window_size=window_size if windowed[index] else 0,
+                window_size=window,
                 relative_grid=relative_grid if use_relative_positions else None,
             )
             self.blocks.append(block)
@@ -235,20 +227,15 @@ def _cached_positions(
         return sincos_positions_2d(grid, dim, scale)[None].to(device, dtype)
 
 
-def _check(
-    *,
-    depth: int,
-    global_blocks: Sequence[int],
-    position_mode: str,
-    needs_grid: bool,
-    position_grid: Sequence[int] | None,
-    freeze_at: int,
-) -> None:
+def _check_indices(depth: int, global_blocks: Sequence[int], freeze_at: int) -> None:
     if any(not 0 <= index < depth for index in global_blocks):
         raise ValueError(f"global_blocks are 0 to {depth - 1}, got {list(global_blocks)}")
-    if position_mode not in POSITION_MODES:
-        raise ValueError(f"position_mode is one of {POSITION_MODES}, got {position_mode!r}")
-    if (needs_grid or position_mode == "interpolate") and position_grid is None:
-        raise ValueError("interpolated and learned positions need a position_grid")
     if not 0 <= freeze_at <= depth + 1:
         raise ValueError(f"freeze_at is 0 to {depth + 1}, got {freeze_at}")
+
+
+def _check_positions(mode: str, learned: bool, grid: Sequence[int] | None) -> None:
+    if mode not in POSITION_MODES:
+        raise ValueError(f"position_mode is one of {POSITION_MODES}, got {mode!r}")
+    if (learned or mode == "interpolate") and grid is None:
+        raise ValueError("interpolated and learned positions need a position_grid")
