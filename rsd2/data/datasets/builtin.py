@@ -22,6 +22,7 @@ from .dota import register_dota_instances
 from .dota_tiles import register_dota_tiles, register_virtual_tiles
 from .ohd_sjtu import register_ohd_sjtu
 from .tiny_person import OVERLAPS, WINDOW, register_synthetic_tiny, register_tiny_person
+from .upright import register_upright
 
 _DOTA_VERSIONS = {
     "v1.0": ("train", "val", "test"),
@@ -99,6 +100,7 @@ def register_all_ohd_sjtu(root: str | Path) -> None:
 def register_all_synthetic(root: str | Path) -> None:
     """Register the generated scenes ``synthetic_train`` and ``synthetic_val``.
 
+    ``synthetic_train_upright`` and ``synthetic_val_upright`` have the same objects, boxed upright.
     ``tools/make_synthetic.py --output <root>/synthetic/train`` draws them. Calling it again is as
     harmless as with `register_all_dota`.
 
@@ -107,12 +109,13 @@ def register_all_synthetic(root: str | Path) -> None:
     """
     for split in ("train", "val"):
         name, folder = f"synthetic_{split}", Path(root) / "synthetic" / split
-        if not _is_registered_under(name, str(root), ()):
+        if not _is_registered_under(name, str(root), (), suffixes=["_upright"]):
             metadata = {"thing_classes": list(SYNTHETIC_CLASSES), "builtin_root": str(root)}
             # boxes of objects that the border cuts leave the image on purpose
             register_dota_instances(
                 name, metadata, folder / "labelTxt", folder / "images", out_of_image="ignore"
             )
+            register_upright(f"{name}_upright", name, {"builtin_root": str(root)})
 
 
 def register_all_tiny(root: str | Path) -> None:
