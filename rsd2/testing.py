@@ -106,7 +106,7 @@ def shrink(cfg: DictConfig) -> DictConfig:
     stays, and so does every interpolation. Known are models of the kind of
     ``RotatedDeformableDETR`` (subclasses too, and those built around a ``detector``) on
     Detectron2's ``ResNet``, ``small_resnet`` or a ``SimplePyramid``, ``GeneralizedRCNN`` on an
-    ``FPN`` or a ``SimplePyramid``, and ``ImageClassifier``.
+    ``FPN`` or a ``SimplePyramid``, ``ImageClassifier`` and ``ObjectJEPA``.
 
     Args:
         cfg: a loaded LazyConfig with at least ``model``; not changed.
@@ -273,10 +273,21 @@ def _shrink_vit(encoder: DictConfig) -> None:
         encoder.window_size = 3
 
 
+def _shrink_jepa(model: DictConfig) -> None:
+    _shrink_node(model.encoder, "model.encoder", _BACKBONE_RULES)
+    _replace(model.predictor, {"embed_dim": 16, "num_heads": 2, "depth": 1})
+    # crops of 64 pixels have few patches
+    if model.masks.num_predicted is not None:
+        model.masks.num_predicted = 6
+    if model.masks.num_context is not None:
+        model.masks.num_context = 8
+
+
 _MODEL_RULES = {
     "RotatedDeformableDETR": _shrink_deformable_detr,
     "GeneralizedRCNN": _shrink_rcnn,
     "ImageClassifier": _shrink_classifier,
+    "ObjectJEPA": _shrink_jepa,
 }
 _BACKBONE_RULES = {  # of a class and its subclasses: the nearest one counts
     "ResNet": _shrink_resnet,
