@@ -229,7 +229,8 @@ def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
             print(f"{len(zero)} tables of relative positions start at zero")
         if rest:
             print(f"{len(rest)} keys of the model outside the backbone keep their initial values;")
-            print("train with train.init_strict=false")
+            way = "init_inherit.file_part=backbone.net" if of_vit else "init_strict=false"
+            print(f"train with train.{way}")
     elif not any(target.startswith("backbone.") for target in report.converted.values()):
         absent = [key for key in report.missing if key.startswith("backbone.")]
         report.missing = [key for key in report.missing if not key.startswith("backbone.")]

@@ -66,7 +66,8 @@ class Attention(nn.Module):
             (B, N, D).
         """
         batch, length, dim = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        shape = (batch, length, 3, self.num_heads, dim // self.num_heads)
+        qkv = self.qkv(x).view(shape).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         bias = None
         if grid is not None and self.rel_pos_h is not None:
