@@ -16,7 +16,7 @@ import torch
 
 from rsd2.layers import sincos_positions_2d
 
-from .conversion import Rule
+from .conversion import ConversionReport, Rule
 
 _ENCODER = r"((?:patch_embed\.proj|blocks\.\d+\.(?:norm[12]|attn|mlp)|norm)\..+)"
 _CLASS_TOKEN = "class token, which our encoder does not have"
@@ -94,6 +94,23 @@ def vit_rules_for(source: str, model_keys: Iterable[str] | None = None) -> list[
         reason = "fixed sines and cosines, which are made anew for every grid"
         table = Rule(p + r"pos_embed", None, reason, objection=not_fixed_positions)
     return [table, Rule(p + _ENCODER, target + r"\1"), *others]
+
+
+def fill_target_encoder(state: dict[str, torch.Tensor], report: ConversionReport) -> None:
+    """Let the target encoder of a pre-training begin as a copy of its context encoder.
+
+    Args:
+        state: converted tensors; gets the missing ones of ``target_encoder``.
+        report: of the conversion; they are no longer missing there.
+    """
+    copies = {
+        key: state[twin]
+        for key in report.missing
+        if key.startswith("target_encoder.")
+        and (twin := key.replace("target_encoder.", "context_encoder.", 1)) in state
+    }
+    state.update(copies)
+    report.missing = [key for key in report.missing if key not in copies]
 
 
 def _surroundings(source: str) -> tuple[str, list[Rule]]:

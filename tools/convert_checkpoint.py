@@ -42,7 +42,7 @@ from rsd2.conversion import (
     convert_state_dict,
     rules_for,
 )
-from rsd2.conversion_vit import vit_prefix
+from rsd2.conversion_vit import fill_target_encoder, vit_prefix
 from rsd2.data.class_orders import class_order
 from rsd2.tensor_files import read_tensors
 
@@ -229,7 +229,8 @@ def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
             print(f"{len(zero)} tables of relative positions start at zero")
         if rest:
             print(f"{len(rest)} keys of the model outside the backbone keep their initial values;")
-            way = "init_inherit.file_part=backbone.net" if of_vit else "init_strict=false"
+            in_detector = prefix == "backbone.net."
+            way = "init_inherit.file_part=backbone.net" if in_detector else "init_strict=false"
             print(f"train with train.{way}")
     elif not any(target.startswith("backbone.") for target in report.converted.values()):
         absent = [key for key in report.missing if key.startswith("backbone.")]
@@ -264,6 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = model_state(args.config_file, args.opts)
         rules = rules_for(args.source, source, model)
         state, report = convert_state_dict(source, rules, model, rows)
+        fill_target_encoder(state, report)
         problems = complaints(report, args)
         print(report)
         if problems:
