@@ -3,19 +3,19 @@
 Areas are exact, from the IoU of rotated boxes, so that upright and rotated boxes obey one rule.
 
 Shapes: B images, G boxes of an image (padded), M valid boxes of all images, N = h w patches, row by
-row.
+row, E pairs of a box and one of its patches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
 
 import torch
 from torch.nn import functional as F
 
-from rsd2.ops import box_iou_rotated
+from rsd2.ops import sparse_iou_rotated
 
 _ROUNDING = 1e-9
 
@@ -48,18 +48,67 @@ class CoverageRule:
             )
 
 
-class ObjectPatches(NamedTuple):
-    """Patches of every valid box.
+@dataclass(frozen=True)
+class ObjectPatches:
+    """Patches of every valid box, as pairs, because a box has few of all patches.
 
     Attributes:
         image: (M,) int64, the image of each box, ascending.
-        member: (M, N) bool.
-        strength: (M, N) float64 in [0, 1], the larger of coverage and box share.
+        box: (E,) int64, the box of each pair, ascending.
+        patch: (E,) int64, its patch, ascending for each box.
+        strength: (E,) float64 in [0, 1], the larger of coverage and box share.
+        num_images: B.
+        num_patches: N.
     """
 
     image: torch.Tensor
-    member: torch.Tensor
+    box: torch.Tensor
+    patch: torch.Tensor
     strength: torch.Tensor
+    num_images: int
+    num_patches: int
+
+    @cached_property
+    def member(self) -> torch.Tensor:
+        """(M, N) bool, which patches belong to a box."""
+        flags = torch.zeros(len(self.image), self.num_patches, dtype=torch.bool)
+        flags[self.box, self.patch] = True
+        return flags
+
+    @cached_property
+    def counts(self) -> torch.Tensor:
+        """(M,) int64, the number of patches of every box."""
+        return torch.bincount(self.box, minlength=len(self.image))
+
+    def join(self, chosen: torch.Tensor | None = None) -> torch.Tensor:
+        """Patches of any box of an image.
+
+        Args:
+            chosen: (E,) bool, the pairs that count; None for all.
+
+        Returns:
+            (B, N) bool.
+        """
+        flags = torch.zeros(self.num_images, self.num_patches, dtype=torch.bool)
+        pairs = slice(None) if chosen is None else chosen
+        flags[self.image[self.box[pairs]], self.patch[pairs]] = True
+        return flags
+
+    def reduce(self, values: torch.Tensor, operation: str, initial: float) -> torch.Tensor:
+        """Reduce a number of each pair over the boxes of an image.
+
+        Args:
+            values: (E,) float64.
+            operation: "amin" or "amax".
+            initial: value without a box, which takes part in the reduction.
+
+        Returns:
+            (B, N) float64.
+        """
+        result = torch.full((self.num_images * self.num_patches,), initial, dtype=torch.float64)
+        index = self.image[self.box] * self.num_patches + self.patch
+        result.scatter_reduce_(0, index, values, operation)
+        return result.view(self.num_images, self.num_patches)
 
 
 def patch_boxes(grid: Sequence[int], patch_size: int) -> torch.Tensor:
@@ -99,26 +148,33 @@ def find_object_patches(
     Returns:
         what belongs to each valid box, image by image, in the order of the boxes.
     """
-    height, width = grid
-    image = valid.nonzero()[:, 0]
     chosen = boxes[valid].double()
-    iou = box_iou_rotated(chosen, patch_boxes(grid, patch_size))
-    area, patch_area = chosen[:, 2:3] * chosen[:, 3:4], float(patch_size**2)
+    num_patches = grid[0] * grid[1]
+    box, patch, iou = sparse_iou_rotated(chosen, patch_boxes(grid, patch_size))
+    area, patch_area = (chosen[:, 2] * chosen[:, 3])[box], float(patch_size**2)
     shared = iou * (area + patch_area) / (1 + iou)
-    coverage = (shared / patch_area).nan_to_num(0.0)
-    box_share = torch.where(shared > 0, shared / area, 0.0)
-    member = _reaches(coverage, rule.coverage) | _reaches(box_share, rule.box_share)
+    coverage, box_share = shared / patch_area, shared / area
+    reached = _reaches(coverage, rule.coverage) | _reaches(box_share, rule.box_share)
+    overlapping = box * num_patches + patch
+    pairs = overlapping[reached]
     if rule.center:
-        columns, rows = (chosen[:, :2] / patch_size).floor().nan_to_num(-1.0).unbind(1)
-        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        place = (rows * width + columns)[inside].long()
-        member[inside.nonzero()[:, 0], place] = True
+        pairs = torch.cat([pairs, _centers(chosen, grid, patch_size)]).unique()
     if rule.dilation:
+        flags = torch.zeros(len(chosen), 1, *grid)
+        flags.view(-1)[pairs] = 1
         size = 2 * rule.dilation + 1
-        maps = member.double().view(-1, 1, height, width)
-        member = F.max_pool2d(maps, size, stride=1, padding=rule.dilation).flatten(1) > 0
-    strength = torch.maximum(coverage, box_share).clamp(max=1.0)
-    return ObjectPatches(image, member, strength)
+        dilated = F.max_pool2d(flags, size, stride=1, padding=rule.dilation)
+        pairs = dilated.flatten().nonzero()[:, 0]
+    strength = torch.zeros(len(chosen) * num_patches, dtype=torch.float64)
+    strength[overlapping] = torch.maximum(coverage, box_share).clamp(max=1.0)
+    return ObjectPatches(
+        image=valid.nonzero()[:, 0],
+        box=torch.div(pairs, num_patches, rounding_mode="floor"),
+        patch=pairs % num_patches,
+        strength=strength[pairs],
+        num_images=len(boxes),
+        num_patches=num_patches,
+    )
 
 
 def patch_scores(
@@ -144,38 +200,15 @@ def patch_scores(
     found = find_object_patches(
         boxes, valid, grid=grid, patch_size=patch_size, rule=rule or CoverageRule()
     )
-    objects = any_of_image(found.member, found.image, len(boxes))
-    return strongest_of_image(found, len(boxes)), objects
+    return found.reduce(found.strength, "amax", 0.0), found.join()
 
 
-def any_of_image(flags: torch.Tensor, image: torch.Tensor, num_images: int) -> torch.Tensor:
-    """Join the flags of all boxes of an image.
-
-    Args:
-        flags: (M, N) bool.
-        image: (M,) int64.
-        num_images: B.
-
-    Returns:
-        (B, N) bool.
-    """
-    counts = torch.zeros(num_images, flags.shape[1], dtype=torch.int64)
-    return counts.index_add_(0, image, flags.long()) > 0
-
-
-def strongest_of_image(found: ObjectPatches, num_images: int) -> torch.Tensor:
-    """Largest strength of the boxes that a patch belongs to.
-
-    Args:
-        found: of `find_object_patches`.
-        num_images: B.
-
-    Returns:
-        (B, N) float64, 0 for background.
-    """
-    values = torch.where(found.member, found.strength, 0.0)
-    result = torch.zeros(num_images, values.shape[1], dtype=values.dtype)
-    return result.scatter_reduce_(0, found.image[:, None].expand_as(values), values, "amax")
+def _centers(boxes: torch.Tensor, grid: Sequence[int], patch_size: int) -> torch.Tensor:
+    """Pairs, as box * N + patch, of the boxes whose centre lies in the grid."""
+    columns, rows = (boxes[:, :2] / patch_size).floor().nan_to_num(-1.0).unbind(1)
+    inside = (rows >= 0) & (rows < grid[0]) & (columns >= 0) & (columns < grid[1])
+    places = (rows * grid[1] + columns)[inside].long()
+    return inside.nonzero()[:, 0] * grid[0] * grid[1] + places
 
 
 def _reaches(share: torch.Tensor, least: float) -> torch.Tensor:

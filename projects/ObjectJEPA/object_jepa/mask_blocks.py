@@ -81,17 +81,16 @@ def draw_anchors(noise: torch.Tensor, found: ObjectPatches, guided: torch.Tensor
     Returns:
         (B, T) int64; -1 in images that are not guided or have no object.
     """
-    shown = found.member.any(dim=1)
-    image, member = found.image[shown], found.member[shown]
-    counts = torch.bincount(image, minlength=len(guided))
-    result = torch.full(noise.shape[:2], -1)
-    usable = guided & (counts > 0)
+    shown = found.counts > 0
+    objects, counts = found.image[shown], found.counts[shown]
+    in_image = torch.bincount(objects, minlength=len(guided))
+    usable = guided & (in_image > 0)
     if not usable.any():
-        return result
-    first = counts.cumsum(0) - counts
-    draws = noise[usable]
-    chosen = (draws[..., 0] * counts[usable, None]).floor().long() + first[usable, None]
-    patches = member[chosen]  # (B', T, N)
-    wanted = (draws[..., 1] * patches.sum(dim=2)).floor() + 1
-    result[usable] = (patches.cumsum(dim=2) >= wanted[..., None]).long().argmax(dim=2)
-    return result
+        return torch.full(noise.shape[:2], -1)
+    # both lists are sorted: by image, and by object
+    first_object = (in_image.cumsum(0) - in_image).clamp(max=len(objects) - 1)
+    first_pair = counts.cumsum(0) - counts
+    chosen = first_object[:, None] + (noise[..., 0] * in_image[:, None]).floor().long()
+    chosen = chosen.clamp(max=len(objects) - 1)  # of images without objects, which are left out
+    pair = first_pair[chosen] + (noise[..., 1] * counts[chosen]).floor().long()
+    return torch.where(usable[:, None], found.patch[pair], -1)

@@ -5,8 +5,8 @@ Gumbel noise plus a tier, so that every image hides exactly as many as any other
 comes before all weights: blocks and objects that are hidden first, and, below all, patches that
 stay visible while others are left.
 
-Shapes: B images, G boxes of an image (padded), M valid boxes of all images, N = h w patches, T
-blocks, K kept, H hidden and P predicted patches.
+Shapes: B images, G boxes of an image (padded), N = h w patches, T blocks, K kept, H hidden and P
+predicted patches.
 """
 
 from __future__ import annotations
@@ -18,14 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from .coverage import (
-    CoverageRule,
-    ObjectPatches,
-    any_of_image,
-    find_object_patches,
-    patch_scores,
-    strongest_of_image,
-)
+from .coverage import CoverageRule, ObjectPatches, find_object_patches, patch_scores
 from .mask_blocks import block_sizes, draw_anchors, place_blocks
 from .mask_noise import MaskNoise, draw_noise, gumbel
 
@@ -221,7 +214,7 @@ class MaskSampler:
             boxes.cpu(), valid.cpu(), grid=grid, patch_size=patch_size, rule=self.rule
         )
         noise = draw_noise(seeds, valid.sum(dim=1).tolist(), num_patches, self.num_blocks)
-        object_tokens = any_of_image(found.member, found.image, len(boxes))
+        object_tokens = found.join()
         first, last = self.object_share
         share = first + progress * (last - first)
         guided = object_tokens.any(dim=1) & (noise.guide < share)
@@ -240,27 +233,28 @@ class MaskSampler:
         self, found: ObjectPatches, noise: MaskNoise, guided: torch.Tensor
     ) -> _Objects:
         """Choose objects, and the patches of them that may be hidden."""
-        num_images, num_patches = noise.hide.shape
-        member, image = found.member, found.image
+        num_patches = found.num_patches
         order, choice = noise.objects.unbind(1)
-        candidate = guided[image] & (member.sum(dim=1) <= self.huge_object * num_patches)
+        candidate = guided[found.image] & (found.counts <= self.huge_object * num_patches)
         candidate &= choice <= self.instance_share
         # Where objects overlap, a patch is taken by the first: sorted by that, their union grows.
-        reached = torch.where(member & candidate[:, None], order[:, None], 2.0)
-        taken = torch.full((num_images, num_patches), 2.0, dtype=torch.float64)
-        index = image[:, None].expand_as(reached)
-        taken = taken.scatter_reduce_(0, index, reached, "amin").sort(dim=1).values
+        reached = torch.where(candidate, order, 2.0)[found.box]
+        taken = found.reduce(reached, "amin", 2.0).sort(dim=1).values
         room = int(self.max_object_share * num_patches)
-        limit = taken[:, room] if room < num_patches else taken.new_full((num_images,), 2.0)
-        chosen = candidate & (order < limit[image])
-        member = member & chosen[:, None]
-        union = any_of_image(member, image, num_images)
-        strength = strongest_of_image(found._replace(member=member), num_images)
+        limit = taken[:, room] if room < num_patches else taken.new_full((len(taken),), 2.0)
+        chosen = (candidate & (order < limit[found.image]))[found.box]
+        union = found.join(chosen)
+        strength = found.reduce(torch.where(chosen, found.strength, 0.0), "amax", 0.0)
         spared = torch.zeros_like(union)
         if self.object_part < 1:
-            draws = torch.where(member, noise.part[image], 2.0)
-            count = (member.sum(dim=1) * self.object_part).ceil().long()
-            spared = any_of_image(member & ~_smallest(draws, count), image, num_images)
+            draws = noise.part[found.image[found.box], found.patch]
+            by_box = draws.argsort()
+            by_box = by_box[found.box[by_box].argsort(stable=True)]
+            ranks = torch.empty_like(by_box)
+            first = found.counts.cumsum(0) - found.counts
+            ranks[by_box] = torch.arange(len(by_box)) - first[found.box]
+            most = (found.counts * self.object_part).ceil().long()
+            spared = found.join(chosen & (ranks >= most[found.box]))
         if self.ratio_scope == "object":
             draws = torch.where(union, noise.part, 2.0)
             count = (union.sum(dim=1) * self.ratio).round().long()
