@@ -280,7 +280,7 @@ def _shrink_jepa(model: DictConfig) -> None:
     if model.masks.num_predicted is not None:
         model.masks.num_predicted = 6
     if model.masks.num_context is not None:
-        model.masks.num_context = 8
+        model.masks.num_context = 4
 
 
 _MODEL_RULES = {
