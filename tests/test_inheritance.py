@@ -204,7 +204,7 @@ def test_a_part_is_inherited_under_another_name(part):
 
 def test_a_part_that_the_file_does_not_have_is_an_error_with_the_file_s_names():
     inheritance = Inheritance(file_part="encoder", **OF_A_PART)
-    with pytest.raises(CheckpointError, match=r"missing from the file: encoder\.fc\.weight, neede"):
+    with pytest.raises(CheckpointError, match=r"missing from the file: encoder\.fc\.weight, "):
         inheritance.load(Detector(), {"model": Pretraining().state_dict()}, "pretrained.pth")
 
 
