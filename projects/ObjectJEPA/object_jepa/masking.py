@@ -37,7 +37,7 @@ class Masks(NamedTuple):
         hidden: (B, H) patches that it does not see, disjoint from ``keep``.
         predicted: (B, P) of the hidden ones, those of the loss.
         object_tokens: (B, N) bool, patches of any object.
-        weights: (B, P) float64 of the predicted patches in the loss of their image, 0 or 1.
+        weights: (B, P) float32 of the predicted patches in the loss of their image, 0 or 1.
         guided: (B,) bool, images whose objects guide the mask and the loss.
     """
 
@@ -312,10 +312,10 @@ class MaskSampler:
             tiers = torch.where(hidden_objects, torch.where(first, 2.0, -1.0), tiers)
         keys = (noise.loss + 2 * tiers).masked_fill(~is_hidden, -math.inf)
         predicted = _indices(_largest(keys, num_predicted), num_predicted)
-        weights = torch.ones(predicted.shape, dtype=torch.float64)
+        weights = torch.ones(predicted.shape)
         if self.loss_set == "only_objects":
             is_object = objects.gather(1, predicted)
-            weights = (is_object | ~is_object.any(dim=1, keepdim=True)).double()
+            weights = (is_object | ~is_object.any(dim=1, keepdim=True)).float()
         return predicted, weights
 
 
