@@ -20,7 +20,7 @@ _rpn.head.conv_dims = [-1]
 _rpn.anchor_generator.update(sizes=[[6.0, 9.0], [13.0, 19.0], [28.0, 42.0]], strides=[4, 8, 16])
 _rpn.pre_nms_topk, _rpn.post_nms_topk = (500, 500), (300, 300)
 _roi.num_classes = 7
-_roi.batch_size_per_image = 128
+_roi.batch_size_per_image = 64
 _roi.box_pooler.update(scales=(1 / 4, 1 / 8, 1 / 16), sampling_ratio=2)
 _roi.box_head.update(conv_dims=[], fc_dims=[256], conv_norm="")
 _roi.box_predictor.test_topk_per_image = 200
