@@ -5,6 +5,10 @@ model.masks.mode=random model.masks.loss_set=uniform random patches
 model.target=pixel model.loss=l2 model.predictor.out_dim=192    pixels, as MAE
 """
 
+from detectron2.config import LazyCall as L
+
+from rsd2.data.splits import get_dataset_dicts
+
 from .common.pretrain import dataloader, lr_multiplier, optimizer, train
 from .models.encoders import vit_small
 from .models.object_jepa_vit_s16 import model
@@ -26,3 +30,5 @@ train.max_iter = 1500
 train.amp.enabled = False
 train.hooks.target.start = 0.99
 train.checkpointer.update(period=500, max_to_keep=2)
+train.hooks.telemetry.dataset = L(get_dataset_dicts)(names="synthetic_val")
+train.hooks.telemetry.update(period=250, num_images=100, batch_size=20)

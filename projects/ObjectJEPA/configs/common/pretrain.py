@@ -17,6 +17,7 @@ from rsd2.data.transforms import Random90Rotation, RandomFlipDirection, RandomOb
 from rsd2.engine import TargetUpdate, WeightDecaySchedule
 from rsd2.projects.object_jepa.crop_mapper import CropDatasetMapper
 from rsd2.projects.object_jepa.pretraining_data import get_pretraining_dicts
+from rsd2.projects.object_jepa.telemetry_hook import TelemetryHook
 
 optimizer = get_config("common/optim.py").AdamW
 lr_multiplier = get_config("common/schedule.py").cosine
@@ -65,4 +66,13 @@ train.eval_period = 0
 train.hooks.target = L(TargetUpdate)(start=0.996, end=1.0)
 train.hooks.weight_decay = L(WeightDecaySchedule)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=10.0)
+)
+train.hooks.telemetry = L(TelemetryHook)(
+    # Any images of one size with boxes; held-out ones are better where there are some.
+    dataset="${dataloader.train.dataset}",
+    mapper="${dataloader.train.mapper}",
+    output_dir="${train.output_dir}",
+    period=2000,
+    num_images=64,
+    batch_size=8,
 )
