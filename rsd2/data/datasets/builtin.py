@@ -37,7 +37,8 @@ def register_all_dota(root: str | Path) -> None:
     """Register DOTA-v1.0, v1.5 and v2.0: full images, written tiles and virtual tiles.
 
     Names are ``dota_v1.0_train``, ``dota_v1.0_train_1024_200`` (window and overlap of the tiles)
-    and ``dota_v1.0_train_1024_200_virtual``. Calling it again with the same root does nothing,
+    and ``dota_v1.0_train_1024_200_virtual``; the first two also with ``_upright`` behind them, for
+    the same objects in upright boxes. Calling it again with the same root does nothing,
     with another root it moves the data sets there. A name that you registered yourself stays yours.
 
     Args:
@@ -48,15 +49,19 @@ def register_all_dota(root: str | Path) -> None:
         classes = class_order(f"dota_{version}")
         for split in splits:
             name = f"dota_{version}_{split}"
-            if _is_registered_under(name, str(root)):
+            views = ["_upright", *(f"_{window}_{overlap}_upright" for window, overlap in _TILINGS)]
+            if _is_registered_under(name, str(root), suffixes=views):
                 continue
             metadata = {"thing_classes": list(classes), "builtin_root": str(root)}
             labels = None if split.startswith("test") else base / split / "labelTxt"
             register_dota_instances(name, metadata, labels, base / split / "images")
+            whole = {"builtin_root": str(root), "source_dataset": f"{name}_upright"}
+            register_upright(f"{name}_upright", name, {"builtin_root": str(root)})
             for window, overlap in _TILINGS:
                 tiles = f"{name}_{window}_{overlap}"
                 folder = base / "tiles" / f"{split}_{window}_{overlap}"
                 register_dota_tiles(tiles, metadata, folder, source_dataset=name)
+                register_upright(f"{tiles}_upright", tiles, whole)
                 register_virtual_tiles(f"{tiles}_virtual", name, window=window, overlap=overlap)
 
 

@@ -19,8 +19,9 @@ def make_upright(records: Iterable[dict]) -> list[dict]:
     """Enclose every object by an upright box, cut at the border of the image.
 
     Args:
-        records: dataset dicts with ``height``, ``width`` and ``annotations``, each with ``poly`` (8
-            floats, pixels) or else a rotated ``bbox`` (cx, cy, w, h, degrees); not changed.
+        records: dataset dicts of images or tiles with ``height``, ``width`` and, unless labels are
+            hidden, ``annotations``, each with ``poly`` (8 floats, pixels) or else a rotated
+            ``bbox`` (cx, cy, w, h, degrees); not changed.
 
     Returns:
         The dicts with ``annotations`` as of ``load_coco_boxes``: ``bbox`` (x, y, width, height),
@@ -39,7 +40,8 @@ def register_upright(name: str, source_name: str, metadata: dict | None = None) 
     Args:
         name: for Detectron2's catalogs.
         source_name: of the data set with rotated boxes, which is read when this one is.
-        metadata: beside ``thing_classes``, which are the source's.
+        metadata: beside ``thing_classes``, which are the source's; of tiles, ``source_dataset`` is
+            the upright data set of the whole images.
     """
     DatasetCatalog.register(name, partial(_load_upright, source_name))
     classes = MetadataCatalog.get(source_name).thing_classes
@@ -51,8 +53,10 @@ def _load_upright(source_name: str) -> list[dict]:
 
 
 def _upright_record(record: dict) -> dict:
+    if "annotations" not in record:  # hidden labels stay hidden, which is not the same as none
+        return record
     annotations, size = [], (record["width"], record["height"])
-    for annotation in record.get("annotations", ()):
+    for annotation in record["annotations"]:
         corners = _corners(annotation, record)
         low, high = np.clip([corners.min(axis=0), corners.max(axis=0)], 0, size)
         width, height = (high - low).tolist()

@@ -51,6 +51,12 @@ def test_border_cuts_boxes_and_takes_those_outside():
     assert [box["bbox"] for box in result["annotations"]] == [[93.0, 53.0, 7.0, 7.0]]
 
 
+def test_hidden_labels_stay_hidden():
+    hidden = record()
+    del hidden["annotations"]
+    assert "annotations" not in make_upright([hidden])[0]
+
+
 def test_empty_images_stay_and_upright_boxes_are_refused():
     assert make_upright([record()])[0]["annotations"] == []
     upright = {"bbox": [1, 2, 3, 4], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
@@ -72,3 +78,12 @@ def test_registered_data_set_reads_its_source_when_asked():
         for name in names:
             MetadataCatalog.pop(name, None)
             DatasetCatalog.pop(name, None)
+
+
+def test_known_data_sets_have_upright_views_whose_tiles_name_the_whole_images():
+    names = set(DatasetCatalog.list())
+    assert {"synthetic_train_upright", "synthetic_val_upright"} <= names
+    for tiles in ("dota_v1.0_val_1024_200_upright", "dota_v1.0_val_800_200_upright"):
+        assert tiles in names
+        assert MetadataCatalog.get(tiles).source_dataset == "dota_v1.0_val_upright"
+    assert "dota_v1.0_val_upright" in names
