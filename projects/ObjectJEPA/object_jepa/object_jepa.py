@@ -278,10 +278,13 @@ class ObjectJEPA(nn.Module):
             return
         is_object = output.masks.object_tokens.gather(1, output.masks.predicted)
         token_loss = output.token_loss.detach()
-        for name, flags in (("object", is_object), ("background", ~is_object)):
-            if flags.any():
-                value = token_loss[flags].mean().item()
-                get_event_storage().put_scalar(f"{name}_token_loss", value)
+        sums = [(token_loss * flags).sum() for flags in (is_object, ~is_object)]
+        # one transfer, because each makes a GPU wait
+        values = torch.stack([*sums, is_object.sum().to(sums[0].dtype)]).tolist()
+        counts = values[2], token_loss.numel() - values[2]
+        for name, total, count in zip(("object", "background"), values, counts):
+            if count:
+                get_event_storage().put_scalar(f"{name}_token_loss", total / count)
 
 
 def pad_boxes(batched_inputs: list[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
