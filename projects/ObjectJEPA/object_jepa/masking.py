@@ -150,11 +150,13 @@ class MaskSampler:
                 "block_scale and block_aspect are (least, largest) > 0, scales up to 1, got "
                 f"{scales} and {aspects}"
             )
-        if self.ratio_scope == "object" and (self.mode != "hard" or self.num_context is None):
+        if self.ratio_scope == "object" and (
+            self.mode != "hard" or self.num_context is None or self.object_part < 1
+        ):
             raise ValueError(
-                "ratio_scope='object' needs mode='hard' and num_context, which says how many "
-                f"patches are hidden in all; got mode={self.mode!r}, "
-                f"num_context={self.num_context}"
+                "ratio_scope='object' needs mode='hard', object_part=1 and num_context, which says "
+                f"how many patches are hidden in all; got mode={self.mode!r}, "
+                f"object_part={self.object_part}, num_context={self.num_context}"
             )
 
     def counts(self, num_patches: int) -> tuple[int, int, int]:
@@ -253,11 +255,12 @@ class MaskSampler:
             ranks = torch.empty_like(by_box)
             first = found.counts.cumsum(0) - found.counts
             ranks[by_box] = torch.arange(len(by_box)) - first[found.box]
-            most = (found.counts * self.object_part).ceil().long()
+            # a little less, so that 0.1 of 30 is 3 although 0.1 * 30 is a little more
+            most = (found.counts.double() * self.object_part - 1e-9).ceil().long()
             spared = found.join(chosen & (ranks >= most[found.box]))
         if self.ratio_scope == "object":
             draws = torch.where(union, noise.part, 2.0)
-            count = (union.sum(dim=1) * self.ratio).round().long()
+            count = (union.sum(dim=1).double() * self.ratio).round().long()
             spared |= union & ~_smallest(draws, count)
         return _Objects(union, spared, strength)
 

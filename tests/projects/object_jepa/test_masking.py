@@ -154,6 +154,11 @@ def test_parts_of_objects_stay_visible():
     for car in CARS:
         own = draw(sampler, *one_image([car], 1)).object_tokens[0]
         assert (hidden[:, own].sum(dim=1) == math.ceil(own.sum() / 2)).all()
+    # a tenth of 30 patches is 3, of 35 it is 4
+    for rows, expected in ((6, 3), (7, 4)):
+        block = [[20.0, rows * 4.0, 40.0, rows * 8.0, 0.0]]
+        masks = draw(MaskSampler(mode="hard", object_part=0.1, ratio=0.1), *one_image(block, 5))
+        assert (masks.object_tokens.gather(1, masks.hidden).sum(dim=1) == expected).all()
     alone = [[20.0, 20.0, 4.0, 4.0, 0.0]]  # an object of one patch is hidden wholly
     masks = draw(sampler, *one_image(alone, 20))
     assert masks.object_tokens.sum() == 20
@@ -273,7 +278,7 @@ def test_counts_that_cannot_be_are_refused():
         ({"object_weight": 0.0}, "object_weight must be above"),
         ({"num_blocks": -1}, "num_blocks at least 0"),
         ({"block_scale": (0.3, 0.2)}, "block_scale and block_aspect"),
-        ({"ratio_scope": "object"}, "needs mode='hard' and num_context"),
+        ({"ratio_scope": "object"}, "needs mode='hard', object_part=1"),
     ],
 )
 def test_arguments_out_of_range_are_refused(values, message):
