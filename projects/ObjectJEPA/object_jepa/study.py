@@ -44,18 +44,20 @@ class StudySettings:
         pretrain_batch: images of a step.
         finetune_steps: of every arm.
         finetune_batch: images of a step.
+        encoder: overrides of the encoder, ``key=value``, in both stages.
         arms: which of `ARMS`.
         seed: of all trainings.
     """
 
     train_images: int = 2000
-    val_images: int = 150
+    val_images: int = 120
     image_size: int = 128
     scale: float = 1.0
-    pretrain_steps: int = 600
+    pretrain_steps: int = 500
     pretrain_batch: int = 16
-    finetune_steps: int = 600
+    finetune_steps: int = 500
     finetune_batch: int = 8
+    encoder: tuple[str, ...] = ("embed_dim=96", "depth=4")
     arms: tuple[str, ...] = ARMS[:-1]
     seed: int = 0
 
@@ -154,6 +156,7 @@ def _pretraining(settings: StudySettings, folder: Path, arm: str) -> Job:
         f"train.hooks.telemetry.period={period}",
         f"train.hooks.telemetry.num_images={min(100, settings.val_images)}",
         f"train.checkpointer.period={period}",
+        *(f"model.encoder.{one}" for one in settings.encoder),
     )
     makes = (f"{target}/model_final.pth", f"{target}/telemetry.jsonl")
     needs = ("scenes_train", "scenes_val")
@@ -171,6 +174,7 @@ def _finetuning(settings: StudySettings, folder: Path, arm: str) -> Job:
         f"train.checkpointer.period={period}",
         # the rate falls to nothing, so that the last weights are as good as averaged ones
         "train.ema.enabled=false",
+        *(f"model.backbone.net.{one}" for one in settings.encoder),
     )
     needs = ("scenes_train", "scenes_val")
     if arm != BASELINE:
