@@ -25,8 +25,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from study_report import StudyReportError, make_row, write_report
+from study_report import make_row, write_report
 from tqdm import tqdm
+
+from rsd2.study import StudyReportError
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / "projects" / "BottomHeavy" / "configs"
