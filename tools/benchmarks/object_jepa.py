@@ -227,7 +227,12 @@ def build_plain(cfg: DictConfig, side: int, sides: tuple[int, int] | None = None
 
 
 def training_step(
-    build: Callable[[], nn.Module], side: int, num_images: int, update: Callable[[nn.Module], None]
+    build: Callable[[], nn.Module],
+    side: int,
+    num_images: int,
+    *,
+    update: Callable[[nn.Module], None],
+    fused: bool = False,
 ) -> Callable[[], torch.Tensor]:
     """One step as a function without arguments; the model is built when it is first called.
 
@@ -236,6 +241,7 @@ def training_step(
         side: of the images, pixels.
         num_images: of a step.
         update: moves the target encoder.
+        fused: of the optimizer, whose parameters are stepped in one kernel.
 
     Returns:
         The function; it returns the loss.
@@ -247,7 +253,7 @@ def training_step(
         model = build().train()
         parameters = [p for p in model.parameters() if p.requires_grad]
         batch = make_batch(num_images, side, NUM_OBJECTS)
-        return model, torch.optim.AdamW(parameters, lr=1e-6), batch
+        return model, torch.optim.AdamW(parameters, lr=1e-6, fused=fused), batch
 
     def step() -> torch.Tensor:
         model, optimizer, batch = prepare()
@@ -265,7 +271,8 @@ def cases() -> list[Case]:
     """The step with the predictor of the recipe, and with that of I-JEPA's ViT-S."""
     found = []
     for width in (192, 384):
-        cfg = get_config(CONFIG).model
+        recipe = get_config(CONFIG)
+        cfg = recipe.model
         cfg.predictor.embed_dim = width
         plain = {
             "I-JEPA style, as many tokens": partial(build_plain, cfg, SIDE),
@@ -275,13 +282,17 @@ def cases() -> list[Case]:
             name=f"ObjectJEPA step, predictor {width}",
             size=f"{NUM_IMAGES} images of {SIDE} px, ViT-S/16",
             ours=training_step(
-                partial(instantiate, cfg), SIDE, NUM_IMAGES, lambda m: m.update_target(MOMENTUM)
+                partial(instantiate, cfg),
+                SIDE,
+                NUM_IMAGES,
+                update=lambda model: model.update_target(MOMENTUM),
+                fused=recipe.optimizer.fused,
             ),
             peers={
-                name: training_step(build, SIDE, NUM_IMAGES, PlainJEPA.update_target)
+                name: training_step(build, SIDE, NUM_IMAGES, update=PlainJEPA.update_target)
                 for name, build in plain.items()
             },
-            note="a quarter of the tokens is context; goal: 1.5 times as fast as the first peer",
+            note="a quarter of the tokens is context; goal: 1.5 times as fast as the peer",
         )
         found.append(case)
     return found

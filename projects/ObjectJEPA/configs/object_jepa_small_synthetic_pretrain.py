@@ -24,7 +24,6 @@ dataloader.train.num_workers = 0
 
 # Far shorter, hence the high rate and the fast average.
 optimizer.lr = 1e-3
-optimizer.fused = True
 lr_multiplier.warmup_iters = 150
 train.max_iter = 1500
 train.amp.enabled = False

@@ -82,7 +82,7 @@ def test_a_step_trains_moves_the_target_and_is_built_once(benchmark_module, smal
         return built[-1]
 
     update = benchmark_module.PlainJEPA.update_target
-    step = benchmark_module.training_step(build, 128, 2, update)
+    step = benchmark_module.training_step(build, 128, 2, update=update)
     assert not built
     first = step()
     assert torch.isfinite(first) and first < F.smooth_l1_loss(torch.tensor(3.0), torch.tensor(0.0))

@@ -54,6 +54,7 @@ dataloader.train = L(build_train_loader)(
 )
 
 optimizer.lr = 1.5e-4
+optimizer.fused = True
 optimizer.weight_decay = 0.04
 optimizer.params.update(lr_multipliers={}, weight_decay_norm=0.0, weight_decay_bias=0.0)
 lr_multiplier.warmup_iters, lr_multiplier.warmup_factor = 6000, 0.2
