@@ -55,7 +55,7 @@ class StudySettings:
     scale: float = 1.0
     pretrain_steps: int = 500
     pretrain_batch: int = 16
-    finetune_steps: int = 500
+    finetune_steps: int = 800
     finetune_batch: int = 8
     encoder: tuple[str, ...] = ("embed_dim=96", "depth=4")
     arms: tuple[str, ...] = ARMS[:-1]
