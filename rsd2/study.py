@@ -108,8 +108,9 @@ def change_over_last_fifth(course: Sequence[tuple[int, float]]) -> float | None:
     """
     if not course:
         return None
-    end = course[-1][0]
-    last = np.array([point for point in course if point[0] >= 0.8 * end], dtype=np.float64)
+    # what is evaluated after the last step is logged as if one more had been done
+    start = 0.8 * (course[-1][0] - 1)
+    last = np.array([point for point in course if point[0] >= start], dtype=np.float64)
     if len(last) < 3:
         return None
     slope = np.polyfit(last[:, 0], last[:, 1], 1)[0]

@@ -65,6 +65,8 @@ def test_change_over_the_last_fifth_is_that_of_a_line():
     # of the points at 80, 90, 100: one down for each ten steps
     assert change_over_last_fifth(course) == pytest.approx(-2)
     assert change_over_last_fifth([(8, 1.0), (9, 4.0), (10, 1.0)]) == pytest.approx(0)
+    late = [*course[:-1], (101, 90.0)]  # logged one later, and nothing is lost
+    assert change_over_last_fifth(late) == pytest.approx(-2, abs=0.1)
     assert change_over_last_fifth(course[:4]) is None  # at 40 alone and 32 has no point
     assert change_over_last_fifth([]) is None
 
