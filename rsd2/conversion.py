@@ -29,6 +29,7 @@ class Rule:
         objectness_rows: it runs over classes of which only the first has a meaning, "any object":
             it is cut to the number of classes, but never permuted.
         optional: a model without the target key loses nothing; ``reason`` says why.
+        objection: of a key to be dropped: says why this tensor must not be, or None.
     """
 
     pattern: str
@@ -38,6 +39,7 @@ class Rule:
     class_rows: bool = False
     objectness_rows: bool = False
     optional: bool = False
+    objection: Callable[[torch.Tensor], str | None] | None = None
 
 
 @dataclass
@@ -48,7 +50,8 @@ class ConversionReport:
         converted: source key -> target key.
         dropped: source key -> reason.
         unknown: source keys that no rule knows.
-        mismatched: target key -> "source shape vs model shape", or that the model has no such key.
+        mismatched: target key -> "source shape vs model shape", or that the model has no such key;
+            source key -> why it must not be dropped.
         missing: keys of the model that got no value, counters of BatchNorm apart.
     """
 
@@ -289,6 +292,10 @@ def rules_for(
         from .conversion_rcnn import rcnn_rules_for  # which imports this module
 
         return rcnn_rules_for(source, keys, model_keys)
+    if source in VIT_SOURCES:
+        from .conversion_vit import vit_rules_for  # likewise
+
+        return vit_rules_for(source, model_keys)
     if source not in ("ars-detr", "mutdet"):
         raise ValueError(f"no source {source!r}; there are {', '.join(SOURCES)}")
 
@@ -302,7 +309,9 @@ def rules_for(
     return [*mutdet_rules(), *rules] if source == "mutdet" else rules
 
 
+VIT_SOURCES = ("ijepa", "ijepa-context", "mae", "timm-vit", "vitdet")
 SOURCES = ("torchvision-resnet", "mmcls-resnet", "ars-detr", "mutdet", "sspnet", "detectron2")
+SOURCES += VIT_SOURCES
 
 
 def class_permutation(source: Sequence[str], target: Sequence[str]) -> list[int]:
@@ -356,7 +365,11 @@ def convert_state_dict(
             report.unknown.append(key)
             continue
         if rule.target is None:
-            report.dropped[key] = rule.reason
+            objection = rule.objection(tensor) if rule.objection is not None else None
+            if objection is None:
+                report.dropped[key] = rule.reason
+            else:
+                report.mismatched[key] = objection
             continue
         target = match.expand(rule.target)
         if class_rows is not None and rule.class_rows:

@@ -76,6 +76,11 @@ class Inheritance:
             code does: with two decoder layers in the file and six in the model, the head of the
             encoder's proposals then lands on the third decoder layer. Otherwise the heads of the
             encoder's proposals belong together.
+        file_part: the part of the file that is the model's ``model_part``, like
+            ``target_encoder``; empty if both use the same names.
+        model_part: that part of the model, like ``backbone.net``.
+        initial_if_absent: last names of parameters, like ``rel_pos_h``, that keep their initial
+            values if the file has none for them, because the pre-training has no such thing.
     """
 
     pretraining_only: Sequence[str] = ()
@@ -86,6 +91,9 @@ class Inheritance:
     decoder_layers: Sequence[int | None] | str | None = None
     keep_objectness: bool = False
     official_head_positions: bool = False
+    file_part: str = ""
+    model_part: str = ""
+    initial_if_absent: Sequence[str] = ()
 
     def load(
         self, model: nn.Module, checkpoint: Mapping[str, Any], source: str
@@ -136,6 +144,8 @@ class Inheritance:
             The values to load, by the detector's keys, and the report.
         """
         report, values = InheritanceReport(), {}
+        names = self._model_names(state)
+        state = {name: state[key] for name, key in names.items()}
         layers = self._layers(model, state, report)
         heads = _num_heads(model), _num_heads(state)
         for key, own in model.items():
@@ -155,39 +165,64 @@ class Inheritance:
                 report.anew[key] = "no layer of the file is meant for it"
                 continue
             elif origin not in state:
-                report.errors.append(f"missing from the file: {origin}, needed by {key}")
+                if key.rpartition(".")[2] in self.initial_if_absent:
+                    report.anew[key] = "the file has none"
+                    continue
+                wanted = self._file_name(origin)
+                report.errors.append(f"missing from the file: {wanted}, needed by {key}")
                 continue
             elif state[origin].shape != own.shape:
                 shapes = f"{tuple(state[origin].shape)} in the file, {tuple(own.shape)} in {key}"
-                report.errors.append(f"of another shape: {origin} {shapes}")
+                report.errors.append(f"of another shape: {names[origin]} {shapes}")
                 continue
             else:
                 values[key] = state[origin]
-            report.inherited[key] = origin
-        self._account(model, state, report)
+            report.inherited[key] = names[origin]
+        self._account(model, names, state, report)
         return values, report
+
+    def _model_names(self, state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+        """Every key of the file by the name that it has in the model."""
+        if not self.file_part:
+            return {key: key for key in state}
+        names, part = {}, self.file_part.rstrip(".") + "."
+        for key in state:
+            moved = key.startswith(part)
+            name = f"{self.model_part.rstrip('.')}.{key.removeprefix(part)}" if moved else key
+            if not moved and self.model_part and _starts(key, [self.model_part]):
+                name = f"(file) {key}"  # of a part that another one stands for
+            names[name] = key
+        return names
+
+    def _file_name(self, name: str) -> str:
+        """The key of the file that would have a name in the model."""
+        part = self.model_part.rstrip(".") + "."
+        if not self.file_part or not name.startswith(part):
+            return name
+        return f"{self.file_part.rstrip('.')}.{name.removeprefix(part)}"
 
     def _account(
         self,
         model: Mapping[str, torch.Tensor],
+        names: Mapping[str, str],
         state: Mapping[str, torch.Tensor],
         report: InheritanceReport,
     ) -> None:
         """Say of every weight of the file that nothing inherits why that is."""
         used = set(report.inherited.values())
-        for key in state:
+        for name, key in names.items():
             if key in used or key.endswith("num_batches_tracked"):
                 continue
             if _starts(key, self.pretraining_only):
                 report.dropped[key] = "of the pre-training only"
-            elif _starts(key, self.starts_anew):
-                ours = f", the model has {len(model[key])}" if key in model else ""
-                report.dropped[key] = f"of {len(state[key])} classes{ours}"
-            elif not self._wanted(key):
+            elif _starts(name, self.starts_anew):
+                ours = f", the model has {len(model[name])}" if name in model else ""
+                report.dropped[key] = f"of {len(state[name])} classes{ours}"
+            elif not self._wanted(name):
                 report.dropped[key] = "not asked for"
-            elif _LAYER.match(key) or _HEAD.match(key):
+            elif _LAYER.match(name) or _HEAD.match(name):
                 report.dropped[key] = "no layer of the model is meant to get it"
-            elif key not in model:
+            elif name not in model:
                 report.errors.append(
                     f"unknown to the model: {key}; if the pre-training alone needs it, add its "
                     "part to train.init_inherit.pretraining_only"

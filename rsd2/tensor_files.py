@@ -74,10 +74,12 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
 
     Args:
         path: ``.pth``/``.pt``/``.bin`` written by torch.save (state dict, or a checkpoint that
-            holds one under ``state_dict`` or ``model``), or Detectron2's ``.pkl`` of numpy arrays.
+            holds one under ``state_dict`` or ``model``, or several under other names), or
+            Detectron2's ``.pkl`` of numpy arrays.
 
     Returns:
-        Tensors by name, a leading ``module.`` removed; everything else of the file is ignored.
+        Tensors by name, a leading ``module.`` removed, behind the name of their state dict if
+        there are several; everything else of the file is ignored.
 
     Raises:
         FileNotFoundError: no such file.
@@ -106,15 +108,24 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
             content = content[key]
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
-    tensors = {
-        str(key).removeprefix("module."): torch.as_tensor(value)
-        for key, value in content.items()
-        if isinstance(value, torch.Tensor)
-        or (isinstance(value, np.ndarray | np.generic) and value.dtype in _NUMERIC)
-    }
+    tensors = _tensors(content)
+    if not tensors:  # several state dicts in one file
+        for part, state in content.items():
+            if isinstance(state, Mapping):
+                tensors |= {f"{part}.{key}": value for key, value in _tensors(state).items()}
     if not tensors:
         raise ValueError(f"{path} holds no tensors; its keys are {list(content)[:10]}")
     return tensors
+
+
+def _tensors(state: Mapping) -> dict[str, torch.Tensor]:
+    """The tensors and arrays of numbers of a state dict."""
+    return {
+        str(key).removeprefix("module."): torch.as_tensor(value)
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor)
+        or (isinstance(value, np.ndarray | np.generic) and value.dtype in _NUMERIC)
+    }
 
 
 def _multiarray() -> ModuleType:

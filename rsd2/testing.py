@@ -105,8 +105,8 @@ def shrink(cfg: DictConfig) -> DictConfig:
     what an experiment is about (modules, norm, losses, augmentations, learning rates, classes)
     stays, and so does every interpolation. Known are models of the kind of
     ``RotatedDeformableDETR`` (subclasses too, and those built around a ``detector``) on
-    Detectron2's ``ResNet`` or ``small_resnet``, ``GeneralizedRCNN`` on an ``FPN``, and
-    ``ImageClassifier``.
+    Detectron2's ``ResNet``, ``small_resnet`` or a ``SimplePyramid``, ``GeneralizedRCNN`` on an
+    ``FPN`` or a ``SimplePyramid``, ``ImageClassifier`` and ``ObjectJEPA``.
 
     Args:
         cfg: a loaded LazyConfig with at least ``model``; not changed.
@@ -191,6 +191,8 @@ def _shrink_rcnn(model: DictConfig) -> None:
         {"batch_size_per_image": 32, "pre_nms_topk": (50, 50), "post_nms_topk": (30, 30)},
     )
     model.roi_heads.batch_size_per_image = 16
+    head = model.roi_heads.box_head
+    head.conv_dims = [16] * len(head.get("conv_dims", ()))
     model.roi_heads.box_head.fc_dims = [16] * len(model.roi_heads.box_head.fc_dims)
 
 
@@ -256,16 +258,44 @@ def _shrink_small_resnet(backbone: DictConfig) -> None:
     backbone.blocks = [1] * len(backbone.get("blocks", [1] * 4))
 
 
+def _shrink_simple_pyramid(backbone: DictConfig) -> None:
+    _shrink_node(backbone.net, "model.backbone.net", _BACKBONE_RULES)
+    backbone.out_channels = 32
+
+
+def _shrink_vit(encoder: DictConfig) -> None:
+    from omegaconf import OmegaConf
+
+    _replace(encoder, {"embed_dim": 32, "num_heads": 2, "depth": 2})
+    if OmegaConf.select(encoder, "global_blocks"):
+        encoder.global_blocks = [1]
+    if OmegaConf.select(encoder, "window_size"):
+        encoder.window_size = 3
+
+
+def _shrink_jepa(model: DictConfig) -> None:
+    _shrink_node(model.encoder, "model.encoder", _BACKBONE_RULES)
+    _replace(model.predictor, {"embed_dim": 16, "num_heads": 2, "depth": 1})
+    # crops of 64 pixels have few patches
+    if model.masks.num_predicted is not None:
+        model.masks.num_predicted = 6
+    if model.masks.num_context is not None:
+        model.masks.num_context = 4
+
+
 _MODEL_RULES = {
     "RotatedDeformableDETR": _shrink_deformable_detr,
     "GeneralizedRCNN": _shrink_rcnn,
     "ImageClassifier": _shrink_classifier,
+    "ObjectJEPA": _shrink_jepa,
 }
 _BACKBONE_RULES = {  # of a class and its subclasses: the nearest one counts
     "ResNet": _shrink_resnet,
     "small_resnet": _shrink_small_resnet,
     "FPN": _shrink_fpn,
     "BottomHeavyResNet": _shrink_bottom_heavy_resnet,
+    "SimpleFeaturePyramid": _shrink_simple_pyramid,
+    "VisionTransformer": _shrink_vit,
 }
 
 

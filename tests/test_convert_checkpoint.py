@@ -301,3 +301,58 @@ def test_classes_of_an_sspnet_cannot_be_reordered(tool, ars_file, tmp_path, caps
     classes = ("--source-classes", "a", "--target-classes", "a")
     assert tool.main(arguments("sspnet", ars_file, tmp_path / "out.pth", *classes)) == 2
     assert "keeps the order of the classes" in capsys.readouterr().err
+
+
+VIT_CONFIG = """
+from detectron2.config import LazyCall as L
+from torch import nn
+
+from rsd2.modeling import SimplePyramid, VisionTransformer
+
+
+class Model(nn.Module):
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(4, 2)
+
+
+model = L(Model)(
+    backbone=L(SimplePyramid)(
+        net=L(VisionTransformer)(
+            patch_size=8, embed_dim=16, depth=2, num_heads=2, window_size=2, global_blocks=[1],
+            use_relative_positions=True, relative_position_size=[4, 4], final_norm=True,
+        ),
+        out_channels=8, scale_factors=[1.0, 0.5],
+    ),
+)
+"""
+
+
+@pytest.fixture
+def jepa_file(tmp_path):
+    from rsd2.modeling import VisionTransformer
+
+    encoder = VisionTransformer(patch_size=8, embed_dim=16, depth=2, num_heads=2)
+    state = {f"module.{key}": value for key, value in encoder.state_dict().items()}
+    path = tmp_path / "jepa.pth"
+    torch.save({"encoder": state, "target_encoder": state, "opt": {}, "epoch": 1}, path)
+    return path
+
+
+def test_vision_transformer_into_a_detector(tool, jepa_file, tmp_path, capsys):
+    config, output = tmp_path / "vit.py", tmp_path / "out.pth"
+    config.write_text(VIT_CONFIG)
+    assert tool.main(arguments("ijepa", jepa_file, output, "--config-file", config)) == 0
+    text = capsys.readouterr().out
+    assert "4 tables of relative positions start at zero" in text
+    # two levels of two convolutions with a norm each, and the head
+    assert "14 keys of the model outside the backbone" in text
+    assert "train.init_inherit.file_part=backbone.net" in text
+    state = torch.load(output, weights_only=True)["model"]
+    source = torch.load(jepa_file, weights_only=True)["target_encoder"]
+    assert set(state) == {"backbone.net." + key.removeprefix("module.") for key in source}
+    lacking = ["--config-file", config, "model.backbone.net.depth=3"]
+    output.unlink()
+    assert tool.main(arguments("ijepa", jepa_file, output, *lacking)) == 1
+    assert not output.exists()
+    assert "keys of the model get no value" in capsys.readouterr().err

@@ -162,3 +162,71 @@ def test_averaged_weights_on_demand(shallow):
     assert torch.equal(model.query_embed.weight, shallow["query_embed.weight"] + 1)
     with pytest.raises(CheckpointError, match=r"init_inherit\.averaged=false"):
         plan.load(model, {"model": shallow}, "pretrained.pth")
+
+
+class Encoder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(2, 2)
+
+
+class Pretraining(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.context_encoder, self.target_encoder = Encoder(), Encoder()
+        self.predictor = torch.nn.Linear(3, 3)
+
+
+class Detector(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = torch.nn.ModuleDict({"net": Encoder(), "level": torch.nn.Linear(2, 1)})
+        self.head = torch.nn.Linear(1, 1)
+
+
+OF_A_PART = {"parts": ["backbone.net"], "model_part": "backbone.net", "starts_anew": []}
+
+
+@pytest.mark.parametrize("part", ["context_encoder", "target_encoder"])
+def test_a_part_is_inherited_under_another_name(part):
+    pretraining, model = Pretraining(), Detector()
+    state = pretraining.state_dict()
+    inheritance = Inheritance(file_part=part, **OF_A_PART)
+    report = inheritance.load(model, {"model": state}, "pretrained.pth")
+    kinds = ("weight", "bias")
+    expected = {f"backbone.net.fc.{kind}": f"{part}.fc.{kind}" for kind in kinds}
+    assert report.inherited == expected
+    for key, origin in expected.items():
+        assert torch.equal(model.state_dict()[key], state[origin])
+    assert set(report.dropped) == set(state) - set(expected.values())
+    assert set(report.anew) == {f"{n}.{k}" for n in ("backbone.level", "head") for k in kinds}
+
+
+def test_a_part_that_the_file_does_not_have_is_an_error_with_the_file_s_names():
+    inheritance = Inheritance(file_part="encoder", **OF_A_PART)
+    with pytest.raises(CheckpointError, match=r"missing from the file: encoder\.fc\.weight, "):
+        inheritance.load(Detector(), {"model": Pretraining().state_dict()}, "pretrained.pth")
+
+
+def test_a_converted_file_has_the_names_of_the_model():
+    donor, model = Detector(), Detector()
+    inheritance = Inheritance(file_part="backbone.net", **OF_A_PART)
+    inheritance.load(model, {"model": donor.state_dict()}, "converted.pth")
+    for name in ("backbone.net", "head"):
+        key = f"{name}.fc.weight" if "net" in name else "head.weight"
+        equal = torch.equal(model.state_dict()[key], donor.state_dict()[key])
+        assert equal == (name == "backbone.net")
+
+
+def test_only_named_parameters_may_be_absent():
+    state = Pretraining().state_dict()
+    del state["target_encoder.fc.bias"]
+    options = {"file_part": "target_encoder", **OF_A_PART}
+    with pytest.raises(CheckpointError, match=r"missing from the file: target_encoder\.fc\.bias"):
+        Inheritance(**options).load(Detector(), {"model": state}, "pretrained.pth")
+    model = Detector()
+    before = model.backbone["net"].fc.bias.detach().clone()
+    options["initial_if_absent"] = ["bias"]
+    report = Inheritance(**options).load(model, {"model": state}, "pretrained.pth")
+    assert report.anew["backbone.net.fc.bias"] == "the file has none"
+    assert torch.equal(model.backbone["net"].fc.bias, before)

@@ -163,3 +163,17 @@ def test_damaged_files_are_one_kind_of_error(tmp_path, suffix):
             refused += 1
             assert str(path) in str(error)
     assert refused >= 6
+
+
+def test_several_state_dicts_in_one_file_keep_their_names(tmp_path):
+    path = tmp_path / "jepa.pth.tar"
+    parts = {
+        "encoder": {"module.a": torch.ones(2)},
+        "target_encoder": {"module.a": torch.zeros(2)},
+        "opt": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
+        "epoch": 3,
+    }
+    torch.save(parts, path)
+    tensors = read_tensors(path)
+    assert set(tensors) == {"encoder.a", "target_encoder.a"}
+    assert torch.equal(tensors["encoder.a"], torch.ones(2))

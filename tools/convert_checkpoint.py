@@ -11,6 +11,9 @@ r"""Convert a third-party checkpoint to this project's layout, and account for e
     python tools/convert_checkpoint.py --source mmcls-resnet --input bh_resnet.pth \
         --output bh50.pth \
         --config-file projects/BottomHeavy/configs/faster_rcnn_bh50_sspnet_tiny_person.py
+    python tools/convert_checkpoint.py --source mae --input mae_pretrain_vit_base.pth \
+        --output vit_b.pth \
+        --config-file projects/ObjectJEPA/configs/faster_rcnn_vit_b16_aitod_finetune.py
 
 "ars-detr" means detectors, ARS-DETR and MutDet's fine-tuned ones; "mutdet" MutDet's pre-training.
 With --config-file, shapes are compared with the config's model and its keys without a value are
@@ -32,16 +35,20 @@ from detectron2.config import LazyConfig, instantiate
 from rsd2.config import apply_overrides
 from rsd2.conversion import (
     SOURCES,
+    VIT_SOURCES,
     ConversionReport,
     backbone_prefix,
     class_permutation,
     convert_state_dict,
     rules_for,
 )
+from rsd2.conversion_vit import fill_target_encoder, vit_prefix
 from rsd2.data.class_orders import class_order
 from rsd2.tensor_files import read_tensors
 
-BACKBONE_SOURCES = ("torchvision-resnet", "mmcls-resnet", "detectron2")
+BACKBONE_SOURCES = ("torchvision-resnet", "mmcls-resnet", "detectron2", *VIT_SOURCES)
+# what the transformers of these files do not have, and a detector starts at zero
+ZERO_AT_FIRST = ("rel_pos_h", "rel_pos_w")
 PIXELS = {
     "torchvision-resnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the "
     "configs have as model.pixel_mean and model.pixel_std",
@@ -50,6 +57,12 @@ PIXELS = {
     "sspnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
     "ars-detr": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
     "mutdet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "ijepa": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "ijepa-context": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: as the configs",
+    "mae": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "timm-vit": "depends on the file: timm's pretrained_cfg has mean and std of RGB in [0, 1]; "
+    "multiply them by 255 for model.pixel_mean and model.pixel_std",
+    "vitdet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
     "detectron2": "depends on the file: backbones made from torchvision's expect RGB with the "
     "configs' mean and std, others BGR; set model.pixel_mean, model.pixel_std and image_format",
 }
@@ -205,12 +218,20 @@ def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
         One sentence per problem, with the flag that accepts it.
     """
     if args.source in BACKBONE_SOURCES:
-        prefix = backbone_prefix([*report.converted.values(), *report.missing])
+        keys = [*report.converted.values(), *report.missing]
+        of_vit = args.source in VIT_SOURCES
+        prefix = vit_prefix(keys) if of_vit else backbone_prefix(keys)
         rest = [key for key in report.missing if not key.startswith(prefix)]
         report.missing = [key for key in report.missing if key.startswith(prefix)]
+        zero = [key for key in report.missing if key.rpartition(".")[2] in ZERO_AT_FIRST]
+        if of_vit and zero:
+            report.missing = [key for key in report.missing if key not in zero]
+            print(f"{len(zero)} tables of relative positions start at zero")
         if rest:
             print(f"{len(rest)} keys of the model outside the backbone keep their initial values;")
-            print("train with train.init_strict=false")
+            in_detector = prefix == "backbone.net."
+            way = "init_inherit.file_part=backbone.net" if in_detector else "init_strict=false"
+            print(f"train with train.{way}")
     elif not any(target.startswith("backbone.") for target in report.converted.values()):
         absent = [key for key in report.missing if key.startswith("backbone.")]
         report.missing = [key for key in report.missing if not key.startswith("backbone.")]
@@ -244,6 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = model_state(args.config_file, args.opts)
         rules = rules_for(args.source, source, model)
         state, report = convert_state_dict(source, rules, model, rows)
+        fill_target_encoder(state, report)
         problems = complaints(report, args)
         print(report)
         if problems:

@@ -24,6 +24,8 @@ train = dict(
     # decay rises as decay * (1 - exp(-step / warmup)).
     ema=dict(enabled=False, decay=0.9998, warmup=2000),
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
+    # Further hooks by name, like hooks=dict(decay=L(WeightDecaySchedule)(...)); null drops one.
+    hooks=dict(),
     checkpointer=dict(period=5000, max_to_keep=10),
     eval_period=5000,
     log_period=20,

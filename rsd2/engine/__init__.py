@@ -15,6 +15,7 @@ from .defaults import (
 from .hooks import EMAHook, ModelEMA, PeriodicCheckpointer, StopOnSignal
 from .launch import launch, select_device, wrap_distributed
 from .optimizers import build_optimizer, optimizer_params
+from .pretraining_hooks import TargetUpdate, WeightDecaySchedule, move_average
 from .schedules import with_warmup
 from .train_loop import NonFiniteError, Trainer
 
@@ -25,12 +26,15 @@ __all__ = [
     "PeriodicCheckpointer",
     "RunError",
     "StopOnSignal",
+    "TargetUpdate",
     "Trainer",
+    "WeightDecaySchedule",
     "build_hooks",
     "build_optimizer",
     "build_trainer",
     "evaluate",
     "launch",
+    "move_average",
     "optimizer_params",
     "prepare_output_dir",
     "provenance",

@@ -173,13 +173,18 @@ def build_hooks(
         ema: averaged after each step.
 
     Returns:
-        Timer, average, schedule, checkpoints, evaluation, writers, stop on a signal.
+        Timer, those of ``train.hooks`` in their order, average, schedule, checkpoints, evaluation,
+        writers, stop on a signal.
+
+    Raises:
+        RunError: an entry of ``train.hooks`` builds something that is no hook.
     """
     keeper = PeriodicCheckpointer(
         checkpointer, train.checkpointer.period, train.checkpointer.max_to_keep
     )
     result = [
         hooks.IterationTimer(),
+        *_further_hooks(train),
         EMAHook(ema) if ema is not None else None,
         hooks.LRScheduler(scheduler=lr_multiplier),
         keeper,
@@ -190,6 +195,15 @@ def build_hooks(
         StopOnSignal(keeper, train.log_period),
     ]
     return [hook for hook in result if hook is not None]
+
+
+def _further_hooks(train: DictConfig) -> list[HookBase]:
+    """Hooks that the config names, without those set to null."""
+    built = {name: instantiate(hook) for name, hook in (train.get("hooks") or {}).items()}
+    for name, hook in built.items():
+        if hook is not None and not isinstance(hook, HookBase):
+            raise RunError(f"train.hooks.{name} is a {type(hook).__name__}, not a hook")
+    return [hook for hook in built.values() if hook is not None]
 
 
 def _writers(train: DictConfig) -> list[EventWriter]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from detectron2.config import instantiate
+from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 from detectron2.solver.build import get_default_optimizer_params
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 _logger = logging.getLogger(__name__)
+_BLOCK = re.compile(r"backbone\.(?:.+\.)?blocks\.(\d+)\.")
 
 
 def optimizer_params(
@@ -22,8 +25,12 @@ def optimizer_params(
     weight_decay: float | None = None,
     weight_decay_norm: float | None = None,
     weight_decay_bias: float | None = None,
+    weight_decay_positions: float | None = None,
+    layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Group a model's trainable parameters by learning rate and weight decay.
+
+    Source of ``layer_decay``: ViTDet (arXiv 2203.16527), appendix A.2, after BEiT.
 
     Args:
         model: whose parameters with ``requires_grad`` are taken.
@@ -33,12 +40,18 @@ def optimizer_params(
         weight_decay: of all parameters; None leaves the optimizer's own.
         weight_decay_norm: of the parameters of normalization layers; None makes no difference.
         weight_decay_bias: of parameters called ``bias``; None makes no difference.
+        weight_decay_positions: of learned tables of absolute positions, ``pos_embed``; None makes
+            no difference.
+        layer_decay: in (0, 1]; for a transformer of n blocks under ``backbone`` the rate of block
+            i = 0 ... n - 1 is multiplied by ``layer_decay ** (n - i)``, that of its patch embedding
+            and positions by ``layer_decay ** (n + 1)``, on top of ``lr_multipliers``.
 
     Returns:
         Parameter groups for a torch optimizer.
 
     Raises:
-        ValueError: the model has no trainable parameter.
+        ValueError: the model has no trainable parameter, or ``layer_decay`` is out of range or
+            the model has no transformer that it could apply to.
     """
     multipliers = dict(lr_multipliers or {})
     patterns = sorted(multipliers, key=len, reverse=True)
@@ -53,8 +66,18 @@ def optimizer_params(
                 ", ".join(name for name, _ in model.named_children()),
             )
 
+    depth = _transformer_depth(model) if layer_decay != 1.0 else 0
+    if layer_decay != 1.0 and not (depth and 0.0 < layer_decay < 1.0):
+        raise ValueError(
+            "layer_decay lies in (0, 1] and, below 1, needs a model whose backbone has transformer "
+            f"blocks; got {layer_decay} and {depth} blocks"
+        )
+
     def factor(name: str) -> float:
-        return next((multipliers[pattern] for pattern in patterns if pattern in name), 1.0)
+        multiplier = next((multipliers[pattern] for pattern in patterns if pattern in name), 1.0)
+        return multiplier * get_vit_lr_decay_rate(name, layer_decay, depth)
+
+    positions = {"weight_decay": weight_decay_positions}
 
     return get_default_optimizer_params(
         model,
@@ -63,7 +86,15 @@ def optimizer_params(
         weight_decay_norm=weight_decay_norm,
         weight_decay_bias=weight_decay_bias,
         lr_factor_func=factor,
+        overrides=None if weight_decay_positions is None else {"pos_embed": positions},
     )
+
+
+def _transformer_depth(model: nn.Module) -> int:
+    """Blocks of the transformer under ``backbone``, frozen ones too; 0 if there is none."""
+    names = (name for name, _ in model.named_parameters())
+    found = [int(match[1]) for name in names if (match := _BLOCK.match(name))]
+    return max(found, default=-1) + 1
 
 
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -6,6 +6,7 @@ Shapes: B images, H x W tokens, D = dims per coordinate.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -68,3 +69,40 @@ class SinePositionEncoding(nn.Module):
         x = (x + self.offset) / (x[:, :, -1:] + 1e-6) * (2 * math.pi)
         coordinates = torch.stack([y, x], dim=-1)
         return sine_embedding(coordinates, self.embed_dim // 2, self.temperature)
+
+
+def sincos_positions_2d(
+    grid: Sequence[int], dim: int, scale: Sequence[float] = (1.0, 1.0)
+) -> torch.Tensor:
+    """Encode the column and the row of every token of a grid by fixed sines and cosines.
+
+    Source: the tables of MAE (arXiv 2111.06377) and I-JEPA (arXiv 2301.08243): the first half of
+    the channels encodes the column x, the second the row y; each half holds all sines, then all
+    cosines, of x w_k with w_k = 10000^(-k / (dim / 4)), k = 0 ... dim / 4 - 1.
+
+    Args:
+        grid: (h, w) tokens.
+        dim: channels, divisible by 4.
+        scale: tokens of the pre-training per token of this grid, along (y, x). The *centres* of
+            the tokens are scaled, so that with ``scale = pre / own`` both grids cover the same
+            area: token i has the coordinate (i + 0.5) scale - 0.5, which is i for scale 1.
+
+    Returns:
+        (h * w, dim) float32, row by row.
+
+    Raises:
+        ValueError: ``dim`` is not divisible by 4.
+    """
+    if dim % 4:
+        raise ValueError(f"dim must be divisible by 4, got {dim}")
+    frequency = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+
+    def encode(count: int, factor: float) -> torch.Tensor:
+        centers = (torch.arange(count, dtype=torch.float64) + 0.5) * factor - 0.5
+        phase = centers[:, None] * frequency
+        return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+    (height, width), (scale_y, scale_x) = grid, scale
+    x = encode(width, scale_x).expand(height, -1, -1)
+    y = encode(height, scale_y)[:, None].expand(-1, width, -1)
+    return torch.cat([x, y], dim=2).flatten(0, 1).float()

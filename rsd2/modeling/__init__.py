@@ -9,9 +9,11 @@ from .denoising import DenoisingQueries
 from .matcher import HungarianMatcher
 from .neck import ChannelMapper
 from .rotated_deformable_detr import RotatedDeformableDETR
+from .simple_pyramid import SimplePyramid
 from .small_resnet import small_resnet
 from .sspnet import SSPNet
 from .transformer import DeformableEncoder, RotatedDeformableDecoder
+from .vit import VisionTransformer
 
 __all__ = [
     "AngleCoder",
@@ -26,6 +28,8 @@ __all__ = [
     "RotatedDeformableDecoder",
     "SSPNet",
     "SetCriterion",
+    "SimplePyramid",
+    "VisionTransformer",
     "WeightedNegativeRPN",
     "small_resnet",
 ]

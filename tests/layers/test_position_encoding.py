@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rsd2.layers import SinePositionEncoding, sine_embedding
+from rsd2.layers import SinePositionEncoding, sincos_positions_2d, sine_embedding
 
 
 def test_by_hand():
@@ -50,3 +50,33 @@ def test_padding_does_not_move_the_valid_tokens():
 def test_width_that_is_not_divisible_by_4_is_refused():
     with pytest.raises(ValueError, match="4.*6"):
         SinePositionEncoding(6)
+
+
+def test_table_of_a_grid_by_hand():
+    table = sincos_positions_2d((2, 3), 8).view(2, 3, 8)
+    for row in range(2):
+        for column in range(3):
+            expected = []
+            for position in (column, row):  # x comes first
+                phases = [position / 10000**k for k in (0.0, 0.5)]
+                expected += [math.sin(p) for p in phases] + [math.cos(p) for p in phases]
+            assert torch.allclose(table[row, column], torch.tensor(expected))
+
+
+def test_a_larger_grid_goes_on_where_a_smaller_one_ends():
+    small, large = sincos_positions_2d((3, 4), 16), sincos_positions_2d((5, 7), 16)
+    assert torch.equal(large.view(5, 7, 16)[:3, :4], small.view(3, 4, 16))
+
+
+def test_scaled_grid_covers_the_same_area():
+    # twice as many tokens: their centres lie a quarter token beside those of the coarse grid
+    table = sincos_positions_2d((2, 4), 4, (1.0, 0.5)).view(2, 4, 4)
+    x, y = torch.atan2(table[..., 0], table[..., 1]), torch.atan2(table[..., 2], table[..., 3])
+    assert torch.allclose(x, torch.tensor([-0.25, 0.25, 0.75, 1.25]).expand(2, -1), atol=1e-6)
+    assert torch.allclose(y, torch.tensor([[0.0], [1.0]]).expand(-1, 4), atol=1e-6)
+    assert torch.equal(sincos_positions_2d((3, 3), 8, (1.0, 1.0)), sincos_positions_2d((3, 3), 8))
+
+
+def test_table_of_a_width_that_is_not_divisible_by_4_is_refused():
+    with pytest.raises(ValueError, match="4.*10"):
+        sincos_positions_2d((2, 2), 10)

@@ -21,9 +21,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study_report import StudyReportError, make_row, write_report
+from study_report import make_row, write_report
 
 from rsd2.job_queue import Job, JobError, JobQueue
+from rsd2.study import StudyReportError
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / "projects" / "BottomHeavy" / "configs"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,21 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from rsd2.data.dota_format import write_atomically
+from rsd2.study import (
+    StudyReportError,
+    change_over_last_fifth,
+    read_course,
+    read_records,
+    read_results,
+    write_rows,
+)
+
 METRICS = ("AP50_tiny", "AP50_tiny1", "AP50_tiny2", "AP50_tiny3", "AP25_tiny", "AP75_tiny")
 LEAST_AP = 20.0
 """Per cent AP50_tiny that the baseline must reach for the study to count."""
 FLAT = 1.0
 """Greatest change of AP50_tiny, per cent points over the last fifth, that is called flat."""
-
-
-class StudyReportError(RuntimeError):
-    """A run cannot be reported; the message names the file."""
 
 
 def make_row(arm: str, run: Path, cost: Path) -> dict[str, Any]:
@@ -37,11 +42,9 @@ def make_row(arm: str, run: Path, cost: Path) -> dict[str, Any]:
     Raises:
         StudyReportError: if a file is missing or lacks a number.
     """
+    results, records = read_results(run), read_records(run)
     try:
-        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
         costs = json.loads(cost.read_text(encoding="utf-8"))
-        lines = (run / "metrics.json").read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines if line.strip()]
     except (OSError, json.JSONDecodeError) as error:
         raise StudyReportError(f"{run} cannot be reported: {error}") from error
     task = "ema/bbox" if "ema/bbox" in results["results"] else "bbox"
@@ -49,7 +52,7 @@ def make_row(arm: str, run: Path, cost: Path) -> dict[str, Any]:
     missing = [name for name in METRICS if name not in found]
     if missing:
         raise StudyReportError(f"{run / 'results.json'} has no {', '.join(missing)} in {task}")
-    curve = read_curve(records, f"{task}/AP50_tiny")
+    curve = read_course(records, f"{task}/AP50_tiny")
     origin = {key: value for key, value in results.items() if key != "results"}
     return {
         "arm": arm,
@@ -60,43 +63,6 @@ def make_row(arm: str, run: Path, cost: Path) -> dict[str, Any]:
         "cost": costs,
         **origin,
     }
-
-
-def read_curve(records: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:
-    """Take a metric's course out of the lines of metrics.json.
-
-    Args:
-        records: of the lines; a training that was resumed may repeat iterations.
-        key: of the metric.
-
-    Returns:
-        (steps done, value) in their order; the later one of repeated iterations.
-    """
-    points = {
-        int(record["iteration"]) + 1: float(record[key])
-        for record in records
-        if record.get(key) is not None and math.isfinite(record[key])
-    }
-    return sorted(points.items())
-
-
-def change_over_last_fifth(curve: list[tuple[int, float]]) -> float | None:
-    """How much a line fitted to the last fifth of a course rises from its start to its end.
-
-    Args:
-        curve: (steps, value).
-
-    Returns:
-        in units of the value; None with fewer than three points there.
-    """
-    if not curve:
-        return None
-    end = curve[-1][0]
-    last = np.array([point for point in curve if point[0] >= 0.8 * end], dtype=np.float64)
-    if len(last) < 3:
-        return None
-    slope = np.polyfit(last[:, 0], last[:, 1], 1)[0]
-    return float(slope * (last[-1, 0] - last[0, 0]))
 
 
 def write_report(rows: list[dict[str, Any]], folder: Path, baseline: str) -> str:
@@ -111,8 +77,8 @@ def write_report(rows: list[dict[str, Any]], folder: Path, baseline: str) -> str
         The text of results.md.
     """
     text = describe(rows, baseline)
-    _write(folder / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    _write(folder / "results.md", text)
+    write_rows(rows, folder / "results.jsonl")
+    write_atomically(folder / "results.md", text.encode())
     plot_curves(rows, folder / "curves.png")
     return text
 
@@ -223,9 +189,3 @@ def plot_curves(rows: list[dict[str, Any]], path: Path) -> None:
 
 def _number(value: float | None, digits: str = ".2f") -> str:
     return "-" if value is None else format(value, digits)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -10,8 +10,7 @@ and scored on scenes of another seed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rsd2.job_queue import Job
@@ -100,36 +99,6 @@ PRESETS = {
         detector=("embed_dim=32", "num_queries=10", "max_detections=20"),
     ),
 }
-
-
-def change_settings(settings: StudySettings, opts: Sequence[str]) -> StudySettings:
-    """Override sizes by ``name=value``.
-
-    Args:
-        settings: to start from.
-        opts: overrides; lists are separated by commas.
-
-    Returns:
-        the changed settings.
-
-    Raises:
-        ValueError: no such size, or a value of another type.
-    """
-    known = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    for opt in opts:
-        name, equals, text = opt.partition("=")
-        if not equals or name not in known:
-            raise ValueError(f"{opt!r}: write name=value with a name of {', '.join(known)}")
-        old = known[name]
-        try:
-            if isinstance(old, tuple):
-                kind = type(PRESETS["study"].fractions[0]) if name == "fractions" else str
-                known[name] = tuple(kind(part) for part in text.split(",") if part)
-            else:
-                known[name] = type(old)(text)
-        except ValueError as error:
-            raise ValueError(f"{opt!r}: expects {type(old).__name__} like {old!r}") from error
-    return replace(settings, **known)
 
 
 def run_name(arm: str, fraction: float) -> str:

@@ -19,6 +19,7 @@ from rsd2.data.dota_format import write_atomically
 from rsd2.data.pseudo_labels import read_folder
 from rsd2.evaluation.drawing import draw_beside_truth
 from rsd2.job_queue import read_markers
+from rsd2.study import write_rows
 
 from .label_recall import measure_recall, truth_of_dataset
 from .label_statistics import SHEET
@@ -29,7 +30,6 @@ from .study_report import (
     plot_study,
     read_last,
     read_losses,
-    write_rows,
 )
 from .telemetry import describe_embeddings
 

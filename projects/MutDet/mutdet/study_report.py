@@ -15,14 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from rsd2.data.dota_format import write_atomically
+from rsd2.study import StudyReportError, read_course, read_records, read_results
 
 FLAT_PERCENT = 3.0
 _METRICS = ("AP50", "AP75", "AP")
-
-
-class StudyReportError(RuntimeError):
-    """A file of a job is missing or unreadable; the message names it."""
 
 
 def read_losses(run: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -37,21 +33,11 @@ def read_losses(run: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         StudyReportError: the file is missing or holds no loss.
     """
-    path = run / "metrics.json"
-    if not path.is_file():
-        raise StudyReportError(f"{path} is missing; run the study again")
-    by_iteration: dict[int, float] = {}
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # a killed training leaves half a line, and writes it again when resumed
-        if "total_loss" in record:
-            by_iteration[record["iteration"]] = record["total_loss"]
-    if not by_iteration:
-        raise StudyReportError(f"{path} holds no total_loss; was anything trained?")
-    iterations = np.array(sorted(by_iteration))
-    return iterations, np.array([by_iteration[i] for i in iterations])
+    course = read_course(read_records(run), "total_loss")
+    if not course:
+        raise StudyReportError(f"{run / 'metrics.json'} holds no total_loss; was anything trained?")
+    steps, losses = map(np.array, zip(*course))
+    return steps - 1, losses
 
 
 def late_change(iterations: np.ndarray, losses: np.ndarray) -> float:
@@ -83,8 +69,7 @@ def read_last(run: Path, names: Sequence[str]) -> dict[str, float]:
     Returns:
         name -> mean, of the values that were logged.
     """
-    lines = (run / "metrics.json").read_text().splitlines()
-    records = [json.loads(line) for line in lines if line.endswith("}")]
+    records = read_records(run)
     end = max((record["iteration"] for record in records), default=0) + 1
     values: dict[str, list[float]] = {}
     for record in records:
@@ -113,10 +98,7 @@ def make_row(
     Raises:
         StudyReportError: results or losses are missing.
     """
-    path = run / "results.json"
-    if not path.is_file():
-        raise StudyReportError(f"{path} is missing; run the study again")
-    results = json.loads(path.read_text())
+    results = read_results(run)
     change = late_change(*read_losses(run))
     scores = results["results"]
     weights = "ema/bbox" if "ema/bbox" in scores else "bbox"
@@ -137,16 +119,6 @@ def make_row(
         "command": job["command"],
         "time": results["time"],
     }
-
-
-def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write rows as JSON lines, complete or not at all.
-
-    Args:
-        rows: of `make_row`.
-        path: of the file.
-    """
-    write_atomically(path, "".join(json.dumps(_json(row)) + "\n" for row in rows).encode())
 
 
 def format_table(rows: Sequence[Mapping[str, Any]], telemetry: Mapping[str, Any]) -> str:
@@ -224,13 +196,6 @@ def plot_study(
     figure.savefig(temporary, dpi=110)
     plt.close(figure)
     temporary.replace(path)
-
-
-def _json(value: Any) -> Any:
-    """The value with null for what is undefined, as JSON has no nan."""
-    if isinstance(value, Mapping):
-        return {key: _json(one) for key, one in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _plain(value: Any) -> str:

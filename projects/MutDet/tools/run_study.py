@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rsd2.job_queue import JobError, JobQueue
-from rsd2.projects.mutdet.study import PRESETS, change_settings, study_jobs
+from rsd2.projects.mutdet.study import PRESETS, study_jobs
 from rsd2.projects.mutdet.study_pages import write_pages
-from rsd2.projects.mutdet.study_report import StudyReportError
+from rsd2.study import StudyReportError, change_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 

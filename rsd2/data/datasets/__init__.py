@@ -41,6 +41,7 @@ from .tiny_person import (
     register_synthetic_tiny,
     register_tiny_person,
 )
+from .upright import make_upright, register_upright
 
 __all__ = [
     "AITOD_CLASSES",
@@ -62,6 +63,7 @@ __all__ = [
     "load_object_crops",
     "load_ohd_sjtu",
     "make_box_tiles",
+    "make_upright",
     "make_virtual_tiles",
     "register_aitod",
     "register_all_dior_r",
@@ -78,5 +80,6 @@ __all__ = [
     "register_ohd_sjtu",
     "register_synthetic_tiny",
     "register_tiny_person",
+    "register_upright",
     "register_virtual_tiles",
 ]

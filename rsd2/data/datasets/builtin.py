@@ -22,6 +22,7 @@ from .dota import register_dota_instances
 from .dota_tiles import register_dota_tiles, register_virtual_tiles
 from .ohd_sjtu import register_ohd_sjtu
 from .tiny_person import OVERLAPS, WINDOW, register_synthetic_tiny, register_tiny_person
+from .upright import register_upright
 
 _DOTA_VERSIONS = {
     "v1.0": ("train", "val", "test"),
@@ -36,7 +37,8 @@ def register_all_dota(root: str | Path) -> None:
     """Register DOTA-v1.0, v1.5 and v2.0: full images, written tiles and virtual tiles.
 
     Names are ``dota_v1.0_train``, ``dota_v1.0_train_1024_200`` (window and overlap of the tiles)
-    and ``dota_v1.0_train_1024_200_virtual``. Calling it again with the same root does nothing,
+    and ``dota_v1.0_train_1024_200_virtual``; the first two also with ``_upright`` behind them, for
+    the same objects in upright boxes. Calling it again with the same root does nothing,
     with another root it moves the data sets there. A name that you registered yourself stays yours.
 
     Args:
@@ -47,15 +49,19 @@ def register_all_dota(root: str | Path) -> None:
         classes = class_order(f"dota_{version}")
         for split in splits:
             name = f"dota_{version}_{split}"
-            if _is_registered_under(name, str(root)):
+            views = ["_upright", *(f"_{window}_{overlap}_upright" for window, overlap in _TILINGS)]
+            if _is_registered_under(name, str(root), suffixes=views):
                 continue
             metadata = {"thing_classes": list(classes), "builtin_root": str(root)}
             labels = None if split.startswith("test") else base / split / "labelTxt"
             register_dota_instances(name, metadata, labels, base / split / "images")
+            whole = {"builtin_root": str(root), "source_dataset": f"{name}_upright"}
+            register_upright(f"{name}_upright", name, {"builtin_root": str(root)})
             for window, overlap in _TILINGS:
                 tiles = f"{name}_{window}_{overlap}"
                 folder = base / "tiles" / f"{split}_{window}_{overlap}"
                 register_dota_tiles(tiles, metadata, folder, source_dataset=name)
+                register_upright(f"{tiles}_upright", tiles, whole)
                 register_virtual_tiles(f"{tiles}_virtual", name, window=window, overlap=overlap)
 
 
@@ -99,6 +105,7 @@ def register_all_ohd_sjtu(root: str | Path) -> None:
 def register_all_synthetic(root: str | Path) -> None:
     """Register the generated scenes ``synthetic_train`` and ``synthetic_val``.
 
+    ``synthetic_train_upright`` and ``synthetic_val_upright`` have the same objects, boxed upright.
     ``tools/make_synthetic.py --output <root>/synthetic/train`` draws them. Calling it again is as
     harmless as with `register_all_dota`.
 
@@ -107,12 +114,13 @@ def register_all_synthetic(root: str | Path) -> None:
     """
     for split in ("train", "val"):
         name, folder = f"synthetic_{split}", Path(root) / "synthetic" / split
-        if not _is_registered_under(name, str(root), ()):
+        if not _is_registered_under(name, str(root), (), suffixes=["_upright"]):
             metadata = {"thing_classes": list(SYNTHETIC_CLASSES), "builtin_root": str(root)}
             # boxes of objects that the border cuts leave the image on purpose
             register_dota_instances(
                 name, metadata, folder / "labelTxt", folder / "images", out_of_image="ignore"
             )
+            register_upright(f"{name}_upright", name, {"builtin_root": str(root)})
 
 
 def register_all_tiny(root: str | Path) -> None:

@@ -167,24 +167,6 @@ def test_the_baseline_must_be_good_and_flat(
     assert "too seldom" in report.verdict([row], "r18_fpn")
 
 
-def test_change_over_the_last_fifth_by_hand(tools: dict[str, ModuleType]) -> None:
-    report = tools["study_report"]
-    line = [(10 * k, 2.0 * k) for k in range(1, 11)]  # 80, 90, 100: 16, 18, 20
-    assert report.change_over_last_fifth(line) == pytest.approx(4.0)
-    assert report.change_over_last_fifth(line[:2]) is None
-    assert report.change_over_last_fifth([]) is None
-
-
-def test_resumed_trainings_repeat_iterations(tools: dict[str, ModuleType]) -> None:
-    records = [
-        {"iteration": 9, "x": 1.0},
-        {"iteration": 9, "x": 2.0},
-        {"iteration": 4, "x": float("nan")},
-        {"iteration": 19, "lr": 1.0},
-    ]
-    assert tools["study_report"].read_curve(records, "x") == [(10, 2.0)]
-
-
 def test_runs_that_cannot_be_reported(tools: dict[str, ModuleType], tmp_path: Path) -> None:
     report = tools["study_report"]
     with pytest.raises(report.StudyReportError, match="nowhere"):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rsd2.job_queue import JobError, JobQueue
-from rsd2.projects.mutdet.study import PRESETS, change_settings, study_jobs
+from rsd2.projects.mutdet.study import PRESETS, study_jobs
+from rsd2.study import change_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from rsd2.config import load_config
-from rsd2.projects.mutdet.study import PRESETS, change_settings, run_name, study_jobs
+from rsd2.projects.mutdet.study import PRESETS, run_name, study_jobs
+from rsd2.study import change_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = Path("OUT")

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from rsd2.projects.mutdet.study_report import (
-    StudyReportError,
     format_table,
     late_change,
     make_row,
     plot_study,
     read_last,
     read_losses,
-    write_rows,
 )
+from rsd2.study import StudyReportError, write_rows
 
 RESULTS = {
     "results": {
@@ -82,7 +81,7 @@ def test_plot(run):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("results.json", None, r"results\.json is missing"),
+        ("results.json", None, r"results\.json cannot be read"),
         ("metrics.json", None, r"metrics\.json is missing"),
         ("metrics.json", '{"iteration": 1}\n', "holds no total_loss"),
     ],

@@ -1,0 +1,10 @@
+"""Mask: the blocks of I-JEPA, laid on objects."""
+
+from rsd2.config import get_config
+
+dataloader, optimizer, lr_multiplier, train = get_config(
+    "ObjectJEPA/configs/common/pretrain.py", ("dataloader", "optimizer", "lr_multiplier", "train")
+)
+model = get_config("ObjectJEPA/configs/models/object_jepa_vit_s16.py").model
+
+model.masks.update(mode="object_blocks", num_blocks=4)

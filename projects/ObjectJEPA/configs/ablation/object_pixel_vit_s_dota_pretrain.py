@@ -1,0 +1,11 @@
+"""Target: pixels under the masks of the recipe, which know objects."""
+
+from rsd2.config import get_config
+
+dataloader, optimizer, lr_multiplier, train = get_config(
+    "ObjectJEPA/configs/common/pretrain.py", ("dataloader", "optimizer", "lr_multiplier", "train")
+)
+model = get_config("ObjectJEPA/configs/models/object_jepa_vit_s16.py").model
+
+model.update(target="pixel", loss="l2")
+model.predictor.out_dim = 768

@@ -1,0 +1,115 @@
+"""Images and boxes to pre-train on, which must not be those of an evaluation.
+
+Boxes guide the masks, so pre-training on the labels of a validation or test split would teach the
+encoder what it is later asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from rsd2.data.datasets.pseudo import load_pseudo_labels
+from rsd2.data.splits import choose_share, get_dataset_dicts, unit_id
+
+EVALUATION_WORDS = frozenset(
+    ("val", "valid", "validation", "minival", "test", "testdev", "dev", "eval", "evaluation")
+)
+
+
+class EvaluationSplitError(ValueError):
+    """Boxes of an evaluation split were asked for; the message names the data set."""
+
+
+def refuse_evaluation_splits(names: Sequence[str]) -> None:
+    """Refuse data sets whose names say that they are for evaluation.
+
+    Pseudo-labels (``register_pseudo_labels``) are no ground truth and pass.
+
+    Args:
+        names: of registered data sets.
+
+    Raises:
+        EvaluationSplitError: a part of a name, between "_", "-" or ".", is a word like "val" or
+            "test"; "trainval" is none.
+    """
+    for name in names:
+        words = EVALUATION_WORDS & set(re.split(r"[_\-.]", name.lower()))
+        if words and MetadataCatalog.get(name).get("pseudo_labels", None) is None:
+            raise EvaluationSplitError(
+                f"the data set {name} is for evaluation ({', '.join(sorted(words))}), so its boxes "
+                "must not guide a pre-training; take the training split, or pseudo-labels of these "
+                "images"
+            )
+
+
+def get_pretraining_dicts(
+    names: str | Sequence[str],
+    *,
+    held_out: str | Sequence[str] = (),
+    fraction: float = 1.0,
+    labelled_fraction: float = 1.0,
+    split_seed: int = 0,
+    split_file: str | Path | None = None,
+) -> list[dict]:
+    """Read registered data sets to pre-train on; images without objects stay.
+
+    Args:
+        names: of one or more registered data sets.
+        held_out: data sets that will be evaluated on; none of their image files may be among the
+            training images. Reading them takes their files.
+        fraction: of the images, see ``rsd2.data.splits.get_dataset_dicts``.
+        labelled_fraction: in (0, 1], of the images that are taken; the others lose their boxes.
+        split_seed: of both choices, so that smaller shares are parts of larger ones.
+        split_file: list of the images to take, instead of a fraction.
+
+    Returns:
+        dataset dicts.
+
+    Raises:
+        EvaluationSplitError: see `refuse_evaluation_splits`, or an image is in both; it is named.
+        ValueError: see ``get_dataset_dicts``; a fraction is out of range.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    held_out = [held_out] if isinstance(held_out, str) else list(held_out)
+    refuse_evaluation_splits(names)
+    records = get_dataset_dicts(
+        names, fraction=fraction, split_seed=split_seed, split_file=split_file
+    )
+    for name in held_out:
+        files = {_identity(record) for record in DatasetCatalog.get(name)}
+        shared = [record["file_name"] for record in records if _identity(record) in files]
+        if shared:
+            raise EvaluationSplitError(
+                f"{len(shared)} of {len(records)} images of {', '.join(names)} are in {name} too, "
+                f"which is evaluated on, for example {shared[0]}; leave them out"
+            )
+    labelled = set(choose_share(map(unit_id, records), labelled_fraction, split_seed))
+    return [
+        record if unit_id(record) in labelled else {**record, "annotations": []}
+        for record in records
+    ]
+
+
+def get_pseudo_box_dicts(folder: str | Path, image_root: str | Path) -> list[dict]:
+    """Read pseudo-boxes to pre-train on; they need no guard, because nobody labelled them.
+
+    Args:
+        folder: of the shards, see ``rsd2.data.pseudo_labels``.
+        image_root: folder that the images' names are relative to.
+
+    Returns:
+        dataset dicts, all objects of one class.
+
+    Raises:
+        PseudoLabelError: see ``rsd2.data.datasets.pseudo.load_pseudo_labels``.
+    """
+    return load_pseudo_labels(folder, image_root, classes="one")[0]
+
+
+def _identity(record: dict) -> str:
+    return os.path.realpath(record["file_name"])

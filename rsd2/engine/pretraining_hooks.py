@@ -1,0 +1,85 @@
+"""Hooks of pre-training by self-distillation: the target's moving average, growing weight decay."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.engine import HookBase
+from fvcore.common.param_scheduler import ParamScheduler
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from .hooks import unwrap
+
+
+class TargetUpdate(HookBase):
+    """Tells a model how far its training is, and moves its target after each step.
+
+    Source: I-JEPA (arXiv 2301.08243), appendix A.1: the momentum rises linearly, per iteration.
+    The averaged weights are part of the model, so that they are saved and resumed with it, and the
+    momentum follows from the iteration.
+    """
+
+    def __init__(self, start: float = 0.996, end: float = 1.0) -> None:
+        """Set the momentum.
+
+        Args:
+            start: share of the old average in the new one in the first step, in [0, 1].
+            end: the same after the last step; 1 stands still.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
+        if not (0 <= start <= 1 and 0 <= end <= 1):
+            raise ValueError(f"the momentum lies in [0, 1], got start {start} and end {end}")
+        self._start, self._end = start, end
+
+    def before_step(self) -> None:
+        """Set the model's ``progress`` in [0, 1)."""
+        unwrap(self.trainer.model).progress = self._progress()
+
+    def after_step(self) -> None:
+        """Call the model's ``update_target(momentum)``."""
+        momentum = self._start + self._progress() * (self._end - self._start)
+        unwrap(self.trainer.model).update_target(momentum)
+        self.trainer.storage.put_scalar("target_momentum", momentum, smoothing_hint=False)
+
+    def _progress(self) -> float:
+        return self.trainer.iter / self.trainer.max_iter
+
+
+class WeightDecaySchedule(HookBase):
+    """Multiplies the weight decay of every parameter group; what has none keeps none."""
+
+    def __init__(self, scheduler: ParamScheduler) -> None:
+        """Keep the schedule.
+
+        Args:
+            scheduler: multiplier of each group's own weight decay over the progress [0, 1).
+        """
+        self._scheduler = scheduler
+
+    def before_train(self) -> None:
+        """Note each group's own weight decay in the optimizer, with which it is saved."""
+        for group in self.trainer.optimizer.param_groups:
+            group.setdefault("initial_weight_decay", group["weight_decay"])
+
+    def before_step(self) -> None:
+        """Set the weight decay of the step."""
+        factor = self._scheduler(self.trainer.iter / self.trainer.max_iter)
+        for group in self.trainer.optimizer.param_groups:
+            group["weight_decay"] = group["initial_weight_decay"] * factor
+        decay = max(group["weight_decay"] for group in self.trainer.optimizer.param_groups)
+        self.trainer.storage.put_scalar("weight_decay", decay, smoothing_hint=False)
+
+
+@torch.no_grad()
+def move_average(average: nn.Module, current: nn.Module, momentum: float) -> None:
+    """Move the parameters of an average towards those of a model of the same architecture.
+
+    Args:
+        average: changed in place; ``momentum * average + (1 - momentum) * current``.
+        current: on the same device.
+        momentum: in [0, 1].
+    """
+    pairs = list(zip(average.parameters(), current.parameters(), strict=True))
+    get_ema_multi_avg_fn(momentum)(*map(list, zip(*pairs)), None)
