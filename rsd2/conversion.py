@@ -120,10 +120,13 @@ def backbone_prefix(model_keys: Iterable[str] | None) -> str:
         model_keys: of the model, if known.
 
     Returns:
-        ``backbone.bottom_up.`` if a pyramid holds it, else ``backbone.``.
+        ``backbone.bottom_up.`` if a pyramid holds it, ``static.backbone.`` in MICML, else
+        ``backbone.``.
     """
-    inside = "backbone.bottom_up."
-    return inside if any(key.startswith(inside) for key in model_keys or ()) else "backbone."
+    for inside in ("backbone.bottom_up.", "static.backbone."):
+        if any(key.startswith(inside) for key in model_keys or ()):
+            return inside
+    return "backbone."
 
 
 def detectron2_backbone_rules(target_prefix: str = "backbone.") -> list[Rule]:
@@ -289,6 +292,10 @@ def rules_for(
         from .conversion_rcnn import rcnn_rules_for  # which imports this module
 
         return rcnn_rules_for(source, keys, model_keys)
+    if source in ("micml", "dsfnet", "dla34"):
+        from .conversion_micml import micml_rules_for  # which imports this module
+
+        return micml_rules_for(source)
     if source not in ("ars-detr", "mutdet"):
         raise ValueError(f"no source {source!r}; there are {', '.join(SOURCES)}")
 
@@ -302,7 +309,10 @@ def rules_for(
     return [*mutdet_rules(), *rules] if source == "mutdet" else rules
 
 
-SOURCES = ("torchvision-resnet", "mmcls-resnet", "ars-detr", "mutdet", "sspnet", "detectron2")
+SOURCES = (
+    *("torchvision-resnet", "mmcls-resnet", "ars-detr", "mutdet", "sspnet", "detectron2"),
+    *("micml", "dsfnet", "dla34"),
+)
 
 
 def class_permutation(source: Sequence[str], target: Sequence[str]) -> list[int]:

@@ -29,7 +29,8 @@ MAY_IMPORT = {  # room -> rooms that it may import, besides itself
 }
 ROOMS = {"ops", "structures", "layers", "modeling", "data", "evaluation", "engine"}
 MODULES = {"config", "config_checks", "env", "tensor_files"}
-ANYTHING = {"checkpoint", "conversion", "conversion_rcnn", "inheritance", "job_queue", "testing"}
+ANYTHING = {"checkpoint", "inheritance", "job_queue", "testing"}
+ANYTHING |= {"conversion", "conversion_micml", "conversion_rcnn"}
 MODULES |= ANYTHING
 for anything in (*ANYTHING, "projects"):
     MAY_IMPORT[anything] = ROOMS | MODULES  # a project its own package too, never another project
