@@ -6,6 +6,7 @@ from .deformable_attention import (
     RotatedDeformableAttention,
     rotated_sampling_locations,
 )
+from .deformable_conv import DeformableConv2d, sampled_deform_conv2d
 from .mlp import MLP, FeedForward
 from .position_encoding import SinePositionEncoding, sine_embedding
 from .precision import at_least_float32
@@ -14,10 +15,12 @@ __all__ = [
     "MLP",
     "BlurPool",
     "DeformableAttention",
+    "DeformableConv2d",
     "FeedForward",
     "RotatedDeformableAttention",
     "SinePositionEncoding",
     "at_least_float32",
     "rotated_sampling_locations",
+    "sampled_deform_conv2d",
     "sine_embedding",
 ]

@@ -12,9 +12,8 @@ from detectron2.layers import Conv2d, get_norm
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import nn
 from torch.nn import functional as F
-from torchvision.ops import DeformConv2d
 
-from rsd2.layers.precision import at_least_float32
+from rsd2.layers import DeformableConv2d, at_least_float32
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> Conv2d:
@@ -196,7 +195,7 @@ class DeformableUnit(nn.Module):
         self.offset = nn.Conv2d(in_channels, 27, 3, padding=1)
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)
-        self.conv = DeformConv2d(in_channels, out_channels, 3, padding=1)
+        self.conv = DeformableConv2d(in_channels, out_channels)
         nn.init.zeros_(self.conv.bias)
         self.norm = nn.BatchNorm2d(out_channels)
 
