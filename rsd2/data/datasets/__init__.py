@@ -9,6 +9,7 @@ from .builtin import (
     register_all_ohd_sjtu,
     register_all_synthetic,
     register_all_tiny,
+    register_all_video,
 )
 from .classification import (
     ArrayImages,
@@ -34,6 +35,7 @@ from .dota_tiles import (
     register_virtual_tiles,
 )
 from .ohd_sjtu import load_ohd_sjtu, register_ohd_sjtu
+from .rscardata import RSCARDATA_CLASSES, load_rscardata, register_rscardata
 from .tiny_person import (
     PERSON_ALIASES,
     SYNTHETIC_TINY_CLASSES,
@@ -49,6 +51,7 @@ __all__ = [
     "DOTA_V1_5_CLASSES",
     "DOTA_V2_0_CLASSES",
     "PERSON_ALIASES",
+    "RSCARDATA_CLASSES",
     "SYNTHETIC_TINY_CLASSES",
     "TINY_PERSON_CLASSES",
     "load_cifar100",
@@ -61,6 +64,7 @@ __all__ = [
     "load_imagenet32",
     "load_object_crops",
     "load_ohd_sjtu",
+    "load_rscardata",
     "make_box_tiles",
     "make_virtual_tiles",
     "register_aitod",
@@ -69,6 +73,7 @@ __all__ = [
     "register_all_ohd_sjtu",
     "register_all_synthetic",
     "register_all_tiny",
+    "register_all_video",
     "register_box_tiles",
     "register_classification",
     "register_coco_boxes",
@@ -76,6 +81,7 @@ __all__ = [
     "register_dota_instances",
     "register_dota_tiles",
     "register_ohd_sjtu",
+    "register_rscardata",
     "register_synthetic_tiny",
     "register_tiny_person",
     "register_virtual_tiles",

@@ -21,6 +21,7 @@ from .dior_r import DIOR_R_SPLITS, register_dior_r
 from .dota import register_dota_instances
 from .dota_tiles import register_dota_tiles, register_virtual_tiles
 from .ohd_sjtu import register_ohd_sjtu
+from .rscardata import RSCARDATA_LABELS, register_rscardata
 from .tiny_person import OVERLAPS, WINDOW, register_synthetic_tiny, register_tiny_person
 
 _DOTA_VERSIONS = {
@@ -141,6 +142,25 @@ def register_all_tiny(root: str | Path) -> None:
             register_synthetic_tiny(name, root / "synthetic_tiny" / split, metadata)
 
 
+def register_all_video(root: str | Path) -> None:
+    """Register the data sets of videos: RsCarData and generated videos in its format.
+
+    Names are ``rscardata_train``, ``rscardata_test`` (old labels), the same ``+ _new``,
+    ``rscardata_test_old_voc`` and ``_new_voc``; ``synthetic_video_train`` and ``_test`` (all that
+    moves) and the same ``+ _old``. Calling it again is as harmless as with `register_all_dota`.
+
+    Args:
+        root: folder that holds ``rscardata`` and ``synthetic_video``.
+    """
+    root, metadata = Path(root), {"builtin_root": str(root)}
+    for folder, usual in (("rscardata", "old"), ("synthetic_video", "new")):
+        for split in ("train", "test"):
+            for labels in RSCARDATA_LABELS[:2] if split == "train" else RSCARDATA_LABELS:
+                name = f"{folder}_{split}" + ("" if labels == usual else f"_{labels}")
+                if not _is_registered_under(name, str(root), ()):
+                    register_rscardata(name, root / folder, split, labels, metadata)
+
+
 def _is_registered_under(
     name: str,
     root: str,
@@ -173,4 +193,5 @@ register_all_dior_r(_ROOT)
 register_all_ohd_sjtu(_ROOT)
 register_all_synthetic(_ROOT)
 register_all_tiny(_ROOT)
+register_all_video(_ROOT)
 register_classification(_ROOT)
