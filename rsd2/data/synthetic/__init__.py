@@ -23,7 +23,8 @@ from .tiny_scenes import (
 from .tiny_writer import describe_annotations, write_tiny_scenes
 from .video_config import VideoConfig
 from .video_scenes import VideoLabel, VideoPlan, VideoRenderer, plan_video
-from .video_writer import RSCARDATA_SPLITS, read_records, write_videos
+from .video_statistics import StatisticRow, format_statistics, measure_videos
+from .video_writer import RSCARDATA_SPLITS, make_record, read_records, write_videos
 from .writer import format_labels, scene_name, write_dota_scenes
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Scene",
     "SceneConfig",
     "SceneObject",
+    "StatisticRow",
     "TinyObject",
     "TinyScene",
     "TinySceneConfig",
@@ -47,6 +49,9 @@ __all__ = [
     "draw_scene",
     "draw_tiny_scene",
     "format_labels",
+    "format_statistics",
+    "make_record",
+    "measure_videos",
     "plan_video",
     "read_records",
     "scene_name",

@@ -42,7 +42,7 @@ SIZE = Quantiles((0, 0.1, 0.5, 0.75, 0.9, 0.97, 0.98, 1), (4, 4.5, 5.5, 7.75, 8.
 """Median of the vehicles' sizes (square root of the box's area, pixels), over the videos."""
 
 LARGE_VEHICLES = (12.0, 20.0)
-LARGE_SHARE = 0.03
+LARGE_SHARE = 0.035
 """Trucks and buses: their sizes in pixels and their share."""
 
 

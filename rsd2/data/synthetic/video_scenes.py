@@ -79,7 +79,7 @@ class VideoPlan:
         camera: (T, 2) xy shift of the ground in the frames, pixels.
         drift: (2,) its steady part, pixels per frame.
         labels: of each frame, by track number.
-        visibility: for each track, contrast times speed: how well it is seen; by track number.
+        speed: (number of tracks,) mean step of each vehicle, pixels per frame.
     """
 
     config: VideoConfig
@@ -96,7 +96,7 @@ class VideoPlan:
     camera: np.ndarray
     drift: np.ndarray
     labels: list[list[VideoLabel]]
-    visibility: np.ndarray
+    speed: np.ndarray
 
     def positions(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Say where the moving vehicles are.
@@ -115,6 +115,12 @@ class VideoPlan:
             self.looks.length[self.traffic.track[frame] % len(self.looks.length)],
         )
         return centers + self.camera[frame] - self.margin, heading, shown
+
+    @property
+    def contrast(self) -> np.ndarray:
+        """(number of tracks,) contrast of each vehicle, grey levels."""
+        track = np.arange(self.traffic.num_tracks)
+        return self.looks.contrast[track % len(self.looks.contrast)]
 
     @cached_property
     def canvas(self) -> tuple[int, int]:
@@ -148,7 +154,7 @@ def plan_video(config: VideoConfig, seed: int, index: int) -> VideoPlan:
     canvas = tuple(side + 2 * margin for side in config.size)
     area = config.size[0] * config.size[1] / _AREA
     target = config.density * float(DENSITY.at(_density_rank(ranks[1], ranks[0]))) * area
-    lane_width = max(4.5, 0.9 * base_size)
+    lane_width = max(5.0, base_size)
     # lanes are mostly empty: twelve sizes from vehicle to vehicle
     wanted = 12.0 * base_size * target / (1 - config.standing_lanes)
     wanted = max(wanted, _LEAST_LANES * math.sqrt(canvas[0] * canvas[1]))
@@ -156,7 +162,7 @@ def plan_video(config: VideoConfig, seed: int, index: int) -> VideoPlan:
     driving, standing = _share_lanes(rng, roads, speeds, config.standing_lanes)
     in_sight = _length_in_sight(roads, driving, canvas)
     everywhere = sum(roads[lane.road].length for lane in driving)
-    number = rng.poisson(target * everywhere / max(in_sight, 1.0))
+    number = math.floor(target * everywhere / max(in_sight, 1.0) + rng.uniform())
     fractions = (config.dark_fraction, config.dim_fraction)
     looks = draw_looks(rng, 4 * number + 16, base_size, *fractions)
     traffic = simulate(
@@ -358,7 +364,7 @@ def _place_standing(rng: np.random.Generator, plan: VideoPlan, lots: np.ndarray)
 
 
 def _label(plan: VideoPlan) -> None:
-    """Label what moves, as an annotator would, and note how well each track is seen."""
+    """Label what moves, as an annotator would, and note how fast each vehicle is."""
     height, width = plan.config.size
     rng = np.random.default_rng([plan.seed, plan.index, 3])
     speed_sum, seen = np.zeros(plan.traffic.num_tracks), np.zeros(plan.traffic.num_tracks)
@@ -385,7 +391,4 @@ def _label(plan: VideoPlan) -> None:
         same = plan.traffic.track[following] == track
         np.add.at(speed_sum, track[same], step[same])
         np.add.at(seen, track[same], 1)
-    contrast = np.abs(plan.looks.contrast)[
-        np.arange(plan.traffic.num_tracks) % len(plan.looks.contrast)
-    ]
-    plan.visibility = contrast * speed_sum / np.maximum(seen, 1)
+    plan.speed = speed_sum / np.maximum(seen, 1)

@@ -17,7 +17,7 @@ from .video_config import LARGE_SHARE, LARGE_VEHICLES
 VISIBLE_RIM = 0.5
 """The blur shows a vehicle this much larger at each side, pixels; labels include it."""
 
-_SPREAD = 0.2
+_SPREAD = 0.14  # headings add theirs to the labels: together about 0.2
 _MEAN_GROWTH = 1.17  # of an upright box around a vehicle of any heading, square root of areas
 _PIXEL_VARIANCE = 1 / 12
 

@@ -129,7 +129,7 @@ def read_records(folder: str | Path, split: str) -> Iterator[dict]:
     Yields:
         for each video ``name``, ``mode``, ``base_size``, ``drift`` (2,), ``image`` (mean, standard
         deviation), ``size`` (height, width), ``frames`` (of each frame rows track, x, y, width,
-        height) and ``visibility`` (by track).
+        height), and by track ``contrast`` (grey levels) and ``speed`` (pixels per frame).
     """
     for path in sorted((Path(folder) / "records" / split).glob("*.json")):
         yield json.loads(path.read_text(encoding="utf-8"))
@@ -152,7 +152,8 @@ def make_record(plan: VideoPlan) -> dict:
         "drift": [round(float(value), 5) for value in plan.drift],
         "size": list(plan.config.size),
         "frames": rows,
-        "visibility": [round(float(value), 3) for value in plan.visibility],
+        "contrast": [round(float(value), 2) for value in plan.contrast],
+        "speed": [round(float(value), 4) for value in plan.speed],
     }
 
 
@@ -224,7 +225,8 @@ def _write_video(folder: Path, split: str, config: VideoConfig, seed: int, index
 def _dropped_tracks(record: dict, share: float) -> set[int]:
     """Tracks that the old labels lack: the share that is seen worst."""
     tracks = sorted({row[0] for rows in record["frames"] for row in rows})
-    worst = sorted(tracks, key=lambda track: record["visibility"][track - 1])
+    seen = np.abs(record["contrast"]) * record["speed"]
+    worst = sorted(tracks, key=lambda track: seen[track - 1])
     return set(worst[: round(share * len(tracks))])
 
 
@@ -264,7 +266,7 @@ def _gather(folder: Path, split: str, num_videos: int, drop: float) -> None:
                 new.append({"id": len(new) + 1, **entry, "track_id": first_track + track})
                 if track not in dropped:
                     old.append({"id": len(old) + 1, **entry})
-        first_track += len(record["visibility"])
+        first_track += len(record["speed"])
     categories = [{"id": 1, "name": "car"}]
     plain = [
         {key: image[key] for key in ("id", "file_name", "height", "width")} for image in images
