@@ -113,6 +113,7 @@ def micml_rules() -> list[Rule]:
             r"base3d\.dla_up\.ida_(?P<step>\d)\.", r"dynamic.aggregation.steps.\g<step>."
         ),
         *_aggregation_rules(r"ida_up\.", "fusion."),
+        Rule(r"hm\.2\.(\w+)", r"heads.hm.2.\1", class_rows=True),
         Rule(r"(hm|wh|reg)\.(\d)\.(\w+)", r"heads.\1.\2.\3"),
     ]
 

@@ -11,8 +11,11 @@ r"""Convert a third-party checkpoint to this project's layout, and account for e
     python tools/convert_checkpoint.py --source mmcls-resnet --input bh_resnet.pth \
         --output bh50.pth \
         --config-file projects/BottomHeavy/configs/faster_rcnn_bh50_sspnet_tiny_person.py
+    python tools/convert_checkpoint.py --source micml --input micml.pth --output micml_ours.pth \
+        --config-file projects/MICML/configs/micml_dla34_rscardata.py
 
-"ars-detr" means detectors, ARS-DETR and MutDet's fine-tuned ones; "mutdet" MutDet's pre-training.
+"ars-detr" means detectors, ARS-DETR and MutDet's fine-tuned ones; "mutdet" MutDet's pre-training;
+"micml" also MICPL; "dsfnet" fills a MICML too, all but its motion module, with --allow-missing.
 With --config-file, shapes are compared with the config's model and its keys without a value are
 listed. The file's code is never run. Nothing is written unless every key is accounted for.
 Exit codes: 0 written, 1 keys unaccounted for, 2 wrong arguments or an unreadable file.
@@ -41,7 +44,8 @@ from rsd2.conversion import (
 from rsd2.data.class_orders import class_order
 from rsd2.tensor_files import read_tensors
 
-BACKBONE_SOURCES = ("torchvision-resnet", "mmcls-resnet", "detectron2")
+BACKBONE_SOURCES = ("torchvision-resnet", "mmcls-resnet", "detectron2", "dla34")
+MICML_PIXELS = "BGR, mean 127.4, std 21.05 in all channels: what the configs have"
 PIXELS = {
     "torchvision-resnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the "
     "configs have as model.pixel_mean and model.pixel_std",
@@ -50,6 +54,9 @@ PIXELS = {
     "sspnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
     "ars-detr": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
     "mutdet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "micml": MICML_PIXELS,
+    "dsfnet": MICML_PIXELS,
+    "dla34": "as its training had them; MICML gives it BGR, mean 127.4, std 21.05, as the configs do",
     "detectron2": "depends on the file: backbones made from torchvision's expect RGB with the "
     "configs' mean and std, others BGR; set model.pixel_mean, model.pixel_std and image_format",
 }

@@ -45,7 +45,8 @@ def sampled_deform_conv2d(
     grid = torch.stack([(2 * x_position + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
     samples = F.grid_sample(x, grid.flatten(1, 3), padding_mode="zeros", align_corners=False)
     samples = samples.view(batch, channels, size**2, height * width) * mask.flatten(2)[:, None]
-    result = weight.flatten(1) @ samples.flatten(1, 2)
+    # not matmul, which would transpose the samples and copy them
+    result = weight.flatten(1).expand(batch, -1, -1).bmm(samples.flatten(1, 2))
     if bias is not None:
         result = result + bias[:, None]
     return result.view(batch, -1, height, width)
