@@ -34,6 +34,7 @@ from .dota_tiles import (
     register_dota_tiles,
     register_virtual_tiles,
 )
+from .drone_crowd import DRONE_CROWD_CLASSES, load_drone_crowd, register_drone_crowd
 from .ohd_sjtu import load_ohd_sjtu, register_ohd_sjtu
 from .rscardata import RSCARDATA_CLASSES, load_rscardata, register_rscardata
 from .tiny_person import (
@@ -43,6 +44,14 @@ from .tiny_person import (
     register_synthetic_tiny,
     register_tiny_person,
 )
+from .viso import (
+    VISO_CAR_FIRST_FRAMES,
+    VISO_CLASSES,
+    load_viso_coco,
+    load_viso_mot,
+    register_viso_coco,
+    register_viso_mot,
+)
 
 __all__ = [
     "AITOD_CLASSES",
@@ -50,21 +59,27 @@ __all__ = [
     "DOTA_V1_0_CLASSES",
     "DOTA_V1_5_CLASSES",
     "DOTA_V2_0_CLASSES",
+    "DRONE_CROWD_CLASSES",
     "PERSON_ALIASES",
     "RSCARDATA_CLASSES",
     "SYNTHETIC_TINY_CLASSES",
     "TINY_PERSON_CLASSES",
+    "VISO_CAR_FIRST_FRAMES",
+    "VISO_CLASSES",
     "load_cifar100",
     "load_classification",
     "load_coco_boxes",
     "load_dior_r",
     "load_dota_instances",
     "load_dota_tiles",
+    "load_drone_crowd",
     "load_image_folder",
     "load_imagenet32",
     "load_object_crops",
     "load_ohd_sjtu",
     "load_rscardata",
+    "load_viso_coco",
+    "load_viso_mot",
     "make_box_tiles",
     "make_virtual_tiles",
     "register_aitod",
@@ -80,9 +95,12 @@ __all__ = [
     "register_dior_r",
     "register_dota_instances",
     "register_dota_tiles",
+    "register_drone_crowd",
     "register_ohd_sjtu",
     "register_rscardata",
     "register_synthetic_tiny",
     "register_tiny_person",
     "register_virtual_tiles",
+    "register_viso_coco",
+    "register_viso_mot",
 ]

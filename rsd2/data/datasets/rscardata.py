@@ -146,6 +146,8 @@ def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[
                 report.add("image_without_label", path, None, f"no {folder.name}/{path.stem}.xml")
                 continue
             boxes = read_voc_boxes(files[number], report)
+            if boxes is None:
+                continue
             records.append(
                 {
                     "file_name": str(path),
@@ -164,7 +166,7 @@ def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[
     return records
 
 
-def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]]:
+def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] | None:
     """Read the boxes of a VOC file, whatever their class.
 
     Args:
@@ -172,13 +174,13 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]]:
         report: gets what is wrong.
 
     Returns:
-        x, y, width, height of each object, pixels.
+        x, y, width, height of each object, pixels; None if the file cannot be read.
     """
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, OSError) as error:
         report.add("xml", path, getattr(error, "position", (None,))[0], f"not readable: {error}")
-        return []
+        return None
     report.label_files += 1
     boxes = []
     for index, item in enumerate(root.iter("object")):

@@ -91,6 +91,7 @@ class VideoConfig:
         dark_fraction: share of vehicles darker than the road, 0 to 1.
         dim_fraction: share of vehicles within 10 grey levels of the road, 0 to 1.
         noise: least and greatest standard deviation of the sensor's noise, grey levels.
+        flicker: standard deviation of the gain of a frame, relative; cut at twice that.
         jitter: least and greatest step of the camera's random walk around its path, pixels.
         max_drift: greatest drift of the ground, pixels per frame, 0 to 3.
         parallax: greatest motion of tall buildings against the ground, pixels per frame, 0 to 0.5;
@@ -109,6 +110,7 @@ class VideoConfig:
     dark_fraction: float = 0.12
     dim_fraction: float = 0.12
     noise: tuple[float, float] = (2.0, 4.0)
+    flicker: float = 0.01
     jitter: tuple[float, float] = (0.05, 0.2)
     max_drift: float = MAX_DRIFT
     parallax: float = 0.1
@@ -140,6 +142,7 @@ class VideoConfig:
             "parked": (0.0, 50.0),
             "dark_fraction": (0.0, 1.0),
             "dim_fraction": (0.0, 1.0),
+            "flicker": (0.0, 0.2),
             "max_drift": (0.0, 3.0),
             "parallax": (0.0, 0.5),
             "label_noise": (0.0, 3.0),

@@ -222,9 +222,9 @@ class VideoRenderer:
         lean *= min(1.0, _PARALLAX_REACH / max(float(np.linalg.norm(lean)), 1e-6))
         tall = self._shifted(self.backdrop.tall, shift + lean)
         image = image * (1 - tall[:, :, 3:]) + tall[:, :, :3]
-        gain = 1 + rng.normal(0, 0.01)
+        gain = 1 + plan.config.flicker * np.clip(rng.normal(), -2, 2)
         noise = rng.standard_normal(image.shape, dtype=np.float32)
-        image = image * np.float32(np.clip(gain, 0.98, 1.02)) + noise * np.float32(self._noise)
+        image = image * np.float32(gain) + noise * np.float32(self._noise)
         return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
     def _draw(
