@@ -1,4 +1,4 @@
-"""Synthetic videos: what is labelled moves, what moves is labelled, numbers are those of the card."""
+"""Synthetic videos: what moves is labelled and what stands is not; sizes, speeds, density."""
 
 from __future__ import annotations
 

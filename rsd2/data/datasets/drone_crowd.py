@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import zlib
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 from tqdm import tqdm
 
 from rsd2.data.image_io import IMAGE_EXTENSIONS, read_image_size
@@ -28,6 +30,16 @@ POINT_SIDE = 20.0
 """Side of the box that the data set's toolkit puts around a point, pixels."""
 
 _NAME = re.compile(r"img(\d{3})(\d{3})")
+_UNREADABLE = (
+    KeyError,
+    ValueError,
+    TypeError,
+    IndexError,
+    OSError,
+    NotImplementedError,  # files of MATLAB 7.3, which are HDF5
+    MatReadError,
+    zlib.error,
+)
 _logger = logging.getLogger(__name__)
 
 
@@ -179,7 +191,7 @@ def _load_table(path: Path, key: str, columns: int, report: LabelReport) -> np.n
         table = table.reshape(0, columns) if table.size == 0 else table
         if table.ndim != 2 or table.shape[1] < columns:
             raise ValueError(f"{key} has the shape {table.shape}")
-    except (KeyError, ValueError, TypeError, IndexError, OSError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         report.add("mat_file", path, None, f"no table {key} in it: {error!r}")
         return None
     report.label_files += 1
