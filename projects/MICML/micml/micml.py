@@ -14,8 +14,10 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 
+from rsd2.layers import at_least_float32
+
 from .center_losses import center_losses
-from .center_targets import draw_targets
+from .center_targets import check_radius_rule, draw_targets
 from .decode import decode
 from .dla import IDAUp, StaticBranch
 from .dynamic import DynamicBranch
@@ -39,13 +41,13 @@ class MICML(nn.Module):
         head_width: channels of the heads' hidden layers.
         motion_at_eval: run the motion module in inference too. The released program does not,
             and its normalisations have only seen features with motion.
-        radius_rule: of the heat map's Gaussians, see `draw_targets`.
+        radius_rule: of the heat map's Gaussians, see `gaussian_radius`.
         heatmap_weight: of the loss.
         size_weight: of the loss.
         offset_weight: of the loss.
         top_k: peaks that are kept per frame.
-        score_floor: peaks must score more.
-        soft_nms: lower the scores of boxes that overlap better ones.
+        score_floor: peaks must score more, in [0, 1].
+        soft_nms: lower the scores of boxes that overlap better ones, see `decode`.
         pixel_mean: per channel, 0-255, BGR.
         pixel_std: per channel, 0-255, BGR.
     """
@@ -79,6 +81,7 @@ class MICML(nn.Module):
             )
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        check_radius_rule(radius_rule)
         channels = branches[0].channels
         self.static, self.dynamic = static, dynamic
         self.fusion = IDAUp(channels, [2**level for level in range(1, len(channels))])
@@ -186,7 +189,9 @@ class MICML(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """Weighted losses on the area of the largest frame."""
         height, width = (max(sides) for sides in zip(*clips.image_sizes))
-        outputs = {name: value[:, :, :height, :width].float() for name, value in outputs.items()}
+        outputs = {
+            name: at_least_float32(value[:, :, :height, :width]) for name, value in outputs.items()
+        }
         instances = [x["instances"].to(self.device) for x in batched_inputs]
         self._check_labels(instances)
         targets = draw_targets(
@@ -204,7 +209,10 @@ class MICML(nn.Module):
         """What is found on each frame, without its padding."""
         found = []
         for index, (x, (height, width)) in enumerate(zip(batched_inputs, clips.image_sizes)):
-            own = {k: v[index : index + 1, :, :height, :width].float() for k, v in outputs.items()}
+            own = {
+                name: at_least_float32(value[index : index + 1, :, :height, :width])
+                for name, value in outputs.items()
+            }
             ((boxes, scores, classes),) = decode(
                 own, top_k=self.top_k, score_floor=self.score_floor, soft_nms=self.soft_nms
             )
