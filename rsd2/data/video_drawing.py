@@ -54,7 +54,7 @@ def draw_tracked_boxes(
         cv2.polylines(canvas, [points.astype(np.int32)], False, (255, 230, 80), 1, cv2.LINE_AA, 4)
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * zoom
     # the outline beside the pixels, not on them: they are few
-    sides = boxes[:, 2:] - boxes[:, :2] + 2
+    sides = boxes[:, 2:] - boxes[:, :2] + 3
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     rotated = np.column_stack([middles, sides, np.zeros(len(boxes))])
     return draw_rotated_boxes(canvas, rotated, scores=scores, colors=colors, thickness=1)
