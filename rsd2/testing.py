@@ -105,8 +105,8 @@ def shrink(cfg: DictConfig) -> DictConfig:
     what an experiment is about (modules, norm, losses, augmentations, learning rates, classes)
     stays, and so does every interpolation. Known are models of the kind of
     ``RotatedDeformableDETR`` (subclasses too, and those built around a ``detector``) on
-    Detectron2's ``ResNet`` or ``small_resnet``, ``GeneralizedRCNN`` on an ``FPN``, and
-    ``ImageClassifier``.
+    Detectron2's ``ResNet`` or ``small_resnet``, ``GeneralizedRCNN`` on an ``FPN``,
+    ``ImageClassifier`` and ``MICML``.
 
     Args:
         cfg: a loaded LazyConfig with at least ``model``; not changed.
@@ -256,10 +256,21 @@ def _shrink_small_resnet(backbone: DictConfig) -> None:
     backbone.blocks = [1] * len(backbone.get("blocks", [1] * 4))
 
 
+def _shrink_micml(model: DictConfig) -> None:
+    if model.static is not None:
+        _replace(model.static, {"channels": [4, 6, 8, 8, 8]})
+    if model.dynamic is not None:
+        _replace(model.dynamic, {"channels": [4, 6, 8]})
+        if model.dynamic.motion is not None:
+            _replace(model.dynamic.motion, {"channels": 8, "pool_size": 4, "num_layers": 1})
+    _replace(model, {"head_width": 8, "top_k": 20})
+
+
 _MODEL_RULES = {
     "RotatedDeformableDETR": _shrink_deformable_detr,
     "GeneralizedRCNN": _shrink_rcnn,
     "ImageClassifier": _shrink_classifier,
+    "MICML": _shrink_micml,
 }
 _BACKBONE_RULES = {  # of a class and its subclasses: the nearest one counts
     "ResNet": _shrink_resnet,

@@ -56,7 +56,7 @@ PIXELS = {
     "mutdet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
     "micml": MICML_PIXELS,
     "dsfnet": MICML_PIXELS,
-    "dla34": "as its training had them; MICML gives it BGR, mean 127.4, std 21.05, as the configs do",
+    "dla34": f"as its training had them; MICML gives it {MICML_PIXELS}",
     "detectron2": "depends on the file: backbones made from torchvision's expect RGB with the "
     "configs' mean and std, others BGR; set model.pixel_mean, model.pixel_std and image_format",
 }
