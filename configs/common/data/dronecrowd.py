@@ -4,6 +4,7 @@ from detectron2.config import LazyCall as L
 from detectron2.data import transforms as T
 
 from rsd2.config import get_config
+from rsd2.evaluation import DroneCrowdEvaluator
 
 dataloader = get_config("common/data/rscardata.py").dataloader
 
@@ -14,3 +15,6 @@ dataloader.train.mapper.augmentations.insert(
 )
 dataloader.train.mapper.min_side = 2.0  # the crop leaves slivers of heads
 dataloader.test.num_workers = 1
+dataloader.evaluator = L(DroneCrowdEvaluator)(
+    dataset_name="${..test.dataset.names}", output_dir="${train.output_dir}/inference"
+)

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from rsd2.data.clip_mapper import ClipDatasetMapper
 from rsd2.data.photometric import RandomPhotometricDistortion
 from rsd2.data.samplers import build_train_loader
+from rsd2.evaluation import MovingObjectEvaluator
 
 dataloader = OmegaConf.create()
 
@@ -39,4 +40,10 @@ dataloader.test = L(build_detection_test_loader)(
         is_train=False, augmentations=[], num_frames="${...train.mapper.num_frames}"
     ),
     num_workers=2,
+)
+
+dataloader.evaluator = L(MovingObjectEvaluator)(
+    dataset_name="${..test.dataset.names}",
+    output_dir="${train.output_dir}/inference",
+    protocols=["micml", "dsfnet_iou05", "dsfnet_iou10", "dsfnet_iou20", "distance5"],
 )

@@ -11,3 +11,4 @@ dataloader = get_config("common/data/rscardata.py").dataloader
 dataloader.train.dataset.names = "synthetic_video_train"
 dataloader.test.dataset.names = "synthetic_video_test"
 dataloader.train.num_workers = dataloader.test.num_workers = 0
+dataloader.evaluator.protocols = ["distance5", "micml"]

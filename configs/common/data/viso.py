@@ -17,3 +17,4 @@ dataloader.test.dataset.names = "viso_coco_car_val"
 resize = L(T.Resize)(shape=[512, 512], interp=int(Image.Resampling.BICUBIC))
 dataloader.train.mapper.augmentations.insert(0, resize)
 dataloader.test.mapper.augmentations = [L(T.Resize)(shape=[1024, 1024], interp=resize.interp)]
+dataloader.evaluator.protocols = ["viso", "distance5"]
