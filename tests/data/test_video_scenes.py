@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
 from rsd2.data.synthetic import (
     VideoConfig,
@@ -305,3 +306,19 @@ def test_impossible_settings_are_refused(options: dict, message: str) -> None:
 def test_negative_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="seed and index"):
         plan_video(STILL, -1, 0)
+
+
+def test_standing_and_moving_vehicles_look_alike() -> None:
+    """Two-sample tests of what a single frame shows: contrast, and size relative to the scene's."""
+    config = dataclasses.replace(STILL, standing_lanes=0.5, dim_fraction=0.12)
+    looks: dict[str, list[np.ndarray]] = {"standing": [], "moving": []}
+    for index in range(40):
+        plan = plan_video(config, 7, index)
+        pairs = (("standing", VideoRenderer(plan).standing.looks), ("moving", plan.looks))
+        for name, group in pairs:
+            size = np.sqrt(group.length * group.width) / plan.base_size
+            looks[name].append(np.stack([group.contrast, size, group.length / group.width]))
+    standing, moving = (np.concatenate(groups, axis=1) for groups in looks.values())
+    assert standing.shape[1] > 400 and moving.shape[1] > 400
+    for first, second in zip(standing, moving):
+        assert ks_2samp(first, second).pvalue > 0.01

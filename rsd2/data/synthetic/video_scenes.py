@@ -212,7 +212,8 @@ class VideoRenderer:
         rng = np.random.default_rng([plan.seed, plan.index, 2, index])
         shift = plan.camera[index] - plan.margin
         image = self._shifted(self.backdrop.ground, shift)
-        ground = self._shifted(self.backdrop.smooth, np.rint(shift))
+        (left, top), (height, width) = -np.rint(shift).astype(int), plan.config.size
+        ground = self.backdrop.smooth[top : top + height, left : left + width]
         centers, heading, shown = plan.positions(index)
         looks = plan.looks.take(plan.traffic.track[index] % len(plan.looks.length))
         standing = self.standing
