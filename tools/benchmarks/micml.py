@@ -1,8 +1,9 @@
 """MICML's network against itself as its authors' formulas read, scan by scan.
 
-The baseline, `PlainMotion`, evaluates every cell on [x; h], every scan anew, every frame of every
-layer, and pools and mixes what the formulas say; all other modules and all weights are the same,
-the deformable convolution too. Equal outputs are asserted before anything is timed. float32, eager.
+The baseline evaluates every cell on [x; h], every scan anew, every frame of every layer, and pools
+and mixes what the formulas say (`PlainMotion`); its 3-D convolutions are such (`PlainConvolution`).
+All other modules and all weights are the same, the deformable convolution too. Equal outputs are
+asserted before anything is timed. float32, eager.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torchvision.ops import DeformConv2d
 from benchmarks.harness import Case
 from rsd2.config import get_config
 from rsd2.layers import DeformableConv2d
+from rsd2.projects.micml.dynamic import AxisConvolution
 from rsd2.projects.micml.micml import MICML
 from rsd2.projects.micml.motion import MotionCell, MotionModule, State
 
@@ -65,6 +67,14 @@ class PlainMotion(MotionModule):
         return self.adapter[1](self.adapter[0](pixels).relu()).permute(0, 3, 1, 2)
 
 
+class PlainConvolution(AxisConvolution):
+    """A 3-D convolution as such."""
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """See `AxisConvolution.convolve`."""
+        return self.conv(x)
+
+
 def _plain_step(cell: MotionCell, x: torch.Tensor, state: State) -> State:
     """One evaluation of the cell."""
     gates = cell.conv(torch.cat([x, state[0]], dim=1))
@@ -77,7 +87,7 @@ def build(*, plain: bool = False, torchvision_kernel: bool = False) -> MICML:
     """MICML of full width with random weights, always the same.
 
     Args:
-        plain: with `PlainMotion`.
+        plain: with `PlainMotion` and `PlainConvolution`.
         torchvision_kernel: torchvision's deformable convolution on a CPU too.
 
     Returns:
@@ -93,6 +103,8 @@ def build(*, plain: bool = False, torchvision_kernel: bool = False) -> MICML:
             module.momentum = 0.0  # every step of a comparison starts from the same model
         if torchvision_kernel and isinstance(module, DeformableConv2d):
             module.__class__ = DeformConv2d
+        if plain and isinstance(module, AxisConvolution):
+            module.__class__ = PlainConvolution
     return model
 
 

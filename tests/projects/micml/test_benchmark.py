@@ -83,6 +83,7 @@ def test_contenders_differ_in_nothing_but_what_is_said(benchmark_module):
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert type(plain.dynamic.motion) is benchmark_module.PlainMotion
+    assert type(plain.dynamic.stages[0][0]) is benchmark_module.PlainConvolution
     kernels = {type(module).__name__ for module in plain.modules() if hasattr(module, "offset")}
     assert kernels == {"DeformableUnit"}
     assert not any(isinstance(module, DeformableConv2d) for module in plain.modules())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rsd2.projects.micml.dynamic import DynamicBranch
+from rsd2.projects.micml.dynamic import AxisConvolution, DynamicBranch
 from rsd2.projects.micml.motion import MotionModule
 
 
@@ -18,6 +18,19 @@ def test_parameters_are_those_of_the_released_program():
     assert counts == [2384, 7872, 31_104]
     assert sum(p.numel() for p in branch.aggregation.parameters()) == 89_698
     assert sum(p.numel() for p in branch.motion.parameters()) == 1_217_600
+
+
+@pytest.mark.parametrize("size", [(3, 1, 1), (1, 5, 1), (1, 1, 5), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 6, 7), (1, 1, 1), (3, 2, 9)], ids=str)
+def test_a_convolution_along_an_axis_is_a_3d_convolution(size, shape):
+    unit = AxisConvolution(2, 3, size).double()
+    x = torch.randn(2, 2, *shape, dtype=torch.float64, requires_grad=True)
+    leaves, results = [x, unit.conv.weight], [unit.convolve(x), unit.conv(x)]
+    assert results[0].shape == (2, 3, *shape)
+    assert torch.allclose(*results, rtol=0, atol=1e-12)
+    direction = torch.randn_like(results[0])
+    for a, b in zip(*(torch.autograd.grad(y, leaves, direction) for y in results)):
+        assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("frames", [3, 4, 5])
