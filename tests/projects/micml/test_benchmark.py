@@ -93,3 +93,10 @@ def test_a_batch_trains(benchmark_module, toy_branches):
     model = MICML(**toy_branches(), head_width=8).train()
     losses = model(benchmark_module.make_batch(32, num_objects=4))
     assert all(value.isfinite() for value in losses.values())
+
+
+def test_what_is_kept_grows_with_the_area_and_shrinks_by_recomputing(benchmark_module):
+    small, large = (benchmark_module.kept_bytes(side) for side in (512, 1024))
+    assert 3.5 < large / small < 4  # the pooled maps do not grow
+    assert benchmark_module.kept_bytes(1024, recompute_scans=True) < 0.75 * large
+    assert benchmark_module.kept_bytes(1024, plain=True) > 1.25 * large
