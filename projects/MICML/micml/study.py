@@ -1,7 +1,7 @@
 """The study of motion on generated videos: its sizes, and the commands of every phase.
 
-Videos are drawn in which as many vehicles stand as move, by one renderer, and only those that move
-are labelled: a single frame does not tell which. Every variant is trained by the same recipe, seed
+Videos are drawn in which most vehicles stand, by the renderer of those that move, and only the
+latter are labelled: a single frame does not tell which. Every variant is trained by the same recipe, seed
 and number of steps, and scored on videos of another seed.
 """
 
@@ -15,9 +15,9 @@ from rsd2.job_queue import Job
 
 ARMS = {
     "static": "dsfnet_static_small_synthetic_video.py",
-    "dynamic": "dsfnet_dynamic_small_synthetic_video.py",
-    "dsfnet": "dsfnet_small_synthetic_video.py",
     "micml": "micml_small_synthetic_video.py",
+    "dsfnet": "dsfnet_small_synthetic_video.py",
+    "dynamic": "dsfnet_dynamic_small_synthetic_video.py",
 }
 """Variant -> its config in ``projects/MICML/configs``."""
 MOTION_ON = "micml_motion_on"
@@ -55,7 +55,7 @@ class StudySettings:
     num_frames: int = 20
     size: int = 96
     density: float = 8.0
-    standing_lanes: float = 0.5
+    standing_lanes: float = 0.6
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

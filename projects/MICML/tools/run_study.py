@@ -5,7 +5,7 @@
     python projects/MICML/tools/run_study.py --output output/short --steps 50 --arms static micml
     python projects/MICML/tools/run_study.py --output output/motion_study --list
 
-Half of the vehicles stand and are not labelled; a single frame does not tell them from those that
+Most of the vehicles stand and are not labelled; a single frame does not tell them from those that
 move. Every variant is trained by the same recipe, seed and steps; MICML is scored with its motion
 module off at test, as released, and on. Commands run one thread each; what is done is not done
 again, and an interrupted command continues. The output folder gets results.jsonl (a row with
