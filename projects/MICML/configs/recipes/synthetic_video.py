@@ -6,9 +6,6 @@ optimizer = get_config("common/optim.py").AdamW
 lr_multiplier = get_config("common/schedule.py").cosine
 train = get_config("common/train.py").train
 
-# flips alone: hundreds of steps are too few to learn distorted colours as well
-dataloader.train.mapper.augmentations.pop()
-
 optimizer.lr = 2e-3
 optimizer.weight_decay = 1e-4
 optimizer.params.lr_multipliers = {}
