@@ -1,8 +1,8 @@
 """The study of motion on generated videos: its sizes, and the commands of every phase.
 
 Videos are drawn in which most vehicles stand, by the renderer of those that move, and only the
-latter are labelled: a single frame does not tell which. Every variant is trained by the same recipe, seed
-and number of steps, and scored on videos of another seed.
+latter are labelled: a single frame does not tell which. Every variant is trained by the same
+recipe, seed and number of steps, and scored on videos of another seed.
 """
 
 from __future__ import annotations
