@@ -7,7 +7,8 @@ r"""Count the parameters, FLOPs and activations of a config's model, or print it
         --size 512 512 --num-frames 5
 
 Runs on the CPU with random weights and one random image or clip. A FLOP is a multiply-add, as in
-papers. Operators whose work is not in the total, mostly elementwise ones, are listed with their calls.
+papers. Operators whose work is not in the total, mostly elementwise ones, are listed with their
+calls.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--depth", type=int, default=2, help="levels of modules to show")
     parser.add_argument("--opts", nargs="*", default=[], metavar="KEY=VALUE", help="overrides")
     args = parser.parse_args(argv)
-    if min(*args.size, args.depth, args.num_frames or 1) < 1:
+    if min(*args.size, args.depth, 1 if args.num_frames is None else args.num_frames) < 1:
         parser.error(
             "--size, --depth and --num-frames have to be positive, got "
             f"{args.size}, {args.depth} and {args.num_frames}"

@@ -25,7 +25,7 @@ from rsd2.projects.micml.dynamic import AxisConvolution
 from rsd2.projects.micml.micml import MICML
 from rsd2.projects.micml.motion import MotionCell, MotionModule, State
 
-SIDE, FRAMES = 512, 5
+SIDE, FRAMES = 256, 5  # a quarter of the area that is usual in training, for the sake of time
 CHECKED_SIDE = 64  # frames on which equality is asserted
 LARGE_SIDE = 1024  # of the clip whose memory is counted
 KEPT = ({}, {"recompute_scans": True}, {"plain": True})  # options of `kept_bytes`
