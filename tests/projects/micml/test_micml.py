@@ -227,3 +227,21 @@ def test_it_learns_one_clip(build):
     with torch.no_grad():
         found = model.eval()([{"frames": frames}])[0]["instances"]
     assert (found.pred_boxes.tensor[0] - instances.gt_boxes.tensor[0]).abs().max() < 2.5
+
+
+def test_half_precision_trains_like_single(build, make_clips):
+    """bfloat16 has 8 bits: losses agree to some per cent, offsets and decoding stay float32."""
+    model, batch = build().train(), make_clips((32, 32), (32, 32))
+    single = model(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(batch)
+    assert all(value.dtype == torch.float32 for value in half.values())
+    for name, value in single.items():
+        assert half[name].item() == pytest.approx(value.item(), rel=0.1), name
+    sum(half.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_double_precision_stays_double(build, make_clips):
+    model = build().double().train()
+    assert all(value.dtype == torch.float64 for value in model(make_clips((32, 32))).values())
