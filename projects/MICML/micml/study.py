@@ -47,10 +47,10 @@ class StudySettings:
     """
 
     arms: tuple[str, ...] = tuple(ARMS)
-    steps: int = 300
+    steps: int = 400
     batch_size: int = 4
     seed: int = 0
-    train_videos: int = 20
+    train_videos: int = 32
     test_videos: int = 8
     num_frames: int = 20
     size: int = 96
