@@ -109,7 +109,7 @@ def test_the_report(tmp_path: Path) -> None:
     assert {row["arm"]: row["F1"] for row in rows} == scores
     assert all(row["commit"] == "abc" and row["cpu_minutes"] == 1.5 for row in rows)
     assert "| static | 41.0 |" in text and "| 0.25 |" in text
-    assert "52.5 with its motion module off at test and 49.0 with it on: +11.5 points" in text
+    assert "52.5 with its motion module off at test: +11.5 points (asked: 10); with it on" in text
     assert (tmp_path / "curves.png").stat().st_size > 1000
     assert read_losses(tmp_path / "runs" / "static") == [(1, 2.0), (2, 1.0), (3, 2 / 3)]
 
@@ -121,7 +121,7 @@ def test_the_report(tmp_path: Path) -> None:
         ({"static": 40.0, "micml": 49.9}, "+9.9 points (asked: 10). Not met."),
         ({"static": 20.0, "micml": 60.0}, "+40.0 points (asked: 10). Not met."),
         ({"static": None, "micml": None}, "+0.0 points (asked: 10). Not met."),
-        ({"static": 40.0, "micml": 45.0, MOTION_ON: 55.0}, "+15.0 points (asked: 10). Met."),
+        ({"static": 40.0, "micml": 45.0, MOTION_ON: 55.0}, "with it on it reaches 55.0. Not met."),
         ({"static": 40.0, "dsfnet": 55.0}, "no verdict."),
     ],
 )
