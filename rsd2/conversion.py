@@ -123,10 +123,13 @@ def backbone_prefix(model_keys: Iterable[str] | None) -> str:
         model_keys: of the model, if known.
 
     Returns:
-        ``backbone.bottom_up.`` if a pyramid holds it, else ``backbone.``.
+        ``backbone.bottom_up.`` if a pyramid holds it, ``static.backbone.`` in MICML, else
+        ``backbone.``.
     """
-    inside = "backbone.bottom_up."
-    return inside if any(key.startswith(inside) for key in model_keys or ()) else "backbone."
+    for inside in ("backbone.bottom_up.", "static.backbone."):
+        if any(key.startswith(inside) for key in model_keys or ()):
+            return inside
+    return "backbone."
 
 
 def detectron2_backbone_rules(target_prefix: str = "backbone.") -> list[Rule]:
@@ -144,127 +147,6 @@ def detectron2_backbone_rules(target_prefix: str = "backbone.") -> list[Rule]:
         Rule(r"(fc|linear)\.(weight|bias)", None, "classifier of the pre-training"),
         Rule(r"(backbone\.)?(bottom_up\.)?((stem|res[2-5])\..+)", target_prefix + r"\3"),
         Rule(others + r".*", None, "part of another detector"),
-    ]
-
-
-def _transformer_rules() -> list[Rule]:
-    h = r"bbox_head\.transformer\."
-    layer = h + r"(encoder|decoder)\.layers\.(\d+)\."
-    encoder, decoder = h + r"encoder\.layers\.(\d+)\.", h + r"decoder\.layers\.(\d+)\."
-    return [
-        Rule(encoder + r"attentions\.0\.(.+)", r"encoder.layers.\1.attention.\2"),
-        Rule(encoder + r"norms\.0\.(\w+)", r"encoder.layers.\1.norm.\2"),
-        Rule(encoder + r"norms\.1\.(\w+)", r"encoder.layers.\1.ffn.norm.\2"),
-        Rule(decoder + r"attentions\.0\.attn\.(.+)", r"decoder.layers.\1.self_attention.\2"),
-        Rule(decoder + r"attentions\.1\.(.+)", r"decoder.layers.\1.cross_attention.\2"),
-        Rule(decoder + r"norms\.0\.(\w+)", r"decoder.layers.\1.norm1.\2"),
-        Rule(decoder + r"norms\.1\.(\w+)", r"decoder.layers.\1.norm2.\2"),
-        Rule(decoder + r"norms\.2\.(\w+)", r"decoder.layers.\1.ffn.norm.\2"),
-        Rule(layer + r"ffns\.0\.layers\.0\.0\.(\w+)", r"\1.layers.\2.ffn.linear1.\3"),
-        Rule(layer + r"ffns\.0\.layers\.1\.(\w+)", r"\1.layers.\2.ffn.linear2.\3"),
-        Rule(h + r"decoder\.ref_point_head\.0\.(\w+)", r"decoder.query_position_mlp.layers.0.\1"),
-        Rule(h + r"decoder\.ref_point_head\.2\.(\w+)", r"decoder.query_position_mlp.layers.1.\1"),
-        Rule(h + r"decoder\.norm\.(\w+)", r"decoder.norm.\1"),
-        Rule(h + r"(enc_output|enc_output_norm)\.(\w+)", r"proposals.\1.\2"),
-        Rule(h + r"query_embed\.weight", "query_embed.weight"),
-        Rule(h + r"(feature_enhance|patch_enc_\w+)\..+", None, "in MutDet's pre-training only"),
-        Rule(h + r"(pos_trans|pos_trans_norm)\..+", None, "never used by ARS-DETR"),
-    ]
-
-
-def _head_rules(encoder_head: int, target_encoder_head: int) -> list[Rule]:
-    rules = []
-    # the encoder's head comes after those of the decoder, however many those are in either model
-    for index, target, objectness in (
-        (rf"{encoder_head}", f"{target_encoder_head}", True),
-        (r"(?:\d+)", None, False),
-    ):
-        b, i = r"bbox_head\.", f"({index})"
-        to = target if target is not None else r"\1"
-        rules += [
-            Rule(
-                b + rf"cls_branches\.{i}\.(\w+)",
-                rf"heads.class_heads.{to}.\2",
-                class_rows=not objectness,
-                objectness_rows=objectness,
-            ),
-            Rule(
-                b + rf"angle_branches\.{i}\.(\w+)",
-                rf"heads.angle_heads.{to}.\2",
-                transform=reverse_rows,
-            ),
-        ]
-        rules += [
-            Rule(
-                b + rf"reg_branches\.{i}\.{layer}\.(\w+)",
-                rf"heads.box_heads.{to}.layers.{layer // 2}.\2",
-            )
-            for layer in (0, 2, 4)
-        ]
-    return rules
-
-
-def ars_detr_rules(
-    num_levels: int = 4, encoder_head: int = 6, target_encoder_head: int | None = None
-) -> list[Rule]:
-    """ARS-DETR and MutDet fine-tuning checkpoints to `RotatedDeformableDETR`.
-
-    Args:
-        num_levels: feature levels of our model; the official table has one row more than it uses.
-        encoder_head: index of the heads that score the encoder's tokens in the checkpoint, which
-            is its number of decoder layers.
-        target_encoder_head: the same in our model; ``encoder_head`` if None.
-
-    Returns:
-        The rules; backbone names are torchvision's.
-    """
-    target = encoder_head if target_encoder_head is None else target_encoder_head
-    b, levels = r"bbox_head\.", r"bbox_head\.transformer\.level_embeds"
-    rules = resnet_rules("backbone.", "backbone.")
-    for source, ours in (("convs", "projections"), ("extra_convs", "extra")):
-        here = rf"neck\.{source}\.(\d+)\."
-        rules.append(Rule(here + r"conv\.weight", rf"neck.{ours}.\1.0.weight"))
-        rules.append(Rule(here + r"gn\.(\w+)", rf"neck.{ours}.\1.1.\2"))
-    return [
-        *rules,
-        Rule(levels, "level_embed", transform=first_rows(num_levels)),
-        *_transformer_rules(),
-        *_head_rules(encoder_head, target),
-        Rule(
-            b + r"label_embedding\.weight",
-            "denoising.label_embedding.weight",
-            "only denoising uses it, and the model has none",
-            class_rows=True,
-            optional=True,
-        ),
-        Rule(b + r"feature_embed\..+", None, "in MutDet's pre-training only"),
-        Rule(b + r"(.+\.)?angle_head\..+", None, "never used by ARS-DETR"),
-    ]
-
-
-def mutdet_rules() -> list[Rule]:
-    """What MutDet's pre-training has beside the detector.
-
-    Returns:
-        Rules that stand before those of `ars_detr_rules`, which drop these keys.
-    """
-    h, layer = r"bbox_head\.transformer\.", r"feature_enhance\.layers\.(\d+)\."
-    renamed = {
-        r"self_attn\.(.+)": r"self_attention.\2",
-        r"cross_attn_token_to_image\.(.+)": r"object_to_image.\2",
-        r"cross_attn_image_to_token\.(.+)": r"image_to_object.\2",
-        r"mlp\.lin([12])\.(\w+)": r"ffn.linear\2.\3",
-        r"norm([12])\.(\w+)": r"norm\2.\3",
-        r"norm3\.(\w+)": r"ffn.norm.\2",
-        r"norm4\.(\w+)": r"norm3.\2",
-    }
-    return [
-        *(Rule(h + layer + old, r"enhancement.layers.\1." + new) for old, new in renamed.items()),
-        Rule(h + r"patch_enc_output\.(\w+)", r"enhancement.token_projection.\1"),
-        Rule(h + r"patch_enc_output_norm\.(\w+)", r"enhancement.token_norm.\1"),
-        Rule(h + r"patch_enc_decode\.0\.(\w+)", r"token_embedding_head.layers.0.\1"),
-        Rule(h + r"patch_enc_decode\.2\.(\w+)", r"token_embedding_head.layers.1.\1"),
-        Rule(r"bbox_head\.feature_embed\.layers\.(\d+)\.(\w+)", r"embedding_head.layers.\1.\2"),
     ]
 
 
@@ -289,29 +171,28 @@ def rules_for(
     if source == "detectron2":
         return detectron2_backbone_rules(backbone_prefix(model_keys))
     if source in ("mmcls-resnet", "sspnet"):
-        from .conversion_rcnn import rcnn_rules_for  # which imports this module
+        from .conversion_rcnn import rcnn_rules_for  # like all below it imports this module
 
         return rcnn_rules_for(source, keys, model_keys)
     if source in VIT_SOURCES:
-        from .conversion_vit import vit_rules_for  # likewise
+        from .conversion_vit import vit_rules_for
 
         return vit_rules_for(source, model_keys)
-    if source not in ("ars-detr", "mutdet"):
-        raise ValueError(f"no source {source!r}; there are {', '.join(SOURCES)}")
+    if source in MICML_SOURCES:
+        from .conversion_micml import micml_rules_for
 
-    def last(pattern: str, names: Iterable[str], default: int) -> int:
-        found = [int(m[1]) for name in names if (m := re.match(pattern, name))]
-        return max(found, default=default)
+        return micml_rules_for(source)
+    if source in ("ars-detr", "mutdet"):
+        from .conversion_detr import detr_rules_for
 
-    encoder_head = last(r"bbox_head\.cls_branches\.(\d+)\.", keys, 6)
-    target = last(r"heads\.class_heads\.(\d+)\.", model_keys or (), encoder_head)
-    rules = ars_detr_rules(encoder_head=encoder_head, target_encoder_head=target)
-    return [*mutdet_rules(), *rules] if source == "mutdet" else rules
+        return detr_rules_for(source, keys, model_keys)
+    raise ValueError(f"no source {source!r}; there are {', '.join(SOURCES)}")
 
 
 VIT_SOURCES = ("ijepa", "ijepa-context", "mae", "timm-vit", "vitdet")
+MICML_SOURCES = ("micml", "dsfnet", "dla34")
 SOURCES = ("torchvision-resnet", "mmcls-resnet", "ars-detr", "mutdet", "sspnet", "detectron2")
-SOURCES += VIT_SOURCES
+SOURCES += (*VIT_SOURCES, *MICML_SOURCES)
 
 
 def class_permutation(source: Sequence[str], target: Sequence[str]) -> list[int]:

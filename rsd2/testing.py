@@ -106,7 +106,7 @@ def shrink(cfg: DictConfig) -> DictConfig:
     stays, and so does every interpolation. Known are models of the kind of
     ``RotatedDeformableDETR`` (subclasses too, and those built around a ``detector``) on
     Detectron2's ``ResNet``, ``small_resnet`` or a ``SimplePyramid``, ``GeneralizedRCNN`` on an
-    ``FPN`` or a ``SimplePyramid``, ``ImageClassifier`` and ``ObjectJEPA``.
+    ``FPN`` or a ``SimplePyramid``, ``ImageClassifier``, ``MICML`` and ``ObjectJEPA``.
 
     Args:
         cfg: a loaded LazyConfig with at least ``model``; not changed.
@@ -283,11 +283,22 @@ def _shrink_jepa(model: DictConfig) -> None:
         model.masks.num_context = 4
 
 
+def _shrink_micml(model: DictConfig) -> None:
+    if model.static is not None:
+        _replace(model.static, {"channels": [4, 6, 8, 8, 8]})
+    if model.dynamic is not None:
+        _replace(model.dynamic, {"channels": [4, 6, 8]})
+        if model.dynamic.motion is not None:
+            _replace(model.dynamic.motion, {"channels": 8, "pool_size": 4, "num_layers": 1})
+    _replace(model, {"head_width": 8, "top_k": 20})
+
+
 _MODEL_RULES = {
     "RotatedDeformableDETR": _shrink_deformable_detr,
     "GeneralizedRCNN": _shrink_rcnn,
     "ImageClassifier": _shrink_classifier,
     "ObjectJEPA": _shrink_jepa,
+    "MICML": _shrink_micml,
 }
 _BACKBONE_RULES = {  # of a class and its subclasses: the nearest one counts
     "ResNet": _shrink_resnet,

@@ -58,3 +58,17 @@ def test_attention_is_counted(tool):
 
     totals = module.analyze(Attention().eval(), module.random_input(6, 4), ["flop"], 1)
     assert totals["flops"] == 3 * (6 * 6 * 4 + 6 * 6 * 4)
+
+
+def test_a_clip_is_counted(tool):
+    """The released MICML at a 64th of the area: methods/micml.md, section 2.7."""
+    import analyze_model_under_test as module
+
+    config = ROOT / "projects" / "MICML" / "configs" / "micml_dla34_rscardata.py"
+    arguments = ["--config-file", str(config), "--size", "64", "64", "--num-frames", "5"]
+    totals = module.main([*arguments, "--tasks", "parameter", "flop"])
+    assert totals["parameters"] == 8_722_191
+    convolutions = 66.04e9 / 64
+    assert convolutions < totals["flops"] < 1.05 * convolutions  # norms and sampling on top
+    with pytest.raises(SystemExit):
+        module.main([*arguments, "--num-frames", "0"])

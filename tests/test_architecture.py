@@ -29,8 +29,14 @@ MAY_IMPORT = {  # room -> rooms that it may import, besides itself
 }
 ROOMS = {"ops", "structures", "layers", "modeling", "data", "evaluation", "engine"}
 MODULES = {"config", "config_checks", "env", "tensor_files"}
-ANYTHING = {"checkpoint", "conversion", "conversion_rcnn", "conversion_vit", "inheritance"}
-ANYTHING |= {"job_queue", "study", "testing"}
+ANYTHING = {"checkpoint", "inheritance", "job_queue", "study", "testing"}
+ANYTHING |= {
+    "conversion",
+    "conversion_detr",
+    "conversion_micml",
+    "conversion_rcnn",
+    "conversion_vit",
+}
 MODULES |= ANYTHING
 for anything in (*ANYTHING, "projects"):
     MAY_IMPORT[anything] = ROOMS | MODULES  # a project its own package too, never another project

@@ -105,7 +105,17 @@ def as_the_model_takes(batch, cfg):
             x["image"] = x["image"][:, :48]
         elif is_classifier(cfg):
             x["image"], x["label"] = x["image"][:, :48], len(boxes) % cfg.model.num_classes
+        elif takes_clips(cfg):
+            x["instances"].gt_boxes = Boxes(
+                torch.cat([boxes.tensor[:, :2], boxes.tensor[:, :2] + 5], 1)
+            )
+            image = x.pop("image")
+            x["frames"] = torch.stack([image.roll(-t, dims=1) for t in range(5)])
     return batch
+
+
+def takes_clips(cfg):
+    return "motion_at_eval" in cfg.model
 
 
 def is_classifier(cfg):

@@ -13,13 +13,13 @@ from torch import nn
 
 from rsd2.conversion import (
     Rule,
-    ars_detr_rules,
     class_permutation,
     convert_state_dict,
     detectron2_backbone_rules,
     resnet_rules,
     rules_for,
 )
+from rsd2.conversion_detr import ars_detr_rules
 from rsd2.modeling import AngleCoder
 from rsd2.modeling.heads import DetectionHeads
 

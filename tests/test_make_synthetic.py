@@ -101,3 +101,22 @@ def test_options_of_the_other_kind_are_refused(
 ) -> None:
     assert tool.main(["--output", str(tmp_path), "--num-images", "1", *options]) == 2
     assert "has no meaning" in capsys.readouterr().err
+
+
+def test_writes_videos_with_their_statistics_and_preview(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    fixed = ["--num-images", "2", "--size", "64", "80", "--num-frames", "5", "--num-workers", "0"]
+    command = ["--kind", "video", "--output", str(tmp_path), *fixed, "--density", "9"]
+    assert tool.main([*command, "--split", "test", "--preview", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "vehicles in 512 x 512 px, mean *" in out and "preview_test.png" in out
+    sheet = cv2.imread(str(tmp_path / "preview_test.png"))
+    assert sheet.shape[1] == 3 * (1600 // 3)
+    record = json.loads((tmp_path / "videos_test.json").read_text())
+    assert record["complete"] and record["parameters"]["size"] == [64, 80]
+    assert len(list(tmp_path.rglob("*.jpg"))) == 10
+    assert tool.main([*command, "--split", "test", "--standing-lanes", "0.5"]) == 2
+    assert "standing_lanes: 0.25 there, 0.5 asked for" in capsys.readouterr().err
+    assert tool.main([*command, "--clutter", "2"]) == 2
+    assert "--clutter has no meaning with --kind video" in capsys.readouterr().err

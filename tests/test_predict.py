@@ -325,3 +325,35 @@ def test_class_without_a_name_is_an_error(tmp_path):
         pytest.raises(ValueError, match="class 3, but there are 1 class names"),
     ):
         out.add("a.png", "a", np.zeros((9, 9, 3), dtype=np.uint8), found, 0.1)
+
+
+def test_a_config_of_clips_reads_videos(tool, tmp_path, capsys):
+    """A folder of frames with a gap: rows, COCO results and a drawn video, and exit code 1."""
+    path = ROOT / "projects" / "MICML" / "configs" / "dsfnet_dynamic_small_synthetic_video.py"
+    cfg = LazyConfig.load(str(path))
+    cfg.model.top_k = 5
+    save_config(cfg, tmp_path / "config.yaml")
+    torch.manual_seed(0)
+    torch.save({"model": instantiate(cfg.model).state_dict()}, tmp_path / "model.pth")
+    frames = tmp_path / "video" / "img1"
+    frames.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number in (1, 2, 4):
+        picture = random.integers(0, 255, (40, 50, 3), dtype=np.uint8)
+        cv2.imwrite(str(frames / f"{number:06d}.jpg"), picture)
+    flags = ["--config-file", str(tmp_path / "config.yaml"), "--score-threshold", "0"]
+    flags += ["--weights", str(tmp_path / "model.pth"), "--output", str(tmp_path / "out")]
+    assert tool.main([*flags, "--input", str(frames)]) == 1
+    captured = capsys.readouterr()
+    assert "detections in 3 frames of 1 videos" in captured.out
+    assert "frame 3: folder" in captured.err
+    out = tmp_path / "out"
+    names = ["video.json", "video.mp4", "video.txt", "videos.json"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    entries = json.loads((out / "video.json").read_text())
+    assert len(entries) == len((out / "video.txt").read_text().splitlines())
+    assert {entry["image_id"] for entry in entries} <= {1, 2, 4}
+    protocol = json.loads((out / "videos.json").read_text())["protocol"]
+    assert protocol["nms_threshold"] == 0.5 and protocol["weights"].endswith("model.pth")
+    assert tool.main([*flags, "--input", str(tmp_path / "none.mp4")]) == 2
+    assert "there is no video" in capsys.readouterr().err

@@ -1,11 +1,14 @@
 #!/usr/bin/env python
-"""Count the parameters, FLOPs and activations of a config's model, or print its structure.
+r"""Count the parameters, FLOPs and activations of a config's model, or print its structure.
 
     python tools/analyze_model.py --config-file CONFIG.py --size 1024 1024
     python tools/analyze_model.py --config-file CONFIG.py --tasks parameter structure
+    python tools/analyze_model.py --config-file projects/MICML/configs/micml_dla34_rscardata.py \
+        --size 512 512 --num-frames 5
 
-Runs on the CPU with random weights and one random image. A FLOP is a multiply-add, as in papers.
-Operators whose work is not in the total, mostly elementwise ones, are listed with their calls.
+Runs on the CPU with random weights and one random image or clip. A FLOP is a multiply-add, as in
+papers. Operators whose work is not in the total, mostly elementwise ones, are listed with their
+calls.
 """
 
 from __future__ import annotations
@@ -60,23 +63,27 @@ def parameter_table(model: nn.Module, depth: int) -> str:
     return "\n".join(lines)
 
 
-def random_input(height: int, width: int) -> list[dict[str, Any]]:
-    """Make a batch of one random image in Detectron2's form.
+def random_input(height: int, width: int, num_frames: int | None = None) -> list[dict[str, Any]]:
+    """Make a batch of one random image or clip in Detectron2's form.
 
     Args:
         height: pixels, >= 1.
         width: pixels, >= 1.
+        num_frames: of a clip; None for an image.
 
     Returns:
-        A list of one dict with ``image`` (3, height, width) uint8, ``height``, ``width``.
+        A list of one dict with ``image`` (3, height, width) uint8 or ``frames`` (num_frames, 3,
+        height, width) uint8, and ``height``, ``width``.
     """
     generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
-    return [{"image": image, "height": height, "width": width}]
+    shape = (3, height, width) if num_frames is None else (num_frames, 3, height, width)
+    pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    key = "image" if num_frames is None else "frames"
+    return [{key: pixels, "height": height, "width": width}]
 
 
 class _TensorInTensorsOut(nn.Module):
-    """A detector as the tracer wants it: an image tensor in, every output tensor out.
+    """A detector as the tracer wants it: a tensor of pixels in, every output tensor out.
 
     Work whose result is not returned would be left out of the trace.
     """
@@ -84,9 +91,14 @@ class _TensorInTensorsOut(nn.Module):
     def __init__(self, model: nn.Module, batch: list[dict[str, Any]]) -> None:
         super().__init__()
         self.model, self._batch = model, batch
+        self._key = "frames" if "frames" in batch[0] else "image"
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        outputs = tuple(_tensors(self.model([{**self._batch[0], "image": image}])))
+    @property
+    def pixels(self) -> torch.Tensor:
+        return self._batch[0][self._key]
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = tuple(_tensors(self.model([{**self._batch[0], self._key: pixels}])))
         if not outputs:
             raise RuntimeError("the model returned no tensor, so its work cannot be counted")
         return outputs
@@ -119,7 +131,7 @@ def analyze(
 
     Args:
         model: in eval mode.
-        batch: its input, one image.
+        batch: its input, one image or clip.
         tasks: of :data:`TASKS`.
         depth: levels of modules to show, >= 1.
 
@@ -137,7 +149,7 @@ def analyze(
         return totals
     wrapper = _TensorInTensorsOut(model, batch)
     analyses = [
-        kind(wrapper, batch[0]["image"]) for kind in (FlopCountAnalysis, ActivationCountAnalysis)
+        kind(wrapper, wrapper.pixels) for kind in (FlopCountAnalysis, ActivationCountAnalysis)
     ]
     for analysis in analyses:
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
@@ -171,15 +183,22 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument(
         "--size", nargs=2, type=int, default=(1024, 1024), metavar=("HEIGHT", "WIDTH")
     )
+    parser.add_argument(
+        "--num-frames", type=int, metavar="T", help="for a model that takes clips of T frames"
+    )
     parser.add_argument("--depth", type=int, default=2, help="levels of modules to show")
     parser.add_argument("--opts", nargs="*", default=[], metavar="KEY=VALUE", help="overrides")
     args = parser.parse_args(argv)
-    if min(args.size) < 1 or args.depth < 1:
-        parser.error(f"--size and --depth have to be positive, got {args.size} and {args.depth}")
+    if min(*args.size, args.depth, 1 if args.num_frames is None else args.num_frames) < 1:
+        parser.error(
+            "--size, --depth and --num-frames have to be positive, got "
+            f"{args.size}, {args.depth} and {args.num_frames}"
+        )
     cfg = load_config(args.config_file, args.opts)
     torch.manual_seed(0)
     model = instantiate(cfg.model).eval()
-    totals = analyze(model, random_input(*args.size), args.tasks, args.depth)
+    batch = random_input(*args.size, args.num_frames)
+    totals = analyze(model, batch, args.tasks, args.depth)
     print(json.dumps({"input": list(args.size), **totals}))
     return totals
 

@@ -14,8 +14,11 @@ r"""Convert a third-party checkpoint to this project's layout, and account for e
     python tools/convert_checkpoint.py --source mae --input mae_pretrain_vit_base.pth \
         --output vit_b.pth \
         --config-file projects/ObjectJEPA/configs/faster_rcnn_vit_b16_aitod_finetune.py
+    python tools/convert_checkpoint.py --source micml --input micml.pth --output micml_ours.pth \
+        --config-file projects/MICML/configs/micml_dla34_rscardata.py
 
-"ars-detr" means detectors, ARS-DETR and MutDet's fine-tuned ones; "mutdet" MutDet's pre-training.
+"ars-detr" means detectors, ARS-DETR and MutDet's fine-tuned ones; "mutdet" MutDet's pre-training;
+"micml" also MICPL; "dsfnet" fills a MICML too, all but its motion module, with --allow-missing.
 With --config-file, shapes are compared with the config's model and its keys without a value are
 listed. The file's code is never run. Nothing is written unless every key is accounted for.
 Exit codes: 0 written, 1 keys unaccounted for, 2 wrong arguments or an unreadable file.
@@ -46,9 +49,10 @@ from rsd2.conversion_vit import fill_target_encoder, vit_prefix
 from rsd2.data.class_orders import class_order
 from rsd2.tensor_files import read_tensors
 
-BACKBONE_SOURCES = ("torchvision-resnet", "mmcls-resnet", "detectron2", *VIT_SOURCES)
+BACKBONE_SOURCES = ("torchvision-resnet", "mmcls-resnet", "detectron2", "dla34", *VIT_SOURCES)
 # what the transformers of these files do not have, and a detector starts at zero
 ZERO_AT_FIRST = ("rel_pos_h", "rel_pos_w")
+MICML_PIXELS = "BGR, mean 127.4, std 21.05 in all channels: what the configs have"
 PIXELS = {
     "torchvision-resnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the "
     "configs have as model.pixel_mean and model.pixel_std",
@@ -63,6 +67,9 @@ PIXELS = {
     "timm-vit": "depends on the file: timm's pretrained_cfg has mean and std of RGB in [0, 1]; "
     "multiply them by 255 for model.pixel_mean and model.pixel_std",
     "vitdet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "micml": MICML_PIXELS,
+    "dsfnet": MICML_PIXELS,
+    "dla34": f"as its training had them; MICML gives it {MICML_PIXELS}",
     "detectron2": "depends on the file: backbones made from torchvision's expect RGB with the "
     "configs' mean and std, others BGR; set model.pixel_mean, model.pixel_std and image_format",
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Draw synthetic overhead scenes as a folder in DOTA's format. Interrupted runs continue.
 
-``--kind tiny`` draws people and boats of 2 to 20 pixels in TinyPerson's format instead.
+``--kind tiny`` draws people and boats of 2 to 20 pixels in TinyPerson's format instead, and
+``--kind video`` satellite videos of moving cars in RsCarData's, with a table of their statistics.
 
 Example::
 
@@ -10,6 +11,8 @@ Example::
         --size 128 --scale 0.8 --preview 30
     python tools/make_synthetic.py --kind tiny --output datasets/synthetic_tiny/train \\
         --num-images 400 --size 256 320 --preview 12
+    python tools/make_synthetic.py --kind video --output datasets/synthetic_video --split train \\
+        --num-images 20 --num-frames 100 --size 512 --preview 4
 """
 
 from __future__ import annotations
@@ -19,20 +22,29 @@ import json
 import math
 import os
 import sys
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from rsd2.data.synthetic import (
+    RSCARDATA_SPLITS,
     SYNTHETIC_CLASSES,
     TINY_CATEGORIES,
     SceneConfig,
     TinySceneConfig,
+    VideoConfig,
+    format_statistics,
+    measure_videos,
+    read_records,
     scene_name,
     write_dota_scenes,
     write_tiny_scenes,
+    write_videos,
 )
+from rsd2.data.video_drawing import draw_record
+from rsd2.data.visualization import make_contact_sheet
 
 # Red, green, orange, yellow, cyan, magenta, blue; BGR.
 _COLORS = (
@@ -54,11 +66,20 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--output", required=True, metavar="DIR", help="gets images, labels and scenes.json")
-    add("--kind", choices=("rotated", "tiny"), default="rotated", help="DOTA's or TinyPerson's")
-    add("--num-images", type=int, default=100, help="of the finished folder (default 100)")
+    add(
+        "--kind",
+        choices=("rotated", "tiny", "video"),
+        default="rotated",
+        help="DOTA's, TinyPerson's or RsCarData's format",
+    )
+    add("--num-images", type=int, default=100, help="or videos, of the finished folder (100)")
     add(
         "--size", type=int, nargs="+", help="side, or height and width, pixels (512; tiny: 256 320)"
     )
+    add("--split", choices=("train", "test"), default="train", help="video only: which to draw")
+    add("--num-frames", type=int, help="video only: of each video (120)")
+    add("--standing-lanes", type=float, help="video only: share of lanes whose cars stand (0.25)")
+    add("--old-label-drop", type=float, help="video only: share of tracks old labels lack (0)")
     add("--seed", type=int, default=0, help="of the set; use another one for a validation set")
     add(
         "--scale",
@@ -69,7 +90,11 @@ def get_parser() -> argparse.ArgumentParser:
     add("--num-workers", type=int, default=os.cpu_count() or 1, help="processes; 0: none extra")
     add("--empty-fraction", type=float, help="share of scenes without objects (0.06; tiny: 0.04)")
     add("--dense-fraction", type=float, help="tiny only: share with more than 200 objects (0.03)")
-    add("--density", type=float, help="most objects per 100 x 100 units (8); tiny: a factor (1)")
+    add(
+        "--density",
+        type=float,
+        help="most objects per 100 x 100 units (8); tiny and video: a factor (1)",
+    )
     add("--clutter", type=float, help="amount of things that resemble objects")
     add("--preview", type=int, default=0, metavar="N", help="draw N scenes and labels: preview.png")
     return parser
@@ -168,6 +193,19 @@ def describe(record: dict) -> str:
     return "\n".join(lines)
 
 
+_OPTIONS = {
+    "rotated": ("scale", "empty_fraction", "density", "clutter"),
+    "tiny": ("empty_fraction", "dense_fraction", "density", "clutter"),
+    "video": ("num_frames", "density", "standing_lanes", "old_label_drop"),
+}
+"""Options of each kind besides ``size``."""
+_WRITERS = {
+    "rotated": (SceneConfig, write_dota_scenes),
+    "tiny": (TinySceneConfig, write_tiny_scenes),
+    "video": (VideoConfig, write_videos),
+}
+
+
 def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
     """Draw the scenes that the command line asks for.
 
@@ -176,26 +214,59 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
         shard: (rank, number of processes).
 
     Returns:
-        the folder.
+        the folder's record of its parameters.
 
     Raises:
         ValueError: if an argument is out of range or does not suit the kind.
         FileExistsError: if the folder holds something else.
     """
-    names = ("scale", "empty_fraction", "dense_fraction", "density", "clutter")
+    names = {name for options in _OPTIONS.values() for name in options}
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    foreign = sorted(set(chosen) - set(_OPTIONS[args.kind]))
+    if foreign:
+        option = foreign[0].replace("_", "-")
+        raise ValueError(f"--{option} has no meaning with --kind {args.kind}; leave it out")
     if args.size is not None:
         chosen["size"] = tuple(args.size) if len(args.size) != 1 else args.size[0]
-    foreign = {"scale"} if args.kind == "tiny" else {"dense_fraction"}
-    if foreign & set(chosen):
-        option = foreign.pop().replace("_", "-")
-        raise ValueError(f"--{option} has no meaning with --kind {args.kind}; leave it out")
-    config, write = (
-        (TinySceneConfig(**chosen), write_tiny_scenes)
-        if args.kind == "tiny"
-        else (SceneConfig(**chosen), write_dota_scenes)
+    make_config, write = _WRITERS[args.kind]
+    place = (args.output, args.split) if args.kind == "video" else (args.output,)
+    written = write(
+        *place, args.num_images, make_config(**chosen), args.seed, args.num_workers, shard=shard
     )
-    return write(args.output, args.num_images, config, args.seed, args.num_workers, shard=shard)
+    return written if args.kind == "video" else written / "scenes.json"
+
+
+def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
+    """Draw three frames of each of the first videos with their labels on one sheet.
+
+    Args:
+        folder: in RsCarData's format.
+        split: ``"train"`` or ``"test"``.
+        num_videos: on the sheet, > 0.
+
+    Returns:
+        path of the sheet, ``preview_<split>.png`` in the folder.
+    """
+    images, captions = [], []
+    for record in islice(read_records(folder, split), num_videos):
+        frames = folder / RSCARDATA_SPLITS[split].images / record["name"] / "img1"
+        labelled = [
+            {
+                "file_name": str(frames / f"{number:06d}.jpg"),
+                "annotations": [
+                    {"bbox": box, "category_id": 0, "track_id": track} for track, *box in rows
+                ],
+            }
+            for number, rows in enumerate(record["frames"], start=1)
+        ]
+        for index in np.linspace(0, len(labelled) - 1, 3).astype(int):
+            images.append(draw_record(labelled[index], labelled[:index][::-1]))
+            captions.append(f"{record['name']}, frame {index + 1}, {record['mode']}")
+    sheet = make_contact_sheet(images, captions, columns=3, cell_size=_SHEET_SIDE // 3)
+    path = folder / f"preview_{split}.png"
+    if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"{path} cannot be written; check the folder and the free space")
+    return path
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -210,14 +281,20 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     shard = (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     try:
-        folder = write_scenes(args, shard)
-        record = json.loads((folder / "scenes.json").read_text(encoding="utf-8"))
+        path = write_scenes(args, shard)
+        record = json.loads(path.read_text(encoding="utf-8"))
         if not record["complete"]:
             print("This shard is done; the last of the others counts the objects.")
             return 0
-        print(describe(record))
-        if args.preview > 0:
-            print(f"Preview: {draw_preview(folder, min(args.preview, args.num_images))}")
+        folder, shown = path.parent, min(args.preview, args.num_images)
+        if args.kind == "video":
+            print(format_statistics(measure_videos(read_records(folder, args.split))))
+        else:
+            print(describe(record))
+        if shown > 0:
+            video = (args.split,) if args.kind == "video" else ()
+            sheet = (draw_video_preview if video else draw_preview)(folder, *video, shown)
+            print(f"Preview: {sheet}")
     except (ValueError, OSError, RuntimeError) as error:
         print(f"make_synthetic: {error}", file=sys.stderr)
         return 2

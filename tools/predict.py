@@ -5,6 +5,8 @@
         --input images/ --output predictions --score-threshold 0.3
     python tools/predict.py --config-file CONFIG.py --input 'scenes/*.tif' --output predictions \\
         --window 800 --overlap 200 train.init_checkpoint=model_final.pth
+    python tools/predict.py --config-file CLIP_CONFIG.py --weights model_final.pth \\
+        --input traffic.mp4 videos/003/img1 --output predictions
 
 An image that is larger than a window is cut into overlapping windows, whose detections are merged
 by rotated NMS. Every window (or whole image) goes through the augmentations of
@@ -16,14 +18,19 @@ by rotated NMS. Every window (or whole image) goes through the augmentations of
 * ``detections.json``: all images with boxes (cx, cy, w, h in pixels, angle in degrees,
   counter-clockwise on screen, 0 = w along x), polygons, scores, classes, and how it was done.
 
-Exit code 0: all done. 1: some images could not be read; they are listed, the others are done.
+A config whose test mapper has ``num_frames`` is of clips: every input is then a video file or the
+folder of one video's frames, read as a stream. The output folder gets of each video ``<video>.txt``
+(MOTChallenge rows), ``<video>.json`` (COCO results, ``image_id`` is the number of the frame) and
+``<video>.mp4`` (drawn), and ``videos.json`` about all.
+
+Exit code 0: all done. 1: some images or frames could not be read; they are listed, the others are
+done.
 2: nothing could be done, or writing failed. 130: interrupted; what was done is written.
 """
 
 from __future__ import annotations
 
 import argparse
-import glob
 import sys
 import time
 from collections.abc import Sequence
@@ -40,11 +47,14 @@ from tqdm import tqdm
 from rsd2.checkpoint import CheckpointError, load_weights
 from rsd2.config import ConfigError, load_config
 from rsd2.data import datasets  # noqa: F401
-from rsd2.data.image_io import IMAGE_EXTENSIONS, read_image
+from rsd2.data.image_io import read_image
 from rsd2.engine import provenance, select_device
+from rsd2.evaluation.clip_detector import ClipDetector
 from rsd2.evaluation.image_detector import ImageDetector
 from rsd2.evaluation.prediction_files import JSON_NAME, PredictionWriter, output_names
+from rsd2.evaluation.prediction_inputs import check_targets, find_images, find_videos
 from rsd2.evaluation.sliding_window import WindowParameters, detect_in_windows
+from rsd2.evaluation.video_prediction import describe_results, predict_videos
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -56,7 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--config-file", required=True, metavar="FILE", help="LazyConfig, .py or saved .yaml")
     add("--weights", metavar="FILE", help="checkpoint; train.init_checkpoint by default")
     add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
-    add("--input", required=True, nargs="+", metavar="PATH", help="images, folders or patterns")
+    add("--input", required=True, nargs="+", metavar="PATH", help="images or videos, see above")
     add("--output", required=True, metavar="DIR", help="gets drawings, text files and JSON")
     add("--score-threshold", type=float, default=0.3, help="lowest score reported (default 0.3)")
     add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
@@ -64,9 +74,8 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--nms-threshold",
         type=float,
-        default=0.1,
-        help="IoU at which detections of several windows are merged (default 0.1); an image of "
-        "one window stays as the model gives it, see model.nms_threshold",
+        help="IoU at which detections of several windows are merged (default 0.1, of clips 0.5); "
+        "an image of one window stays as the model gives it, see model.nms_threshold",
     )
     add("--batch-size", type=int, default=1, help="windows in the model at once (default 1)")
     add(
@@ -82,43 +91,9 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def find_images(inputs: Sequence[str]) -> tuple[list[Path], int]:
-    """Find the images that the command line asks for.
-
-    Args:
-        inputs: files (any name), folders (their images, not those of subfolders), or patterns of
-            the shell.
-
-    Returns:
-        The images, each once, in the order given and sorted by name within a folder or pattern;
-        and the number of other files in the folders.
-
-    Raises:
-        FileNotFoundError: an input matches nothing.
-    """
-    images: dict[Path, None] = {}
-    num_others = 0
-    for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != ".")
-            found = [p for p in files if p.suffix.lower() in IMAGE_EXTENSIONS]
-            num_others += len(files) - len(found)
-        else:
-            found = [path] if path.is_file() else sorted(map(Path, glob.glob(name, recursive=True)))
-            found = [p for p in found if p.is_file()]
-        if not found:
-            raise FileNotFoundError(
-                f"no image at {name}; give an image, a folder that holds "
-                f"{', '.join(IMAGE_EXTENSIONS)}, or a quoted pattern like 'images/*.png'"
-            )
-        images.update(dict.fromkeys(found))
-    return list(images), num_others
-
-
 def build_detector(
     args: argparse.Namespace, cfg: DictConfig
-) -> tuple[ImageDetector, dict[str, Any]]:
+) -> tuple[ImageDetector | ClipDetector, dict[str, Any]]:
     """Build the model, load its weights, and collect where they come from.
 
     Args:
@@ -126,7 +101,7 @@ def build_detector(
         cfg: the config.
 
     Returns:
-        The detector and its provenance.
+        The detector, of clips if the config's test mapper has ``num_frames``, and its provenance.
 
     Raises:
         ConfigError: no weights are named, or the config says nothing about test images.
@@ -153,6 +128,8 @@ def build_detector(
         **{k: origin[k] for k in ("config", "command", "commit", "hardware", "versions", "time")},
     }
     augmentations = instantiate(mapper.augmentations)
+    if "num_frames" in mapper:
+        return ClipDetector(model.to(device), augmentations, mapper.num_frames), facts
     image_format = mapper.get("image_format", "RGB")
     return ImageDetector(model.to(device), augmentations, image_format), facts
 
@@ -273,22 +250,6 @@ def report(out: PredictionWriter, counts: Counts, num_images: int) -> None:
             print(f"  {reason}", file=sys.stderr)
 
 
-def check_targets(images: Sequence[Path], folder: Path) -> None:
-    """Refuse to replace an input by a result.
-
-    Args:
-        images: paths of the inputs.
-        folder: of the results.
-
-    Raises:
-        ConfigError: an image would be replaced by its own or another drawing.
-    """
-    targets = {(folder / f"{name}.png").resolve() for name in output_names(images)}
-    for path in images:
-        if path.resolve() in targets:
-            raise ConfigError(f"the drawings would replace {path}; choose another --output")
-
-
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; overrides after ``--input`` or ``--classes`` are understood too.
 
@@ -312,6 +273,67 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def read_parameters(args: argparse.Namespace, nms_threshold: float) -> WindowParameters:
+    """Collect how images are cut and merged.
+
+    Args:
+        args: of the command line.
+        nms_threshold: where the command line names none.
+
+    Returns:
+        the parameters.
+
+    Raises:
+        ValueError: one is impossible.
+    """
+    return WindowParameters(
+        window=args.window,
+        overlap=args.overlap,
+        nms_threshold=nms_threshold if args.nms_threshold is None else args.nms_threshold,
+        score_threshold=args.score_threshold,
+        batch_size=args.batch_size,
+        padding=args.padding,
+    )
+
+
+def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
+    """Do everything for a model of clips.
+
+    Args:
+        args: of the command line.
+        cfg: the config.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ValueError: nothing can be done.
+        CheckpointError: the weights cannot be used.
+        OSError: a result cannot be written.
+    """
+    videos, parameters = find_videos(args.input), read_parameters(args, 0.5)
+    detector, origin = build_detector(args, cfg)
+    classes = class_names(args.classes, cfg) or list(map(str, range(cfg.model.num_classes)))
+    results, unreadable = predict_videos(
+        videos,
+        Path(args.output),
+        detector,
+        parameters,
+        classes=classes,
+        protocol={**asdict(parameters), **origin},
+        max_drawing_size=args.max_drawing_size,
+    )
+    text, problems = describe_results(results, unreadable)
+    print(f"{text}; see {args.output}")
+    print(problems, file=sys.stderr, end="\n" if problems else "")
+    if not all(result.complete for result in results):
+        print("interrupted; the files hold what was done", file=sys.stderr)
+        return 130
+    if not results:
+        return 2
+    return 1 if problems else 0
+
+
 def run(args: argparse.Namespace) -> int:
     """Do everything.
 
@@ -326,15 +348,10 @@ def run(args: argparse.Namespace) -> int:
         OSError: a result cannot be written.
     """
     try:
-        parameters = WindowParameters(
-            window=args.window,
-            overlap=args.overlap,
-            nms_threshold=args.nms_threshold,
-            score_threshold=args.score_threshold,
-            batch_size=args.batch_size,
-            padding=args.padding,
-        )
+        parameters = read_parameters(args, 0.1)
         cfg = load_config(args.config_file, args.opts)
+        if "num_frames" in ((cfg.dataloader.get("test") or {}).get("mapper") or {}):
+            return run_on_videos(args, cfg)
         images, num_others = find_images(args.input)
         check_targets(images, Path(args.output))
         detector, origin = build_detector(args, cfg)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class CocoBox:
         area: of the object, square pixels, > 0; that of the box if the file states none.
         is_crowd: the flag ``iscrowd``.
         flags: names from ``FLAGS`` that are set.
+        track: ``track_id``, the object's number in its video, or None.
     """
 
     number: int
@@ -61,6 +62,7 @@ class CocoBox:
     area: float
     is_crowd: bool
     flags: frozenset[str]
+    track: int | None = None
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ def _read_box(
         area = float(entry.get("area") or 0.0)
         crowd = bool(entry.get("iscrowd", 0))
         flags = frozenset(flag for flag in FLAGS if entry.get(flag, False))
+        track = None if entry.get("track_id") is None else int(entry["track_id"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         report.add(
             "coco_annotation", path, None, f"annotations[{index}]: {error!r}: {_short(entry)}"
@@ -229,7 +232,7 @@ def _read_box(
         report.add("box_without_area", path, None, f"{where} of {name}: bbox {entry['bbox']}")
         return None
     area = area if area > 0 else width * height
-    return image, CocoBox(number, category, (x, y, width, height), area, crowd, flags)
+    return image, CocoBox(number, category, (x, y, width, height), area, crowd, flags, track)
 
 
 def _apply_border_policy(
@@ -254,7 +257,7 @@ def _apply_border_policy(
         return box
     share = (x1 - x0) * (y1 - y0) / (width * height)
     clipped = (x0, y0, x1 - x0, y1 - y0)
-    return CocoBox(box.number, box.category, clipped, box.area * share, box.is_crowd, box.flags)
+    return replace(box, box=clipped, area=box.area * share)
 
 
 def _short(entry: Any) -> str:

@@ -41,6 +41,12 @@ REMEDIES = {
     "duplicate_id": "give every image an id and a file (or corner) of its own",
     "missing_image": "put the image into the image folder, or pass missing_image='drop'",
     "unknown_category": "add the category to the file's categories or correct the id",
+    "missing_frame": "put the frame into its folder; until then the next later one stands for it",
+    "frame_number": "name frames by their number, like 000001.jpg, as the data set does",
+    "mot_row": "a row is 'frame,id,x,y,width,height,...' with commas or 'frame id x1 y1 x2 y2 ...' "
+    "with blanks, numbers, frame from 1; correct or delete it",
+    "voc_object": "give the object a bndbox with xmin, ymin, xmax and ymax",
+    "mat_file": "get the MAT file again, or remove it together with its frames",
     "unknown_image": "add the image to the file's images or remove its annotations",
 }
 """Kind of problem -> what its owner can do about it."""

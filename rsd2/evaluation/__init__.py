@@ -1,4 +1,4 @@
-"""Evaluation: the protocols of DOTA, TinyPerson and AI-TOD on merged full images.
+"""Evaluation: the protocols of DOTA, TinyPerson, AI-TOD, satellite video and DroneCrowd.
 
 The scoring itself needs neither Detectron2 nor a GPU; the evaluators, which do need Detectron2, are
 imported when they are first asked for.
@@ -21,6 +21,13 @@ from .dota_scoring import (
     GroundTruth,
     score_detections,
 )
+from .moving_object_scoring import (
+    MOVING_OBJECT_PROTOCOLS,
+    MovingObjectProtocol,
+    MovingObjectScores,
+    score_moving_objects,
+)
+from .point_scoring import LOCALIZATION_DISTANCES, score_points
 from .task1_files import read_task1, score_task1, write_task1_zip
 from .tile_merging import merge_tile_detections, shift_to_full_image
 from .tiny_scoring import TinyProtocol, TinyScores, score_miss_rate, score_tiny
@@ -28,17 +35,23 @@ from .tiny_scoring import TinyProtocol, TinyScores, score_miss_rate, score_tiny
 if TYPE_CHECKING:
     from .aitod_evaluation import AitodEvaluator
     from .dota_evaluation import DotaEvaluator
+    from .drone_crowd_evaluation import DroneCrowdEvaluator
+    from .moving_object_evaluation import MovingObjectEvaluator
     from .tiny_evaluation import TinyEvaluator
 
 _EVALUATORS = {
     "AitodEvaluator": "aitod_evaluation",
     "DotaEvaluator": "dota_evaluation",
+    "DroneCrowdEvaluator": "drone_crowd_evaluation",
+    "MovingObjectEvaluator": "moving_object_evaluation",
     "TinyEvaluator": "tiny_evaluation",
 }
 
 __all__ = [
     "COCO_IOU_THRESHOLDS",
     "DIFFICULT_POLICIES",
+    "LOCALIZATION_DISTANCES",
+    "MOVING_OBJECT_PROTOCOLS",
     "AitodEvaluator",
     "AitodScores",
     "BoxDetections",
@@ -47,7 +60,11 @@ __all__ = [
     "Detections",
     "DotaEvaluator",
     "DotaScores",
+    "DroneCrowdEvaluator",
     "GroundTruth",
+    "MovingObjectEvaluator",
+    "MovingObjectProtocol",
+    "MovingObjectScores",
     "TinyEvaluator",
     "TinyProtocol",
     "TinyScores",
@@ -58,6 +75,8 @@ __all__ = [
     "score_aitod",
     "score_detections",
     "score_miss_rate",
+    "score_moving_objects",
+    "score_points",
     "score_task1",
     "score_tiny",
     "shift_to_full_image",

@@ -9,6 +9,7 @@ Shapes: K classes, T thresholds, A area ranges, M numbers of detections, D detec
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,20 +118,27 @@ def optimal_lrp(
     return errors
 
 
-def score_coco(truth: BoxTruth, detections: BoxDetections) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and recall with AI-TOD's sizes and numbers, by faster-coco-eval.
+def score_coco(
+    truth: BoxTruth,
+    detections: BoxDetections,
+    area_ranges: Mapping[str, tuple[float, float]] = AITOD_AREA_RANGES,
+    max_detections: Sequence[int] = AITOD_MAX_DETECTIONS,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and recall at COCO's thresholds, by faster-coco-eval.
 
     Args:
         truth: of the data set; what is flagged ``ignore`` is a crowd in COCO's sense.
         detections: on its images.
+        area_ranges: A names -> (least, greatest) area in square pixels, both ends included.
+        max_detections: M numbers of detections of one class in one image, increasing.
 
     Returns:
         (precision (T, A, K), recall (T, A, K, M)), as in ``AitodScores``.
     """
     num_classes = len(truth.class_names)
-    nan = np.full((len(AITOD_IOU_THRESHOLDS), len(AITOD_AREA_RANGES), num_classes), np.nan)
+    nan = np.full((len(AITOD_IOU_THRESHOLDS), len(area_ranges), num_classes), np.nan)
     if not len(truth.boxes):
-        return nan, np.repeat(nan[..., None], len(AITOD_MAX_DETECTIONS), axis=3)
+        return nan, np.repeat(nan[..., None], len(max_detections), axis=3)
     images = [{"id": index + 1} for index in range(len(truth.image_ids))]
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(truth.class_names)]
     ground_truth, results = COCO(), COCO()
@@ -160,9 +168,9 @@ def score_coco(truth: BoxTruth, detections: BoxDetections) -> tuple[np.ndarray, 
     scorer.params.imgIds = [image["id"] for image in images]
     scorer.params.catIds = [category["id"] for category in categories]
     scorer.params.iouThrs = AITOD_IOU_THRESHOLDS
-    scorer.params.maxDets = list(AITOD_MAX_DETECTIONS)
-    scorer.params.areaRng = [list(ends) for ends in AITOD_AREA_RANGES.values()]
-    scorer.params.areaRngLbl = list(AITOD_AREA_RANGES)
+    scorer.params.maxDets = list(max_detections)
+    scorer.params.areaRng = [list(ends) for ends in area_ranges.values()]
+    scorer.params.areaRngLbl = list(area_ranges)
     scorer.evaluate()
     scorer.accumulate()
     # COCO marks classes without object by -1. Axes: T, recall points, K, A, M.

@@ -248,13 +248,13 @@ def match_greedily(
     in_region = truth_ignored[pairs.truth]
     close = pairs.iou >= min(iou_threshold, _ALMOST_ONE)
     num_truth = len(truth_ignored)
-    found = _defer_acceptance(pairs, close & ~in_region, num_detections, num_truth)
+    found = _accept_rows(pairs, close & ~in_region, num_detections, num_truth)
     ignored = np.zeros(num_detections, dtype=bool)
     if iod_threshold is not None:
         ignored[pairs.detection[in_region & (pairs.iod >= iod_threshold)]] = True
     else:
         rows = close & in_region & (found[pairs.detection] < 0)
-        ignored = _defer_acceptance(pairs, rows, num_detections, num_truth) >= 0
+        ignored = _accept_rows(pairs, rows, num_detections, num_truth) >= 0
     ignored &= found < 0
     overlap = np.zeros(num_detections)
     of_match = pairs.truth == found[pairs.detection]
@@ -262,11 +262,26 @@ def match_greedily(
     return Matching(found, ignored, overlap)
 
 
-def _defer_acceptance(
+def _accept_rows(
     pairs: OverlapPairs, rows: np.ndarray, num_detections: int, num_truth: int
 ) -> np.ndarray:
-    """(D,) object of each detection, or -1; lower detection indices are preferred by objects."""
-    detection, truth = pairs.detection[rows], pairs.truth[rows]
+    return defer_acceptance(pairs.detection[rows], pairs.truth[rows], num_detections, num_truth)
+
+
+def defer_acceptance(
+    detection: np.ndarray, truth: np.ndarray, num_detections: int, num_truth: int
+) -> np.ndarray:
+    """Let detections choose one after the other among the objects that are still free.
+
+    Args:
+        detection: (P,) int64, non-decreasing; of one image, lower ones choose first.
+        truth: (P,) int64, the object that each may choose; of one detection the dearest first.
+        num_detections: D.
+        num_truth: G.
+
+    Returns:
+        (D,) int64, the object of each detection, or -1.
+    """
     counts = np.bincount(detection, minlength=num_detections)
     ends = np.cumsum(counts)
     choice = ends - counts

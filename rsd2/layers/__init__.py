@@ -6,6 +6,7 @@ from .deformable_attention import (
     RotatedDeformableAttention,
     rotated_sampling_locations,
 )
+from .deformable_conv import DeformableConv2d, sampled_deform_conv2d
 from .mlp import MLP, FeedForward
 from .position_encoding import SinePositionEncoding, sincos_positions_2d, sine_embedding
 from .precision import at_least_float32
@@ -17,12 +18,14 @@ __all__ = [
     "Block",
     "BlurPool",
     "DeformableAttention",
+    "DeformableConv2d",
     "FeedForward",
     "RotatedDeformableAttention",
     "SinePositionEncoding",
     "at_least_float32",
     "init_transformer_weights",
     "rotated_sampling_locations",
+    "sampled_deform_conv2d",
     "sincos_positions_2d",
     "sine_embedding",
 ]

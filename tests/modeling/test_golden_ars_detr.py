@@ -11,7 +11,8 @@ import zlib
 import pytest
 import torch
 
-from rsd2.conversion import ars_detr_rules, convert_state_dict
+from rsd2.conversion import convert_state_dict
+from rsd2.conversion_detr import ars_detr_rules
 from rsd2.modeling import (
     ChannelMapper,
     DeformableEncoder,

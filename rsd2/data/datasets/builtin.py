@@ -20,9 +20,12 @@ from .classification import register_classification
 from .dior_r import DIOR_R_SPLITS, register_dior_r
 from .dota import register_dota_instances
 from .dota_tiles import register_dota_tiles, register_virtual_tiles
+from .drone_crowd import DRONE_CROWD_SPLITS, register_drone_crowd
 from .ohd_sjtu import register_ohd_sjtu
+from .rscardata import RSCARDATA_LABELS, register_rscardata
 from .tiny_person import OVERLAPS, WINDOW, register_synthetic_tiny, register_tiny_person
 from .upright import register_upright
+from .viso import VISO_CLASSES, VISO_SPLITS, register_viso_coco, register_viso_mot
 
 _DOTA_VERSIONS = {
     "v1.0": ("train", "val", "test"),
@@ -149,6 +152,39 @@ def register_all_tiny(root: str | Path) -> None:
             register_synthetic_tiny(name, root / "synthetic_tiny" / split, metadata)
 
 
+def register_all_video(root: str | Path) -> None:
+    """Register the data sets of videos: RsCarData, VISO, DroneCrowd, and generated videos.
+
+    Names are ``rscardata_train``, ``rscardata_test`` (old labels), the same ``+ _new``,
+    ``rscardata_test_old_voc`` and ``_new_voc``; ``synthetic_video_train`` and ``_test`` (all that
+    moves) and the same ``+ _old``; ``viso_mot_<class>``, ``viso_coco_<class>_<split>``;
+    ``drone_crowd_<split>`` (boxes) and the same ``+ _points``. Calling it again is as harmless as
+    with `register_all_dota`.
+
+    Args:
+        root: folder that holds ``rscardata``, ``synthetic_video``, ``viso``, ``drone_crowd``.
+    """
+    root, metadata = Path(root), {"builtin_root": str(root)}
+    for folder, usual in (("rscardata", "old"), ("synthetic_video", "new")):
+        for split in ("train", "test"):
+            for labels in RSCARDATA_LABELS[:2] if split == "train" else RSCARDATA_LABELS:
+                name = f"{folder}_{split}" + ("" if labels == usual else f"_{labels}")
+                if not _is_registered_under(name, str(root), ()):
+                    register_rscardata(name, root / folder, split, labels, metadata)
+    for kind in VISO_CLASSES:
+        if not _is_registered_under(f"viso_mot_{kind}", str(root), ()):
+            register_viso_mot(f"viso_mot_{kind}", root / "viso", kind, metadata)
+        for split in VISO_SPLITS:
+            name = f"viso_coco_{kind}_{split}"
+            if not _is_registered_under(name, str(root), ()):
+                register_viso_coco(name, root / "viso", kind, split, metadata)
+    for split in DRONE_CROWD_SPLITS:
+        for source, suffix in (("boxes", ""), ("points", "_points")):
+            name = f"drone_crowd_{split}{suffix}"
+            if not _is_registered_under(name, str(root), ()):
+                register_drone_crowd(name, root / "drone_crowd", split, source, metadata)
+
+
 def _is_registered_under(
     name: str,
     root: str,
@@ -181,4 +217,5 @@ register_all_dior_r(_ROOT)
 register_all_ohd_sjtu(_ROOT)
 register_all_synthetic(_ROOT)
 register_all_tiny(_ROOT)
+register_all_video(_ROOT)
 register_classification(_ROOT)

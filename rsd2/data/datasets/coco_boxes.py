@@ -66,7 +66,7 @@ def load_coco_boxes(
         ``load_dota_tiles`` with ``virtual`` True and ``source_id`` the file name. An annotation has
         ``bbox`` (x, y, width, height; pixels of the image or window), ``bbox_mode`` XYWH_ABS,
         ``category_id``, ``area`` (square pixels), ``iscrowd`` 0 (a crowd is ``ignore``), and bools
-        ``ignore``, ``uncertain``, ``logo``, ``in_dense_image``.
+        ``ignore``, ``uncertain``, ``logo``, ``in_dense_image``; ``track_id`` if the file has it.
 
     Raises:
         FileNotFoundError: if a file or folder is missing, or images are and the policy says so.
@@ -234,6 +234,7 @@ def _make_record(image: CocoImage, folder: Path) -> dict:
 def _make_annotation(box: CocoBox, category: int) -> dict:
     flags = {flag: flag in box.flags for flag in FLAGS}
     flags["ignore"] |= box.is_crowd
+    track = {} if box.track is None else {"track_id": box.track}
     return {
         "bbox": list(box.box),
         "bbox_mode": BoxMode.XYWH_ABS,
@@ -241,6 +242,7 @@ def _make_annotation(box: CocoBox, category: int) -> dict:
         "area": box.area,
         "iscrowd": 0,
         **flags,
+        **track,
     }
 
 

@@ -1,6 +1,6 @@
-"""Synthetic overhead scenes in DOTA's and TinyPerson's formats: demo, test bed and benchmark.
+"""Synthetic overhead scenes and videos: demo, test bed and benchmark.
 
-Needs NumPy, OpenCV and tqdm only.
+They are written in DOTA's, TinyPerson's and RsCarData's formats.
 """
 
 from .objects import SYNTHETIC_CLASSES
@@ -21,17 +21,27 @@ from .tiny_scenes import (
     draw_tiny_scene,
 )
 from .tiny_writer import describe_annotations, write_tiny_scenes
+from .video_config import VideoConfig
+from .video_scenes import VideoLabel, VideoPlan, VideoRenderer, plan_video
+from .video_statistics import StatisticRow, format_statistics, measure_videos
+from .video_writer import RSCARDATA_SPLITS, make_record, read_records, write_videos
 from .writer import format_labels, scene_name, write_dota_scenes
 
 __all__ = [
     "DEFAULT_THEME_WEIGHTS",
     "LEAST_SHARE",
+    "RSCARDATA_SPLITS",
     "SYNTHETIC_CLASSES",
     "TINY_CATEGORIES",
     "VISIBLE_SHARE",
+    "VideoConfig",
+    "VideoLabel",
+    "VideoPlan",
+    "VideoRenderer",
     "Scene",
     "SceneConfig",
     "SceneObject",
+    "StatisticRow",
     "TinyObject",
     "TinyScene",
     "TinySceneConfig",
@@ -39,7 +49,13 @@ __all__ = [
     "draw_scene",
     "draw_tiny_scene",
     "format_labels",
+    "format_statistics",
+    "make_record",
+    "measure_videos",
+    "plan_video",
+    "read_records",
     "scene_name",
     "write_dota_scenes",
     "write_tiny_scenes",
+    "write_videos",
 ]

@@ -187,6 +187,27 @@ def _check_folder(folder: Path, record: dict, num_images: int, labels: tuple[str
                     "synthetic scenes; choose an empty folder"
                 )
         return
+    check_parameters(path, record["parameters"])
+    present = len(list((folder / labels[0]).glob(f"S*{labels[1]}")))
+    if present > num_images:
+        raise FileExistsError(
+            f"{folder} holds {present} scenes, more than the {num_images} asked for; choose "
+            f"another folder, delete this one, or ask for at least {present}"
+        )
+
+
+def check_parameters(path: Path, wanted: dict) -> None:
+    """Refuse a record of scenes that were drawn with other parameters.
+
+    Args:
+        path: of the record, which exists.
+        wanted: parameters asked for, plain values.
+
+    Raises:
+        FileExistsError: if the record is unreadable or its ``parameters`` differ; the message says
+            in what.
+    """
+    folder = path.parent
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         parameters = found["parameters"]
@@ -195,7 +216,7 @@ def _check_folder(folder: Path, record: dict, num_images: int, labels: tuple[str
             f"{path} cannot be read as a record of scenes ({error!r}); delete {folder} or choose "
             "another folder"
         ) from error
-    wanted = json.loads(json.dumps(record["parameters"]))
+    wanted = json.loads(json.dumps(wanted))
     different = sorted(
         key for key in {*wanted, *parameters} if wanted.get(key) != parameters.get(key)
     )
@@ -206,12 +227,6 @@ def _check_folder(folder: Path, record: dict, num_images: int, labels: tuple[str
         raise FileExistsError(
             f"{folder} holds scenes of other parameters ({details}); choose another folder, delete "
             "this one, or ask for its parameters"
-        )
-    present = len(list((folder / labels[0]).glob(f"S*{labels[1]}")))
-    if present > num_images:
-        raise FileExistsError(
-            f"{folder} holds {present} scenes, more than the {num_images} asked for; choose "
-            f"another folder, delete this one, or ask for at least {present}"
         )
 
 
@@ -248,7 +263,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     ok, packed = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not ok:
         raise RuntimeError(f"cv2 could not encode {path.name} as PNG")
-    _write_bytes(path, packed.tobytes())
+    write_bytes(path, packed.tobytes())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -258,10 +273,16 @@ def write_text(path: Path, text: str) -> None:
         path: of the file.
         text: its content.
     """
-    _write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"))
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file under another name and move it into place.
+
+    Args:
+        path: of the file.
+        data: its content.
+    """
     partial_path = path.with_name(f".{path.name}.{os.getpid()}.part")
     partial_path.write_bytes(data)
     os.replace(partial_path, path)

@@ -12,6 +12,7 @@ from rsd2.data.datasets import (
     register_all_dota,
     register_all_ohd_sjtu,
     register_all_synthetic,
+    register_all_video,
 )
 
 
@@ -26,6 +27,11 @@ def test_names_classes_and_sources():
         "dior_r_trainval": 20,
         "ohd_sjtu_s_test": 2,
         "ohd_sjtu_l_trainval_600_150_virtual": 6,
+        "rscardata_train_new": 1,
+        "synthetic_video_test": 1,
+        "viso_mot_plane": 1,
+        "viso_coco_car_train": 1,
+        "drone_crowd_test_points": 1,
     }.items():
         assert len(MetadataCatalog.get(name).thing_classes) == classes
     assert (
@@ -36,6 +42,12 @@ def test_names_classes_and_sources():
 def test_absent_files_are_named():
     with pytest.raises(FileNotFoundError, match=r"dota/v1\.0/train/images"):
         DatasetCatalog.get("dota_v1.0_train")
+    with pytest.raises(FileNotFoundError, match="rscardata"):
+        DatasetCatalog.get("rscardata_train")
+    with pytest.raises(FileNotFoundError, match="viso/mot/plane"):
+        DatasetCatalog.get("viso_mot_plane")
+    with pytest.raises(FileNotFoundError, match="drone_crowd/test_data/images"):
+        DatasetCatalog.get("drone_crowd_test")
     with pytest.raises(FileNotFoundError, match=r"dota/v1\.0/tiles/train_800_200"):
         DatasetCatalog.get("dota_v1.0_train_800_200")
 
@@ -52,6 +64,8 @@ def test_root_is_taken_from_the_environment_and_can_be_moved(tmp_path, monkeypat
                 expected = f"{tmp_path}/dota/v1.0/train/images"
                 assert MetadataCatalog.get(name).images_dir == expected
             assert MetadataCatalog.get("dior_r_test").images_dir.startswith(f"{tmp_path}/dior_r/")
+            video = MetadataCatalog.get("rscardata_test_new").video_root
+            assert video == f"{tmp_path}/rscardata"
             ohd = MetadataCatalog.get("ohd_sjtu_l_test_600_150_virtual").images_dir
             assert ohd == f"{tmp_path}/ohd_sjtu/L/test/images"
     finally:
@@ -60,6 +74,7 @@ def test_root_is_taken_from_the_environment_and_can_be_moved(tmp_path, monkeypat
             register_all_dior_r,
             register_all_ohd_sjtu,
             register_all_synthetic,
+            register_all_video,
         ):
             register(original)
     assert MetadataCatalog.get("dota_v1.0_train").images_dir.startswith(original)

@@ -1,0 +1,14 @@
+"""DSFNet's dynamic variant on RsCarData: 3-D convolutions alone."""
+
+from rsd2.config import get_config
+
+from .models.micml_dla34 import model
+from .recipes.released import lr_multiplier, optimizer, train
+
+dataloader = get_config("common/data/rscardata.py").dataloader
+
+model.static = None
+model.dynamic.motion = None
+dataloader.train.total_batch_size = 4
+train.max_iter = 55 * 342
+train.eval_period = train.checkpointer.period = 5 * 342

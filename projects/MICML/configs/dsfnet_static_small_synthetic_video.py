@@ -1,0 +1,10 @@
+"""DSFNet's small static variant on generated videos: the newest frame alone."""
+
+from rsd2.config import get_config
+
+from .models.micml_small import model
+from .recipes.synthetic_video import lr_multiplier, optimizer, train
+
+dataloader = get_config("common/data/synthetic_video.py").dataloader
+
+model.dynamic = None

@@ -1,0 +1,206 @@
+"""DroneCrowd: heads of people in videos from drones, as boxes or as points.
+
+Layout and rules: methods/micml.md, section 6.3. A frame is ``imgSSSFFF.jpg``: clip S, frame F
+from 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import zlib
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+from tqdm import tqdm
+
+from rsd2.data.image_io import IMAGE_EXTENSIONS, read_image_size
+from rsd2.data.label_report import LabelReport
+from rsd2.data.video_clips import NUM_FRAMES, add_windows
+
+DRONE_CROWD_CLASSES = ("head",)
+DRONE_CROWD_SPLITS = ("train", "val", "test")
+POINT_SIDE = 20.0
+"""Side of the box that the data set's toolkit puts around a point, pixels."""
+
+_NAME = re.compile(r"img(\d{3})(\d{3})")
+_UNREADABLE = (
+    KeyError,
+    ValueError,
+    TypeError,
+    IndexError,
+    OSError,
+    NotImplementedError,  # files of MATLAB 7.3, which are HDF5
+    MatReadError,
+    zlib.error,
+)
+_logger = logging.getLogger(__name__)
+
+
+def load_drone_crowd(
+    root: str | Path,
+    split: str,
+    source: str = "boxes",
+    *,
+    num_frames: int = NUM_FRAMES,
+    point_side: float = POINT_SIDE,
+    report: LabelReport | None = None,
+) -> list[dict]:
+    """Read a split of DroneCrowd into dataset dicts of clips.
+
+    Args:
+        root: holds ``train_data``, ``val_data``, ``test_data`` and ``annotations``.
+        split: ``"train"``, ``"val"`` (images that the test split has too) or ``"test"``.
+        source: ``"boxes"``: ``annotations/<clip>.mat``, variable ``anno`` with rows frame (from
+            0), track, x1, y1, x2, y2; ``"points"``: ``ground_truth/GT_<image>.mat``, variable
+            ``image_info`` with rows x, y, track. The centre of a box is its point.
+        num_frames: length of the windows, >= 1.
+        point_side: side of the boxes around points, pixels, > 0.
+        report: is filled if given.
+
+    Returns:
+        a dict for each frame whose labels can be read, as of ``load_rscardata``, with ``image_id``
+        ``imgSSSFFF``, ``video_id`` ``SSS``, ``category_id`` 0, and ``track_id`` where points have
+        it.
+
+    Raises:
+        FileNotFoundError: if a folder is missing, or the labels of a clip or frame are.
+        ValueError: for a wrong argument.
+    """
+    if split not in DRONE_CROWD_SPLITS or source not in ("boxes", "points") or point_side <= 0:
+        raise ValueError(
+            f"split must be one of {', '.join(DRONE_CROWD_SPLITS)}, source 'boxes' or 'points' and "
+            f"point_side > 0, got {split!r}, {source!r} and {point_side}"
+        )
+    root, report = Path(root), LabelReport() if report is None else report
+    folder = root / f"{split}_data"
+    clips = _list_clips(folder / "images", report)
+    records = []
+    for clip, frames in tqdm(clips.items(), desc=f"DroneCrowd {split}", unit="clip"):
+        height, width = read_image_size(next(iter(frames.values())))
+        rows = (
+            _read_boxes(root / "annotations" / f"{int(clip):05d}.mat", frames, report)
+            if source == "boxes"
+            else _read_points(folder / "ground_truth", frames, point_side, report)
+        )
+        for number, path in frames.items():
+            if rows.get(number) is None:
+                continue  # its labels cannot be read, which is not the same as no object
+            record = {"file_name": str(path), "image_id": path.stem, "video_id": clip}
+            record |= {"height": height, "width": width, "frame_id": number}
+            records.append({**record, "annotations": rows[number]})
+            report.objects += len(rows[number])
+    report.images += len(records)
+    add_windows(records, clips, num_frames, report)
+    report.log(_logger, f"{folder}, {source}")
+    return records
+
+
+def register_drone_crowd(
+    name: str,
+    root: str | Path,
+    split: str,
+    source: str = "boxes",
+    metadata: dict | None = None,
+    **options,
+) -> None:
+    """Register a split of DroneCrowd.
+
+    Args:
+        name: of the data set.
+        root: holds the folders of the splits and ``annotations``.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        source: ``"boxes"`` or ``"points"``.
+        metadata: additional entries of the metadata catalog; ``thing_classes`` is ``head``.
+        options: of ``load_drone_crowd``.
+    """
+    DatasetCatalog.register(name, partial(load_drone_crowd, root, split, source, **options))
+    MetadataCatalog.get(name).set(thing_classes=list(DRONE_CROWD_CLASSES), **(metadata or {}))
+
+
+def _list_clips(folder: Path, report: LabelReport) -> dict[str, dict[int, Path]]:
+    """Clip -> frame -> file."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"There is no image folder {folder}; put DroneCrowd's frames there."
+        )
+    clips: dict[str, dict[int, Path]] = defaultdict(dict)
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in IMAGE_EXTENSIONS:
+            continue
+        match = _NAME.fullmatch(path.stem)
+        if match is None:
+            report.add("frame_number", path, None, f"{path.name} is not named imgSSSFFF")
+            continue
+        clips[match[1]][int(match[2])] = path
+    return dict(clips)
+
+
+def _read_boxes(path: Path, frames: dict[int, Path], report: LabelReport) -> dict[int, list[dict]]:
+    """Annotations of each frame of a clip from its table of boxes."""
+    rows = _load_table(path, "anno", 6, report)
+    if rows is None:
+        return {}
+    found: dict[int, list[dict]] = {number: [] for number in frames}
+    for row, (frame, track, x0, y0, x1, y1) in enumerate(rows[:, :6], start=1):
+        where = f"row {row} of anno"
+        if int(frame) + 1 not in frames:
+            report.add("label_without_image", path, None, f"{where}: no frame {int(frame) + 1}")
+        elif not (x1 > x0 and y1 > y0):
+            report.add("box_without_area", path, None, f"{where}: {(x0, y0, x1, y1)}")
+        else:
+            box = (float(x0), float(y0), float(x1 - x0), float(y1 - y0))
+            found[int(frame) + 1].append(_annotation(box, int(track)))
+    return found
+
+
+def _read_points(
+    folder: Path, frames: dict[int, Path], side: float, report: LabelReport
+) -> dict[int, list[dict]]:
+    """Annotations of each frame of a clip, squares around its points."""
+    found = {}
+    for number, image in frames.items():
+        rows = _load_table(folder / f"GT_{image.stem}.mat", "image_info", 2, report)
+        if rows is None:
+            continue
+        found[number] = [
+            _annotation(
+                (float(row[0]) - side / 2, float(row[1]) - side / 2, side, side),
+                int(row[2]) if len(row) > 2 else None,
+            )
+            for row in rows
+        ]
+    return found
+
+
+def _load_table(path: Path, key: str, columns: int, report: LabelReport) -> np.ndarray | None:
+    """(N, C) float64 rows of a variable, out of whatever cells wrap it; None if unreadable."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no label file {path}; put it there, or its frames away.")
+    try:
+        content = loadmat(path)[key]
+        while content.dtype == object or content.dtype.names:
+            content = content[content.dtype.names[0]] if content.dtype.names else content.flat[0]
+        table = np.asarray(content, dtype=np.float64)
+        table = table.reshape(0, columns) if table.size == 0 else table
+        if table.ndim != 2 or table.shape[1] < columns:
+            raise ValueError(f"{key} has the shape {table.shape}")
+    except _UNREADABLE as error:
+        report.add("mat_file", path, None, f"no table {key} in it: {error!r}")
+        return None
+    report.label_files += 1
+    whole = np.isfinite(table).all(axis=1)
+    for row in np.flatnonzero(~whole):
+        report.add("non_finite", path, None, f"row {row + 1} of {key}: {table[row].tolist()}")
+    return table[whole]
+
+
+def _annotation(box: tuple[float, float, float, float], track: int | None) -> dict:
+    annotation = {"bbox": list(box), "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, "iscrowd": 0}
+    return annotation if track is None else {**annotation, "track_id": track}

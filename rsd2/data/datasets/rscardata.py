@@ -1,0 +1,197 @@
+"""RsCarData: moving cars in satellite videos, with the labels of DSFNet and those of HiEUM.
+
+Layout and labels: methods/micml.md, section 6.1. Synthetic videos
+(``tools/make_synthetic.py --kind video``) have the same format. Both labels exist as COCO files
+and, for the test videos, as VOC files in folders.
+"""
+
+from __future__ import annotations
+
+import logging
+import xml.etree.ElementTree as ElementTree
+from functools import partial
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from tqdm import tqdm
+
+from rsd2.data.image_io import read_image_size
+from rsd2.data.label_report import LabelReport
+from rsd2.data.synthetic import RSCARDATA_SPLITS
+from rsd2.data.video_clips import NUM_FRAMES, add_windows, list_frames
+
+from .coco_boxes import load_coco_boxes
+
+RSCARDATA_CLASSES = ("car",)
+RSCARDATA_LABELS = ("old", "new", "old_voc", "new_voc")
+
+_NEW_VOC = "labeleddata20230227"
+_ALIASES = {"Car": "car", "vehicle": "car"}
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_logger = logging.getLogger(__name__)
+
+
+def load_rscardata(
+    root: str | Path,
+    split: str,
+    labels: str = "old",
+    *,
+    num_frames: int = NUM_FRAMES,
+    missing_image: str = "error",
+    report: LabelReport | None = None,
+) -> list[dict]:
+    """Read a split of RsCarData into dataset dicts of clips.
+
+    Args:
+        root: holds ``annotations`` and ``images``.
+        split: ``"train"`` or ``"test"``.
+        labels: ``"old"``: DSFNet's COCO files, to which the published AP and F1 of DSFNet and MICML
+            refer; ``"new"``: HiEUM's COCO files with tracks; ``"old_voc"``: ``xml_det`` beside the
+            frames; ``"new_voc"``: the folder ``labeleddata20230227``. The last two exist for the
+            test videos; frames without a file are left out, as the official evaluation does.
+        num_frames: length of the windows, >= 1.
+        missing_image: ``"error"``, or ``"drop"`` and report frames that are listed and not there.
+        report: is filled if given.
+
+    Returns:
+        a dict for each labelled frame: ``file_name``, ``image_id``, ``height``, ``width``,
+        ``video_id`` (its folder's name), ``frame_id`` (from 1), ``frame_file_names`` (see
+        ``add_windows``) and ``annotations`` (``bbox`` XYWH_ABS in pixels, ``category_id`` 0,
+        ``track_id`` where labels have it).
+
+    Raises:
+        FileNotFoundError: if a file or folder is missing, or frames are and the policy says so.
+        ValueError: for a broken file or a wrong argument.
+    """
+    if split not in RSCARDATA_SPLITS or labels not in RSCARDATA_LABELS:
+        raise ValueError(
+            f"split must be one of {', '.join(RSCARDATA_SPLITS)} and labels one of "
+            f"{', '.join(RSCARDATA_LABELS)}, got {split!r} and {labels!r}"
+        )
+    root, names = Path(root), RSCARDATA_SPLITS[split]
+    report = LabelReport() if report is None else report
+    logged = 0
+    if labels in ("old", "new"):
+        coco = load_coco_boxes(
+            root / (names.old if labels == "old" else names.new),
+            root,
+            RSCARDATA_CLASSES,
+            aliases=_ALIASES,
+            missing_image=missing_image,
+            report=report,
+        )
+        logged = report.total
+        records = [record for record in coco if _place_in_video(record, report)]
+    else:
+        records = _load_voc(root / names.images, None if labels == "old_voc" else root, report)
+    videos = {record["video_id"]: Path(record["file_name"]).parent for record in records}
+    frames = {video: list_frames(folder, report) for video, folder in videos.items()}
+    add_windows(records, frames, num_frames, report)
+    if labels.endswith("voc") or report.total > logged:
+        report.log(_logger, f"{root}, {split}, {labels} labels")
+    return records
+
+
+def register_rscardata(
+    name: str,
+    root: str | Path,
+    split: str,
+    labels: str = "old",
+    metadata: dict | None = None,
+    **options,
+) -> None:
+    """Register a split of RsCarData.
+
+    Args:
+        name: of the data set.
+        root: holds ``annotations`` and ``images``.
+        split: ``"train"`` or ``"test"``.
+        labels: see ``load_rscardata``.
+        metadata: additional entries of the metadata catalog; ``thing_classes`` is ``car``.
+        options: of ``load_rscardata``.
+    """
+    DatasetCatalog.register(name, partial(load_rscardata, root, split, labels, **options))
+    extra = {"thing_classes": list(RSCARDATA_CLASSES), "labels": labels, "video_root": str(root)}
+    MetadataCatalog.get(name).set(**extra, **(metadata or {}))
+
+
+def _place_in_video(record: dict, report: LabelReport) -> bool:
+    """Add video and frame number from ``<video>/img1/<number>.jpg``; False if there is none."""
+    path = Path(record["file_name"])
+    if not path.stem.isdecimal():
+        message = f"{record['image_id']} is no number of a frame"
+        report.add("frame_number", path, None, message)
+        return False
+    record["video_id"], record["frame_id"] = path.parts[-3], int(path.stem)
+    return True
+
+
+def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[dict]:
+    """Frames that have a VOC file: beside the frames, or under ``labeleddata20230227``."""
+    if not images.is_dir():
+        raise FileNotFoundError(f"There is no folder of videos {images}; put RsCarData there.")
+    records = []
+    for base in tqdm(sorted(p for p in images.iterdir() if p.is_dir()), desc="VOC labels"):
+        folder = base / "xml_det" if new_root is None else new_root / _NEW_VOC / base.name / "img1"
+        if not folder.is_dir():
+            raise FileNotFoundError(f"There is no folder of labels {folder}; put them there.")
+        frames = list_frames(base / "img1", report)
+        files = {int(p.stem): p for p in folder.glob("*.xml") if p.stem.isdecimal()}
+        for number in sorted(set(files) - set(frames)):
+            report.add("label_without_image", files[number], None, f"no frame {number} in {base}")
+        size = read_image_size(next(iter(frames.values()))) if frames else (0, 0)
+        for number, path in frames.items():
+            if number not in files:
+                report.add("image_without_label", path, None, f"no {folder.name}/{path.stem}.xml")
+                continue
+            boxes = read_voc_boxes(files[number], report)
+            if boxes is None:
+                continue
+            records.append(
+                {
+                    "file_name": str(path),
+                    "image_id": path.relative_to(images.parents[1]).as_posix(),
+                    "height": size[0],
+                    "width": size[1],
+                    "video_id": base.name,
+                    "frame_id": number,
+                    "annotations": [
+                        {"bbox": box, "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, "iscrowd": 0}
+                        for box in boxes
+                    ],
+                }
+            )
+    report.images += len(records)
+    return records
+
+
+def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] | None:
+    """Read the boxes of a VOC file, whatever their class.
+
+    Args:
+        path: of the XML file.
+        report: gets what is wrong.
+
+    Returns:
+        x, y, width, height of each object, pixels; None if the file cannot be read.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, OSError) as error:
+        report.add("xml", path, getattr(error, "position", (None,))[0], f"not readable: {error}")
+        return None
+    report.label_files += 1
+    boxes = []
+    for index, item in enumerate(root.iter("object")):
+        try:
+            x0, y0, x1, y1 = (float(item.find(f"bndbox/{key}").text) for key in _CORNERS)
+        except (AttributeError, TypeError, ValueError) as error:
+            report.add("voc_object", path, None, f"object {index + 1}: {error}")
+            continue
+        if not (x1 > x0 and y1 > y0):
+            report.add("box_without_area", path, None, f"object {index + 1}: {(x0, y0, x1, y1)}")
+            continue
+        boxes.append([x0, y0, x1 - x0, y1 - y0])
+    report.objects += len(boxes)
+    return boxes

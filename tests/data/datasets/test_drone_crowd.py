@@ -1,0 +1,98 @@
+"""DroneCrowd: boxes and points from MAT files, wrapped as MATLAB wraps them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from rsd2.data.datasets import load_drone_crowd
+from rsd2.data.label_report import LabelReport
+
+ROWS = np.array(
+    [[0, 5, 10, 20, 14, 26], [0, 6, 30, 30, 33, 34], [1, 5, 11, 20, 15, 26]], dtype=np.uint16
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    images, truth = tmp_path / "test_data" / "images", tmp_path / "test_data" / "ground_truth"
+    images.mkdir(parents=True)
+    truth.mkdir()
+    for clip, frames in ((11, 3), (12, 2)):
+        for frame in range(1, frames + 1):
+            name = f"img{clip:03d}{frame:03d}"
+            assert cv2.imwrite(str(images / f"{name}.jpg"), np.zeros((40, 60, 3), np.uint8))
+            points = np.array([[12.0, 23.0, 5.0]]) if frame == 1 else np.zeros((0, 3))
+            savemat(truth / f"GT_{name}.mat", {"image_info": points})
+    (tmp_path / "annotations").mkdir()
+    savemat(tmp_path / "annotations" / "00011.mat", {"anno": ROWS})
+    savemat(tmp_path / "annotations" / "00012.mat", {"anno": ROWS[:0].reshape(0, 6)})
+    return tmp_path
+
+
+def test_boxes_count_frames_from_zero_and_images_from_one(root: Path) -> None:
+    report = LabelReport()
+    records = load_drone_crowd(root, "test", report=report)
+    assert [r["image_id"] for r in records] == [
+        "img011001", "img011002", "img011003", "img012001", "img012002",
+    ]  # fmt: skip
+    assert [[a["bbox"] for a in r["annotations"]] for r in records] == [
+        [[10, 20, 4, 6], [30, 30, 3, 4]], [[11, 20, 4, 6]], [], [], [],
+    ]  # fmt: skip
+    assert [a["track_id"] for a in records[0]["annotations"]] == [5, 6]
+    first = records[3]
+    assert (first["video_id"], first["frame_id"], first["height"], first["width"]) == (
+        "012", 1, 40, 60,
+    )  # fmt: skip
+    assert {Path(name).stem for name in first["frame_file_names"]} == {"img012001"}
+    assert [Path(n).stem[-1] for n in records[2]["frame_file_names"]] == ["3", "2", "1", "1", "1"]
+    assert report.total == 0 and report.objects == 3
+
+
+def test_points_become_squares_around_them(root: Path) -> None:
+    records = load_drone_crowd(root, "test", "points")
+    (annotation,) = records[0]["annotations"]
+    assert annotation["bbox"] == [2, 13, 20, 20] and annotation["track_id"] == 5
+    assert records[1]["annotations"] == []
+    smaller = load_drone_crowd(root, "test", "points", point_side=6.0)
+    assert smaller[3]["annotations"][0]["bbox"] == [9, 20, 6, 6]
+
+
+def test_points_inside_cells_and_structures_are_found(root: Path) -> None:
+    path = root / "test_data" / "ground_truth" / "GT_img011001.mat"
+    cell = np.empty((1, 1), dtype=object)
+    cell[0, 0] = {"location": np.array([[3.0, 4.0], [30.0, 20.0]]), "number": 2.0}
+    savemat(path, {"image_info": cell})
+    boxes = [a["bbox"] for a in load_drone_crowd(root, "test", "points")[0]["annotations"]]
+    assert boxes == [[-7, -6, 20, 20], [20, 10, 20, 20]]
+    assert "track_id" not in load_drone_crowd(root, "test", "points")[0]["annotations"][0]
+
+
+def test_what_is_wrong_is_reported(root: Path) -> None:
+    bad = np.vstack(
+        [ROWS.astype(float), [0, 9, 5, 5, 5, 9], [7, 9, 5, 5, 9, 9], [0, 1, np.nan, 2, 3, 4]]
+    )
+    savemat(root / "annotations" / "00011.mat", {"anno": bad})
+    (root / "annotations" / "00012.mat").write_bytes(b"cut off")
+    cv2.imwrite(str(root / "test_data" / "images" / "overview.jpg"), np.zeros((4, 4, 3), np.uint8))
+    report = LabelReport()
+    records = load_drone_crowd(root, "test", report=report)
+    assert {r["video_id"] for r in records} == {"011"}  # unreadable is not the same as empty
+    assert report.objects == 3
+    kinds = ("box_without_area", "label_without_image", "non_finite", "mat_file", "frame_number")
+    assert [report.count(kind) for kind in kinds] == [1] * 5
+
+
+def test_missing_files_and_wrong_arguments(root: Path) -> None:
+    (root / "annotations" / "00012.mat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"annotations/00012\.mat"):
+        load_drone_crowd(root, "test")
+    with pytest.raises(FileNotFoundError, match="train_data/images"):
+        load_drone_crowd(root, "train")
+    for options in ({"split": "all"}, {"source": "heads"}, {"point_side": 0.0}):
+        with pytest.raises(ValueError, match="split must be one of"):
+            load_drone_crowd(**{"root": root, "split": "test", **options})

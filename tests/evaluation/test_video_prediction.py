@@ -1,0 +1,293 @@
+"""Detection in videos as a stream: windows of frames, broken ones, tiles, files, memory."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import transforms as T
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from rsd2.evaluation.clip_detector import ClipDetector, detect_in_clip
+from rsd2.evaluation.prediction_inputs import find_videos
+from rsd2.evaluation.sliding_window import WindowParameters
+from rsd2.evaluation.video_frames import Frame, describe_video, make_clips, read_frames
+from rsd2.evaluation.video_prediction import RowFiles, predict_video, predict_videos
+
+
+class Spots(nn.Module):
+    """Finds bright spots of 5 x 5 px in the newest frame; the score is the share of red."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clips: list[torch.Tensor] = []
+
+    def forward(self, inputs: list[dict]) -> list[dict]:
+        outputs = []
+        for item in inputs:
+            self.clips.append(item["frames"])
+            newest = item["frames"][0].numpy()
+            count, _, stats, centers = cv2.connectedComponentsWithStats(
+                (newest.max(axis=0) > 100).astype(np.uint8)
+            )
+            rows = [k for k in range(1, count) if stats[k, cv2.CC_STAT_AREA] > 4]
+            scale = item["height"] / newest.shape[1]
+            boxes = [[x - 2, y - 2, x + 3, y + 3] for x, y in centers[rows]]
+            red = [newest[2, round(y), round(x)] / 255 for x, y in centers[rows]]
+            found = Instances((item["height"], item["width"]))
+            found.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4).float() * scale)
+            found.scores = torch.tensor(red, dtype=torch.float32)
+            found.pred_classes = torch.zeros(len(rows), dtype=torch.int64)
+            outputs.append({"instances": found})
+        return outputs
+
+
+def picture(
+    number: int, size: tuple[int, int] = (60, 90), spots: tuple = ((20, 30),)
+) -> np.ndarray:
+    """A dark frame whose grey says its number, with a red spot that moves right."""
+    image = np.full((*size, 3), number, dtype=np.uint8)
+    for x, y in spots:
+        image[y : y + 5, x + number : x + number + 5] = (230, 20, 20)
+    return image
+
+
+def write_folder(folder: Path, numbers: range | list[int], **options) -> Path:
+    folder.mkdir(parents=True)
+    for number in numbers:
+        image = cv2.cvtColor(picture(number, **options), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(folder / f"{number:06d}.png"), image)
+    return folder
+
+
+def test_windows_begin_with_the_newest_frame() -> None:
+    """The first frame repeats; for a frame without image stands the next later one."""
+    frames = [Frame(k, "", None if k in (1, 4) else picture(k)) for k in range(1, 8)]
+    seen = [[int(image[0, 0, 0]) for image in clip] for _, clip in make_clips(frames, 3)]
+    assert seen == [[], [2, 2, 2], [3, 2, 2], [], [5, 5, 3], [6, 5, 5], [7, 6, 5]]
+    (_, alone), *_ = make_clips(frames[1:], 1)
+    assert len(alone) == 1
+
+
+def test_frames_of_a_folder(tmp_path: Path) -> None:
+    """A gap, a broken frame and one of another size are named; the others come in their order."""
+    folder = write_folder(tmp_path / "video", [8, 9, 10, 12, 13])
+    whole = (folder / "000010.png").read_bytes()
+    (folder / "000010.png").write_bytes(whole[: len(whole) // 2])
+    cv2.imwrite(str(folder / "000013.png"), picture(13, (50, 90)))
+    (folder / "notes.txt").write_text("no frame")
+    frames = list(read_frames(folder))
+    assert [frame.number for frame in frames] == [8, 9, 10, 11, 12, 13]
+    assert [frame.image is not None for frame in frames] == [True, True, False, False, True, False]
+    assert "000010.png" in frames[2].problem and "no frame of this number" in frames[3].problem
+    assert "90 x 50 pixels, the frames before it 90 x 60" in frames[5].problem
+    assert describe_video(folder) == (5, 10.0)
+
+
+def test_every_fifth_frame_is_no_gap(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "video", [5, 10, 15, 25])
+    assert [f.number for f in read_frames(folder) if f.image is None] == [20]
+    named = tmp_path / "named"
+    named.mkdir()
+    for name in ("b", "a10", "a9"):
+        cv2.imwrite(str(named / f"{name}.png"), picture(1))
+    assert [(f.number, f.name[:-4]) for f in read_frames(named)] == [
+        (1, "a10"),
+        (2, "a9"),
+        (3, "b"),
+    ]
+
+
+@pytest.fixture
+def detector() -> ClipDetector:
+    return ClipDetector(Spots(), num_frames=3)
+
+
+def test_the_model_gets_bgr_frames_of_the_whole_window(detector: ClipDetector) -> None:
+    clip = [picture(5), picture(4), picture(3)]
+    ((boxes, scores, _),) = detector([clip])
+    frames = detector.model.clips[-1]
+    assert frames.shape == (3, 3, 60, 90) and frames.dtype == torch.uint8
+    assert frames[:, 0, 0, 0].tolist() == [5, 4, 3]
+    assert frames[0, :, 32, 27].tolist() == [20, 20, 230]
+    assert boxes.tolist() == [[25, 30, 30, 35]] and scores.tolist() == pytest.approx([230 / 255])
+
+
+def test_augmentations_change_all_frames_alike() -> None:
+    detector = ClipDetector(Spots(), [T.Resize((120, 180))], num_frames=2)
+    ((boxes, _, _),) = detector([[picture(5), picture(5)]])
+    frames = detector.model.clips[-1]
+    assert frames.shape == (2, 3, 120, 180) and torch.equal(frames[0], frames[1])
+    assert boxes.numpy() == pytest.approx(np.array([[26, 31, 29, 34]]), abs=1.5)
+
+
+def test_large_frames_are_tiled(detector: ClipDetector) -> None:
+    """Every spot is found once, also in the overlap of windows, as in the frame as a whole."""
+    spots = tuple((x, y) for x in (3, 50, 66, 130) for y in (5, 44, 70))
+    clip = [picture(0, (100, 160), spots)] * 3
+    whole, _ = detect_in_clip(clip, detector, WindowParameters(window=201))
+    tiled, counts = detect_in_clip(
+        clip, detector, WindowParameters(64, 20, nms_threshold=0.5, batch_size=4)
+    )
+    assert counts["windows_predicted"] == 8 and len(whole.scores) == 12
+    rows = [np.array(sorted(found.boxes.tolist())) for found in (whole, tiled)]
+    np.testing.assert_allclose(*rows)
+
+
+def test_a_folder_gives_rows_results_and_a_drawn_video(
+    detector: ClipDetector, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "003" / "img1", range(1, 7), spots=((20, 30), (50, 10)))
+    (folder / "000004.png").write_bytes(b"broken")
+    out = tmp_path / "out"
+    results, unreadable = predict_videos(
+        [folder], out, detector, WindowParameters(), classes=["car"], protocol={"weights": "none"}
+    )
+    assert not unreadable and sorted(p.name for p in out.iterdir()) == [
+        "003.json", "003.mp4", "003.txt", "videos.json"]  # fmt: skip
+    result = results[0]
+    assert (result.num_frames, result.num_detections, result.size) == (5, 10, (60, 90))
+    assert [number for number, _ in result.failed] == [4] and result.complete
+    rows = [line.split(",") for line in (out / "003.txt").read_text().splitlines()]
+    assert [int(row[0]) for row in rows] == [1, 1, 2, 2, 3, 3, 5, 5, 6, 6]
+    assert all(row[1] == "-1" and row[7:] == ["1", "-1", "-1"] for row in rows)
+    boxes = [[float(value) for value in row[2:6]] for row in rows]
+    assert boxes[-1] in ([26, 30, 5, 5], [56, 10, 5, 5])
+    entries = json.loads((out / "003.json").read_text())
+    assert [entry["bbox"] for entry in entries] == boxes
+    assert {entry["image_id"] for entry in entries} == {1, 2, 3, 5, 6}
+    assert entries[0]["category_id"] == 1 and entries[0]["score"] == pytest.approx(
+        230 / 255, abs=1e-6
+    )
+    summary = json.loads((out / "videos.json").read_text())
+    assert summary["videos"][0]["failed"][0][0] == 4 and summary["protocol"] == {"weights": "none"}
+    drawn = list(read_frames(out / "003.mp4"))
+    assert len(drawn) == 5 and drawn[0].image.shape == (120, 180, 3)
+    assert describe_video(out / "003.mp4") == (5, 10.0)
+
+
+def test_a_video_file_gives_what_its_frames_give(detector: ClipDetector, tmp_path: Path) -> None:
+    path = tmp_path / "in.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12, (90, 60))
+    for number in range(1, 9):
+        writer.write(cv2.cvtColor(picture(number), cv2.COLOR_RGB2BGR))
+    writer.release()
+    result = predict_video(path, "in", tmp_path, detector, WindowParameters())
+    assert (result.num_frames, result.num_detections, result.failed) == (8, 8, [])
+    rows = [line.split(",") for line in (tmp_path / "in.txt").read_text().splitlines()]
+    assert [float(row[2]) for row in rows] == pytest.approx([20 + k for k in range(1, 9)], abs=1)
+    assert describe_video(path) == (8, 12.0) == describe_video(tmp_path / "in.mp4")
+
+
+def test_videos_of_one_frame_and_without_detection(detector: ClipDetector, tmp_path: Path) -> None:
+    one = write_folder(tmp_path / "one", [1])
+    dark = write_folder(tmp_path / "dark", [1, 2], spots=())
+    results, unreadable = predict_videos(
+        [one, dark], tmp_path, detector, WindowParameters(), classes=["car"], protocol={}
+    )
+    assert [result.num_detections for result in results] == [1, 0] and not unreadable
+    assert (tmp_path / "dark.txt").read_text() == ""
+    assert json.loads((tmp_path / "dark.json").read_text()) == []
+
+
+def test_scores_below_the_threshold_are_counted(detector: ClipDetector, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "video", range(1, 4))
+    result = predict_video(folder, "v", tmp_path, detector, WindowParameters(score_threshold=0.95))
+    assert (result.num_detections, result.below_threshold) == (0, 3)
+
+
+def test_a_video_without_a_usable_frame(detector: ClipDetector, tmp_path: Path) -> None:
+    """It is reported, leaves no file, and the next one is done."""
+    broken, whole = tmp_path / "broken", write_folder(tmp_path / "whole", [1])
+    broken.mkdir()
+    (broken / "000001.png").write_bytes(b"no image")
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    out = tmp_path / "out"
+    results, unreadable = predict_videos(
+        [broken, tmp_path / "film.mp4", whole], out, detector, WindowParameters(),
+        classes=["car"], protocol={},
+    )  # fmt: skip
+    assert [Path(result.file).name for result in results] == ["whole"]
+    assert "no frame of" in unreadable[str(broken)]
+    assert "convert it again" in unreadable[str(tmp_path / "film.mp4")]
+    assert not list(out.glob("*broken*")) and not list(out.glob("*film*"))
+    assert not list(out.glob(".*"))
+
+
+def test_an_interruption_keeps_what_was_done(tmp_path: Path) -> None:
+    class Interrupted(Spots):
+        def forward(self, inputs: list[dict]) -> list[dict]:
+            if len(self.clips) == 3:
+                raise KeyboardInterrupt
+            return super().forward(inputs)
+
+    folders = [write_folder(tmp_path / name, range(1, 9)) for name in "ab"]
+    results, _ = predict_videos(
+        folders, tmp_path / "out", ClipDetector(Interrupted(), num_frames=2), WindowParameters(),
+        classes=["car"], protocol={},
+    )  # fmt: skip
+    assert [(r.output, r.num_frames, r.complete) for r in results] == [("a", 3, False)]
+    assert len((tmp_path / "out" / "a.txt").read_text().splitlines()) == 3
+
+
+def test_a_drawn_video_never_replaces_one_that_is_read(
+    detector: ClipDetector, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "video", range(1, 4))
+    predict_video(folder, "video", tmp_path, detector, WindowParameters())
+    before = (tmp_path / "video.mp4").read_bytes()
+    with pytest.raises(ValueError, match="would replace .*video.mp4; choose another --output"):
+        predict_videos(
+            [tmp_path / "video.mp4"],
+            tmp_path,
+            detector,
+            WindowParameters(),
+            classes=[],
+            protocol={},
+        )
+    assert (tmp_path / "video.mp4").read_bytes() == before
+
+
+def test_an_error_leaves_no_rows(detector: ClipDetector, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), RowFiles(tmp_path, "rows", 1):
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_does_not_grow_with_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are let go: the peak over 60 frames is that over 6, give or take a frame."""
+
+    def frames(count: int) -> Iterator[Frame]:
+        for number in range(count):
+            yield Frame(number, "", np.zeros((400, 400, 3), dtype=np.uint8))
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        for _ in make_clips(frames(count), 5):
+            pass
+        value = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return value
+
+    assert peak(60) < peak(6) + 400 * 400 * 3
+
+
+def test_inputs(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "video", [1, 2])
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "b.MP4").touch()
+    names = [str(folder), str(tmp_path / "*.[mM][pP]4"), str(tmp_path / "a.mp4")]
+    assert [p.name for p in find_videos(names)] == ["video", "a.mp4", "b.MP4"]
+    with pytest.raises(FileNotFoundError, match="there is no video .*none.mp4"):
+        find_videos([str(tmp_path / "none.mp4")])
+    with pytest.raises(FileNotFoundError, match="holds no frame"):
+        find_videos([str(tmp_path)])
+    with pytest.raises(ValueError, match=r"000001.png is no video \(.mp4"):
+        find_videos([str(folder / "000001.png")])
