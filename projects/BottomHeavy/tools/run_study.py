@@ -47,7 +47,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, metavar="DIR", help="gets everything")
     add("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS), help="which detectors")
     add("--seeds", type=int, nargs="+", default=[0], help="of the trainings (default 0)")
-    add("--steps", type=int, default=2000, help="of every training (default 2000)")
+    add("--steps", type=int, default=800, help="of every training (default 800)")
     add("--train-images", type=int, default=400, help="scenes to train on (default 400)")
     add("--val-images", type=int, default=100, help="scenes to score (default 100)")
     add("--size", type=int, nargs=2, default=[256, 320], help="of the scenes: height width")

@@ -107,7 +107,7 @@ def _soften(detections: Detections, sigma: float, floor: float) -> Detections:
     """Apply `soften_scores` to every class; it is a sequence of tiny steps, so on the CPU."""
     boxes, scores, classes = detections
     labels = classes.cpu().numpy()
-    host_boxes, host_scores = boxes.cpu().numpy(), scores.cpu().numpy()
+    host_boxes, host_scores = boxes.detach().cpu().numpy(), scores.detach().cpu().numpy()
     kept, softened = [np.zeros(0, np.int64)], [np.zeros(0)]
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)

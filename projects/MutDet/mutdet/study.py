@@ -49,15 +49,15 @@ class StudySettings:
         detector: overrides of the detector, ``key=value``.
     """
 
-    train_images: int = 4000
+    train_images: int = 2000
     val_images: int = 400
     image_size: int = 128
     embedder_steps: int = 600
     embedder_scenes: int = 400
     num_clusters: int = 64
     embedding_dim: int = 128
-    pretrain_steps: int = 3000
-    finetune_steps: int = 2500
+    pretrain_steps: int = 2000
+    finetune_steps: int = 1500
     batch_size: int = 8
     arms: tuple[str, ...] = ARMS
     fractions: tuple[float, ...] = (0.1, 1.0)
