@@ -8,7 +8,12 @@ from .deformable_attention import (
 )
 from .deformable_conv import DeformableConv2d, sampled_deform_conv2d
 from .mlp import MLP, FeedForward
-from .position_encoding import SinePositionEncoding, sincos_positions_2d, sine_embedding
+from .position_encoding import (
+    SinePositionEncoding,
+    cached_sincos_positions_2d,
+    sincos_positions_2d,
+    sine_embedding,
+)
 from .precision import at_least_float32
 from .transformer_block import Attention, Block, init_transformer_weights
 
@@ -23,6 +28,7 @@ __all__ = [
     "RotatedDeformableAttention",
     "SinePositionEncoding",
     "at_least_float32",
+    "cached_sincos_positions_2d",
     "init_transformer_weights",
     "rotated_sampling_locations",
     "sampled_deform_conv2d",

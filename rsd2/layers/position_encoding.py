@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -106,3 +107,31 @@ def sincos_positions_2d(
     x = encode(width, scale_x).expand(height, -1, -1)
     y = encode(height, scale_y)[:, None].expand(-1, width, -1)
     return torch.cat([x, y], dim=2).flatten(0, 1).float()
+
+
+@lru_cache(maxsize=16)
+def cached_sincos_positions_2d(
+    grid: tuple[int, int],
+    dim: int,
+    scale: tuple[float, float],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """Keep the tables of `sincos_positions_2d` that were asked for last, where they are used.
+
+    Args:
+        grid: (h, w) tokens.
+        dim: channels, divisible by 4.
+        scale: along (y, x).
+        device: of the table.
+        dtype: of the table.
+
+    Returns:
+        (h * w, dim); not to be changed.
+
+    Raises:
+        ValueError: ``dim`` is not divisible by 4.
+    """
+    # made outside of inference mode, because training uses it too
+    with torch.inference_mode(False):
+        return sincos_positions_2d(grid, dim, scale).to(device, dtype)

@@ -10,7 +10,6 @@ Shapes: B images, N tokens of h x w (row by row), K kept tokens, D channels, H h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -19,7 +18,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from rsd2.layers import Block, init_transformer_weights, sincos_positions_2d
+from rsd2.layers import (
+    Block,
+    cached_sincos_positions_2d,
+    init_transformer_weights,
+    sincos_positions_2d,
+)
 from rsd2.layers.transformer_block import NORM_EPSILON
 
 POSITION_MODES = ("extrapolate", "interpolate")
@@ -175,7 +179,9 @@ class VisionTransformer(Backbone):
             scale = (1.0, 1.0)
             if self.position_mode == "interpolate":
                 scale = (own[0] / grid[0], own[1] / grid[1])
-            return _cached_positions(grid, self.embed_dim, scale, weight.device, weight.dtype)
+            return cached_sincos_positions_2d(
+                grid, self.embed_dim, scale, weight.device, weight.dtype
+            )[None]
         if own == grid:
             return self.pos_embed
         table = self.pos_embed.unflatten(1, own).permute(0, 3, 1, 2)
@@ -212,19 +218,6 @@ class VisionTransformer(Backbone):
                 module.drop_path.p = 0.0
         if freeze_at and self.pos_embed is not None:
             self.pos_embed.requires_grad_(False)
-
-
-@lru_cache(maxsize=8)
-def _cached_positions(
-    grid: tuple[int, int],
-    dim: int,
-    scale: tuple[float, float],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    # made outside of inference mode, because training uses it too
-    with torch.inference_mode(False):
-        return sincos_positions_2d(grid, dim, scale)[None].to(device, dtype)
 
 
 def _check_indices(depth: int, global_blocks: Sequence[int], freeze_at: int) -> None:

@@ -7,12 +7,11 @@ encoder, C channels of the predictor.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import nn
 
-from rsd2.layers import Block, init_transformer_weights, sincos_positions_2d
+from rsd2.layers import Block, cached_sincos_positions_2d, init_transformer_weights
 from rsd2.layers.transformer_block import NORM_EPSILON
 
 
@@ -73,7 +72,9 @@ class Predictor(nn.Module):
         """
         x = self.embed(context)
         weight = self.proj.weight
-        table = _positions(tuple(grid), self.embed_dim, weight.device, weight.dtype)
+        table = cached_sincos_positions_2d(
+            tuple(grid), self.embed_dim, (1.0, 1.0), weight.device, weight.dtype
+        )
         x = x + (table if keep is None else table[keep])
         if self.mask_token is not None:
             x = torch.cat([x, (self.mask_token + table[predicted]).to(x.dtype)], dim=1)
@@ -84,12 +85,3 @@ class Predictor(nn.Module):
         else:
             x = x.gather(1, predicted[..., None].expand(-1, -1, self.embed_dim))
         return self.proj(self.norm(x))
-
-
-@lru_cache(maxsize=8)
-def _positions(
-    grid: tuple[int, int], dim: int, device: torch.device, dtype: torch.dtype
-) -> torch.Tensor:
-    # made outside of inference mode, because training uses it too
-    with torch.inference_mode(False):
-        return sincos_positions_2d(grid, dim).to(device, dtype)

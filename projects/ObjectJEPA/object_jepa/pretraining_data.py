@@ -13,7 +13,6 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rsd2.data.datasets.pseudo import load_pseudo_labels
 from rsd2.data.splits import choose_share, get_dataset_dicts, unit_id
 
 EVALUATION_WORDS = frozenset(
@@ -93,22 +92,6 @@ def get_pretraining_dicts(
         record if unit_id(record) in labelled else {**record, "annotations": []}
         for record in records
     ]
-
-
-def get_pseudo_box_dicts(folder: str | Path, image_root: str | Path) -> list[dict]:
-    """Read pseudo-boxes to pre-train on; they need no guard, because nobody labelled them.
-
-    Args:
-        folder: of the shards, see ``rsd2.data.pseudo_labels``.
-        image_root: folder that the images' names are relative to.
-
-    Returns:
-        dataset dicts, all objects of one class.
-
-    Raises:
-        PseudoLabelError: see ``rsd2.data.datasets.pseudo.load_pseudo_labels``.
-    """
-    return load_pseudo_labels(folder, image_root, classes="one")[0]
 
 
 def _identity(record: dict) -> str:

@@ -50,6 +50,25 @@ def load_pseudo_labels(
     return dicts, names
 
 
+def get_pseudo_dicts(
+    folder: str | Path, image_root: str | Path, classes: str = "clusters"
+) -> list[dict]:
+    """Read the pseudo-labels of a run as the data set of a config, without registering a name.
+
+    Args:
+        folder: of the shards.
+        image_root: folder that the images' names are relative to.
+        classes: ``"clusters"`` or ``"one"``.
+
+    Returns:
+        dataset dicts, see `load_pseudo_labels`.
+
+    Raises:
+        PseudoLabelError: see `load_pseudo_labels`.
+    """
+    return load_pseudo_labels(folder, image_root, classes=classes)[0]
+
+
 def register_pseudo_labels(
     name: str, folder: str | Path, image_root: str | Path, classes: str = "clusters"
 ) -> None:

@@ -7,12 +7,11 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import rsd2.data.datasets  # noqa: F401  registers the known datasets
-from rsd2.data.datasets.pseudo import register_pseudo_labels
+from rsd2.data.datasets.pseudo import get_pseudo_dicts, register_pseudo_labels
 from rsd2.data.pseudo_labels import PseudoLabels, ShardHeader, shard_name, write_shard
 from rsd2.projects.object_jepa.pretraining_data import (
     EvaluationSplitError,
     get_pretraining_dicts,
-    get_pseudo_box_dicts,
     refuse_evaluation_splits,
 )
 
@@ -122,7 +121,7 @@ def pseudo_folder(tmp_path):
 
 
 def test_pseudo_boxes_are_no_labels(pseudo_folder, tmp_path):
-    (record,) = get_pseudo_box_dicts(pseudo_folder, "images")
+    (record,) = get_pseudo_dicts(pseudo_folder, "images", classes="one")
     assert record["annotations"][0]["bbox"] == [10, 20, 8, 4, 30]
     register_pseudo_labels("pseudo_val", pseudo_folder, "images", classes="one")
     try:

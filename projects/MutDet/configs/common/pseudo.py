@@ -4,10 +4,10 @@ from detectron2.config import LazyCall as L
 from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 
+from rsd2.data.datasets.pseudo import get_pseudo_dicts
 from rsd2.data.samplers import build_train_loader
 from rsd2.data.transforms import RandomFlipDirection
 from rsd2.projects.mutdet.embedding_mapper import EmbeddingDatasetMapper
-from rsd2.projects.mutdet.pseudo_dataset import get_pseudo_dicts
 
 dataloader = OmegaConf.create()
 

@@ -6,7 +6,7 @@
 from detectron2.config import LazyCall as L
 
 from rsd2.config import get_config
-from rsd2.projects.object_jepa.pretraining_data import get_pseudo_box_dicts
+from rsd2.data.datasets.pseudo import get_pseudo_dicts
 
 dataloader, optimizer, lr_multiplier, train = get_config(
     "ObjectJEPA/configs/common/pretrain.py", ("dataloader", "optimizer", "lr_multiplier", "train")
@@ -14,7 +14,8 @@ dataloader, optimizer, lr_multiplier, train = get_config(
 model = get_config("ObjectJEPA/configs/models/object_jepa_vit_s16.py").model
 
 _root = "${oc.env:DETECTRON2_DATASETS,datasets}"
-dataloader.train.dataset = L(get_pseudo_box_dicts)(
+dataloader.train.dataset = L(get_pseudo_dicts)(
     folder=f"{_root}/pseudo/dota_v1.0_train_1024_200",
     image_root=f"{_root}/dota/v1.0/tiles/train_1024_200/images",
+    classes="one",
 )
