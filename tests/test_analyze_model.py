@@ -61,7 +61,7 @@ def test_attention_is_counted(tool):
 
 
 def test_a_clip_is_counted(tool):
-    """The released MICML at a 64th of the area: methods/micml.md, section 2.7."""
+    """The released MICML at a 64th of the area."""
     import analyze_model_under_test as module
 
     config = ROOT / "projects" / "MICML" / "configs" / "micml_dla34_rscardata.py"

@@ -47,7 +47,7 @@ class BoxDatasetMapper(RotatedDatasetMapper):
             image_format: channel order of the output, ``"RGB"`` or ``"BGR"``.
             erase_ignored: in training, paint every box that is ``ignore``, ``uncertain`` or
                 ``logo`` with its mean colour before augmentation, as TinyBenchmark's erased images
-                are (methods/bottom_heavy.md, section 3.2), so that a find there is no mistake.
+                are, so that a find there is no mistake.
             min_side: boxes whose shorter side is below this many pixels after augmentation are
                 left out; 0 keeps all that have an area.
             pad_color: RGB of what a virtual tile shows beyond its image.

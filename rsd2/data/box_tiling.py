@@ -1,6 +1,6 @@
 """Windows over images with upright boxes, by the rules of TinyBenchmark; nothing is read here.
 
-Source: ``split_and_merge_image`` of TinyBenchmark (methods/bottom_heavy.md, section 3.3). A last
+Source: ``split_and_merge_image`` of TinyBenchmark. A last
 window is shifted back so that it ends at the border; a box is kept in a window that shows enough of
 it, and cut there. Images smaller than a window are one tile of their own size.
 

@@ -59,7 +59,7 @@ class ClipDatasetMapper:
             min_side: boxes whose shorter side is below this many pixels after augmentation are
                 left out; 0 keeps all that have an area.
             normalize_first: the official order: frames are normalised before they are augmented,
-                and only those with an object are (methods/micml.md, section 4). The distortion's
+                and only those with an object are. The distortion's
                 numbers are then far too large, and results are not cut to a range: give
                 ``RandomPhotometricDistortion`` no ``value_range``.
             pixel_mean: of all channels, grey levels, for ``normalize_first``.

@@ -1,7 +1,7 @@
 """Rows of tracks in the two dialects of VISO's ``gt.txt``.
 
 Commas: ``frame,id,x,y,width,height,...`` (car, train); blanks: ``frame id x1 y1 x2 y2 ...`` (plane,
-ship). Frames count from 1; what stands behind the box is not read (methods/micml.md, section 6.2).
+ship). Frames count from 1; what stands behind the box is not read.
 """
 
 from __future__ import annotations

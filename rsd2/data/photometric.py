@@ -97,7 +97,7 @@ class PhotometricTransform(Transform):
 class RandomPhotometricDistortion(T.Augmentation):
     """Random brightness, contrast, saturation, hue and channel order, each with probability 0.5.
 
-    The distortion of CenterNet's and SSD's training (methods/micml.md, section 4); its numbers are
+    The distortion of CenterNet's and SSD's training; its numbers are
     meant for values from 0 to 255.
     """
 

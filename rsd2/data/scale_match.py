@@ -1,7 +1,7 @@
 """Scale match: resize pre-training images so that their objects are as large as the target's.
 
-Source: Yu et al., "Scale Match for Tiny Person Detection", WACV 2020, and methods/bottom_heavy.md,
-section 3.5. The size of an object is the square root of its box's area, in pixels.
+Source: Yu et al., "Scale Match for Tiny Person Detection", WACV 2020. The size of an
+object is the square root of its box's area, in pixels.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class TilingParameters:
 def compute_windows(
     width: int, height: int, window: int, overlap: int, min_image_fraction: float = 0.6
 ) -> np.ndarray:
-    """Place windows of one size over an image (methods/mutdet.md, section 8).
+    """Place windows of one size over an image.
 
     Args:
         width: of the image, pixels, >= 1.

@@ -12,7 +12,7 @@ from .image_io import IMAGE_EXTENSIONS
 from .label_report import LabelReport
 
 NUM_FRAMES = 5
-"""Key frame and the four before it (methods/micml.md, section 1)."""
+"""Key frame and the four before it."""
 
 
 def list_frames(folder: str | Path, report: LabelReport) -> dict[int, Path]:

@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 class AitodEvaluator(BoxEvaluator):
     """COCO's AP with up to 1500 detections, by size from very tiny on, and oLRP.
 
-    Source: methods/bottom_heavy.md, section 4.3. ``AP25``, which the released code prints, is left
+    ``AP25``, which the released code prints, is left
     out: 0.25 is not among its thresholds, so that it is always -1 there.
     """
 

@@ -1,6 +1,6 @@
 """AI-TOD's metric: COCO's average precision with other sizes and 1500 detections, and oLRP.
 
-Sources: methods/bottom_heavy.md, section 4.3; Wang et al., "Tiny Object Detection in Aerial
+Sources: Wang et al., "Tiny Object Detection in Aerial
 Images", ICPR 2020; Oksuz et al., "Localization Recall Precision", ECCV 2018, for oLRP. The matching
 of the average precision is that of faster-coco-eval.
 

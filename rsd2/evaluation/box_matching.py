@@ -228,7 +228,7 @@ def match_greedily(
     iou_threshold: float,
     iod_threshold: float | None,
 ) -> Matching:
-    """Match all images at one threshold, as COCO and TinyPerson do (methods/bottom_heavy.md, 4.1).
+    """Match all images at one threshold, as COCO and TinyPerson do.
 
     In decreasing score each detection takes the free object, not to be ignored, with the greatest
     IoU >= the threshold. Of those that find none, some are ignored: with an ``iod_threshold``, any

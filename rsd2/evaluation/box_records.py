@@ -41,7 +41,7 @@ class BoxRecord:
 
 @dataclass(frozen=True)
 class BoxMerging:
-    """How the windows of one image are put together (methods/bottom_heavy.md, section 3.4).
+    """How the windows of one image are put together.
 
     Attributes:
         nms_threshold: IoU in [0, 1] above which the detections of one class are duplicates; 0.5 in

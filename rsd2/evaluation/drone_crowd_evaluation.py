@@ -21,7 +21,7 @@ HEADLINE_DISTANCES = (10, 15, 20)
 class DroneCrowdEvaluator(BoxEvaluator):
     """L-mAP over distances of 1 to 25 px, and L-AP at 10, 15 and 20 px.
 
-    Source: methods/micml.md, section 7.5. A detection and an object are the centres of their
+    Source: the toolkit of DroneCrowd. A detection and an object are the centres of their
     boxes.
     """
 

@@ -31,7 +31,7 @@ _RATES = ("precision", "recall", "F1")
 class MovingObjectEvaluator(BoxEvaluator):
     """Precision, recall and F1 of each video and their means, and COCO's AP.
 
-    Source: methods/micml.md, section 7. Numbers of different protocols, or of different labels of
+    Numbers of different protocols, or of different labels of
     the same videos, are not comparable; the protocols beside the numbers say which these are.
     """
 

@@ -1,6 +1,6 @@
 """DroneCrowd's localisation score: average precision of points by distance.
 
-Source: methods/micml.md, section 7.5; Wen et al., "Detection, Tracking, and Counting Meets Drones
+Source: Wen et al., "Detection, Tracking, and Counting Meets Drones
 in Crowds", CVPR 2021.
 
 Shapes: D detections, G objects, P pairs, R distances.

@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 
 class TinyEvaluator(BoxEvaluator):
-    """AP by size and the miss rate, as TinyPerson defines them (methods/bottom_heavy.md, 4).
+    """AP by size and the miss rate, as TinyPerson defines them.
 
     The headline is ``AP50_tiny``. Numbers with different ``max_detections``, of the evaluation
     before its update, or without merging of windows are not comparable; the protocol beside the

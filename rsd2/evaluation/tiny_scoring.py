@@ -1,6 +1,6 @@
 """TinyPerson's average precision and log-average miss rate on matched boxes.
 
-Source: methods/bottom_heavy.md, sections 4.1 and 4.2; Yu et al., "Scale Match for Tiny Person
+Source: TinyBenchmark's program; Yu et al., "Scale Match for Tiny Person
 Detection", WACV 2020. The size of an object is the square root of its annotated area.
 
 Shapes: K classes, T thresholds, A size ranges, D detections.
@@ -115,7 +115,7 @@ class TinyScores:
 
 
 def score_tiny(truth: BoxTruth, detections: BoxDetections, protocol: TinyProtocol) -> TinyScores:
-    """Average precision by TinyPerson's rules (methods/bottom_heavy.md, section 4.1).
+    """Average precision by TinyPerson's rules.
 
     An object is ignored if it is flagged so or lies outside the size range; a detection that found
     nothing is ignored by IoD, or if its own size lies outside the range.
@@ -154,7 +154,7 @@ def score_tiny(truth: BoxTruth, detections: BoxDetections, protocol: TinyProtoco
 def score_miss_rate(
     truth: BoxTruth, detections: BoxDetections, protocol: TinyProtocol
 ) -> np.ndarray:
-    """Log-average miss rate (methods/bottom_heavy.md, section 4.2).
+    """Log-average miss rate.
 
     Detections a quarter smaller or larger than the range are left out. The miss rate is averaged
     in the logarithm over nine numbers of false positives per image between 0.01 and 1; where the

@@ -14,7 +14,7 @@ def test_windows_of_a_1280_x_720_image() -> None:
     windows = place_windows(1280, 720, BoxTiling())
     expected = [
         (x, y, x + 640, y + 512) for y in (0, 208) for x in (0, 590, 640)
-    ]  # the third column almost doubles the second, as the card says
+    ]  # the third column almost doubles the second
     assert windows.tolist() == [list(row) for row in expected]
 
 
@@ -42,7 +42,7 @@ def test_windows_cover_the_image_and_stay_inside(
         assert (x1 - x0, y1 - y0) == (min(across, width), min(down, height))
         covered[y0:y1, x0:x1] = True
     assert covered.all()
-    # The number of windows along x by the card's formula.
+    # The number of windows along x by the formula of the released program.
     count = max(1, -(-(width - overlap[0]) // (across - overlap[0])))
     assert len(np.unique(windows[:, 0])) <= count
 

@@ -1,4 +1,4 @@
-"""Windows cover the image, objects land where the card says, and no Detectron2 is needed."""
+"""Windows cover the image, objects land where they belong, and no Detectron2 is needed."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The rules of moving-object and point scoring in plain loops, written from the card.
+"""The rules of moving-object and point scoring in plain loops.
 
 As slow and simple as can be. Boxes are (x0, y0, x1, y1).
 """

@@ -1,4 +1,4 @@
-"""TinyPerson's rules in plain loops, written from the card, as slow and simple as can be.
+"""TinyPerson's rules in plain loops, as slow and simple as can be.
 
 Boxes are (x0, y0, x1, y1).
 """

@@ -1,8 +1,8 @@
 """What evaluators of tiny objects are compared with: pycocotools, and TinyPerson's rules in Python.
 
 The published evaluation of TinyPerson is pycocotools' class with the matching of one image
-rewritten in Python. ``TinyCocoEval`` is that class written anew from the rules
-(methods/bottom_heavy.md, section 4.1), with pycocotools' own loops around it.
+rewritten in Python. ``TinyCocoEval`` is that class written anew from the rules,
+with pycocotools' own loops around it.
 """
 
 from __future__ import annotations

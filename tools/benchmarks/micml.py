@@ -33,7 +33,7 @@ MAX_RELATIVE_DIFFERENCE = 1e-8  # in float64
 
 
 class PlainMotion(MotionModule):
-    """The motion module step by step, as the card writes it (2.5)."""
+    """The motion module step by step, as it is defined."""
 
     def forward(self, x: torch.Tensor, num_outputs: int | None = None) -> torch.Tensor:
         """See `MotionModule.forward`; the frames that are not asked for are computed too."""

@@ -19,7 +19,7 @@ def center_losses(
 ) -> dict[str, torch.Tensor]:
     """Compute the three losses, not yet weighted.
 
-    Source: CenterNet (arXiv 1904.07850), equations 1 to 3; MICML card section 3. The official
+    Source: CenterNet (arXiv 1904.07850), equations 1 to 3; the official
     weights are 1, 0.1 and 1. Every loss is normalised over the whole batch of this process.
 
     Args:

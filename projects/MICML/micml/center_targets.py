@@ -39,7 +39,7 @@ def gaussian_radius(width: int, height: int, rule: str = "official") -> int:
     """How far around its centre a box softens the penalty of a wrong peak.
 
     Source: CornerNet (ECCV 2018), section 3.2, with an overlap of 0.7: the least of three cases
-    (both corners inside, both outside, one of each). MICML card section 4. The official formula
+    (both corners inside, both outside, one of each). The official formula
     has lost a division by 2a, after which the third case always decides; ``corrected`` solves the
     quadratic equations, which gives less than a third of that: 0 below a side of 13 px.
     ``at_least_one`` is the official radius, but 1 for the smallest boxes too.
@@ -88,7 +88,7 @@ def draw_targets(
 ) -> CenterTargets:
     """Draw the heat maps of labelled frames, and list what is regressed.
 
-    Source: CenterNet (arXiv 1904.07850), section 3; MICML card section 4, for any number of objects
+    Source: CenterNet (arXiv 1904.07850), section 3, for any number of objects
     and any shape of frame. Centres outside the frame move to its border; widths and heights are
     cut to the frame's minus 1. Boxes without width or height, or that are not finite, are left
     out: readers report them.

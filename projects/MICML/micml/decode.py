@@ -25,7 +25,7 @@ def decode(
 ) -> list[Detections]:
     """Find the peaks of the heat maps, and the boxes there.
 
-    Source: CenterNet (arXiv 1904.07850), section 4.1; MICML card section 5. A pixel is a peak if
+    Source: CenterNet (arXiv 1904.07850), section 4.1. A pixel is a peak if
     none of its eight neighbours is higher. A negative width or height counts as 0.
 
     Args:

@@ -34,7 +34,7 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions whose residual comes from outside.
 
-    Source: DLA (arXiv 1707.06484), section 3; MICML card 2.2.
+    Source: DLA (arXiv 1707.06484), section 3.
 
     Args:
         in_channels: of the input.
@@ -63,7 +63,7 @@ class ResidualBlock(nn.Module):
 class Tree(nn.Module):
     """Two blocks in a row and a 1x1 convolution over both, and over what else came before.
 
-    Source: DLA (arXiv 1707.06484), figure 3; MICML card 2.2.
+    Source: DLA (arXiv 1707.06484), figure 3.
 
     Args:
         in_channels: of the input.
@@ -114,7 +114,7 @@ class Tree(nn.Module):
 class DoubleTree(nn.Module):
     """Two trees in a row; the second one's root also sees the pooled input and the first's output.
 
-    Source: DLA (arXiv 1707.06484), figure 3; MICML card 2.2.
+    Source: DLA (arXiv 1707.06484), figure 3.
 
     Args:
         in_channels: of the input.
@@ -140,7 +140,7 @@ class DoubleTree(nn.Module):
 class DLA34(nn.Module):
     """DLA-34 without stride in its first layers, down to stride 16.
 
-    Source: DLA (arXiv 1707.06484), table 1; "Objects as Points" (arXiv 1904.07850); MICML card 2.2.
+    Source: DLA (arXiv 1707.06484), table 1; "Objects as Points" (arXiv 1904.07850).
 
     Args:
         channels: c_0..c_4.
@@ -182,7 +182,7 @@ class DLA34(nn.Module):
 class DeformableUnit(nn.Module):
     """A modulated deformable 3x3 convolution, BatchNorm and ReLU.
 
-    Source: Deformable ConvNets v2 (arXiv 1811.11168), section 3.1; MICML card 2.3. The offsets are
+    Source: Deformable ConvNets v2 (arXiv 1811.11168), section 3.1. The offsets are
     (dy, dx) for each tap; at the start they are 0 and every tap counts half.
 
     Args:
@@ -210,7 +210,7 @@ class DeformableUnit(nn.Module):
 def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
     """A depth-wise transposed convolution that starts as bilinear upsampling and may learn.
 
-    Source: MICML card 2.3.
+    Source: the programs of CenterNet and DSFNet.
 
     Args:
         channels: of input and output.
@@ -239,7 +239,7 @@ class IDAUp(nn.Module):
     """Sum of maps of growing stride, from the finest to the coarsest, at the finest one's stride.
 
     Source: iterative deep aggregation, DLA (arXiv 1707.06484), section 3.1, with deformable
-    convolutions as in "Objects as Points" (arXiv 1904.07850); MICML card 2.3.
+    convolutions as in "Objects as Points" (arXiv 1904.07850).
 
     Args:
         channels: c_0..c_n of the maps; what comes out has c_0.
@@ -272,7 +272,7 @@ class IDAUp(nn.Module):
 class DLAUp(nn.Module):
     """Aggregation of every level with all coarser ones.
 
-    Source: "Objects as Points" (arXiv 1904.07850), figure 6; MICML card 2.3.
+    Source: "Objects as Points" (arXiv 1904.07850), figure 6.
 
     Args:
         channels: c_0..c_{K-1} of the levels, strides 1, 2, 4...
@@ -306,7 +306,7 @@ class DLAUp(nn.Module):
 class StaticBranch(nn.Module):
     """What the key frame alone shows, at strides 1, 2, 4...
 
-    Source: DSFNet (GRSL 2021), the static branch; MICML card 2.1 to 2.3.
+    Source: DSFNet (GRSL 2021), the static branch.1 to 2.3.
 
     Args:
         channels: c_0..c_4 of DLA-34.

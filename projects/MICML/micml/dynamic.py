@@ -22,7 +22,7 @@ POOLED_FRAMES = 3  # the newest; older ones count through the convolutions in ti
 class AxisConvolution(nn.Module):
     """A 3-D convolution along one axis, BatchNorm and ReLU; the output is as large as the input.
 
-    Source: MICML card 2.4. It is computed in two dimensions, where the other axes are merged: the
+    Source: DSFNet (GRSL 2021), the dynamic branch. It is computed in two dimensions, where the other axes are merged: the
     same sums, for which there are faster kernels.
 
     Args:
@@ -68,8 +68,7 @@ def _factorised(in_channels: int, out_channels: int, size: int) -> nn.Sequential
 class DynamicBranch(nn.Module):
     """What moves, at strides 1, 2 and 4.
 
-    Source: DSFNet (GRSL 2021), the dynamic branch; MICPL (TNNLS 2024) for the motion; MICML card
-    2.4.
+    Source: DSFNet (GRSL 2021), the dynamic branch; MICPL (TNNLS 2024) for the motion.
 
     Args:
         channels: c_0, c_1, c_2.

@@ -30,7 +30,7 @@ FRAME_MULTIPLE = 16
 class MICML(nn.Module):
     """Moving objects in the newest frame of a clip.
 
-    Source: MICPL (TNNLS 2024) and its released program; MICML card 2. Without ``motion`` in the
+    Source: MICPL (TNNLS 2024) and its released program. Without ``motion`` in the
     dynamic branch it is DSFNet (GRSL 2021), with one branch alone DSFNet's static or dynamic
     variant.
 

@@ -28,7 +28,7 @@ State = tuple[torch.Tensor, torch.Tensor]
 class MotionCell(nn.Module):
     """A convolutional LSTM cell whose input half can be computed ahead of the recurrence.
 
-    Source: ConvLSTM (arXiv 1506.04214), equation 3 without peepholes; MICML card 2.5. Its gates
+    Source: ConvLSTM (arXiv 1506.04214), equation 3 without peepholes. Its gates
     are i, f, o, g.
 
     Args:
@@ -79,7 +79,7 @@ class MotionCell(nn.Module):
 class SqueezeExcitation(nn.Module):
     """Scales channels by what all of them are on average.
 
-    Source: arXiv 1709.01507, section 3, without biases; MICML card 2.5.
+    Source: arXiv 1709.01507, section 3, without biases.
 
     Args:
         channels: C.
@@ -100,7 +100,7 @@ class SqueezeExcitation(nn.Module):
 class MotionModule(nn.Module):
     """Layers of motion cells; each frame's state is told what motion the whole clip shows.
 
-    Source: MICPL (TNNLS 2024) and its released program; MICML card 2.5 with the symbols used
+    Source: MICPL (TNNLS 2024) and its released program.5 with the symbols used
     below. The cells are per layer, all else is shared by layers and frames.
 
     Args:

@@ -1,6 +1,6 @@
 """Features of objects: a rotated crop of each box through a frozen backbone, averaged over its map.
 
-Source: MutDet's ``Tool_feat_patch_extractor_detector.py`` (card 1b): a rotated RoI-align with 1.5
+Source: MutDet's ``Tool_feat_patch_extractor_detector.py``: a rotated RoI-align with 1.5
 times the sides of the box and 224 x 224 bins, which stretches the crop to a square and turns the
 long side along x; torchvision's ResNet-50 of ImageNet; the average of its last stage.
 

@@ -52,7 +52,7 @@ def masks_to_boxes(
     Args:
         proposals: K masks.
         image_size: (H, W), pixels.
-        official: do as MutDet's script does (``step1_3_mask_to_poly``, card 1a): the component with
+        official: do as MutDet's script does (``step1_3_mask_to_poly``): the component with
             the most boundary points instead of the largest one, the rectangle around the indices of
             the boundary pixels (so half a pixel up and left, and one pixel too small), corners
             moved at the left and upper border only, and rounded to a tenth.

@@ -1,6 +1,6 @@
 """Features to embeddings and pseudo-classes: PCA, unit length, the nearest of k centres.
 
-Source: MutDet's ``step1_5_cluster_and_make_pslabels.py`` (card 1b), which applies y = A x + b,
+Source: MutDet's ``step1_5_cluster_and_make_pslabels.py``, which applies y = A x + b,
 o = y / |y|, and the centre of the largest cosine. The script that fitted them was not released: PCA
 to 256 components and k-means with 256 centres are reported; whether the components were whitened is
 not. Here both are scikit-learn's.

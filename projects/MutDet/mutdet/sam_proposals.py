@@ -1,7 +1,7 @@
 """Segment Anything as a source of proposals, with the user's checkpoint.
 
 Source: "Segment Anything" (arXiv 2304.02643), appendix B, by the package ``segment-anything``; the
-defaults are those of the package, which MutDet's script uses (card 1a). The package is an extra:
+defaults are those of the package, which MutDet's script uses. The package is an extra:
 ``pip install segment-anything``.
 
 Shapes: H, W height and width of the image.

@@ -8,7 +8,7 @@ from collections import deque
 class CollapseAlarms:
     """Remembers the course of a pre-training and says what is alarming about the newest numbers.
 
-    Source: methods/object_jepa.md, section 5: loss down by half within 500 steps, RankMe halved,
+    By default: loss down by half within 500 steps, RankMe halved,
     cosine of tokens above 0.95.
     """
 

@@ -24,7 +24,7 @@ _ROUNDING = 1e-9
 class CoverageRule:
     """A patch belongs to an object that covers enough of it, or has enough of itself in it.
 
-    Source: methods/object_jepa.md, section 4.1. One of the conditions suffices; a share above 1
+    One of the conditions suffices; a share above 1
     switches a condition off, and 0 means that touching is enough.
 
     Attributes:

@@ -61,8 +61,8 @@ class _Objects(NamedTuple):
 class MaskSampler:
     """Draws masks; holds no state, so that equal seeds give equal masks anywhere.
 
-    Source: methods/object_jepa.md, section 4.2 for the keys, 4.3 for images with no, many or huge
-    objects, 4.4 for parts of objects.
+    Source: I-JEPA (arXiv 2301.08243), section 3, for the blocks; the choice by objects is this
+    project's own.
 
     Attributes:
         mode: "random" patches; "blocks" of I-JEPA first, then random ones; "object_blocks", the

@@ -52,8 +52,9 @@ class JepaOutput(NamedTuple):
 class ObjectJEPA(nn.Module):
     """Joint-embedding predictive pre-training with masks that know objects.
 
-    Source: I-JEPA (arXiv 2301.08243) for encoder, target and predictor; methods/object_jepa.md for
-    masks and losses. ``target_encoder`` is a moving average of ``context_encoder``; the hook
+    Source: I-JEPA (arXiv 2301.08243) for encoder, target and predictor; masks and
+    losses by objects are this project's own. ``target_encoder`` is a moving average of
+    ``context_encoder``; the hook
     `rsd2.engine.TargetUpdate` moves it, and sets ``progress``.
 
     Args:
@@ -310,8 +311,7 @@ def pad_boxes(batched_inputs: list[dict[str, Any]]) -> tuple[torch.Tensor, torch
 def variance_hinge(tokens: torch.Tensor, is_object: torch.Tensor) -> torch.Tensor:
     """How far the standard deviations of the channels stay below 1.
 
-    Source: VICReg (arXiv 2105.04906), equation 1, for tokens of objects and of background apart
-    (methods/object_jepa.md, section 4.4).
+    Source: VICReg (arXiv 2105.04906), equation 1, for tokens of objects and of background apart.
 
     Args:
         tokens: (B, K, D).

@@ -1,7 +1,7 @@
 """Whether features have collapsed and whether they know objects: numbers of pure functions.
 
 A JEPA's loss tells neither: it is small when all targets are equal, and may rise while features get
-better. Source of what is measured: methods/object_jepa.md, section 5.
+better.
 
 Shapes: I images, N = h w tokens of an image, M tokens of all images, D channels, K visible tokens,
 P predicted tokens of an image.
@@ -30,7 +30,7 @@ _PROBE_ITERATIONS = 300
 def token_spread(tokens: torch.Tensor) -> dict[str, float]:
     """Measure how far the directions of tokens spread in each channel.
 
-    Source: methods/object_jepa.md, section 5, item 1. Directions that are uniformly random have a
+    Directions that are uniformly random have a
     standard deviation of 1/sqrt(D) in every channel, the ideal.
 
     Args:
@@ -95,7 +95,7 @@ def _smooth_count(weights: torch.Tensor) -> float:
 def token_cosines(tokens: torch.Tensor) -> dict[str, float]:
     """Measure how alike tokens are within an image and, at one place, between images.
 
-    Source: methods/object_jepa.md, section 5, item 3. Features that know nothing but the place have
+    Features that know nothing but the place have
     a high cosine at one place and a low one within an image.
 
     Args:
@@ -179,8 +179,6 @@ def explained(
 ) -> float:
     """Compute R^2 of predictions against a baseline: 1 - error / error of the baseline.
 
-    Source: methods/object_jepa.md, section 5, item 4.
-
     Args:
         prediction: (..., D).
         target: (..., D).
@@ -212,7 +210,7 @@ def mean_where(values: torch.Tensor, chosen: torch.Tensor) -> float:
 def variance_ratio(tokens: torch.Tensor, classes: torch.Tensor) -> float:
     """Variance within the object tokens of a class over the variance of all tokens.
 
-    Source: methods/object_jepa.md, section 5, item 7: objects that are always predicted from their
+    Objects that are always predicted from their
     surroundings may be washed out, and then differ less among themselves than anything else.
 
     Args:
@@ -240,7 +238,7 @@ def probe_objects(
 ) -> dict[str, float]:
     """Fit a linear probe that tells object tokens from background, and score it on other images.
 
-    Source: methods/object_jepa.md, section 5, item 5. One logistic regression is fitted on the even
+    One logistic regression is fitted on the even
     images, objects and background weighing the same, and scored on the odd ones.
 
     Args:

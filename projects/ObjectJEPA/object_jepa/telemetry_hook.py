@@ -92,8 +92,6 @@ def measure(
 ) -> dict[str, float]:
     """Measure a pre-training model on images.
 
-    Source: methods/object_jepa.md, section 5.
-
     Args:
         model: an ``ObjectJEPA``; its mode and the random generators are left as they were.
         batches: lists of inputs with ``instances`` of ``gt_boxes`` and ``gt_classes``; all images

@@ -1,8 +1,7 @@
 """AI-TOD and AI-TOD-v2: tiny objects in aerial images of 800 x 800 pixels.
 
 AI-TOD (Wang et al., "Tiny Object Detection in Aerial Images", ICPR 2020; v2 with better labels:
-Xu et al., ISPRS 2022) is COCO's format; methods/bottom_heavy.md, section 4.3 states its numbers and
-its metric. The folders expected are in ``README.md`` beside this file.
+Xu et al., ISPRS 2022) is COCO's format. The folders expected are in ``README.md`` beside this file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """DroneCrowd: heads of people in videos from drones, as boxes or as points.
 
-Layout and rules: methods/micml.md, section 6.3. A frame is ``imgSSSFFF.jpg``: clip S, frame F
+A frame is ``imgSSSFFF.jpg``: clip S, frame F
 from 1.
 """
 

@@ -1,6 +1,6 @@
 """RsCarData: moving cars in satellite videos, with the labels of DSFNet and those of HiEUM.
 
-Layout and labels: methods/micml.md, section 6.1. Synthetic videos
+Synthetic videos
 (``tools/make_synthetic.py --kind video``) have the same format. Both labels exist as COCO files
 and, for the test videos, as VOC files in folders.
 """

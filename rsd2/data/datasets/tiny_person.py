@@ -1,7 +1,7 @@
 """TinyPerson and generated scenes in its format.
 
 TinyPerson (Yu et al., "Scale Match for Tiny Person Detection", WACV 2020) shows people at sea and
-on the beach; methods/bottom_heavy.md, section 3 states its numbers and rules. The folders expected
+on the beach. The folders expected
 are in ``README.md`` beside this file.
 """
 

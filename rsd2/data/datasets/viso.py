@@ -1,6 +1,6 @@
 """VISO: planes, cars, ships and trains in satellite videos.
 
-Layout: methods/micml.md, section 6.2. The part ``mot`` has a folder for each video; ``coco`` has
+The part ``mot`` has a folder for each video; ``coco`` has
 all frames of a split in one folder, numbered through, and does not say where its videos begin.
 """
 

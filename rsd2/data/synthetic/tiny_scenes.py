@@ -1,6 +1,6 @@
 """Beaches and seas with people and boats of 2 to 20 pixels, drawn from a seed.
 
-What makes TinyPerson hard (methods/bottom_heavy.md, section 3.1) is here too: objects of few
+What makes TinyPerson hard is here too: objects of few
 pixels, crowds that are labelled as one ignore region, uncertain people, logos, dense images.
 Shapes: H and W image height and width.
 """

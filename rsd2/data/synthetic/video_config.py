@@ -1,6 +1,6 @@
 """What synthetic satellite video looks like: the settings and the numbers they are drawn from.
 
-The numbers are those measured on RsCarData (methods/micml.md, section 12); a scene draws its own
+The numbers are those measured on RsCarData; a scene draws its own
 size of vehicles, density and speeds from them.
 """
 

@@ -1,7 +1,7 @@
 """Statistics of synthetic videos beside those measured on real ones.
 
-The real ones are those of methods/micml.md, section 12: of RsCarData's training videos, 512 x 512
-pixels. Rows with a measured basis are starred there and here.
+The real ones are of RsCarData's training videos, 512 x 512 pixels. Rows that were measured there
+are starred; the others are estimates.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Writes synthetic videos in RsCarData's format: frames, COCO files of both labels, VOC files.
 
-Layout and names are those of RsCarData with HiEUM's additions (methods/micml.md, section 6.1), so
+Layout and names are those of RsCarData with HiEUM's additions, so
 that what reads one reads the other.
 """
 

@@ -48,7 +48,7 @@ def random_boxes(count: int, size: tuple[int, int], seed: int) -> torch.Tensor:
 def test_the_radius_rules(
     sides: tuple[int, int], official: int, at_least_one: int, corrected: int
 ) -> None:
-    """The official values are those measured on the released program (card, section 4)."""
+    """The official values are those measured on the released program."""
     values = {"official": official, "at_least_one": at_least_one, "corrected": corrected}
     assert {rule: gaussian_radius(*sides, rule) for rule in values} == values
     assert gaussian_radius(*sides[::-1]) == official
@@ -284,7 +284,7 @@ def test_decode_arguments() -> None:
 
 @pytest.mark.parametrize(("distance", "factor"), [(3, 0.73), (4, 0.86), (5, 0.95), (7, 1.0)])
 def test_soft_nms_of_neighbouring_cars(distance: int, factor: float) -> None:
-    """Cars of 6 x 6 px; the factors are the released program's (card, section 5)."""
+    """Cars of 6 x 6 px; the factors are the released program's."""
     boxes = np.array([[10.0, 10, 16, 16], [10.0 + distance, 10, 16 + distance, 16]])
     order, scores = soften_scores(boxes, np.array([0.5, 0.9]))
     assert order.tolist() == [1, 0] and scores[0] == 0.9

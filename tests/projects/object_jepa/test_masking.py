@@ -104,7 +104,7 @@ def test_masks_depend_on_their_own_seed_alone(crowd):
     ],
 )
 def test_weights_give_the_shares_that_were_measured(weight, objects, on_objects, elsewhere):
-    """Source: methods/object_jepa.md, section 4.2, the table for 784 patches, 588 hidden."""
+    """Measured once by an independent simulation: 784 patches, 588 hidden."""
     index = torch.randperm(784, generator=torch.Generator().manual_seed(0))[:objects]
     rows, columns = index // 28, index % 28
     boxes = torch.zeros(objects, 5)

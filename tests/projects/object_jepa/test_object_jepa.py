@@ -48,7 +48,7 @@ def test_losses_train_context_encoder_and_predictor_alone(
 
 @torch.no_grad()
 def test_loss_is_the_method_s_written_image_by_image(build_jepa, make_crops):
-    """Source: methods/object_jepa.md, section 3.1; the mean is taken per image first."""
+    """I-JEPA's loss; the mean is taken per image first."""
     model = build_jepa(masks={"loss_set": "only_objects"})
     model.update_target(0.0)
     batch = make_crops(3, 0, 8)

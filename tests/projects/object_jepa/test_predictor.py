@@ -30,7 +30,7 @@ def make(**options):
     [(192, 3, 5.486, 10.796), (384, 6, 21.590, 10.944), (768, 12, 85.647, 11.239)],
 )
 def test_sizes_are_those_of_the_method(width, heads, encoder, predictor):
-    """Source: methods/object_jepa.md, section 3.3: ViT-T, S, B; predictor of 384, depth 6."""
+    """I-JEPA's ViT-T, S, B; predictor of 384, depth 6."""
     with torch.device("meta"):
         models = VisionTransformer(embed_dim=width, num_heads=heads), Predictor(width)
     millions = [sum(p.numel() for p in model.parameters()) / 1e6 for model in models]

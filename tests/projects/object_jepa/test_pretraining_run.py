@@ -80,7 +80,7 @@ def test_a_stopped_run_continues_to_the_last_bit(scenes):
 
 
 def test_recipe_is_the_default_one():
-    """Source: methods/object_jepa.md, section 9."""
+    """Width, heads and width of the predictor of the two recipes."""
     for name, sizes in (("s", (384, 6, 192)), ("b", (768, 12, 384))):
         cfg = load_config(CONFIGS / f"object_jepa_vit_{name}_dota_pretrain.py")
         model = instantiate(cfg.model)

@@ -2,7 +2,7 @@
 
 AdamW at 1e-4, rates falling by 0.75 from layer to layer, 12 epochs with a tenth of the rate after
 the 8th and the 11th, as plain transformers are fine-tuned on overhead imagery (RVSA, arXiv
-2208.03987); methods/object_jepa.md, section 6.3.
+2208.03987).
 """
 
 from detectron2.config import LazyCall as L
