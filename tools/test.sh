@@ -76,8 +76,8 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 cores = sorted(p.stem for p in pathlib.Path("rsd2/evaluation").glob("*.py"))
-# the evaluators themselves, and the detector that predict.py runs, are Detectron2's
-bound = [name for name in cores if name.endswith("_evaluation")] + ["__init__", "image_detector"]
+# the evaluators themselves, and the detectors that predict.py runs, are Detectron2's
+bound = [name for name in cores if name.endswith(("_evaluation", "_detector"))] + ["__init__"]
 cores = [f"rsd2.evaluation.{name}" for name in cores if name not in bound]
 names = ["rsd2.env", "rsd2.ops", "rsd2.structures", "rsd2.data.tiling", "rsd2.evaluation", *cores]
 for name in names:

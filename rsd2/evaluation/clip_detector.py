@@ -12,12 +12,6 @@ import torch
 from detectron2.data import transforms as T
 from torch import nn
 
-from rsd2.data.tiling import crop_window
-
-from .box_matching import BoxDetections
-from .box_records import BoxMerging, assemble_boxes, make_box_record
-from .sliding_window import WindowParameters, place_windows
-
 
 class ClipDetector:
     """A model behind the test-time augmentations of its config.
@@ -59,29 +53,3 @@ class ClipDetector:
             inputs.append({"frames": tensor, "height": height, "width": width})
         found = [output["instances"] for output in self.model(inputs)]
         return [(x.pred_boxes.tensor, x.scores, x.pred_classes) for x in found]
-
-
-def detect_in_clip(
-    clip: Sequence[np.ndarray], detector: ClipDetector, parameters: WindowParameters
-) -> tuple[BoxDetections, dict[str, int]]:
-    """Detect objects in the newest frame of a clip, in overlapping windows if it is large.
-
-    Args:
-        clip: T images (H, W, 3) uint8 RGB, newest first.
-        detector: the model.
-        parameters: of windows and merging; the NMS between windows is that of upright boxes.
-
-    Returns:
-        The detections in decreasing score, and counts of what was dropped, see `assemble_boxes`.
-    """
-    windows = place_windows(*clip[0].shape[:2], parameters)
-    records = []
-    for start in range(0, len(windows), parameters.batch_size):
-        batch = windows[start : start + parameters.batch_size]
-        outputs = detector([[crop_window(image, box) for image in clip] for box in batch])
-        for (x0, y0, x1, y1), output in zip(batch.tolist(), outputs):
-            tile = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
-            tile = tile if len(windows) > 1 else None
-            records.append(make_box_record("", tile, *output, parameters.score_threshold))
-    found, counts = assemble_boxes(records, {"": 0}, BoxMerging(parameters.nms_threshold))
-    return found.select(np.argsort(-found.scores, kind="stable")), counts

@@ -21,7 +21,7 @@ from rsd2.data.video_drawing import draw_tracked_boxes, write_video
 from rsd2.data.visualization import class_color
 
 from .box_matching import BoxDetections
-from .clip_detector import ClipDetector, detect_in_clip
+from .clip_windows import DetectClips, detect_in_clip
 from .coco_results import to_coco_results
 from .prediction_files import output_names
 from .sliding_window import WindowParameters
@@ -124,7 +124,7 @@ def predict_video(
     path: Path,
     name: str,
     folder: Path,
-    detector: ClipDetector,
+    detector: DetectClips,
     parameters: WindowParameters,
     *,
     num_classes: int = 1,
@@ -182,7 +182,7 @@ def predict_video(
 def predict_videos(
     videos: Sequence[Path],
     folder: Path,
-    detector: ClipDetector,
+    detector: DetectClips,
     parameters: WindowParameters,
     *,
     classes: Sequence[str],
@@ -278,7 +278,7 @@ def _titled(path: Path) -> Path:
 
 def _detect(
     clip: Sequence[np.ndarray],
-    detector: ClipDetector,
+    detector: DetectClips,
     parameters: WindowParameters,
     result: VideoResult,
 ) -> BoxDetections:

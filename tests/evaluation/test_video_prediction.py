@@ -15,7 +15,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from rsd2.evaluation.clip_detector import ClipDetector, detect_in_clip
+from rsd2.evaluation.clip_detector import ClipDetector
+from rsd2.evaluation.clip_windows import detect_in_clip
 from rsd2.evaluation.prediction_inputs import find_videos
 from rsd2.evaluation.sliding_window import WindowParameters
 from rsd2.evaluation.video_frames import Frame, describe_video, make_clips, read_frames
