@@ -100,7 +100,7 @@ class SqueezeExcitation(nn.Module):
 class MotionModule(nn.Module):
     """Layers of motion cells; each frame's state is told what motion the whole clip shows.
 
-    Source: MICPL (TNNLS 2024) and its released program.5 with the symbols used
+    Source: MICPL (TNNLS 2024) and its released program, with the symbols used
     below. The cells are per layer, all else is shared by layers and frames.
 
     Args:
