@@ -306,7 +306,7 @@ class DLAUp(nn.Module):
 class StaticBranch(nn.Module):
     """What the key frame alone shows, at strides 1, 2, 4...
 
-    Source: DSFNet (GRSL 2021), the static branch.1 to 2.3.
+    Source: DSFNet (GRSL 2021), the static branch.
 
     Args:
         channels: c_0..c_4 of DLA-34.
