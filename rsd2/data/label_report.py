@@ -47,6 +47,8 @@ REMEDIES = {
     "with blanks, numbers, frame from 1; correct or delete it",
     "voc_object": "give the object a bndbox with xmin, ymin, xmax and ymax",
     "mat_file": "get the MAT file again, or remove it together with its frames",
+    "mat_version": "load the file in MATLAB and save it again with save(..., '-v7'), which SciPy "
+    "reads; it does not read MATLAB 7.3",
     "unknown_image": "add the image to the file's images or remove its annotations",
 }
 """Kind of problem -> what its owner can do about it."""

@@ -20,7 +20,7 @@ def list_frames(folder: str | Path, report: LabelReport) -> dict[int, Path]:
 
     Args:
         folder: holds images named by their number, ``000001.jpg``.
-        report: gets images whose names are no numbers.
+        report: gets images whose names are no numbers, or say the number of another one.
 
     Returns:
         number of the frame -> path, by number; empty if the folder is not there.
@@ -32,8 +32,21 @@ def list_frames(folder: str | Path, report: LabelReport) -> dict[int, Path]:
         if not path.stem.isdecimal():
             report.add("frame_number", path, None, f"{path.name} is no number of a frame")
             continue
-        frames[int(path.stem)] = path
+        add_frame(frames, int(path.stem), path, report)
     return dict(sorted(frames.items()))
+
+
+def add_frame(frames: dict[int, Path], number: int, path: Path, report: LabelReport) -> None:
+    """Put a frame in its place, unless another file has it.
+
+    Args:
+        frames: number -> path; changed.
+        number: of the frame.
+        path: of its file.
+        report: gets the file that finds its place taken.
+    """
+    if frames.setdefault(number, path) != path:
+        report.add("duplicate_image", path, None, f"{frames[number].name} is frame {number}, too")
 
 
 def add_windows(

@@ -59,3 +59,12 @@ def test_frames_of_a_folder_by_number(tmp_path: Path) -> None:
     assert list(frames) == [1, 2, 10] and frames[2].name == "000002.JPG"
     assert report.count("frame_number") == 1 and "thumb.jpg" in report.problems[0].message
     assert list_frames(tmp_path / "nowhere", report) == {}
+
+
+def test_second_file_of_a_frame_is_reported_and_not_taken(tmp_path: Path) -> None:
+    for name in ("000001.jpg", "000001.png", "1.jpg"):
+        (tmp_path / name).touch()
+    report = LabelReport()
+    assert list_frames(tmp_path, report) == {1: tmp_path / "000001.jpg"}
+    assert report.count("duplicate_image") == 2
+    assert "000001.jpg is frame 1, too" in report.problems[0].message

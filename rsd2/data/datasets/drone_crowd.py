@@ -1,7 +1,6 @@
 """DroneCrowd: heads of people in videos from drones, as boxes or as points.
 
-A frame is ``imgSSSFFF.jpg``: clip S, frame F
-from 1.
+A frame is ``imgSSSFFF.jpg``: clip S, frame F from 1.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from tqdm import tqdm
 
 from rsd2.data.image_io import IMAGE_EXTENSIONS, read_image_size
 from rsd2.data.label_report import LabelReport
-from rsd2.data.video_clips import NUM_FRAMES, add_windows
+from rsd2.data.video_clips import NUM_FRAMES, add_frame, add_windows
 
 DRONE_CROWD_CLASSES = ("head",)
 DRONE_CROWD_SPLITS = ("train", "val", "test")
@@ -35,8 +34,8 @@ _UNREADABLE = (
     ValueError,
     TypeError,
     IndexError,
+    AttributeError,  # of objects of MATLAB's classes, which SciPy gives as bytes
     OSError,
-    NotImplementedError,  # files of MATLAB 7.3, which are HDF5
     MatReadError,
     zlib.error,
 )
@@ -70,8 +69,9 @@ def load_drone_crowd(
         it.
 
     Raises:
-        FileNotFoundError: if a folder is missing, or the labels of a clip or frame are.
-        ValueError: for a wrong argument.
+        FileNotFoundError: if a folder is missing or holds no frame, or the labels of a clip or
+            frame are missing.
+        ValueError: for a wrong argument, or if no label file can be read at all.
     """
     if split not in DRONE_CROWD_SPLITS or source not in ("boxes", "points") or point_side <= 0:
         raise ValueError(
@@ -97,6 +97,8 @@ def load_drone_crowd(
             records.append({**record, "annotations": rows[number]})
             report.objects += len(rows[number])
     report.images += len(records)
+    if not records:
+        report.raise_if_any(f"{folder}, {source}")
     add_windows(records, clips, num_frames, report)
     report.log(_logger, f"{folder}, {source}")
     return records
@@ -138,7 +140,11 @@ def _list_clips(folder: Path, report: LabelReport) -> dict[str, dict[int, Path]]
         if match is None:
             report.add("frame_number", path, None, f"{path.name} is not named imgSSSFFF")
             continue
-        clips[match[1]][int(match[2])] = path
+        add_frame(clips[match[1]], int(match[2]), path, report)
+    if not clips:
+        raise FileNotFoundError(
+            f"The image folder {folder} holds no frame imgSSSFFF.jpg; put DroneCrowd's there."
+        )
     return dict(clips)
 
 
@@ -191,6 +197,9 @@ def _load_table(path: Path, key: str, columns: int, report: LabelReport) -> np.n
         table = table.reshape(0, columns) if table.size == 0 else table
         if table.ndim != 2 or table.shape[1] < columns:
             raise ValueError(f"{key} has the shape {table.shape}")
+    except NotImplementedError:  # SciPy's word for it, from the header
+        report.add("mat_version", path, None, "a file of MATLAB 7.3, which is HDF5 inside")
+        return None
     except _UNREADABLE as error:
         report.add("mat_file", path, None, f"no table {key} in it: {error!r}")
         return None

@@ -87,6 +87,58 @@ def test_what_is_wrong_is_reported(root: Path) -> None:
     assert [report.count(kind) for kind in kinds] == [1] * 5
 
 
+def write_matlab_7_3(path: Path) -> None:
+    """The header of MATLAB 7.3: its text, version 0x0200, the byte order; then HDF5's signature."""
+    text = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, HDF5 schema 1.00 .".ljust(116)
+    path.write_bytes(
+        text + bytes(8) + b"\x00\x02IM" + bytes(384) + b"\x89HDF\r\n\x1a\n" + bytes(99)
+    )
+
+
+def test_files_of_matlab_7_3_are_named_with_what_to_do(root: Path) -> None:
+    write_matlab_7_3(root / "annotations" / "00012.mat")
+    report = LabelReport()
+    records = load_drone_crowd(root, "test", report=report)
+    assert {r["video_id"] for r in records} == {"011"}
+    (problem,) = report.problems
+    assert (problem.kind, problem.fate) == ("mat_version", "dropped")
+    assert problem.file.endswith("annotations/00012.mat") and "MATLAB 7.3" in problem.message
+    assert "save(..., '-v7')" in report.summary()
+
+
+def test_nothing_readable_is_an_error_and_no_empty_data_set(root: Path) -> None:
+    for clip in ("00011", "00012"):
+        write_matlab_7_3(root / "annotations" / f"{clip}.mat")
+    with pytest.raises(ValueError, match=r"(?s)-v7.*annotations/00011\.mat: .*00012\.mat: "):
+        load_drone_crowd(root, "test")
+    (root / "train_data" / "images").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="train_data/images holds no frame"):
+        load_drone_crowd(root, "train")
+
+
+def test_objects_of_matlab_s_classes_are_reported(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SciPy gives a MATLAB table as a record of bytes; SciPy cannot write one."""
+    opaque = np.array([(b"anno", b"MCOS", b"table")], dtype=[(f"s{k}", object) for k in range(3)])
+    monkeypatch.setattr(
+        "rsd2.data.datasets.drone_crowd.loadmat",
+        lambda path: {"anno": opaque if path.stem == "00012" else ROWS},
+    )
+    report = LabelReport()
+    assert len(load_drone_crowd(root, "test", report=report)) == 3
+    assert report.count("mat_file") == 1
+
+
+def test_second_file_of_a_frame_is_reported(root: Path) -> None:
+    images, report = root / "test_data" / "images", LabelReport()
+    cv2.imwrite(str(images / "img011002.png"), np.zeros((40, 60, 3), np.uint8))
+    records = load_drone_crowd(root, "test", report=report)
+    assert Path(records[1]["file_name"]).name == "img011002.jpg" and len(records) == 5
+    (problem,) = report.problems
+    assert problem.kind == "duplicate_image" and problem.file.endswith("img011002.png")
+
+
 def test_missing_files_and_wrong_arguments(root: Path) -> None:
     (root / "annotations" / "00012.mat").unlink()
     with pytest.raises(FileNotFoundError, match=r"annotations/00012\.mat"):
