@@ -67,20 +67,18 @@ class RowFiles:
 
     A line of the text file is ``frame,-1,x,y,width,height,score,class,-1,-1``, detections as
     MOTChallenge's trackers read them, the class counted from 1. The JSON file is a list in COCO's
-    result format whose ``image_id`` is the number of the frame. To be used as a context; the files
-    appear when it ends, complete or not at all if an error ends it.
+    result format whose ``image_id`` is the number of the frame. To be used as a context, which
+    writes under other names; the files appear when it ends, by the user's interruption too, and
+    not at all if an error ends it.
     """
 
     def __init__(self, folder: Path, name: str, num_classes: int) -> None:
-        """Open both under other names.
+        """Choose the names.
 
         Args:
             folder: exists.
             name: without suffix.
             num_classes: of the model.
-
-        Raises:
-            OSError: a file cannot be written.
         """
         self._paths = [folder / f"{name}.txt", folder / f"{name}.json"]
         self._unfinished = [p.with_name(f".{p.name}.{os.getpid()}.tmp") for p in self._paths]
@@ -97,7 +95,7 @@ class RowFiles:
         self._streams[1].write("\n]\n")
         for stream, unfinished, path in zip(self._streams, self._unfinished, self._paths):
             stream.close()
-            if kind is None:
+            if kind in (None, KeyboardInterrupt):
                 os.replace(unfinished, path)
             else:
                 unfinished.unlink()
@@ -134,7 +132,8 @@ def predict_video(
 
     The folder gets ``<name>.txt`` and ``<name>.json``, see `RowFiles`, and ``<name>.mp4`` with the
     detections drawn. A frame that cannot be used has no detections and is not drawn. Interrupted,
-    it ends with what was done.
+    it ends with what was done: nothing before the first frame is, and no drawn video if a frame of
+    it was just being written.
 
     Args:
         path: of a video file or a folder of frames.
@@ -172,7 +171,11 @@ def predict_video(
     try:
         with RowFiles(folder, name, num_classes) as rows:
             write_video(folder / f"{name}.mp4", drawn(rows), rate)
+    except KeyboardInterrupt:
+        result.complete = False
     except ValueError as error:
+        if not result.complete and not result.num_frames:
+            return result  # there is nothing to draw yet
         if not result.num_frames and result.failed:
             raise ValueError(f"no frame of {path} can be read: {result.failed[0][1]}") from error
         raise
@@ -210,8 +213,9 @@ def predict_videos(
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = output_names([_titled(path) for path in videos])
-    for path, name in zip(videos, names):
-        if (folder / f"{name}.mp4").resolve() == path.resolve():
+    drawings = {(folder / f"{name}.mp4").resolve() for name in names}
+    for path in videos:
+        if path.resolve() in drawings:
             raise ValueError(f"the drawn video would replace {path}; choose another --output")
     results: list[VideoResult] = []
     unreadable: dict[str, str] = {}

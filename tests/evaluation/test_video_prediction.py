@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,6 +239,40 @@ def test_an_interruption_keeps_what_was_done(tmp_path: Path) -> None:
     assert len((tmp_path / "out" / "a.txt").read_text().splitlines()) == 3
 
 
+def test_an_interruption_in_the_first_frame_ends_everything(tmp_path: Path) -> None:
+    """The video is not one that cannot be read, and the next one is not begun."""
+
+    class Interrupted(Spots):
+        def forward(self, inputs: list[dict]) -> list[dict]:
+            if not self.clips:
+                self.clips.append(inputs[0]["frames"])
+                raise KeyboardInterrupt
+            return super().forward(inputs)
+
+    folders = [write_folder(tmp_path / name, range(1, 4)) for name in "ab"]
+    results, unreadable = predict_videos(
+        folders, tmp_path / "out", ClipDetector(Interrupted(), num_frames=2), WindowParameters(),
+        classes=["car"], protocol={},
+    )  # fmt: skip
+    assert [(r.output, r.num_frames, r.complete) for r in results] == [("a", 0, False)]
+    assert not unreadable and [p.name for p in (tmp_path / "out").iterdir()] == ["videos.json"]
+
+
+def test_an_interruption_while_a_frame_is_drawn_keeps_the_rows(
+    detector: ClipDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_two(path: Path, frames: Iterator[np.ndarray], rate: float) -> None:
+        next(frames), next(frames)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rsd2.evaluation.video_prediction.write_video", write_two)
+    folder = write_folder(tmp_path / "video", range(1, 9))
+    result = predict_video(folder, "v", tmp_path, detector, WindowParameters())
+    assert (result.num_frames, result.complete) == (2, False)
+    assert len((tmp_path / "v.txt").read_text().splitlines()) == 2
+    assert len(json.loads((tmp_path / "v.json").read_text())) == 2
+
+
 def test_a_drawn_video_never_replaces_one_that_is_read(
     detector: ClipDetector, tmp_path: Path
 ) -> None:
@@ -247,6 +282,18 @@ def test_a_drawn_video_never_replaces_one_that_is_read(
     with pytest.raises(ValueError, match="would replace .*video.mp4; choose another --output"):
         predict_videos(
             [tmp_path / "video.mp4"],
+            tmp_path,
+            detector,
+            WindowParameters(),
+            classes=[],
+            protocol={},
+        )
+    assert (tmp_path / "video.mp4").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "video.mp4", tmp_path / "other")
+    with pytest.raises(ValueError, match="would replace"):  # by the drawing of the first
+        predict_videos(
+            [tmp_path / "other" / "video.mp4", tmp_path / "video.mp4"],
             tmp_path,
             detector,
             WindowParameters(),
