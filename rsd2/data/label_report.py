@@ -43,6 +43,7 @@ REMEDIES = {
     "unknown_category": "add the category to the file's categories or correct the id",
     "missing_frame": "put the frame into its folder; until then the next later one stands for it",
     "frame_number": "name frames by their number, like 000001.jpg, as the data set does",
+    "frame_folder": "put each video's frames into <video>/img1 and list them with this path",
     "mot_row": "a row is 'frame,id,x,y,width,height,...' with commas or 'frame id x1 y1 x2 y2 ...' "
     "with blanks, numbers, frame from 1; correct or delete it",
     "voc_object": "give the object a bndbox with xmin, ymin, xmax and ymax",

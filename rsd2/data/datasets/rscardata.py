@@ -1,8 +1,7 @@
 """RsCarData: moving cars in satellite videos, with the labels of DSFNet and those of HiEUM.
 
-Synthetic videos
-(``tools/make_synthetic.py --kind video``) have the same format. Both labels exist as COCO files
-and, for the test videos, as VOC files in folders.
+Synthetic videos (``tools/make_synthetic.py --kind video``) have the same format. Both labels exist
+as COCO files and, for the test videos, as VOC files in folders.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from .coco_boxes import load_coco_boxes
 RSCARDATA_CLASSES = ("car",)
 RSCARDATA_LABELS = ("old", "new", "old_voc", "new_voc")
 
-_NEW_VOC = "labeleddata20230227"
+_NEW_VOC, _FRAMES = "labeleddata20230227", "img1"
 _ALIASES = {"Car": "car", "vehicle": "car"}
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _logger = logging.getLogger(__name__)
@@ -61,8 +60,9 @@ def load_rscardata(
         ``track_id`` where labels have it).
 
     Raises:
-        FileNotFoundError: if a file or folder is missing, or frames are and the policy says so.
-        ValueError: for a broken file or a wrong argument.
+        FileNotFoundError: if a file, a folder or all videos are missing, or frames are and the
+            policy says so.
+        ValueError: for a broken file or a wrong argument, or if no frame can be used.
     """
     if split not in RSCARDATA_SPLITS or labels not in RSCARDATA_LABELS:
         raise ValueError(
@@ -83,6 +83,8 @@ def load_rscardata(
         )
         logged = report.total
         records = [record for record in coco if _place_in_video(record, report)]
+        if coco and not records:
+            report.raise_if_any(f"{root}, {split}, {labels} labels")
     else:
         records = _load_voc(root / names.images, None if labels == "old_voc" else root, report)
     videos = {record["video_id"]: Path(record["file_name"]).parent for record in records}
@@ -123,6 +125,10 @@ def _place_in_video(record: dict, report: LabelReport) -> bool:
         message = f"{record['image_id']} is no number of a frame"
         report.add("frame_number", path, None, message)
         return False
+    if Path(record["image_id"]).parts[-2:-1] != (_FRAMES,):  # else videos would mix
+        message = f"{record['image_id']} does not end in <video>/{_FRAMES}/<number>"
+        report.add("frame_folder", path, None, message)
+        return False
     record["video_id"], record["frame_id"] = path.parts[-3], int(path.stem)
     return True
 
@@ -133,10 +139,10 @@ def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[
         raise FileNotFoundError(f"There is no folder of videos {images}; put RsCarData there.")
     records = []
     for base in tqdm(sorted(p for p in images.iterdir() if p.is_dir()), desc="VOC labels"):
-        folder = base / "xml_det" if new_root is None else new_root / _NEW_VOC / base.name / "img1"
+        folder = base / "xml_det" if new_root is None else new_root / _NEW_VOC / base.name / _FRAMES
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder of labels {folder}; put them there.")
-        frames = list_frames(base / "img1", report)
+        frames = list_frames(base / _FRAMES, report)
         files = {int(p.stem): p for p in folder.glob("*.xml") if p.stem.isdecimal()}
         for number in sorted(set(files) - set(frames)):
             report.add("label_without_image", files[number], None, f"no frame {number} in {base}")
@@ -163,6 +169,9 @@ def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[
                 }
             )
     report.images += len(records)
+    if not records:
+        report.raise_if_any(str(images))
+        raise FileNotFoundError(f"There is no video in {images}; put RsCarData there.")
     return records
 
 

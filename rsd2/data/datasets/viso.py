@@ -1,7 +1,7 @@
 """VISO: planes, cars, ships and trains in satellite videos.
 
-The part ``mot`` has a folder for each video; ``coco`` has
-all frames of a split in one folder, numbered through, and does not say where its videos begin.
+The part ``mot`` has a folder for each video; ``coco`` has all frames of a split in one folder,
+numbered through, and does not say where its videos begin.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def load_viso_mot(
         ``image_id`` ``<video>/<frame>``, ``category_id`` 0 and ``track_id``.
 
     Raises:
-        FileNotFoundError: if a folder or a file of rows is missing.
+        FileNotFoundError: if a folder or a file of rows is missing, or there is no video.
         ValueError: for an unknown class or video, or a broken file.
     """
     if class_name not in VISO_CLASSES:
@@ -73,6 +73,8 @@ def load_viso_mot(
     if not base.is_dir():
         raise FileNotFoundError(f"There is no folder of videos {base}; put VISO's part mot there.")
     present = sorted(path.name for path in base.iterdir() if (path / "img").is_dir())
+    if not present:
+        raise FileNotFoundError(f"{base} holds no <video>/img; put the videos of VISO there.")
     unknown = sorted(set(videos or ()) - set(present))
     if unknown:
         raise ValueError(f"{base} has no videos {unknown}; it has {present}")
@@ -132,7 +134,8 @@ def load_viso_coco(
         missing_image=missing_image,
         report=report,
     )
-    on_disk, logged = list_frames(folder, report), report.total
+    logged = report.total
+    on_disk = list_frames(folder, report)
     firsts = _first_frames(class_name, split, first_frames, on_disk)
     frames: dict[str, dict[int, Path]] = defaultdict(dict)
     for number, path in on_disk.items():

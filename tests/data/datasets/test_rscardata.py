@@ -135,6 +135,33 @@ def test_frames_without_a_number_are_reported(root: Path) -> None:
     assert report.count("frame_number") == 2  # in the list and in the folder
 
 
+def test_frames_that_no_folder_assigns_to_a_video_never_mix(root: Path) -> None:
+    """Without ``img1`` two videos would get one name, and windows would cross between them."""
+    path = root / RSCARDATA_SPLITS["train"].old
+    content = json.loads(path.read_text())
+    video = root / "images" / "train" / "001"
+    for frame in (video / "img1").iterdir():
+        frame.rename(video / frame.name)
+    for image in content["images"]:
+        image["file_name"] = image["file_name"].replace("001/img1/", "001/")
+    path.write_text(json.dumps(content))
+    report = LabelReport()
+    records = load_rscardata(root, "train", report=report)
+    assert {r["video_id"] for r in records} == {"002"} and len(records) == 7
+    assert report.count("frame_folder", "dropped") == 7
+    content["images"] = content["images"][:7]
+    content["annotations"] = []
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="frame_folder"):
+        load_rscardata(root, "train")
+
+
+def test_no_video_is_an_error_and_no_empty_data_set(tmp_path: Path) -> None:
+    (tmp_path / "images" / "test1024").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="no video in .*test1024"):
+        load_rscardata(tmp_path, "test", "old_voc")
+
+
 def test_registered_set_and_wrong_arguments(root: Path) -> None:
     name = "rscardata_of_this_test"
     register_rscardata(name, root, "test", "new", {"origin": "drawn"}, num_frames=3)

@@ -66,6 +66,9 @@ def test_chosen_videos_and_wrong_names(tmp_path: Path) -> None:
         load_viso_mot(tmp_path, "bus")
     with pytest.raises(FileNotFoundError, match="mot/ship"):
         load_viso_mot(tmp_path, "ship")
+    (tmp_path / "mot" / "ship").mkdir()
+    with pytest.raises(FileNotFoundError, match="ship holds no <video>/img"):
+        load_viso_mot(tmp_path, "ship")
 
 
 def test_frames_numbered_through_are_cut_into_videos(tmp_path: Path) -> None:
@@ -76,6 +79,20 @@ def test_frames_numbered_through_are_cut_into_videos(tmp_path: Path) -> None:
     window = [int(Path(n).stem) for n in records[6]["frame_file_names"]]
     assert window == [262, 261, 261, 261, 261]  # not 260, which is another video
     assert records[0]["annotations"][0]["bbox"] == [1, 2, 5, 6]
+
+
+def test_frames_without_a_number_are_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_coco(tmp_path, "train", [1, 2, 3])
+    labels = tmp_path / "coco/car/Annotations/instances_train2017.json"
+    labels.write_text(labels.read_text().replace("000002.jpg", "second.jpg"))
+    folder = tmp_path / "coco/car/train2017"
+    (folder / "000002.jpg").rename(folder / "second.jpg")
+    report = LabelReport()
+    with caplog.at_level("WARNING"):
+        assert len(load_viso_coco(tmp_path, "car", "train", report=report)) == 2
+    assert report.count("frame_number") == 1 and "second.jpg" in caplog.text
 
 
 def test_unknown_borders_are_asked_for(tmp_path: Path) -> None:
