@@ -6,6 +6,7 @@ and width of a frame, T frames of a window.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from rsd2.data.image_io import IMAGE_EXTENSIONS, read_image
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".ts")
 FOLDER_RATE = 10.0
 """Frames per second of folders, which do not say."""
+_MOST_MISSING = 10  # frames for one that is there, beyond which numbers are times or belong to many
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ def describe_video(path: Path) -> tuple[int | None, float]:
 def read_frames(path: Path) -> Iterator[Frame]:
     """Read a video frame by frame.
 
-    In a folder the files are ordered by name, or by number where all names are numbers; then frames
-    that their numbers leave out are yielded too, without image. The first frame that can be read
+    A folder's files come in the order of `list_numbered_images`; where all names are numbers,
+    frames that these leave out are yielded too, without image. The first frame that can be read
     says the size of all; others count as broken.
 
     Args:
@@ -69,6 +71,9 @@ def read_frames(path: Path) -> Iterator[Frame]:
 
     Yields:
         every frame, those that cannot be used without image.
+
+    Raises:
+        ValueError: the numbers of a folder leave out so many frames that they count none.
     """
     size: tuple[int, int] | None = None
     for frame in _read_folder(path) if path.is_dir() else _read_file(path):
@@ -109,7 +114,7 @@ def make_clips(
 
 
 def list_numbered_images(folder: Path) -> list[tuple[int, Path]]:
-    """List the frames of a folder in their order.
+    """List the frames of a folder in their order, by name, numbers in it by value: 9 before 10.
 
     Args:
         folder: holds images, others are not looked at.
@@ -118,6 +123,7 @@ def list_numbered_images(folder: Path) -> list[tuple[int, Path]]:
         number, from the names if all are different numbers and else counted from 1, and path.
     """
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_EXTENSIONS)
+    files.sort(key=_words_and_numbers)
     files = [p for p in files if p.is_file() and not p.name.startswith(".")]
     numbers = [int(p.stem) if p.stem.isdecimal() else -1 for p in files]
     if len(set(numbers)) < len(numbers) or -1 in numbers:
@@ -125,11 +131,22 @@ def list_numbered_images(folder: Path) -> list[tuple[int, Path]]:
     return sorted(zip(numbers, files))
 
 
+def _words_and_numbers(path: Path) -> list[str | int]:
+    parts = re.split(r"(\d+)", path.name)  # words and digits in turn, a word first
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+
+
 def _read_folder(folder: Path) -> Iterator[Frame]:
     files = list_numbered_images(folder)
     numbers = np.array([number for number, _ in files])
     step = int(np.gcd.reduce(np.diff(numbers))) or 1  # every fifth frame only: nothing is missing
-    expected = files[0][0]
+    expected, last = files[0][0], files[-1][0]
+    if (last - expected) // step > _MOST_MISSING * len(files):
+        raise ValueError(
+            f"the {len(files)} frames of {folder} are named {expected} to {last}, so nearly all "
+            "would be missing; if these are times, rename the files to 1, 2, ..., and give every "
+            "video a folder"
+        )
     for number, path in files:
         for missing in range(expected, number, step):
             yield Frame(missing, "", None, f"folder {folder} has no frame of this number")

@@ -96,15 +96,25 @@ def test_frames_of_a_folder(tmp_path: Path) -> None:
 def test_every_fifth_frame_is_no_gap(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "video", [5, 10, 15, 25])
     assert [f.number for f in read_frames(folder) if f.image is None] == [20]
-    named = tmp_path / "named"
-    named.mkdir()
-    for name in ("b", "a10", "a9"):
-        cv2.imwrite(str(named / f"{name}.png"), picture(1))
-    assert [(f.number, f.name[:-4]) for f in read_frames(named)] == [
-        (1, "a10"),
-        (2, "a9"),
-        (3, "b"),
-    ]
+
+
+def test_names_are_ordered_by_their_numbers(tmp_path: Path) -> None:
+    """As a person counts: with the order of letters, a window would hold frames 1, 10, 2."""
+    for name in ("b", "a10", "a9", "a01"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture(1))
+    order = [(f.number, f.name[:-4]) for f in read_frames(tmp_path)]
+    assert order == [(1, "a01"), (2, "a9"), (3, "a10"), (4, "b")]
+
+
+def test_times_are_no_numbers_of_frames(tmp_path: Path) -> None:
+    """Milliseconds, or one stray file: nothing would be left of the windows, or no end of gaps."""
+    times = write_folder(tmp_path / "times", [10, 50, 91, 130, 171], spots=())
+    with pytest.raises(ValueError, match=r"5 frames of .*times are named 10 to 171.*rename"):
+        list(read_frames(times))
+    stray = write_folder(tmp_path / "stray", [1, 2, 3], spots=())
+    (stray / "000003.png").rename(stray / "20261125.png")
+    with pytest.raises(ValueError, match="named 1 to 20261125"):
+        list(read_frames(stray))
 
 
 @pytest.fixture
