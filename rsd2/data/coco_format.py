@@ -53,7 +53,8 @@ class CocoBox:
         area: of the object, square pixels, > 0; that of the box if the file states none.
         is_crowd: the flag ``iscrowd``.
         flags: names from ``FLAGS`` that are set.
-        track: ``track_id``, the object's number in its video, or None.
+        track: ``track_id``, the object's number in its video; None if there is none, or none that
+            is a whole number, which is reported.
     """
 
     number: int
@@ -210,7 +211,6 @@ def _read_box(
         area = float(entry.get("area") or 0.0)
         crowd = bool(entry.get("iscrowd", 0))
         flags = frozenset(flag for flag in FLAGS if entry.get(flag, False))
-        track = None if entry.get("track_id") is None else int(entry["track_id"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         report.add(
             "coco_annotation", path, None, f"annotations[{index}]: {error!r}: {_short(entry)}"
@@ -232,6 +232,13 @@ def _read_box(
         report.add("box_without_area", path, None, f"{where} of {name}: bbox {entry['bbox']}")
         return None
     area = area if area > 0 else width * height
+    track = entry.get("track_id")
+    if isinstance(track, (int, float)) and track % 1 == 0:
+        track = int(track)
+    elif track is not None:
+        message = f"{where} of {name} has the track_id {track!r}"
+        report.add("track_number", path, None, message, "kept")
+        track = None
     return image, CocoBox(number, category, (x, y, width, height), area, crowd, flags, track)
 
 

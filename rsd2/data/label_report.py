@@ -38,6 +38,7 @@ REMEDIES = {
     "box_without_area": "delete the annotation or draw the box again: a side of it is not > 0",
     "coco_image": "an entry of images needs id, file_name, height and width (or corner), > 0",
     "coco_annotation": "annotations need image_id, category_id and a bbox of 4 numbers",
+    "track_number": "number the tracks with whole numbers; until then the box belongs to none",
     "duplicate_id": "give every image an id and a file (or corner) of its own",
     "missing_image": "put the image into the image folder, or pass missing_image='drop'",
     "unknown_category": "add the category to the file's categories or correct the id",

@@ -46,6 +46,17 @@ def test_reads_boxes_flags_and_images_without_boxes(tmp_path: Path) -> None:
     assert (report.images, report.objects) == (2, 2)
 
 
+def test_tracks_are_whole_numbers_and_others_cost_no_box(tmp_path: Path) -> None:
+    data = content()
+    box = data["annotations"][0]
+    tracks = [5, 6.0, None, "car_12", 1.5, float("inf"), float("nan")]
+    data["annotations"] = [{**box, "track_id": track} for track in tracks]
+    found, report = read(tmp_path, data)
+    assert [b.track for b in found.boxes[7]] == [5, 6, None, None, None, None, None]
+    assert report.count("track_number", "kept") == 4 == report.total
+    assert "'car_12'" in report.problems[0].message
+
+
 def test_a_corner_is_the_window_and_its_size(tmp_path: Path) -> None:
     data = content()
     data["images"][0] |= {"corner": [640.0, 0, 1280, 512], "height": 1, "width": 1}
