@@ -31,8 +31,8 @@ _RATES = ("precision", "recall", "F1")
 class MovingObjectEvaluator(BoxEvaluator):
     """Precision, recall and F1 of each video and their means, and COCO's AP.
 
-    Numbers of different protocols, or of different labels of
-    the same videos, are not comparable; the protocols beside the numbers say which these are.
+    Numbers of different protocols, or of different labels of the same videos, are not comparable;
+    the protocols beside the numbers say which these are.
     """
 
     metrics_file = "metrics_moving_objects.json"
@@ -122,9 +122,7 @@ class MovingObjectEvaluator(BoxEvaluator):
             means = 100 * scores.means()[scores.best()]
             result.update({f"{k}{suffix}": float(v) for k, v in zip(_RATES, means)})
             if scores.average_precision is not None:
-                known = scores.average_precision[np.isfinite(scores.average_precision)]
-                mean_ap = float(100 * known.mean()) if len(known) else float("nan")
-                result[f"mAP_{protocol.name}"] = mean_ap
+                result[f"mAP_{protocol.name}"] = _mean(scores.average_precision)
             if not number:
                 f1 = 100 * scores.rates()[scores.best(), :, 2]
                 result.update({f"F1-{v}": float(x) for v, x in zip(scores.videos, f1)})
@@ -137,16 +135,16 @@ class MovingObjectEvaluator(BoxEvaluator):
             "objects_left_out_by_flag": int(truth.ignore.sum()),
         }
         if self._average_precision:
-            numbers = (1, 10, self._max_detections)
-            precision, recall = score_coco(truth, detections, _ALL_AREAS, numbers)
+            most = self._max_detections
+            precision, recall = score_coco(truth, detections, _ALL_AREAS, (most,))
             rows = (("AP", precision), ("AP50", precision[:1]), ("AP75", precision[5:6]))
             result.update({name: _mean(values) for name, values in rows})
-            result[f"AR_{numbers[-1]}"] = _mean(recall[..., -1])
+            result[f"AR_{most}"] = _mean(recall)
             record["average_precision"] = {
                 "matching": f"faster-coco-eval {faster_coco_eval.__version__}",
                 "iou_rule": "IoU >= t, t = 0.50:0.05:0.95",
                 "ap_method": "101 recall points",
-                "max_detections_per_frame_and_class": self._max_detections,
+                "max_detections_per_frame_and_class": most,
             }
         return result, record
 
@@ -197,6 +195,7 @@ def _percent(rates: np.ndarray) -> dict[str, float]:
 
 
 def _mean(values: np.ndarray) -> float:
+    """Of those that are defined, in per cent."""
     known = values[np.isfinite(values)]
     return float(100 * known.mean()) if len(known) else float("nan")
 

@@ -116,6 +116,17 @@ def test_the_number_of_detections_matters() -> None:
     assert few["AP50"] == 0 and many["AP50"] > 0 and few["F1"] == many["F1"]
 
 
+def test_a_single_detection_counts() -> None:
+    """The best of each frame: one of three cars in 002, one of one in 005; 6 of 12 in all."""
+    evaluator = MovingObjectEvaluator(NAME, max_detections=1)
+    evaluator.reset()
+    for record in DatasetCatalog.get(NAME):
+        true = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in record["annotations"])]
+        evaluator.process([record], [output(true, [0.9 - 0.1 * k for k in range(len(true))])])
+    result = evaluator.evaluate()["bbox"]
+    assert result["AR_1"] == pytest.approx(50) and result["AP"] == pytest.approx(100 * 51 / 101)
+
+
 def test_drone_crowd(tmp_path: Path) -> None:
     """Centres one pixel off, 9 of 12 found before anything false: 75 at every distance."""
     result = run(DroneCrowdEvaluator(NAME, output_dir=tmp_path))

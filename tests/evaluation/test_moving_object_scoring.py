@@ -70,8 +70,8 @@ def random_frames(seed: int, num_frames: int = 8, most: int = 5, side: float = 3
     return frames
 
 
-def test_the_example_of_the_card() -> None:
-    """Section 7.1: a touching corner counts by overlap, and is 5.66 px away in its centre."""
+def test_overlap_and_distance_by_hand() -> None:
+    """Overlapping corners count by overlap, but the centres are 6 px apart."""
     objects = np.array([[10.0, 10, 15, 15], [30, 30, 36, 35]])
     found = np.array([[14.5, 14.5, 19, 19], [31, 31, 36, 35], [100, 100, 105, 105]])
     assert count_matches(found, objects, IOU) == 2
@@ -244,7 +244,7 @@ def test_impossible_protocols_are_refused(change: dict, message: str) -> None:
         MovingObjectProtocol(**{"name": "test", "rule": "iou", "threshold": 0.0, **change})
 
 
-def test_the_presets_are_those_of_the_card() -> None:
+def test_the_presets_are_those_of_the_released_programs() -> None:
     assert MOVING_OBJECT_PROTOCOLS["distance5_best"].score_thresholds[5] == 0.3
     presets = {
         name: (p.rule, p.threshold, p.score_thresholds)
