@@ -47,8 +47,10 @@ class ClipDetector:
         inputs = []
         for clip in clips:
             height, width = clip[0].shape[:2]
-            transform = self.augmentations(T.AugInput(clip[0][:, :, ::-1]))
-            frames = np.stack([transform.apply_image(image[:, :, ::-1]) for image in clip])
+            newest = T.AugInput(clip[0][:, :, ::-1])
+            transform = self.augmentations(newest)
+            earlier = [transform.apply_image(image[:, :, ::-1]) for image in clip[1:]]
+            frames = np.stack([newest.image, *earlier])
             tensor = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
             inputs.append({"frames": tensor, "height": height, "width": width})
         found = [output["instances"] for output in self.model(inputs)]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import transforms as T
+from detectron2.data.transforms import ColorTransform
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
@@ -138,6 +139,18 @@ def test_augmentations_change_all_frames_alike() -> None:
     frames = detector.model.clips[-1]
     assert frames.shape == (2, 3, 120, 180) and torch.equal(frames[0], frames[1])
     assert boxes.numpy() == pytest.approx(np.array([[26, 31, 29, 34]]), abs=1.5)
+
+
+def test_every_frame_is_augmented_once() -> None:
+    seen = []
+
+    def note(image: np.ndarray) -> np.ndarray:
+        seen.append(int(image[0, 0, 0]))
+        return image
+
+    detector = ClipDetector(Spots(), [ColorTransform(note)], num_frames=3)
+    detector([[picture(5), picture(4), picture(3)]])
+    assert seen == [5, 4, 3]
 
 
 def test_large_frames_are_tiled(detector: ClipDetector) -> None:
