@@ -19,8 +19,8 @@ def center_losses(
 ) -> dict[str, torch.Tensor]:
     """Compute the three losses, not yet weighted.
 
-    Source: CenterNet (arXiv 1904.07850), equations 1 to 3; the official
-    weights are 1, 0.1 and 1. Every loss is normalised over the whole batch of this process.
+    Source: CenterNet (arXiv 1904.07850), equations 1 to 3; the official weights are 1, 0.1 and 1.
+    Every loss is normalised over the whole batch of this process.
 
     Args:
         outputs: ``hm`` (B, K, H, W) logits, ``wh`` and ``reg`` (B, 2, H, W), in pixels.
@@ -63,5 +63,7 @@ def _loss_at_centers(
     """Mean absolute error over the coordinates (B, N, 2) of a map (B, 2, H, W)."""
     indices = targets.indices[:, None].expand(-1, prediction.shape[1], -1)
     found = prediction.flatten(2).gather(2, indices).transpose(1, 2)
-    errors = (found - target).abs()[targets.mask]
-    return errors.sum() / (errors.numel() + 1e-4)  # the official guard against no object
+    # not indexed by the mask, for which a GPU would have to tell the CPU how many objects there are
+    mask = targets.mask[:, :, None].expand_as(found)
+    errors = torch.where(mask, (found - target).abs(), 0)
+    return errors.sum() / (mask.sum() + 1e-4)  # the official guard against no object

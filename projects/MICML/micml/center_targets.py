@@ -39,9 +39,9 @@ def gaussian_radius(width: int, height: int, rule: str = "official") -> int:
     """How far around its centre a box softens the penalty of a wrong peak.
 
     Source: CornerNet (ECCV 2018), section 3.2, with an overlap of 0.7: the least of three cases
-    (both corners inside, both outside, one of each). The official formula
-    has lost a division by 2a, after which the third case always decides; ``corrected`` solves the
-    quadratic equations, which gives less than a third of that: 0 below a side of 13 px.
+    (both corners inside, both outside, one of each). The official formula has lost a division by
+    2a, after which the third case always decides; ``corrected`` solves the quadratic equations,
+    which gives less than a third of that: 0 below a side of 13 px.
     ``at_least_one`` is the official radius, but 1 for the smallest boxes too.
 
     Args:
@@ -88,10 +88,10 @@ def draw_targets(
 ) -> CenterTargets:
     """Draw the heat maps of labelled frames, and list what is regressed.
 
-    Source: CenterNet (arXiv 1904.07850), section 3, for any number of objects
-    and any shape of frame. Centres outside the frame move to its border; widths and heights are
-    cut to the frame's minus 1. Boxes without width or height, or that are not finite, are left
-    out: readers report them.
+    Source: CenterNet (arXiv 1904.07850), section 3, for any number of objects and any shape of
+    frame. Centres outside the frame move to its border; widths and heights are cut to the frame's
+    minus 1. Boxes without width or height, or that are not finite, are left out: readers report
+    them. All is computed where labels are, on the CPU, which so has to wait for no GPU.
 
     Args:
         instances: of each frame: ``gt_boxes`` (XYXY, pixels) and ``gt_classes`` in [0, K).
@@ -108,33 +108,28 @@ def draw_targets(
     """
     check_radius_rule(radius_rule)
     height, width = size
-    limits = torch.tensor([width - 1, height - 1], dtype=torch.float32, device=device)
-    heatmap = torch.zeros(len(instances), num_classes, height, width, device=device)
+    limits = torch.tensor([width - 1, height - 1], dtype=torch.float32)
+    heatmap = torch.zeros(len(instances), num_classes, height, width)
     rows = []
     for frame, objects in zip(heatmap, instances):
-        boxes = objects.gt_boxes.tensor.to(device, torch.float32).view(-1, 4)
+        boxes = objects.gt_boxes.tensor.to("cpu", torch.float32).view(-1, 4)
         sides = torch.minimum(boxes[:, 2:] - boxes[:, :2], limits)
         keep = (sides > 0).all(dim=1) & boxes.isfinite().all(dim=1)
         boxes, sides = boxes[keep], sides[keep]
-        classes = objects.gt_classes.to(device)[keep]
+        classes = objects.gt_classes.cpu()[keep]
         centers = torch.minimum(((boxes[:, :2] + boxes[:, 2:]) / 2).clamp(min=0), limits)
         pixels = centers.floor()
         _draw_gaussians(frame, pixels.long(), sides, classes, radius_rule)
         rows.append((sides, centers - pixels, pixels[:, 1].long() * width + pixels[:, 0].long()))
     count = max((len(sides) for sides, _, _ in rows), default=0)
-    targets = CenterTargets(
-        heatmap,
-        size=torch.zeros(len(rows), count, 2, device=device),
-        offset=torch.zeros(len(rows), count, 2, device=device),
-        indices=torch.zeros(len(rows), count, dtype=torch.long, device=device),
-        mask=torch.zeros(len(rows), count, dtype=torch.bool, device=device),
-    )
-    for index, (sides, offsets, indices) in enumerate(rows):
-        targets.size[index, : len(sides)] = sides
-        targets.offset[index, : len(sides)] = offsets
-        targets.indices[index, : len(sides)] = indices
-        targets.mask[index, : len(sides)] = True
-    return targets
+    size_of, offset_of = (torch.zeros(len(rows), count, 2) for _ in range(2))
+    indices = torch.zeros(len(rows), count, dtype=torch.long)
+    mask = torch.zeros(len(rows), count, dtype=torch.bool)
+    for index, (sides, offsets, places) in enumerate(rows):
+        own = (index, slice(len(sides)))
+        size_of[own], offset_of[own], indices[own], mask[own] = sides, offsets, places, True
+    parts = (heatmap, size_of, offset_of, indices, mask)
+    return CenterTargets(*(part.to(device, non_blocking=True) for part in parts))
 
 
 def _draw_gaussians(
@@ -149,8 +144,8 @@ def _draw_gaussians(
     whole = sides.ceil().long().tolist()
     radii = torch.tensor([gaussian_radius(w, h, radius_rule) for w, h in whole])
     for radius in radii.unique().tolist():  # a window per radius: few radii, many objects
-        own = (radii == radius).to(pixels.device)
-        steps = torch.arange(-radius, radius + 1, device=pixels.device)
+        own = radii == radius
+        steps = torch.arange(-radius, radius + 1)
         sigma = (2 * radius + 1) / 6
         profile = (-(steps.float() ** 2) / (2 * sigma**2)).exp()
         values = (profile[:, None] * profile[None, :]).expand(int(own.sum()), -1, -1)

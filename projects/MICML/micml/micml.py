@@ -192,7 +192,7 @@ class MICML(nn.Module):
         outputs = {
             name: at_least_float32(value[:, :, :height, :width]) for name, value in outputs.items()
         }
-        instances = [x["instances"].to(self.device) for x in batched_inputs]
+        instances = [x["instances"] for x in batched_inputs]
         self._check_labels(instances)
         targets = draw_targets(
             instances, (height, width), self.num_classes, self.device, self.radius_rule

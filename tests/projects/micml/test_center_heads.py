@@ -201,6 +201,15 @@ def test_losses_without_objects_are_finite() -> None:
     assert all(value.grad is not None and value.grad.isfinite().all() for value in outputs.values())
 
 
+def test_training_waits_for_no_device() -> None:
+    """On a device that cannot tell the CPU a value, targets and losses are made all the same."""
+    device = torch.device("meta")
+    targets = draw_targets([frame([[3, 3, 9, 9], [5, 5, 30, 20]]), frame([])], (32, 48), 1, device)
+    assert all(value.device == device for value in vars(targets).values())
+    outputs = {name: value.to(device) for name, value in outputs_for(targets).items()}
+    assert all(loss.shape == () for loss in center_losses(outputs, targets).values())
+
+
 def test_extreme_logits_give_finite_losses() -> None:
     targets = draw_targets([frame([[3, 3, 9, 9]])], (16, 16), 1, CPU)
     for value in (-1e4, 1e4):
