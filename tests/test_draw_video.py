@@ -8,6 +8,7 @@ from types import ModuleType
 
 import cv2
 import pytest
+from detectron2.data import DatasetCatalog
 
 from rsd2.data.synthetic import VideoConfig, write_videos
 
@@ -77,8 +78,30 @@ def test_wrong_names_and_suffixes(
     fixed = ["--root", str(root)]
     assert tool.main([*fixed, "--output", str(tmp_path / "a.gif")]) == 2
     assert "must end in .png" in capsys.readouterr().err
-    wrong = (["--video", "009"], "no videos ['009']"), (["--start", "99"], "lower --start")
+    wrong = (
+        (["--video", "009"], "no videos ['009']"),
+        (["--start", "99"], "lower --start"),
+        (["--num-videos", "0"], "--num-videos must be at least 1, got 0"),
+        (["--columns", "0"], "--columns must be at least 1"),
+        (["--cell-size", "0"], "--cell-size must be at least 16"),
+        (["--rate", "0"], "--rate must be > 0"),
+    )
     for options, message in wrong:
         assert tool.main([*fixed, "--output", str(tmp_path / "a.png"), *options]) == 2
         assert message in capsys.readouterr().err
+    several = ["--output", str(tmp_path / "a.avi"), "--video", "001", "002"]
+    assert tool.main([*fixed, *several]) == 2
+    assert "holds one video, got ['001', '002']" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_data_set_of_single_images_is_refused(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    name = "images_of_this_test"
+    DatasetCatalog.register(name, lambda: [{"file_name": "a.png", "annotations": []}])
+    try:
+        assert tool.main(["--dataset", name, "--output", str(tmp_path / "a.png")]) == 2
+    finally:
+        DatasetCatalog.remove(name)
+    assert f"{name} has no videos" in capsys.readouterr().err

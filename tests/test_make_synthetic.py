@@ -94,7 +94,8 @@ def test_tiny_scenes_and_their_preview(
 
 
 @pytest.mark.parametrize(
-    "options", [["--kind", "tiny", "--scale", "1"], ["--dense-fraction", "0.1"]]
+    "options",
+    [["--kind", "tiny", "--scale", "1"], ["--dense-fraction", "0.1"], ["--split", "test"]],
 )
 def test_options_of_the_other_kind_are_refused(
     tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture, options: list[str]

@@ -39,7 +39,12 @@ def get_parser() -> argparse.ArgumentParser:
     add("--split", choices=tuple(RSCARDATA_SPLITS), default="train", help="of --root")
     add("--labels", choices=RSCARDATA_LABELS, default="new", help="of --root")
     add("--output", required=True, metavar="FILE", help=".png: sheet; .mp4, .avi: video")
-    add("--video", nargs="*", metavar="NAME", help="videos to draw; the first ones by default")
+    add(
+        "--video",
+        nargs="*",
+        metavar="NAME",
+        help="to draw; a video file takes one; the first by default",
+    )
     add("--num-videos", type=int, default=4, help="on a sheet, without --video")
     add("--columns", type=int, default=4, help="frames of each video on a sheet, evenly spread")
     add("--cell-size", type=int, default=512, help="side of a picture on a sheet, pixels")
@@ -49,6 +54,28 @@ def get_parser() -> argparse.ArgumentParser:
     add("--rate", type=float, default=10.0, help="frames per second of the video file")
     add("--bare", action="store_true", help="draw frames without labels")
     return parser
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse what cannot be drawn.
+
+    Args:
+        args: of the command line.
+
+    Raises:
+        ValueError: for another suffix, a number out of range, or several videos for one file.
+    """
+    suffix = Path(args.output).suffix.lower()
+    if suffix not in (".png", *VIDEO_CODECS):
+        raise ValueError(f"--output {args.output} must end in .png, {', '.join(VIDEO_CODECS)}")
+    for name, least in (("num_videos", 1), ("columns", 1), ("cell_size", 16), ("num_frames", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    if not args.rate > 0:
+        raise ValueError(f"--rate must be > 0, got {args.rate}")
+    if suffix != ".png" and len(args.video or ()) > 1:
+        raise ValueError(f"{args.output} holds one video, got {args.video}; name one, or a .png")
 
 
 def read_videos(args: argparse.Namespace) -> dict[str, list[dict]]:
@@ -66,9 +93,12 @@ def read_videos(args: argparse.Namespace) -> dict[str, list[dict]]:
     if bool(args.dataset) == bool(args.root):
         raise ValueError("Say what to draw: --dataset NAME, or --root DIR.")
     if args.dataset:
-        videos = group_videos(DatasetCatalog.get(args.dataset))
+        records = DatasetCatalog.get(args.dataset)
+        if not all("video_id" in record for record in records):
+            raise ValueError(f"{args.dataset} has no videos; tools/visualize_data.py draws images")
     else:
-        videos = group_videos(load_rscardata(args.root, args.split, args.labels))
+        records = load_rscardata(args.root, args.split, args.labels)
+    videos = group_videos(records)
     names = args.video or list(videos)[: args.num_videos]
     unknown = [name for name in names if name not in videos]
     if unknown:
@@ -132,8 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     output = Path(args.output)
     try:
-        if output.suffix.lower() not in (".png", *VIDEO_CODECS):
-            raise ValueError(f"--output {output} must end in .png, {', '.join(VIDEO_CODECS)}")
+        check_arguments(args)
         videos = read_videos(args)
         if output.suffix.lower() == ".png":
             sheet = draw_sheet(videos, args)

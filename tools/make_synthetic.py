@@ -76,7 +76,7 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--size", type=int, nargs="+", help="side, or height and width, pixels (512; tiny: 256 320)"
     )
-    add("--split", choices=("train", "test"), default="train", help="video only: which to draw")
+    add("--split", choices=("train", "test"), help="video only: which to draw (train)")
     add("--num-frames", type=int, help="video only: of each video (120)")
     add("--standing-lanes", type=float, help="video only: share of lanes whose cars stand (0.25)")
     add("--old-label-drop", type=float, help="video only: share of tracks old labels lack (0)")
@@ -196,7 +196,7 @@ def describe(record: dict) -> str:
 _OPTIONS = {
     "rotated": ("scale", "empty_fraction", "density", "clutter"),
     "tiny": ("empty_fraction", "dense_fraction", "density", "clutter"),
-    "video": ("num_frames", "density", "standing_lanes", "old_label_drop"),
+    "video": ("split", "num_frames", "density", "standing_lanes", "old_label_drop"),
 }
 """Options of each kind besides ``size``."""
 _WRITERS = {
@@ -229,7 +229,9 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
     if args.size is not None:
         chosen["size"] = tuple(args.size) if len(args.size) != 1 else args.size[0]
     make_config, write = _WRITERS[args.kind]
-    place = (args.output, args.split) if args.kind == "video" else (args.output,)
+    place = [args.output]
+    if args.kind == "video":
+        place.append(chosen.pop("split", "train"))
     written = write(
         *place, args.num_images, make_config(**chosen), args.seed, args.num_workers, shard=shard
     )
@@ -288,12 +290,15 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         folder, shown = path.parent, min(args.preview, args.num_images)
         if args.kind == "video":
-            print(format_statistics(measure_videos(read_records(folder, args.split))))
+            print(format_statistics(measure_videos(read_records(folder, record["split"]))))
         else:
             print(describe(record))
         if shown > 0:
-            video = (args.split,) if args.kind == "video" else ()
-            sheet = (draw_video_preview if video else draw_preview)(folder, *video, shown)
+            sheet = (
+                draw_video_preview(folder, record["split"], shown)
+                if args.kind == "video"
+                else draw_preview(folder, shown)
+            )
             print(f"Preview: {sheet}")
     except (ValueError, OSError, RuntimeError) as error:
         print(f"make_synthetic: {error}", file=sys.stderr)
