@@ -23,8 +23,8 @@ from pathlib import Path
 
 from study_report import make_row, write_report
 
-from rsd2.job_queue import Job, JobError, JobQueue
-from rsd2.study import StudyReportError
+from rsd2.job_queue import Job
+from rsd2.study import Study, run_study, study_parser
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / "projects" / "BottomHeavy" / "configs"
@@ -40,20 +40,15 @@ _EVALUATIONS, _LOG_PERIOD = 20, 20
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__)
     add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="DIR", help="gets everything")
     add("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS), help="which detectors")
     add("--seeds", type=int, nargs="+", default=[0], help="of the trainings (default 0)")
     add("--steps", type=int, default=800, help="of every training (default 800)")
     add("--train-images", type=int, default=400, help="scenes to train on (default 400)")
     add("--val-images", type=int, default=100, help="scenes to score (default 100)")
     add("--size", type=int, nargs=2, default=[256, 320], help="of the scenes: height width")
-    add("--slots", type=int, default=2, help="trainings at once, one thread each (default 2)")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides for every training")
-    add("--list", action="store_true", help="print the commands, run nothing")
     return parser
 
 
@@ -134,48 +129,36 @@ def cost_jobs(args: argparse.Namespace, folder: Path) -> list[Job]:
     return jobs
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool.
+def plan(args: argparse.Namespace, folder: Path) -> Study:
+    """Make the study of a command line.
 
     Args:
-        argv: the command line; that of the process if None.
+        args: of the command line.
+        folder: output folder, absolute.
 
     Returns:
-        0 if done, 1 if a command failed, 2 for wrong arguments, 130 if interrupted.
+        the study, which measures costs when the trainings are over.
+
+    Raises:
+        ValueError: a number is below 1.
     """
-    args = get_parser().parse_args(argv)
-    if min(args.slots, args.steps, args.train_images, args.val_images) < 1:
-        print(
-            "run_study: --slots, --steps and numbers of images must be 1 or more", file=sys.stderr
-        )
-        return 2
-    folder = args.output.absolute()  # the commands run in the repository root
-    scenes, trainings = scene_jobs(args, folder), training_jobs(args, folder)
-    costs = cost_jobs(args, folder)
-    if args.list:
-        for job in (*scenes, *trainings, *costs):
-            print(f"{job.name}: {' '.join(job.command)}")
-        return 0
-    environment = {
-        "DETECTRON2_DATASETS": str(folder / "data"),
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-    }
-    try:
-        for jobs, slots in (([*scenes, *trainings], args.slots), (costs, 1)):
-            JobQueue(jobs, folder, slots=slots, environment=environment, work_folder=ROOT).run()
+    if min(args.steps, args.train_images, args.val_images) < 1:
+        raise ValueError("--steps and numbers of images must be 1 or more")
+    trainings = training_jobs(args, folder)
+
+    def report() -> str:
         rows = []
         for job in trainings:
             arm = job.name.rsplit("_seed", 1)[0]
             rows.append(make_row(arm, folder / "runs" / job.name, folder / f"cost_{arm}.json"))
-        print(write_report(rows, folder, baseline=next(iter(ARMS))))
-    except (JobError, StudyReportError, OSError) as error:
-        print(f"run_study: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("run_study: interrupted; run the same command to continue.", file=sys.stderr)
-        return 130
-    return 0
+        return write_report(rows, folder, baseline=next(iter(ARMS)))
+
+    return Study([*scene_jobs(args, folder), *trainings], report, cost_jobs(args, folder))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; see `rsd2.study.run_study`."""
+    return run_study(get_parser(), plan, argv, root=ROOT)
 
 
 if __name__ == "__main__":

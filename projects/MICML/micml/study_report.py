@@ -11,6 +11,7 @@ import numpy as np
 
 from rsd2.data.dota_format import write_atomically
 from rsd2.job_queue import read_markers
+from rsd2.study import StudyReportError, read_course, read_records, write_rows
 
 from .study import MOTION_ON, StudySettings
 
@@ -19,10 +20,6 @@ LEAST_F1 = 20.0
 LEAST_GAIN = 10.0
 """Points of F1 by which the full model, motion off at test as released, must be better."""
 METRICS = ("F1", "precision", "recall", "F1_distance5", "F1_micml", "AP50")
-
-
-class StudyReportError(RuntimeError):
-    """A file of a job is missing or unreadable; the message names it."""
 
 
 def make_row(run: Path, marker: Mapping[str, Any], arm: str) -> dict[str, Any]:
@@ -58,22 +55,6 @@ def make_row(run: Path, marker: Mapping[str, Any], arm: str) -> dict[str, Any]:
         "command": marker["command"],
         "time": results["time"],
     }
-
-
-def read_losses(run: Path) -> list[tuple[int, float]]:
-    """Read the course of a training.
-
-    Args:
-        run: its output folder.
-
-    Returns:
-        (steps done, total loss), each step once; a resumed training repeats some.
-    """
-    points = {}
-    for line in (run / "metrics.json").read_text(encoding="utf-8").splitlines():
-        if line.endswith("}") and "total_loss" in (record := json.loads(line)):
-            points[record["iteration"] + 1] = record["total_loss"]
-    return sorted(points.items())
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -152,10 +133,10 @@ def write_report(settings: StudySettings, folder: Path) -> str:
     arms = [*settings.arms, *([MOTION_ON] if "micml" in settings.arms else [])]
     rows = [make_row(folder / "runs" / arm, markers[arm], arm) for arm in arms]
     text = format_table(rows, settings)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    write_atomically(folder / "results.jsonl", lines.encode())
+    write_rows(rows, folder / "results.jsonl")
     write_atomically(folder / "results.md", text.encode())
-    losses = {arm: read_losses(folder / "runs" / arm) for arm in settings.arms}
+    runs = {arm: folder / "runs" / arm for arm in settings.arms}
+    losses = {arm: read_course(read_records(run), "total_loss") for arm, run in runs.items()}
     plot_study(rows, losses, folder / "curves.png")
     return text
 

@@ -20,24 +20,20 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
-from rsd2.job_queue import JobError, JobQueue
 from rsd2.projects.micml.study import ARMS, StudySettings, study_jobs
-from rsd2.projects.micml.study_report import StudyReportError, write_report
+from rsd2.projects.micml.study_report import write_report
+from rsd2.study import Study, run_study, study_parser
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__)
     add, sizes = parser.add_argument, StudySettings()
-    add("--output", type=Path, required=True, metavar="DIR", help="gets everything")
-    add("--slots", type=int, default=2, help="commands that run at once (default 2)")
-    add("--list", action="store_true", help="print the commands, run nothing")
     add("--arms", nargs="+", choices=tuple(ARMS), default=sizes.arms, help="which variants")
     for name, text in (
         ("steps", "of every training"),
@@ -56,63 +52,29 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_settings(args: argparse.Namespace) -> StudySettings:
-    """Collect the sizes from the command line.
+def plan(args: argparse.Namespace, folder: Path) -> Study:
+    """Make the study of a command line.
 
     Args:
         args: of the command line.
+        folder: output folder, absolute.
 
     Returns:
-        the sizes.
+        the study.
 
     Raises:
-        ValueError: one is impossible.
+        ValueError: a size is impossible.
     """
-    if args.slots < 1:
-        raise ValueError(f"--slots must be at least 1, got {args.slots}")
     names = [field.name for field in fields(StudySettings) if hasattr(args, field.name)]
     chosen = {name: getattr(args, name) for name in names}
-    return StudySettings(**{**chosen, "arms": tuple(args.arms), "overrides": tuple(args.set)})
+    settings = StudySettings(**{**chosen, "arms": tuple(args.arms), "overrides": tuple(args.set)})
+    jobs = study_jobs(settings, folder)
+    return Study(jobs, partial(write_report, settings, folder), settings=settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool.
-
-    Args:
-        argv: the command line; that of the process if None.
-
-    Returns:
-        0 if done, 1 if a command failed, 2 for wrong arguments, 130 if interrupted.
-    """
-    args = get_parser().parse_args(argv)
-    try:
-        settings = read_settings(args)
-    except ValueError as error:
-        print(f"run_study: {error}", file=sys.stderr)
-        return 2
-    folder = args.output.absolute()  # the commands run in the repository root
-    jobs = study_jobs(settings, folder)
-    if args.list:
-        for job in jobs:
-            print(f"{job.name}: {' '.join(job.command)}")
-        return 0
-    # one thread each: on small tensors two processes of one thread beat one process of two
-    environment = {
-        "DETECTRON2_DATASETS": str(folder / "data"),
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore::FutureWarning",
-    }
-    try:
-        JobQueue(jobs, folder, slots=args.slots, environment=environment, work_folder=ROOT).run()
-        print(write_report(settings, folder))
-    except (JobError, StudyReportError, OSError) as error:
-        print(f"run_study: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("run_study: interrupted; run the same command to continue.", file=sys.stderr)
-        return 130
-    return 0
+    """Run the tool; see `rsd2.study.run_study`."""
+    return run_study(get_parser(), plan, argv, root=ROOT)
 
 
 if __name__ == "__main__":

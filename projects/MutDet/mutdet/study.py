@@ -9,11 +9,11 @@ and scored on scenes of another seed.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from rsd2.job_queue import Job
+from rsd2.study import python_command, scene_jobs, training_command
 
 from .label_statistics import PAGE
 
@@ -23,7 +23,6 @@ PSEUDO_LABELS = "data/pseudo/synthetic_train"
 _BACKBONE = "backbone/backbone.pth"
 _FINETUNE = "projects/MutDet/configs/mutdet_small_synthetic_finetune.py"
 _PRETRAIN = "projects/MutDet/configs/{}_small_synthetic_pretrain.py"
-_TRAIN = "tools/lazyconfig_train_net.py"
 _TOOLS = "projects/MutDet/tools"
 
 
@@ -124,54 +123,28 @@ def study_jobs(settings: StudySettings, folder: Path) -> list[Job]:
     Returns:
         the jobs; paths of the project's files are relative to the repository root.
     """
-    jobs = [*_data_jobs(settings, folder), *_label_jobs(settings, folder)]
+    jobs = scene_jobs(
+        folder,
+        train=settings.train_images,
+        val=settings.val_images,
+        size=settings.image_size,
+    )
+    jobs += _label_jobs(settings, folder)
     jobs += [_pretraining(settings, folder, arm) for arm in settings.arms if arm != "none"]
     for fraction in sorted(settings.fractions):
         jobs += [_finetuning(settings, folder, arm, fraction) for arm in settings.arms]
     return jobs
 
 
-def _python(*words: object) -> tuple[str, ...]:
-    return (sys.executable, *map(str, words))
-
-
-def _data_jobs(settings: StudySettings, folder: Path) -> list[Job]:
-    jobs = []
-    sizes = (("train", settings.train_images, 1), ("val", settings.val_images, 2))
-    for split, count, seed in sizes:
-        target = f"data/synthetic/{split}"
-        command = _python("tools/make_synthetic.py", "--output", folder / target)
-        options = ("--num-images", count, "--size", settings.image_size, "--seed", seed)
-        words = (*command, *map(str, options), "--num-workers", "0")
-        jobs.append(Job(f"scenes_{split}", words, makes=(f"{target}/scenes.json",)))
-    return jobs
-
-
-def _training(
-    settings: StudySettings, config: str, target: Path, start: Path, steps: int
-) -> tuple[str, ...]:
-    """What the trainings of all stages have in common; an interrupted one continues."""
-    return _python(
-        _TRAIN,
-        "--config-file",
-        config,
-        "--resume",
-        f'train.output_dir="{target}"',
-        f'train.init_checkpoint="{start}"',
-        f"train.max_iter={steps}",
-        f"train.seed={settings.seed}",
-        f"dataloader.train.total_batch_size={settings.batch_size}",
-    )
-
-
 def _pretraining(settings: StudySettings, folder: Path, arm: str) -> Job:
     target = f"pretrain/{arm}"
-    command = _training(
-        settings,
+    command = training_command(
         _PRETRAIN.format(arm),
         folder / target,
-        folder / _BACKBONE,
-        settings.pretrain_steps,
+        steps=settings.pretrain_steps,
+        batch=settings.batch_size,
+        seed=settings.seed,
+        start=folder / _BACKBONE,
     )
     command += (
         f"model.detector.num_classes={settings.num_clusters}",
@@ -187,8 +160,13 @@ def _finetuning(settings: StudySettings, folder: Path, arm: str, fraction: float
     target = f"finetune/{name}"
     pretrained = f"pretrain/{arm}/model_final.pth"
     start = _BACKBONE if arm == "none" else pretrained
-    command = _training(
-        settings, _FINETUNE, folder / target, folder / start, settings.finetune_steps
+    command = training_command(
+        _FINETUNE,
+        folder / target,
+        steps=settings.finetune_steps,
+        batch=settings.batch_size,
+        seed=settings.seed,
+        start=folder / start,
     )
     command += (
         f"dataloader.train.dataset.fraction={fraction:g}",
@@ -210,18 +188,18 @@ def _label_jobs(settings: StudySettings, folder: Path) -> list[Job]:
     """The backbone that everybody starts from, and the boxes and embeddings to learn from."""
     images, boxes = folder / "data/synthetic/train/images", folder / "data/pseudo/boxes"
     embedder = (
-        *_python(f"{_TOOLS}/train_embedder.py", "--output", folder / _BACKBONE),
+        *python_command(f"{_TOOLS}/train_embedder.py", "--output", folder / _BACKBONE),
         *("--steps", str(settings.embedder_steps), "--scenes", str(settings.embedder_scenes)),
         *("--image-size", str(settings.image_size), "--seed", str(settings.seed)),
         *("--test-scenes", str(settings.val_images)),
     )
     proposals = (
-        *_python(f"{_TOOLS}/make_pseudo_labels.py", "--images", images, "--output", boxes),
+        *python_command(f"{_TOOLS}/make_pseudo_labels.py", "--images", images, "--output", boxes),
         # one process, for this is not the only command that runs
         *("--num-workers", "0", "--recall-against", "synthetic_train"),
     )
     embeddings = (
-        *_python(f"{_TOOLS}/extract_embeddings.py", "--boxes", boxes, "--images", images),
+        *python_command(f"{_TOOLS}/extract_embeddings.py", "--boxes", boxes, "--images", images),
         *("--output", str(folder / PSEUDO_LABELS)),
         *("--backbone", "small", "--weights", str(folder / _BACKBONE), "--crop-size", "64"),
         *("--dim", str(settings.embedding_dim), "--clusters", str(settings.num_clusters)),

@@ -19,73 +19,43 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rsd2.job_queue import JobError, JobQueue
 from rsd2.projects.mutdet.study import PRESETS, study_jobs
 from rsd2.projects.mutdet.study_pages import write_pages
-from rsd2.study import StudyReportError, change_settings
+from rsd2.study import Study, change_settings, run_study, study_parser
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="DIR", help="gets everything")
-    add("--preset", choices=tuple(PRESETS), default="study", help="sizes (default study)")
-    add("--slots", type=int, default=2, help="commands that run at once (default 2)")
-    add("--images", type=int, default=8, help="held-out scenes that are drawn (default 8)")
-    add("--list", action="store_true", help="print sizes and commands, run nothing")
-    add("opts", nargs="*", metavar="NAME=VALUE", help="sizes to change, e.g. finetune_steps=500")
-    return parser
+def plan(args: argparse.Namespace, folder: Path) -> Study:
+    """Make the study of a command line.
+
+    Args:
+        args: of the command line.
+        folder: output folder, absolute.
+
+    Returns:
+        the study.
+
+    Raises:
+        ValueError: a size is impossible.
+    """
+    if args.images < 1:
+        raise ValueError(f"--images must be at least 1, got {args.images}")
+    settings = change_settings(PRESETS[args.preset], args.opts)
+
+    def report() -> str:
+        table = write_pages(settings, folder, args.images)
+        return f"{table}\nreport: {args.output / 'report.html'}"
+
+    return Study(study_jobs(settings, folder), report, settings=settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool.
-
-    Args:
-        argv: the command line; that of the process if None.
-
-    Returns:
-        0 if done, 1 if a command failed, 2 for wrong arguments, 130 if interrupted.
-    """
-    args = get_parser().parse_intermixed_args(argv)
-    try:
-        if args.slots < 1 or args.images < 1:
-            raise ValueError(
-                f"--slots and --images must be at least 1, got {args.slots} and {args.images}"
-            )
-        settings = change_settings(PRESETS[args.preset], args.opts)
-    except ValueError as error:
-        print(f"run_study: {error}", file=sys.stderr)
-        return 2
-    folder = args.output.absolute()  # the commands run in the repository root
-    jobs = study_jobs(settings, folder)
-    if args.list:
-        print(settings)
-        for job in jobs:
-            print(f"{job.name}: {' '.join(job.command)}")
-        return 0
-    # one thread each: on small tensors two processes of one thread beat one process of two
-    environment = {
-        "DETECTRON2_DATASETS": str(folder / "data"),
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore::FutureWarning",
-    }
-    try:
-        JobQueue(jobs, folder, slots=args.slots, environment=environment, work_folder=ROOT).run()
-        print(write_pages(settings, folder, args.images))
-    except (JobError, StudyReportError, OSError) as error:
-        print(f"run_study: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("run_study: interrupted; run the same command to continue.", file=sys.stderr)
-        return 130
-    print(f"report: {args.output / 'report.html'}")
-    return 0
+    """Run the tool; see `rsd2.study.run_study`."""
+    parser = study_parser(__doc__, PRESETS)
+    help_text = "held-out scenes that are drawn (default 8)"
+    parser.add_argument("--images", type=int, default=8, help=help_text)
+    return run_study(parser, plan, argv, root=ROOT)
 
 
 if __name__ == "__main__":

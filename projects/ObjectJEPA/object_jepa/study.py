@@ -8,11 +8,11 @@ scenes of another seed.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from rsd2.job_queue import Job
+from rsd2.study import scene_jobs, training_command
 
 BASELINE = "scratch"
 _RANDOM = ("model.masks.mode=random", "model.masks.loss_set=uniform")
@@ -27,7 +27,6 @@ PRETRAINING = {
 ARMS = (BASELINE, *PRETRAINING)
 _PRETRAIN = "projects/ObjectJEPA/configs/object_jepa_small_synthetic_pretrain.py"
 _FINETUNE = "projects/ObjectJEPA/configs/faster_rcnn_vit_small_synthetic_finetune.py"
-_TRAIN = "tools/lazyconfig_train_net.py"
 _EVALUATIONS, _MEASUREMENTS = 10, 3
 
 
@@ -106,51 +105,30 @@ def study_jobs(settings: StudySettings, folder: Path) -> list[Job]:
     Returns:
         the jobs; paths of the project's files are relative to the repository root.
     """
-    jobs = _scene_jobs(settings, folder)
+    jobs = scene_jobs(
+        folder,
+        train=settings.train_images,
+        val=settings.val_images,
+        size=settings.image_size,
+        options=("--scale", f"{settings.scale:g}"),
+    )
     for arm in settings.arms:
         jobs += [_pretraining(settings, folder, arm)] if arm != BASELINE else []
         jobs.append(_finetuning(settings, folder, arm))
     return jobs
 
 
-def _python(*words: object) -> tuple[str, ...]:
-    return (sys.executable, *map(str, words))
-
-
-def _scene_jobs(settings: StudySettings, folder: Path) -> list[Job]:
-    jobs = []
-    sizes = (("train", settings.train_images, 1), ("val", settings.val_images, 2))
-    for split, count, seed in sizes:
-        target = f"data/synthetic/{split}"
-        command = _python("tools/make_synthetic.py", "--output", folder / target)
-        options = ("--num-images", count, "--size", settings.image_size, "--seed", seed)
-        words = (*command, *map(str, options), "--scale", f"{settings.scale:g}")
-        words += ("--num-workers", "0")
-        jobs.append(Job(f"scenes_{split}", words, makes=(f"{target}/scenes.json",)))
-    return jobs
-
-
-def _training(
-    settings: StudySettings, config: str, target: Path, steps: int, batch: int
-) -> tuple[str, ...]:
-    """What the trainings of both stages have in common; an interrupted one continues."""
-    return _python(
-        _TRAIN,
-        "--config-file",
-        config,
-        "--resume",
-        f'train.output_dir="{target}"',
-        f"train.max_iter={steps}",
-        f"train.seed={settings.seed}",
-        f"dataloader.train.total_batch_size={batch}",
-    )
-
-
 def _pretraining(settings: StudySettings, folder: Path, arm: str) -> Job:
     target = f"pretrain/{arm}"
     steps = settings.pretrain_steps
-    command = _training(settings, _PRETRAIN, folder / target, steps, settings.pretrain_batch)
     period = max(1, steps // _MEASUREMENTS)
+    command = training_command(
+        _PRETRAIN,
+        folder / target,
+        steps=steps,
+        batch=settings.pretrain_batch,
+        seed=settings.seed,
+    )
     command += (
         f"lr_multiplier.warmup_iters={max(1, steps // 10)}",
         f"train.hooks.telemetry.period={period}",
@@ -166,8 +144,14 @@ def _pretraining(settings: StudySettings, folder: Path, arm: str) -> Job:
 def _finetuning(settings: StudySettings, folder: Path, arm: str) -> Job:
     target = f"finetune/{arm}"
     steps = settings.finetune_steps
-    command = _training(settings, _FINETUNE, folder / target, steps, settings.finetune_batch)
     period = max(1, steps // _EVALUATIONS)
+    command = training_command(
+        _FINETUNE,
+        folder / target,
+        steps=steps,
+        batch=settings.finetune_batch,
+        seed=settings.seed,
+    )
     command += (
         f"lr_multiplier.warmup_iters={max(1, steps // 10)}",
         f"train.eval_period={period}",

@@ -17,9 +17,10 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from rsd2.job_queue import JobError, JobQueue, read_markers
+from rsd2.job_queue import read_markers
 from rsd2.projects.object_jepa.study import (
     BASELINE,
     PRESETS,
@@ -28,23 +29,9 @@ from rsd2.projects.object_jepa.study import (
     study_jobs,
 )
 from rsd2.projects.object_jepa.study_report import make_row, read_telemetry, write_report
-from rsd2.study import StudyReportError, change_settings
+from rsd2.study import Study, change_settings, run_study, study_parser
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="DIR", help="gets everything")
-    add("--preset", choices=tuple(PRESETS), default="study", help="sizes (default study)")
-    add("--slots", type=int, default=2, help="commands that run at once (default 2)")
-    add("--list", action="store_true", help="print sizes and commands, run nothing")
-    add("opts", nargs="*", metavar="NAME=VALUE", help="sizes to change, e.g. finetune_steps=500")
-    return parser
 
 
 def report(settings: StudySettings, folder: Path) -> str:
@@ -72,47 +59,27 @@ def report(settings: StudySettings, folder: Path) -> str:
     return write_report(rows, folder, BASELINE, records)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool.
+def plan(args: argparse.Namespace, folder: Path) -> Study:
+    """Make the study of a command line.
 
     Args:
-        argv: the command line; that of the process if None.
+        args: of the command line.
+        folder: output folder, absolute.
 
     Returns:
-        0 if done, 1 if a command failed, 2 for wrong arguments, 130 if interrupted.
+        the study.
+
+    Raises:
+        ValueError: a size is impossible.
     """
-    args = get_parser().parse_intermixed_args(argv)
-    try:
-        if args.slots < 1:
-            raise ValueError(f"--slots must be at least 1, got {args.slots}")
-        settings = change_settings(PRESETS[args.preset], args.opts)
-    except ValueError as error:
-        print(f"run_study: {error}", file=sys.stderr)
-        return 2
-    folder = args.output.absolute()  # the commands run in the repository root
+    settings = change_settings(PRESETS[args.preset], args.opts)
     jobs = study_jobs(settings, folder)
-    if args.list:
-        print(settings)
-        for job in jobs:
-            print(f"{job.name}: {' '.join(job.command)}")
-        return 0
-    # one thread each: on small tensors two processes of one thread beat one process of two
-    environment = {
-        "DETECTRON2_DATASETS": str(folder / "data"),
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore::FutureWarning",
-    }
-    try:
-        JobQueue(jobs, folder, slots=args.slots, environment=environment, work_folder=ROOT).run()
-        print(report(settings, folder))
-    except (JobError, StudyReportError, OSError) as error:
-        print(f"run_study: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("run_study: interrupted; run the same command to continue.", file=sys.stderr)
-        return 130
-    return 0
+    return Study(jobs, partial(report, settings, folder), settings=settings)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; see `rsd2.study.run_study`."""
+    return run_study(study_parser(__doc__, PRESETS), plan, argv, root=ROOT)
 
 
 if __name__ == "__main__":
