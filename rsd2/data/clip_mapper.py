@@ -59,9 +59,9 @@ class ClipDatasetMapper:
             min_side: boxes whose shorter side is below this many pixels after augmentation are
                 left out; 0 keeps all that have an area.
             normalize_first: the official order: frames are normalised before they are augmented,
-                and only those with an object are. The distortion's
-                numbers are then far too large, and results are not cut to a range: give
-                ``RandomPhotometricDistortion`` no ``value_range``.
+                and in training only those with an object are, so that no augmentation may change
+                their size there. The distortion's numbers are then far too large, and results are
+                not cut to a range: give ``RandomPhotometricDistortion`` no ``value_range``.
             pixel_mean: of all channels, grey levels, for ``normalize_first``.
             pixel_std: likewise.
             cached_frames: decoded frames kept by each worker, >= 0: neighbouring windows share
@@ -104,8 +104,8 @@ class ClipDatasetMapper:
 
         Raises:
             FileNotFoundError: if a frame is not there and ``broken_frame`` is ``"error"``.
-            ValueError: likewise if one is broken, and always if none of the window can be used, or
-                an augmentation is refused.
+            ValueError: likewise if one is broken, and always if none of the window can be used, an
+                augmentation is refused, or one changes the size though ``normalize_first`` is set.
         """
         result = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         frames = self._read_window(dataset_dict)
@@ -122,7 +122,14 @@ class ClipDatasetMapper:
             aug_input = T.AugInput(frames[0], boxes=boxes)
             transform = self.augmentations(aug_input)
             _refuse_mixing(transform)
+            size = frames[0].shape
             frames = [aug_input.image, *map(transform.apply_image, frames[1:])]
+            if self.normalize_first and self.is_train and frames[0].shape != size:
+                raise ValueError(
+                    "An augmentation changes the size of frames, but with normalize_first frames "
+                    "without object are not augmented and would keep theirs; leave it out, or set "
+                    "normalize_first=false."
+                )
             boxes = aug_input.boxes
         stack = np.stack([np.asarray(frame).transpose(2, 0, 1) for frame in frames])
         result["frames"] = torch.from_numpy(np.ascontiguousarray(stack))

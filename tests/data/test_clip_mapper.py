@@ -110,6 +110,14 @@ def test_official_order_normalises_first_and_leaves_empty_frames_alone(record: d
     assert torch.allclose(mapper(record)["frames"], plain, atol=1e-5)
 
 
+def test_official_order_allows_no_change_of_size(record: dict) -> None:
+    """Frames without object would keep theirs, and be trained on at another scale."""
+    resize = {"augmentations": [T.Resize((48, 80))], "normalize_first": True}
+    with pytest.raises(ValueError, match="normalize_first=false"):
+        ClipDatasetMapper(True, **resize)(record)
+    assert ClipDatasetMapper(False, **resize)(record)["frames"].shape == (5, 3, 48, 80)
+
+
 @pytest.mark.parametrize("num_frames", [1, 3, 5])
 def test_shorter_windows_read_fewer_frames(record: dict, num_frames: int) -> None:
     Path(record["frame_file_names"][4]).unlink()
