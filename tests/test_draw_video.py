@@ -84,7 +84,7 @@ def test_wrong_names_and_suffixes(
         (["--num-videos", "0"], "--num-videos must be at least 1, got 0"),
         (["--columns", "0"], "--columns must be at least 1"),
         (["--cell-size", "0"], "--cell-size must be at least 16"),
-        (["--rate", "0"], "--rate must be > 0"),
+        (["--rate", "0", "--output", str(tmp_path / "a.avi")], "must be > 0, got 0.0"),
     )
     for options, message in wrong:
         assert tool.main([*fixed, "--output", str(tmp_path / "a.png"), *options]) == 2

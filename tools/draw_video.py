@@ -72,8 +72,6 @@ def check_arguments(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
-    if not args.rate > 0:
-        raise ValueError(f"--rate must be > 0, got {args.rate}")
     if suffix != ".png" and len(args.video or ()) > 1:
         raise ValueError(f"{args.output} holds one video, got {args.video}; name one, or a .png")
 

@@ -97,8 +97,7 @@ class PhotometricTransform(Transform):
 class RandomPhotometricDistortion(T.Augmentation):
     """Random brightness, contrast, saturation, hue and channel order, each with probability 0.5.
 
-    The distortion of CenterNet's and SSD's training; its numbers are
-    meant for values from 0 to 255.
+    The distortion of CenterNet's and SSD's training. Its numbers are meant for values of 0 to 255.
     """
 
     def __init__(

@@ -119,12 +119,15 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], rate: float = 10
         the number of frames.
 
     Raises:
-        ValueError: for another suffix, no frame, or frames of unequal sizes.
+        ValueError: for another suffix, a rate that is not > 0, no frame, or frames of unequal
+            sizes.
         OSError: if OpenCV cannot write the file.
     """
     path = Path(path)
     if path.suffix.lower() not in VIDEO_CODECS:
         raise ValueError(f"{path} must end in one of {', '.join(VIDEO_CODECS)}")
+    if not rate > 0:
+        raise ValueError(f"the frames per second of {path} must be > 0, got {rate}")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     writer, size, number = None, None, 0

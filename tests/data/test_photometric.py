@@ -60,7 +60,8 @@ def test_points_and_label_maps_stay() -> None:
     transform, points = PhotometricTransform(brightness=9.0), np.array([[1.0, 2.0]])
     assert transform.apply_coords(points) is points
     assert transform.apply_box(np.array([[1.0, 2.0, 3.0, 4.0]])).tolist() == [[1, 2, 3, 4]]
-    assert transform.apply_segmentation(IMAGE[:, :, 0]) is not None
+    labels = IMAGE[:, :, 0].copy()
+    assert np.array_equal(transform.apply_segmentation(labels), IMAGE[:, :, 0])
 
 
 def test_draws_stay_in_their_ranges_and_each_happens_half_the_time() -> None:

@@ -78,4 +78,6 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
         write_video(path, iter([]))
     with pytest.raises(ValueError, match=r"must end in one of \.mp4, \.avi"):
         write_video(tmp_path / "video.gif", iter([GREY]))
+    with pytest.raises(ValueError, match="frames per second of .* must be > 0, got 0"):
+        write_video(path, iter([GREY]), rate=0)
     assert list(tmp_path.iterdir()) == []
