@@ -72,3 +72,18 @@ def test_a_clip_is_counted(tool):
     assert convolutions < totals["flops"] < 1.05 * convolutions  # norms and sampling on top
     with pytest.raises(SystemExit):
         module.main([*arguments, "--num-frames", "0"])
+
+
+def test_the_config_says_whether_a_model_is_of_clips(tool):
+    import analyze_model_under_test as module
+
+    config = ROOT / "projects" / "MICML" / "configs" / "micml_small_synthetic_video.py"
+    arguments = ["--config-file", str(config), "--size", "32", "32", "--tasks", "flop"]
+    short, usual, default = (
+        module.main([*arguments, *frames])["flops"]
+        for frames in (("--num-frames", "3"), ("--num-frames", "5"), ())
+    )
+    assert short < usual == default
+    config = ROOT / "configs" / "rotated_deformable_detr_small_synthetic.py"
+    with pytest.raises(module.ConfigError, match="one of images; leave --num-frames out"):
+        module.main(["--config-file", str(config), "--num-frames", "5", "--size", "32", "32"])

@@ -4,7 +4,7 @@ r"""Count the parameters, FLOPs and activations of a config's model, or print it
     python tools/analyze_model.py --config-file CONFIG.py --size 1024 1024
     python tools/analyze_model.py --config-file CONFIG.py --tasks parameter structure
     python tools/analyze_model.py --config-file projects/MICML/configs/micml_dla34_rscardata.py \
-        --size 512 512 --num-frames 5
+        --size 512 512
 
 Runs on the CPU with random weights and one random image or clip. A FLOP is a multiply-add, as in
 papers. Operators whose work is not in the total, mostly elementwise ones, are listed with their
@@ -32,6 +32,7 @@ from fvcore.nn import (
     parameter_count,
 )
 from fvcore.nn.jit_handles import get_shape
+from omegaconf import DictConfig
 from torch import nn
 
 from rsd2.config import ConfigError, load_config
@@ -166,6 +167,25 @@ def analyze(
     return totals
 
 
+def clip_length(cfg: DictConfig, wanted: int | None) -> int | None:
+    """Choose how many frames the model gets.
+
+    Args:
+        cfg: the config; its test mapper, if it has one, says whether the model is of clips.
+        wanted: on the command line, or None.
+
+    Returns:
+        Frames of a clip; None for a model of images.
+
+    Raises:
+        ConfigError: a model of images cannot take frames.
+    """
+    mapper = ((cfg.get("dataloader") or {}).get("test") or {}).get("mapper") or {}
+    if wanted is not None and mapper and "num_frames" not in mapper:
+        raise ConfigError("the model of this config is one of images; leave --num-frames out")
+    return mapper.get("num_frames") if wanted is None else wanted
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Analyze the model of a config.
 
@@ -184,7 +204,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "--size", nargs=2, type=int, default=(1024, 1024), metavar=("HEIGHT", "WIDTH")
     )
     parser.add_argument(
-        "--num-frames", type=int, metavar="T", help="for a model that takes clips of T frames"
+        "--num-frames",
+        type=int,
+        metavar="T",
+        help="of a clip, for models of clips; by default as in the config's test mapper",
     )
     parser.add_argument("--depth", type=int, default=2, help="levels of modules to show")
     parser.add_argument("--opts", nargs="*", default=[], metavar="KEY=VALUE", help="overrides")
@@ -197,7 +220,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     cfg = load_config(args.config_file, args.opts)
     torch.manual_seed(0)
     model = instantiate(cfg.model).eval()
-    batch = random_input(*args.size, args.num_frames)
+    batch = random_input(*args.size, clip_length(cfg, args.num_frames))
     totals = analyze(model, batch, args.tasks, args.depth)
     print(json.dumps({"input": list(args.size), **totals}))
     return totals
