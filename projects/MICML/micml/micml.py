@@ -124,8 +124,8 @@ class MICML(nn.Module):
             ``pred_boxes``, ``scores``, ``pred_classes`` in pixels of the original frame.
 
         Raises:
-            ValueError: frames of another shape, clips of unequal length, or a label that is no
-                class of the model.
+            ValueError: frames of another shape, clips of unequal length, a label that is no class
+                of the model, or an output, not in training, that is not finite.
         """
         clips = self.preprocess(batched_inputs)
         with_motion = self.training or self.motion_at_eval
@@ -213,6 +213,11 @@ class MICML(nn.Module):
                 name: at_least_float32(value[index : index + 1, :, :height, :width])
                 for name, value in outputs.items()
             }
+            if not all(value.isfinite().all() for value in own.values()):
+                raise ValueError(
+                    "what the model says of a clip is not finite: its weights have diverged or "
+                    "belong to another model; take an earlier checkpoint"
+                )
             ((boxes, scores, classes),) = decode(
                 own, top_k=self.top_k, score_floor=self.score_floor, soft_nms=self.soft_nms
             )

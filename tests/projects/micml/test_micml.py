@@ -189,6 +189,16 @@ def test_frames_of_another_shape_are_an_error(build, shapes):
         build().eval()([{"frames": torch.zeros(shape)} for shape in shapes])
 
 
+@pytest.mark.parametrize("head", ["hm", "wh", "reg"])
+def test_diverged_weights_are_an_error(build, make_clips, head):
+    """Else there would be nothing where scores are not finite, as if nothing moved."""
+    model = build().eval()
+    with torch.no_grad():
+        model.heads[head][2].bias.fill_(math.nan)
+        with pytest.raises(ValueError, match="not finite: its weights have diverged"):
+            model(make_clips((32, 32)))
+
+
 def test_wrong_parts_are_an_error(toy_branches):
     with pytest.raises(ValueError, match="a static branch, a dynamic branch, or both"):
         MICML(**toy_branches(static=False, dynamic=False))
