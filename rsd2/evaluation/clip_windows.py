@@ -43,6 +43,9 @@ def detect_in_clip(
 ) -> tuple[BoxDetections, dict[str, int]]:
     """Detect objects in the newest frame of a clip, in overlapping windows if it is large.
 
+    A window's border cuts objects in two; what is centred within a quarter of the overlap from it
+    is left to the neighbour, which sees it whole.
+
     Args:
         clip: T images (H, W, 3) uint8 RGB, newest first.
         detector: the model.
@@ -59,6 +62,28 @@ def detect_in_clip(
         for (x0, y0, x1, y1), output in zip(batch.tolist(), outputs):
             tile = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
             tile = tile if len(windows) > 1 else None
+            keep = _lies_inside(output[0], tile, clip[0].shape[:2], parameters.overlap / 4)
+            output = [values[keep] for values in output]
             records.append(make_box_record("", tile, *output, parameters.score_threshold))
     found, counts = assemble_boxes(records, {"": 0}, BoxMerging(parameters.nms_threshold))
     return found.select(np.argsort(-found.scores, kind="stable")), counts
+
+
+def _lies_inside(
+    boxes: torch.Tensor, tile: dict[str, int] | None, size: tuple[int, int], margin: float
+) -> torch.Tensor:
+    """(N,) bool, which centres keep the margin to the borders inside the frame (H, W) of a window.
+
+    Boxes (N, 4) are in pixels of the window; those that are not finite stay, to be counted.
+    """
+    outside = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    if tile is None:
+        return ~outside
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    sides = ((tile["x"], tile["width"], size[1]), (tile["y"], tile["height"], size[0]))
+    for place, (start, length, whole) in zip(centers.unbind(1), sides):
+        if start > 0:
+            outside |= place < margin
+        if start + length < whole:
+            outside |= place > length - margin
+    return ~outside

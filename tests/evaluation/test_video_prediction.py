@@ -166,6 +166,15 @@ def test_large_frames_are_tiled(detector: ClipDetector) -> None:
     np.testing.assert_allclose(*rows)
 
 
+@pytest.mark.parametrize("overlap", [20, 10])
+def test_an_object_is_found_once_wherever_windows_end(detector: ClipDetector, overlap: int) -> None:
+    """Cut by a border it would be found as its half, too; cut at a corner up to four times."""
+    for place in range(30, 75):
+        clip = [picture(0, (100, 160), ((place, place),))] * 3
+        found, _ = detect_in_clip(clip, detector, WindowParameters(64, overlap, nms_threshold=0.5))
+        assert found.boxes.tolist() == [[place, place, place + 5, place + 5]]
+
+
 def test_a_folder_gives_rows_results_and_a_drawn_video(
     detector: ClipDetector, tmp_path: Path
 ) -> None:
