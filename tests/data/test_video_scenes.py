@@ -239,7 +239,7 @@ def test_quantiles_are_linear_between_their_values() -> None:
 
 
 def test_usual_videos_have_the_statistics_of_real_ones() -> None:
-    """Every starred row within 20 %, of a hundred planned videos."""
+    """Every starred row within 20 %, of 120 planned videos."""
     config = VideoConfig(num_frames=40)
     plans = [plan_video(config, 0, index) for index in range(120)]
     records = [make_record(plan) for plan in plans]

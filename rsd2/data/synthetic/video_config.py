@@ -1,7 +1,7 @@
 """What synthetic satellite video looks like: the settings and the numbers they are drawn from.
 
-The numbers are those measured on RsCarData; a scene draws its own
-size of vehicles, density and speeds from them.
+The numbers are those measured on RsCarData; a scene draws its own size of vehicles, density and
+speeds from them.
 """
 
 from __future__ import annotations

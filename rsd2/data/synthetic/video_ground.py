@@ -18,6 +18,7 @@ from .video_roads import Road
 
 _SCALE = 0.35  # pixels per unit of the textures: about 1 m for each pixel
 _FIELDS = ("meadow", "dry_field", "soil", "grass", "gravel", "forest_floor", "old_asphalt")
+_SQUARE = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
 _ROOFS = ((176, 172, 166), (150, 128, 112), (196, 192, 188), (122, 118, 116), (168, 108, 88))
 
 
@@ -92,13 +93,16 @@ def _lay_fields(rng: np.random.Generator, ground: Ground, canvas: tuple[int, int
     for _ in range(max(4, round(height * width / 9000))):
         center = rng.uniform(0, 1, 2) * (width, height)
         sides = rng.uniform(20, 110, 2)
-        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * sides / 2
-        corners = corners * rng.uniform(0.8, 1.2, (4, 2))
+        corners = _SQUARE * sides * rng.uniform(0.8, 1.2, (4, 2))
         angle = rng.uniform(0, math.pi)
-        turn = np.array([(math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))])
         material = str(rng.choice(_FIELDS))
         stripe = 5.0 if material in ("soil", "dry_field") and rng.uniform() < 0.5 else 0.0
-        ground.fill(corners @ turn + center, material, stripe)
+        ground.fill(corners @ _turn(angle) + center, material, stripe)
+
+
+def _turn(angle: float) -> np.ndarray:
+    """(2, 2) matrix that turns rows of xy clockwise on screen by an angle in radians."""
+    return np.array([(math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))])
 
 
 def _bridges(road: Road, roads: Sequence[Road]) -> list[tuple[float, float]]:
@@ -125,9 +129,8 @@ def _lay_lots(
         columns, rows = rng.integers(4, 12), rng.integers(1, 4)
         size = np.array([columns * pitch + 4, rows * row + 4])
         center, angle = rng.uniform(0, 1, 2) * (width, height), rng.uniform(0, math.pi)
-        axis = np.array([math.cos(angle), math.sin(angle)])
-        turn = np.stack([axis, axis[::-1] * (-1, 1)])
-        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * size / 2 @ turn + center
+        turn = _turn(angle)
+        corners = _SQUARE * size @ turn + center
         if _claim(taken, corners):
             ground.fill(corners, str(rng.choice(["asphalt", "old_asphalt", "gravel"])))
             x = (np.arange(columns) + 0.5) * pitch - columns * pitch / 2
@@ -187,9 +190,7 @@ def _build(
     for _ in range(max(3, round(height * width / 5000))):
         sides, center = rng.uniform(8, 46, 2), rng.uniform(0, 1, 2) * (width, height)
         turned = angle if rng.uniform() < 0.8 else rng.uniform(0, math.pi)
-        axis = np.array([math.cos(turned), math.sin(turned)])
-        turn = np.stack([axis, axis[::-1] * (-1, 1)])
-        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * sides / 2 @ turn + center
+        corners = _SQUARE * sides @ _turn(turned) + center
         if not _claim(taken, corners):
             continue
         shadow = np.concatenate([corners, corners + reach * rng.uniform(3, 9)])

@@ -1,7 +1,7 @@
 """Writes synthetic videos in RsCarData's format: frames, COCO files of both labels, VOC files.
 
-Layout and names are those of RsCarData with HiEUM's additions, so
-that what reads one reads the other.
+Layout and names are those of RsCarData with HiEUM's additions, so that what reads one reads the
+other.
 """
 
 from __future__ import annotations
