@@ -20,21 +20,18 @@ def decode(
     top_k: int = 100,
     score_floor: float = 0.0,
     soft_nms: bool = True,
-    soft_nms_sigma: float = 0.5,
-    soft_nms_floor: float = 0.001,
 ) -> list[Detections]:
     """Find the peaks of the heat maps, and the boxes there.
 
-    Source: CenterNet (arXiv 1904.07850), section 4.1. A pixel is a peak if
-    none of its eight neighbours is higher. A negative width or height counts as 0.
+    Source: CenterNet (arXiv 1904.07850), section 4.1. A pixel is a peak if none of its eight
+    neighbours is higher. A negative width or height counts as 0.
 
     Args:
         outputs: ``hm`` (B, K, H, W) logits, ``wh`` (B, 2, H, W) and ``reg`` (B, 2, H, W), pixels.
         top_k: peaks that are kept of a frame, all classes together; >= 1.
         score_floor: a peak must score more; in [0, 1].
-        soft_nms: lower the scores of boxes that overlap better ones of their class.
-        soft_nms_sigma: see `soften_scores`.
-        soft_nms_floor: see `soften_scores`.
+        soft_nms: lower the scores of boxes that overlap better ones of their class, see
+            `soften_scores`.
 
     Returns:
         Of each frame: boxes (N, 4) XYXY in pixels, not cut at the frame, scores (N,) in [0, 1],
@@ -61,7 +58,7 @@ def decode(
         boxes = torch.cat([center - half, center + half], dim=1)
         detections = boxes, best[index][keep], classes[index][keep]
         if soft_nms:
-            detections = _soften(detections, soft_nms_sigma, soft_nms_floor)
+            detections = _soften(detections)
         found.append(detections)
     return found
 
@@ -103,7 +100,7 @@ def soften_scores(
     return np.array(order, dtype=np.int64), np.array(softened, dtype=np.float64)
 
 
-def _soften(detections: Detections, sigma: float, floor: float) -> Detections:
+def _soften(detections: Detections) -> Detections:
     """Apply `soften_scores` to every class; it is a sequence of tiny steps, so on the CPU."""
     boxes, scores, classes = detections
     labels = classes.cpu().numpy()
@@ -111,7 +108,7 @@ def _soften(detections: Detections, sigma: float, floor: float) -> Detections:
     kept, softened = [np.zeros(0, np.int64)], [np.zeros(0)]
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
-        order, new = soften_scores(host_boxes[own], host_scores[own], sigma=sigma, floor=floor)
+        order, new = soften_scores(host_boxes[own], host_scores[own])
         kept.append(own[order])
         softened.append(new)
     indices, values = np.concatenate(kept), np.concatenate(softened)
