@@ -111,7 +111,7 @@ class RowFiles:
         for entry in to_coco_results(here, [number], self._categories):
             entry["bbox"] = [round(value, 3) for value in entry["bbox"]]
             entry["score"] = round(entry["score"], 6)
-            box = ",".join(f"{value:g}" for value in entry["bbox"])
+            box = ",".join(map(str, entry["bbox"]))
             row = f"{number},-1,{box},{entry['score']:g},{entry['category_id']},-1,-1\n"
             self._streams[0].write(row)
             self._streams[1].write(("\n" if self._is_first else ",\n") + json.dumps(entry))

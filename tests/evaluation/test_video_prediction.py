@@ -17,6 +17,7 @@ from detectron2.data.transforms import ColorTransform
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
+from rsd2.evaluation.box_matching import BoxDetections
 from rsd2.evaluation.clip_detector import ClipDetector
 from rsd2.evaluation.clip_windows import detect_in_clip
 from rsd2.evaluation.prediction_inputs import find_videos
@@ -333,6 +334,16 @@ def test_a_drawn_video_never_replaces_one_that_is_read(
             protocol={},
         )
     assert (tmp_path / "video.mp4").read_bytes() == before
+
+
+def test_rows_are_as_exact_in_large_frames(tmp_path: Path) -> None:
+    none = np.zeros(1, dtype=np.int64)
+    found = BoxDetections(none, none, np.array([0.5]), np.array([[12345.678, 4.25, 12351, 10]]))
+    with RowFiles(tmp_path, "rows", 1) as rows:
+        rows.add(7, found)
+    (entry,) = json.loads((tmp_path / "rows.json").read_text())
+    cells = (tmp_path / "rows.txt").read_text().split(",")
+    assert [float(cell) for cell in cells[2:6]] == entry["bbox"] == [12345.678, 4.25, 5.322, 5.75]
 
 
 def test_an_error_leaves_no_rows(detector: ClipDetector, tmp_path: Path) -> None:
