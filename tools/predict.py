@@ -24,8 +24,7 @@ folder of one video's frames, read as a stream. The output folder gets of each v
 ``<video>.mp4`` (drawn), and ``videos.json`` about all.
 
 Exit code 0: all done. 1: some images or frames could not be read; they are listed, the others are
-done.
-2: nothing could be done, or writing failed. 130: interrupted; what was done is written.
+done. 2: nothing could be done, or writing failed. 130: interrupted; what was done is written.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Precision, recall and F1 of moving objects, by the protocols of satellite video.
 
 Published numbers follow rules that differ in what counts as found, in the score threshold and in
-the labels; each is a named preset here. Sources: the released evaluations of
-DSFNet, MICML and HiEUM, and the description in the VISO paper.
+the labels; each is a named preset here. Sources: the released evaluations of DSFNet, MICML and
+HiEUM, and the description in the VISO paper.
 
 Shapes: I frames, V videos, S score thresholds, D detections and G objects of one frame.
 """

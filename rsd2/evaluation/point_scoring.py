@@ -1,7 +1,6 @@
 """DroneCrowd's localisation score: average precision of points by distance.
 
-Source: Wen et al., "Detection, Tracking, and Counting Meets Drones
-in Crowds", CVPR 2021.
+Source: Wen et al., "Detection, Tracking, and Counting Meets Drones in Crowds", CVPR 2021.
 
 Shapes: D detections, G objects, P pairs, R distances.
 """

@@ -182,8 +182,8 @@ class DLA34(nn.Module):
 class DeformableUnit(nn.Module):
     """A modulated deformable 3x3 convolution, BatchNorm and ReLU.
 
-    Source: Deformable ConvNets v2 (arXiv 1811.11168), section 3.1. The offsets are
-    (dy, dx) for each tap; at the start they are 0 and every tap counts half.
+    Source: Deformable ConvNets v2 (arXiv 1811.11168), section 3.1. The offsets are (dy, dx) for
+    each tap; at the start they are 0 and every tap counts half.
 
     Args:
         in_channels: of the input.

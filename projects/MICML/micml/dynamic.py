@@ -22,8 +22,8 @@ POOLED_FRAMES = 3  # the newest; older ones count through the convolutions in ti
 class AxisConvolution(nn.Module):
     """A 3-D convolution along one axis, BatchNorm and ReLU; the output is as large as the input.
 
-    Source: DSFNet (GRSL 2021), the dynamic branch. It is computed in two dimensions,
-    where the other axes are merged: the same sums, for which there are faster kernels.
+    Source: DSFNet (GRSL 2021), the dynamic branch. It is computed in two dimensions, where the
+    other axes are merged: the same sums, for which there are faster kernels.
 
     Args:
         in_channels: of the input.

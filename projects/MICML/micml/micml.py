@@ -30,9 +30,8 @@ FRAME_MULTIPLE = 16
 class MICML(nn.Module):
     """Moving objects in the newest frame of a clip.
 
-    Source: MICPL (TNNLS 2024) and its released program. Without ``motion`` in the
-    dynamic branch it is DSFNet (GRSL 2021), with one branch alone DSFNet's static or dynamic
-    variant.
+    Source: MICPL (TNNLS 2024) and its released program. Without ``motion`` in the dynamic branch it
+    is DSFNet (GRSL 2021), with one branch alone DSFNet's static or dynamic variant.
 
     Args:
         static: of the newest frame; None for the dynamic variant.

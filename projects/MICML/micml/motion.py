@@ -28,8 +28,7 @@ State = tuple[torch.Tensor, torch.Tensor]
 class MotionCell(nn.Module):
     """A convolutional LSTM cell whose input half can be computed ahead of the recurrence.
 
-    Source: ConvLSTM (arXiv 1506.04214), equation 3 without peepholes. Its gates
-    are i, f, o, g.
+    Source: ConvLSTM (arXiv 1506.04214), equation 3 without peepholes. Its gates are i, f, o, g.
 
     Args:
         channels: C of input and state.
@@ -100,8 +99,8 @@ class SqueezeExcitation(nn.Module):
 class MotionModule(nn.Module):
     """Layers of motion cells; each frame's state is told what motion the whole clip shows.
 
-    Source: MICPL (TNNLS 2024) and its released program, with the symbols used
-    below. The cells are per layer, all else is shared by layers and frames.
+    Source: MICPL (TNNLS 2024) and its released program, with the symbols used below. The cells are
+    per layer, all else is shared by layers and frames.
 
     Args:
         channels: C.

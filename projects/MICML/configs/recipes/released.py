@@ -1,8 +1,8 @@
 """How every model of full size is trained, whatever the data.
 
-Source: the released programs of MICML and DSFNet: Adam without decay or warm-up, a
-tenth of the rate after 30 and 45 of 55 rounds. A round is a twentieth of the batches: with the
-27,434 frames of RsCarData in batches of 2, 685 of them.
+Source: the released programs of MICML and DSFNet: Adam without decay or warm-up, a tenth of the
+rate after 30 and 45 of 55 rounds. A round is a twentieth of the batches: with the 27,434 frames of
+RsCarData in batches of 2, 685 of them.
 """
 
 from detectron2.config import LazyCall as L
