@@ -157,17 +157,18 @@ def register_all_video(root: str | Path) -> None:
 
     Names are ``rscardata_train``, ``rscardata_test`` (old labels), the same ``+ _new``,
     ``rscardata_test_old_voc`` and ``_new_voc``; ``synthetic_video_train`` and ``_test`` (all that
-    moves) and the same ``+ _old``; ``viso_mot_<class>``, ``viso_coco_<class>_<split>``;
-    ``drone_crowd_<split>`` (boxes) and the same ``+ _points``. Calling it again is as harmless as
-    with `register_all_dota`.
+    moves), the same ``+ _old``, and ``synthetic_video_test_old_voc``; ``viso_mot_<class>``,
+    ``viso_coco_<class>_<split>``; ``drone_crowd_<split>`` (boxes) and the same ``+ _points``.
+    Calling it again is as harmless as with `register_all_dota`.
 
     Args:
         root: folder that holds ``rscardata``, ``synthetic_video``, ``viso``, ``drone_crowd``.
     """
     root, metadata = Path(root), {"builtin_root": str(root)}
-    for folder, usual in (("rscardata", "old"), ("synthetic_video", "new")):
+    coco, voc = RSCARDATA_LABELS[:2], RSCARDATA_LABELS[2:]
+    for folder, usual, files in (("rscardata", "old", voc), ("synthetic_video", "new", voc[:1])):
         for split in ("train", "test"):
-            for labels in RSCARDATA_LABELS[:2] if split == "train" else RSCARDATA_LABELS:
+            for labels in coco if split == "train" else (*coco, *files):
                 name = f"{folder}_{split}" + ("" if labels == usual else f"_{labels}")
                 if not _is_registered_under(name, str(root), ()):
                     register_rscardata(name, root / folder, split, labels, metadata)

@@ -65,6 +65,7 @@ def get_pseudo_dicts(
 
     Raises:
         PseudoLabelError: see `load_pseudo_labels`.
+        ValueError: for another choice of classes.
     """
     return load_pseudo_labels(folder, image_root, classes=classes)[0]
 

@@ -39,6 +39,16 @@ def test_names_classes_and_sources():
     )
 
 
+def test_videos_have_the_labels_that_their_files_can_have():
+    names = {name for name in DatasetCatalog.list() if "_test" in name}
+    rscardata = {name for name in names if name.startswith("rscardata_")}
+    assert rscardata == {
+        f"rscardata_test{suffix}" for suffix in ("", "_new", "_old_voc", "_new_voc")
+    }
+    drawn = {name for name in names if name.startswith("synthetic_video_")}
+    assert drawn == {f"synthetic_video_test{suffix}" for suffix in ("", "_old", "_old_voc")}
+
+
 def test_absent_files_are_named():
     with pytest.raises(FileNotFoundError, match=r"dota/v1\.0/train/images"):
         DatasetCatalog.get("dota_v1.0_train")
