@@ -68,11 +68,12 @@ class MaskSampler:
         mode: "random" patches; "blocks" of I-JEPA first, then random ones; "object_blocks", the
             same with blocks that lie on objects; "soft", patches of objects with the weight
             ``object_weight``; "hard", patches of objects first; "mixture", blocks first, then as
-            "soft". Images that objects do not guide get "random" in that mode, else "blocks".
+            "soft". Images of which no object is chosen, because they have none, only huge ones, or
+            are not guided, get "random" in that mode, else "blocks".
         ratio: share of hidden patches, of all (H = round(ratio N)) or of objects, in (0, 1].
         ratio_scope: "all", or "object": of an image's n patches of chosen objects exactly
-            round(ratio n) are hidden first and the others last (mode "hard" only); how many are
-            hidden in all then follows from ``num_context``.
+            round(ratio n) are hidden first and the others last (mode "hard" only); H, how many are
+            hidden in all, then follows from ``num_context``.
         num_context: K; None for all that are not hidden. If fewer, random ones of them.
         num_predicted: P; None for all hidden ones.
         object_weight: weight of patches of objects, > 0, where background has 1; below 1 it
@@ -221,7 +222,7 @@ class MaskSampler:
         share = first + progress * (last - first)
         guided = object_tokens.any(dim=1) & (noise.guide < share)
         objects = self._choose_objects(found, noise, guided)
-        blocks = self._blocks(found, noise, guided, grid)
+        blocks = self._blocks(found, noise, guided, objects.chosen.any(dim=1), grid)
         keys = self._hiding_keys(objects, blocks, noise)
         is_hidden = _largest(keys, num_hidden)
         keep = _indices(_largest(noise.context.masked_fill(is_hidden, -1.0), kept), kept)
@@ -265,7 +266,12 @@ class MaskSampler:
         return _Objects(union, spared, strength)
 
     def _blocks(
-        self, found: ObjectPatches, noise: MaskNoise, guided: torch.Tensor, grid: Sequence[int]
+        self,
+        found: ObjectPatches,
+        noise: MaskNoise,
+        guided: torch.Tensor,
+        has_chosen: torch.Tensor,
+        grid: Sequence[int],
     ) -> torch.Tensor:
         """(B, T, N) bool: the blocks of every image, none where it has no use for them."""
         draws = noise.blocks
@@ -275,7 +281,7 @@ class MaskSampler:
         if self.mode == "random":
             return torch.zeros_like(blocks)
         if self.mode in ("soft", "hard"):
-            return blocks & ~guided[:, None, None]
+            return blocks & ~has_chosen[:, None, None]
         return blocks
 
     def _hiding_keys(
