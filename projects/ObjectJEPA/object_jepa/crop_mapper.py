@@ -54,8 +54,8 @@ class CropDatasetMapper(RotatedDatasetMapper):
             min_side: in pixels; objects with a shorter side are left out.
             box_kind: "rotated" boxes as they are, or "upright", the smallest upright ones around
                 them.
-            box_jitter: centres move and sides change by up to this share of the sides, uniformly,
-                in [0, 1): to see what exact boxes are worth.
+            box_jitter: boxes move along their sides, and these change, by up to this share of
+                them, uniformly, in [0, 1): to see what exact boxes are worth.
             pad_color: RGB of what a virtual tile shows beyond its image.
             cached_images: decoded full images kept by each worker.
             decoded_cache_dir: folder for decoded full images.
@@ -111,9 +111,12 @@ class CropDatasetMapper(RotatedDatasetMapper):
         tensor = instances.gt_boxes.tensor
         if self.box_jitter:
             noise = np.random.uniform(-self.box_jitter, self.box_jitter, (len(tensor), 4))
-            sides = tensor[:, 2:4].repeat(1, 2)
-            moved = tensor[:, :4] + torch.from_numpy(noise).float() * sides
-            tensor = canonicalize(torch.cat([moved, tensor[:, 4:]], dim=1))
+            change = torch.from_numpy(noise).float() * tensor[:, 2:4].repeat(1, 2)
+            along, across, width, height = change.unbind(1)
+            cosine, sine = tensor[:, 4].deg2rad().cos(), tensor[:, 4].deg2rad().sin()
+            x, y = cosine * along + sine * across, cosine * across - sine * along
+            change = torch.stack([x, y, width, height, torch.zeros_like(x)], dim=1)
+            tensor = canonicalize(tensor + change)
         if self.box_kind == "upright":
             tensor = from_horizontal(to_horizontal(tensor))
         instances.gt_boxes = RotatedBoxes(tensor)
