@@ -1,8 +1,10 @@
 """The idea to the letter: patches of objects first until three quarters of the image are masked,
 masked in the image itself, whose tokens are all encoded; no mask tokens, squared error.
 
-Nothing is said there of what moves the target encoder: train.hooks.target is the usual average;
-start=end=1 keeps it random, start=end=0 makes it a copy.
+Nothing is said there of what moves the target encoder: here it is the usual average.
+
+train.hooks.target.start=1 train.hooks.target.end=1     keeps it random
+train.hooks.target.start=0 train.hooks.target.end=0     makes it a copy
 """
 
 from .common.pretrain import dataloader, lr_multiplier, optimizer, train

@@ -1,7 +1,9 @@
 """Pre-training by the tool: recipes' values, a run on images, exact continuation after a stop."""
 
+import ast
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -125,6 +127,29 @@ def test_ablation_changes_one_thing():
         seen_modes.add(cfg.model.masks.mode)
         seen_sets.add(cfg.model.masks.loss_set)
     assert seen_modes == set(MODES) and seen_sets == set(LOSS_SETS)
+
+
+def suggestions(path):
+    """What the docstring of a config tells to add to the command; each line is one suggestion."""
+    for line in ast.get_docstring(ast.parse(path.read_text())).splitlines():
+        words = re.findall(r"^\w+\.\S+=\S+(?: \w+\.\S+=\S+)*", line)
+        if words and not re.search(r"=[A-Z]+\b", words[0]):
+            yield words[0].split()
+
+
+def test_what_the_configs_suggest_can_be_run():
+    found = 0
+    for path in sorted(CONFIGS.rglob("*_pretrain.py")):
+        for opts in suggestions(path):
+            cfg = load_config(path, opts)
+            model = instantiate(cfg.model)
+            side = cfg.dataloader.train.mapper.augmentations[0].crop_size[0]
+            kept, hidden, predicted = model.masks.counts(
+                (side // cfg.model.encoder.patch_size) ** 2
+            )
+            assert min(kept, hidden, predicted) >= 1, (path.name, opts)
+            found += 1
+    assert found >= 8
 
 
 def test_the_four_of_mask_and_target_differ_in_these_alone():

@@ -1,7 +1,8 @@
 """Mask: exactly three quarters of the patches of objects, and so many others that a quarter of
 the image is visible.
 
-model.masks.num_context=720     hides little else
+model.masks.num_context=720 model.masks.num_predicted=64
+    hides little else
 """
 
 from rsd2.config import get_config
