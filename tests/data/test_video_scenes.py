@@ -292,7 +292,9 @@ def test_extreme_settings_are_drawn() -> None:
     [
         ({"size": 20}, "size must be"),
         ({"num_frames": 0}, "num_frames must lie"),
+        ({"num_frames": 2.5}, "num_frames must be a whole number"),
         ({"noise": (4, 2)}, "noise must be two numbers"),
+        ({"noise": 3.0}, "noise must be two numbers"),
         ({"standing_lanes": 1.0}, "standing_lanes must lie"),
         ({"dark_fraction": 0.6, "dim_fraction": 0.6}, "must not exceed 1"),
         ({"jpeg_quality": 10}, "jpeg_quality must lie"),

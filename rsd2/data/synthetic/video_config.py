@@ -128,11 +128,11 @@ class VideoConfig:
             )
         object.__setattr__(self, "size", size)
         for name, highest in (("noise", 30.0), ("jitter", 3.0)):
-            pair = tuple(float(value) for value in getattr(self, name))
+            given = getattr(self, name)
+            pair = tuple(map(float, given)) if isinstance(given, (tuple, list)) else ()
             if len(pair) != 2 or not 0 <= pair[0] <= pair[1] <= highest:
                 raise ValueError(
-                    f"{name} must be two numbers, 0 <= least <= greatest <= {highest}, got "
-                    f"{getattr(self, name)}"
+                    f"{name} must be two numbers, 0 <= least <= greatest <= {highest}, got {given}"
                 )
             object.__setattr__(self, name, pair)
         limits = {
@@ -153,6 +153,8 @@ class VideoConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} must lie between {low} and {high}, got {value}")
+            if isinstance(low, int) and not isinstance(value, int):
+                raise ValueError(f"{name} must be a whole number, got {value}")
         if self.dark_fraction + self.dim_fraction > 1:
             raise ValueError(
                 f"dark_fraction and dim_fraction must not exceed 1 together, got "
