@@ -64,7 +64,8 @@ class StudySettings:
         wrong = [arm for arm in self.arms if arm not in ARMS]
         if wrong or not self.arms:
             raise ValueError(f"arms are some of {', '.join(ARMS)}, got {list(self.arms)}")
-        for name in ("train_images", "val_images", "pretrain_steps", "finetune_steps"):
+        stages = ("pretrain_steps", "pretrain_batch", "finetune_steps", "finetune_batch")
+        for name in ("train_images", "val_images", "image_size", *stages):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 

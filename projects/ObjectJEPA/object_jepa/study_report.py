@@ -35,7 +35,12 @@ FLAT = 1.5
 
 
 def make_row(
-    run: Path, job: Mapping[str, Any], *, arm: str, pretraining: Path | None, cost: float
+    run: Path,
+    job: Mapping[str, Any],
+    *,
+    arm: str,
+    pretraining: Path | None = None,
+    pretraining_job: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect what is known of one arm.
 
@@ -44,12 +49,13 @@ def make_row(
         job: marker of that.
         arm: what the fine-tuning started from.
         pretraining: output folder of the pre-training, None if there was none.
-        cost: CPU seconds of the pre-training.
+        pretraining_job: marker of that.
 
     Returns:
         a row that JSON can hold: metrics in per cent of the averaged weights if there are any,
-        ``course`` of AP50 over the steps and its ``change_over_last_fifth``, cost, telemetry at the
-        end of the pre-training, provenance.
+        ``course`` of AP50 over the steps and its ``change_over_last_fifth``, cost, the most
+        ``attempts`` at a training, of which the last alone is in the cost, telemetry at the end of
+        the pre-training, provenance.
 
     Raises:
         StudyReportError: a file is missing or lacks a metric.
@@ -61,6 +67,7 @@ def make_row(
     if missing:
         raise StudyReportError(f"{run / 'results.json'} has no {', '.join(missing)} in {task}")
     course = read_course(read_records(run), f"{task}/AP50")
+    before = pretraining_job or {"cpu_seconds": 0.0, "attempts": 0}
     return {
         "arm": arm,
         "weights": "averaged" if task.startswith("ema") else "last",
@@ -68,8 +75,9 @@ def make_row(
         "course": course,
         "change_over_last_fifth": change_over_last_fifth(course),
         "steps": results["max_iter"],
+        "attempts": max(job["attempts"], before["attempts"]),
         "cpu_minutes": round(job["cpu_seconds"] / 60, 1),
-        "pretraining_cpu_minutes": round(cost / 60, 1),
+        "pretraining_cpu_minutes": round(before["cpu_seconds"] / 60, 1),
         "telemetry": {} if pretraining is None else read_telemetry(pretraining)[-1],
         **{key: results[key] for key in ("config", "commit", "seed", "hardware", "versions")},
         "command": job["command"],
@@ -149,6 +157,12 @@ def format_report(rows: Sequence[Mapping[str, Any]], baseline: str) -> str:
         for row in trained
         for message in row["telemetry"].get("alarms", ())
     ]
+    again = [
+        f"- {row['arm']}: a training was started {row['attempts']} times, and its CPU minutes are "
+        "those of the last attempt"
+        for row in rows
+        if row["attempts"] > 1
+    ]
     first = rows[0]
     options = {"tablefmt": "pipe", "disable_numparse": True}
     lines = [
@@ -160,6 +174,7 @@ def format_report(rows: Sequence[Mapping[str, Any]], baseline: str) -> str:
         tabulate(features, headers=["telemetry", *(row["arm"] for row in trained)], **options),
         "",
         *alarms,
+        *again,
         f"- commit {first['commit']}, seed {first['seed']}, config {first['config']}",
         f"- hardware: {json.dumps(first['hardware'])}",
     ]

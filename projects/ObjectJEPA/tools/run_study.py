@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rsd2.job_queue import read_markers
 from rsd2.projects.object_jepa.study import (
@@ -49,13 +50,13 @@ def report(settings: StudySettings, folder: Path) -> str:
     """
     markers, rows, records = read_markers(folder), [], {}
     for arm in settings.arms:
-        pretraining, cost = None, 0.0
+        before: dict[str, Any] = {}
         if arm != BASELINE:
-            pretraining = folder / "pretrain" / arm
-            cost = markers[f"pretrain_{arm}"]["cpu_seconds"]
-            records[arm_title(arm)] = read_telemetry(pretraining)
+            before["pretraining"] = folder / "pretrain" / arm
+            before["pretraining_job"] = markers[f"pretrain_{arm}"]
+            records[arm_title(arm)] = read_telemetry(before["pretraining"])
         run, marker = folder / "finetune" / arm, markers[f"finetune_{arm}"]
-        rows.append(make_row(run, marker, arm=arm_title(arm), pretraining=pretraining, cost=cost))
+        rows.append(make_row(run, marker, arm=arm_title(arm), **before))
     return write_report(rows, folder, BASELINE, records)
 
 

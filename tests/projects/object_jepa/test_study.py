@@ -79,6 +79,7 @@ def test_settings_are_checked():
     for opt, message in {
         "arms=sam": "arms are some of scratch, random_latent",
         "pretrain_steps=0": "pretrain_steps must be at least 1, got 0",
+        "finetune_batch=-1": "finetune_batch must be at least 1, got -1",
     }.items():
         with pytest.raises(ValueError, match=message):
             change_settings(PRESETS["study"], [opt])

@@ -16,7 +16,8 @@ from rsd2.projects.object_jepa.study_report import (
 )
 from rsd2.study import StudyReportError
 
-JOB = {"cpu_seconds": 90.0, "command": ["python", "train.py"]}
+JOB = {"cpu_seconds": 90.0, "command": ["python", "train.py"], "attempts": 1}
+BEFORE = {"cpu_seconds": 60.0, "attempts": 3}
 RESULTS = {
     "results": {"bbox": {**dict.fromkeys(METRICS, 20.0), "AP50": 45.0, "AP_vt": None}},
     "config": "some.py",
@@ -47,22 +48,23 @@ def folders(tmp_path):
 
 def test_row_has_scores_course_telemetry_and_provenance(folders):
     run, pretraining = folders
-    row = make_row(run, JOB, arm="JEPA", pretraining=pretraining, cost=60.0)
+    row = make_row(run, JOB, arm="JEPA", pretraining=pretraining, pretraining_job=BEFORE)
     assert (row["AP50"], row["AP_vt"], row["weights"]) == (45.0, None, "last")
     assert row["course"][0] == (10, 0.5) and row["change_over_last_fifth"] == pytest.approx(1)
     assert (row["cpu_minutes"], row["pretraining_cpu_minutes"]) == (1.5, 1.0)
-    assert row["telemetry"]["iteration"] == 50
+    assert row["telemetry"]["iteration"] == 50 and row["attempts"] == 3
     for key in ("config", "commit", "seed", "hardware", "command", "steps"):
         assert row[key], key
-    scratch = make_row(run, JOB, arm="scratch", pretraining=None, cost=0.0)
-    assert scratch["telemetry"] == {}
+    scratch = make_row(run, JOB, arm="scratch")
+    assert (scratch["telemetry"], scratch["attempts"]) == ({}, 1)
+    assert scratch["pretraining_cpu_minutes"] == 0
 
 
 def test_report_shows_every_number_and_writes_all_files(folders, tmp_path):
     run, pretraining = folders
     rows = [
-        make_row(run, JOB, arm="scratch", pretraining=None, cost=0.0),
-        make_row(run, JOB, arm="JEPA", pretraining=pretraining, cost=60.0),
+        make_row(run, JOB, arm="scratch"),
+        make_row(run, JOB, arm="JEPA", pretraining=pretraining, pretraining_job=BEFORE),
     ]
     text = write_report(rows, tmp_path, "scratch", {"JEPA": read_telemetry(pretraining)})
     assert text == (tmp_path / "results.md").read_text()
@@ -70,6 +72,7 @@ def test_report_shows_every_number_and_writes_all_files(folders, tmp_path):
     assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == [
         *("JEPA", "45.0", "20.0", "-", "20.0", "20.0", "20.0", "+1.0", "100", "1.5 (1.0)")
     ]
+    assert "- JEPA: a training was started 3 times" in text and "scratch: a training" not in text
     assert "the comparison counts" in text and "alarm, JEPA: RankMe is low" in text
     assert any(line.startswith("| rank_me") and "0.250" in line for line in lines)
     assert any(line.startswith("| auc_0_8") and "-" in line for line in lines)
@@ -102,7 +105,7 @@ def test_what_is_missing_is_named(folders, tmp_path, name):
     run, pretraining = folders
     (tmp_path / name).unlink()
     with pytest.raises(StudyReportError, match=name.split("/")[1]):
-        make_row(run, JOB, arm="JEPA", pretraining=pretraining, cost=0.0)
+        make_row(run, JOB, arm="JEPA", pretraining=pretraining)
 
 
 def test_missing_scores_are_named(folders):
@@ -110,4 +113,4 @@ def test_missing_scores_are_named(folders):
     results = {**RESULTS, "results": {"bbox": {"AP50": 1.0}}}
     (run / "results.json").write_text(json.dumps(results))
     with pytest.raises(StudyReportError, match="has no AP, AP_vt, AP_t, AP_s, AP_m in bbox"):
-        make_row(run, JOB, arm="JEPA", pretraining=None, cost=0.0)
+        make_row(run, JOB, arm="JEPA")
