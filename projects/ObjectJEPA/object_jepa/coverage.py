@@ -24,8 +24,8 @@ _ROUNDING = 1e-9
 class CoverageRule:
     """A patch belongs to an object that covers enough of it, or has enough of itself in it.
 
-    One of the conditions suffices; a share above 1
-    switches a condition off, and 0 means that touching is enough.
+    One of the conditions suffices; a share above 1 switches a condition off, and 0 means that
+    touching is enough.
 
     Attributes:
         coverage: least share of the patch that the box covers, >= 0.
@@ -175,32 +175,6 @@ def find_object_patches(
         num_images=len(boxes),
         num_patches=num_patches,
     )
-
-
-def patch_scores(
-    boxes: torch.Tensor,
-    valid: torch.Tensor,
-    grid: Sequence[int],
-    patch_size: int,
-    rule: CoverageRule | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score every patch by the object that it shows best.
-
-    Args:
-        boxes: see `find_object_patches`, as all others.
-        valid: (B, G) bool.
-        grid: (h, w).
-        patch_size: pixels.
-        rule: of coverage; None for its defaults.
-
-    Returns:
-        (B, N) float64 scores in [0, 1], the largest strength of an object that the patch belongs
-        to, 0 for background; (B, N) bool, whether it belongs to one.
-    """
-    found = find_object_patches(
-        boxes, valid, grid=grid, patch_size=patch_size, rule=rule or CoverageRule()
-    )
-    return found.reduce(found.strength, "amax", 0.0), found.join()
 
 
 def _centers(boxes: torch.Tensor, grid: Sequence[int], patch_size: int) -> torch.Tensor:

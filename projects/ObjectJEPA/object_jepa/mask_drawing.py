@@ -25,7 +25,6 @@ def draw_masks(
     keep: np.ndarray,
     predicted: np.ndarray,
     errors: np.ndarray,
-    error_range: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Draw the four views of one image side by side.
 
@@ -37,7 +36,6 @@ def draw_masks(
         keep: (K,) int64, tokens that the context encoder sees.
         predicted: (P,) int64, tokens of the loss.
         errors: (P,) float, loss of each.
-        error_range: ends of the colour scale; those of the errors if None.
 
     Returns:
         (height, width, 3) uint8 RGB: boxes and object patches; the kept patches; the patches of the
@@ -59,7 +57,7 @@ def draw_masks(
     seen = _dim(large, ~kept)
     loss = _flags(predicted, grid)
     framed = _frame(_dim(large, kept), loss & ~is_object, _LOSS)
-    low, high = error_range or (float(np.min(errors)), float(np.max(errors)))
+    low, high = float(np.min(errors)), float(np.max(errors))
     views = [
         draw_rotated_boxes(_frame(large, is_object, _OBJECT), moved),
         draw_rotated_boxes(seen, moved),

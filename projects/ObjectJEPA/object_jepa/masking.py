@@ -18,11 +18,9 @@ from typing import NamedTuple
 
 import torch
 
-from .coverage import CoverageRule, ObjectPatches, find_object_patches, patch_scores
+from .coverage import CoverageRule, ObjectPatches, find_object_patches
 from .mask_blocks import block_sizes, draw_anchors, place_blocks
 from .mask_noise import MaskNoise, draw_noise, gumbel
-
-__all__ = ["LOSS_SETS", "MODES", "CoverageRule", "MaskSampler", "Masks", "patch_scores"]
 
 MODES = ("random", "blocks", "object_blocks", "soft", "hard", "mixture")
 LOSS_SETS = ("uniform", "blocks", "objects", "only_objects")

@@ -11,7 +11,6 @@ from rsd2.projects.object_jepa.coverage import (
     CoverageRule,
     find_object_patches,
     patch_boxes,
-    patch_scores,
 )
 from rsd2.structures import boxes_to_corners
 from rsd2.testing import random_rotated_boxes
@@ -141,12 +140,13 @@ def test_dilation_adds_rings_inside_the_grid():
         assert flags.sum() == (rings + 1) ** 2
 
 
-def test_scores_join_objects_and_skip_padding():
+def test_images_join_their_objects_and_skip_padding():
     boxes = torch.zeros(3, 2, 5)
     boxes[0] = torch.tensor([[12.0, 12.0, 8.0, 8.0, 0.0], [14.0, 12.0, 8.0, 8.0, 0.0]])
     boxes[2] = boxes[0]
     valid = torch.tensor([[True, True], [False, False], [False, True]])
-    scores, objects = patch_scores(boxes, valid, GRID, SIZE)
+    found = find_object_patches(boxes, valid, grid=GRID, patch_size=SIZE, rule=CoverageRule())
+    scores, objects = found.reduce(found.strength, "amax", 0.0), found.join()
     first, second = GRID[1] + 1, GRID[1] + 2
     assert scores[0, [first, second]].tolist() == pytest.approx([1.0, 0.25])
     assert scores[2, [first, second]].tolist() == pytest.approx([0.75, 0.25])
