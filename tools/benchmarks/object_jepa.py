@@ -2,9 +2,9 @@
 
 The peer is written as the method is told: attention by two products and a softmax between them,
 each target block a sequence of its own that repeats the context, the moving average parameter by
-parameter. Both sides: ViT-S/16 at 448 pixels, a quarter of the tokens as context, the same
-predictor, equally many predicted tokens, the same images; forward, backward, optimizer and
-average. A second peer has blocks of the size that I-JEPA takes, and so predicts more.
+parameter, the optimizer not fused. Both sides: ViT-S/16 at 448 pixels, a quarter of the tokens as
+context, the same predictor, equally many predicted tokens, the same images; forward, backward,
+optimizer and average. A second peer has blocks of the size that I-JEPA takes, and so predicts more.
 
 Shapes: B images, N tokens of an image, K tokens of the context, T target blocks of S tokens each,
 D and P channels of encoder and predictor.

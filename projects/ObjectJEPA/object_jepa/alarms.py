@@ -8,8 +8,7 @@ from collections import deque
 class CollapseAlarms:
     """Remembers the course of a pre-training and says what is alarming about the newest numbers.
 
-    By default: loss down by half within 500 steps, RankMe halved,
-    cosine of tokens above 0.95.
+    By default: loss down by half within 500 steps, RankMe halved, cosine of tokens above 0.95.
     """
 
     def __init__(

@@ -52,9 +52,8 @@ class JepaOutput(NamedTuple):
 class ObjectJEPA(nn.Module):
     """Joint-embedding predictive pre-training with masks that know objects.
 
-    Source: I-JEPA (arXiv 2301.08243) for encoder, target and predictor; masks and
-    losses by objects are this project's own. ``target_encoder`` is a moving average of
-    ``context_encoder``; the hook
+    Source: I-JEPA (arXiv 2301.08243) for encoder, target and predictor; masks and losses by objects
+    are this project's own. ``target_encoder`` is a moving average of ``context_encoder``; the hook
     `rsd2.engine.TargetUpdate` moves it, and sets ``progress``.
 
     Args:

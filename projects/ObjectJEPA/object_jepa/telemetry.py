@@ -30,8 +30,8 @@ _PROBE_ITERATIONS = 300
 def token_spread(tokens: torch.Tensor) -> dict[str, float]:
     """Measure how far the directions of tokens spread in each channel.
 
-    Directions that are uniformly random have a
-    standard deviation of 1/sqrt(D) in every channel, the ideal.
+    Directions that are uniformly random have a standard deviation of 1/sqrt(D) in every channel,
+    the ideal.
 
     Args:
         tokens: (M, D) float, M >= 1.
@@ -95,8 +95,8 @@ def _smooth_count(weights: torch.Tensor) -> float:
 def token_cosines(tokens: torch.Tensor) -> dict[str, float]:
     """Measure how alike tokens are within an image and, at one place, between images.
 
-    Features that know nothing but the place have
-    a high cosine at one place and a low one within an image.
+    Features that know nothing but the place have a high cosine at one place and a low one within an
+    image.
 
     Args:
         tokens: (I, N, D) float.
@@ -210,8 +210,8 @@ def mean_where(values: torch.Tensor, chosen: torch.Tensor) -> float:
 def variance_ratio(tokens: torch.Tensor, classes: torch.Tensor) -> float:
     """Variance within the object tokens of a class over the variance of all tokens.
 
-    Objects that are always predicted from their
-    surroundings may be washed out, and then differ less among themselves than anything else.
+    Objects that are always predicted from their surroundings may be washed out, and then differ
+    less among themselves than anything else.
 
     Args:
         tokens: (I, N, D) float.
@@ -238,8 +238,8 @@ def probe_objects(
 ) -> dict[str, float]:
     """Fit a linear probe that tells object tokens from background, and score it on other images.
 
-    One logistic regression is fitted on the even
-    images, objects and background weighing the same, and scored on the odd ones.
+    One logistic regression is fitted on the even images, objects and background weighing the same,
+    and scored on the odd ones.
 
     Args:
         tokens: (I, N, D) float.

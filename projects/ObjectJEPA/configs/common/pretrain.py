@@ -2,8 +2,8 @@
 
 Crops of 448 pixels at native scale, half of them on an object; flips and quarter turns. AdamW at
 1.5e-4 with 256 crops a step, a tenth of the training as warm-up, then a cosine; weight decay from
-0.04 to 0.4; the target's momentum from 0.996 to 1. There is
-nothing to evaluate: what a pre-training is worth shows in fine-tuning.
+0.04 to 0.4; the target's momentum from 0.996 to 1. There is nothing to evaluate: what a
+pre-training is worth shows in fine-tuning.
 """
 
 from detectron2.config import LazyCall as L
