@@ -49,6 +49,10 @@ class MICML(nn.Module):
         soft_nms: lower the scores of boxes that overlap better ones, see `decode`.
         pixel_mean: per channel, 0-255, BGR.
         pixel_std: per channel, 0-255, BGR.
+
+    Raises:
+        ValueError: there is no branch, the branches' channels differ, there is no class, or the
+            radius rule is unknown.
     """
 
     def __init__(
@@ -171,6 +175,9 @@ class MICML(nn.Module):
         Returns:
             ``hm`` (B, K, H, W) logits of the centres, ``wh`` (B, 2, H, W) width and height in
             pixels, ``reg`` (B, 2, H, W) offset (x, y) of the centre inside its pixel.
+
+        Raises:
+            ValueError: the dynamic branch or its motion module takes no clips of T frames.
         """
         levels = []
         if self.static is not None:
