@@ -7,11 +7,11 @@ recipe, seed and number of steps, and scored on videos of another seed.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from rsd2.job_queue import Job
+from rsd2.study import python_command, training_command
 
 ARMS = {
     "static": "dsfnet_static_small_synthetic_video.py",
@@ -24,8 +24,8 @@ MOTION_ON = "micml_motion_on"
 """The trained ``micml`` with its motion module at test too."""
 
 _CONFIGS = "projects/MICML/configs"
-_TRAIN = "tools/lazyconfig_train_net.py"
 _CHECKPOINTS = 4
+_PROTOCOLS = "dataloader.evaluator.protocols=[distance5_best,distance5,micml]"
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,14 @@ def study_jobs(settings: StudySettings, folder: Path) -> list[Job]:
     ]
     jobs += [_training(settings, folder, arm) for arm in settings.arms]
     if "micml" in settings.arms:
-        weights = folder / "runs" / "micml" / "model_final.pth"
-        command = _command(settings, folder, "micml", MOTION_ON, "--eval-only")
-        command += (f"train.init_checkpoint={weights}", "model.motion_at_eval=true")
-        jobs.append(Job(MOTION_ON, command, ("micml",), (f"runs/{MOTION_ON}/results.json",)))
+        jobs.append(_motion_on(settings, folder))
     return jobs
 
 
 def _videos(settings: StudySettings, folder: Path, split: str, count: int, seed: int) -> Job:
     target = folder / "data" / "synthetic_video"
-    command = (sys.executable, "tools/make_synthetic.py", "--kind", "video")
-    command += ("--output", str(target), "--split", split, "--num-images", str(count))
+    command = python_command("tools/make_synthetic.py", "--kind", "video", "--output", target)
+    command += ("--split", split, "--num-images", str(count))
     command += ("--num-frames", str(settings.num_frames), "--size", str(settings.size))
     command += ("--density", str(settings.density), "--num-workers", "0")
     command += ("--standing-lanes", str(settings.standing_lanes), "--seed", str(seed))
@@ -103,28 +100,27 @@ def _videos(settings: StudySettings, folder: Path, split: str, count: int, seed:
 
 
 def _training(settings: StudySettings, folder: Path, arm: str) -> Job:
-    command = _command(settings, folder, arm, arm, "--resume")
-    command += (
-        f"train.max_iter={settings.steps}",
-        f"train.checkpointer.period={max(1, settings.steps // _CHECKPOINTS)}",
+    command = training_command(
+        f"{_CONFIGS}/{ARMS[arm]}",
+        folder / "runs" / arm,
+        steps=settings.steps,
+        batch=settings.batch_size,
+        seed=settings.seed,
     )
+    period = max(1, settings.steps // _CHECKPOINTS)
+    command += (f"train.checkpointer.period={period}", _PROTOCOLS, *settings.overrides)
     made = (f"runs/{arm}/results.json", f"runs/{arm}/model_final.pth")
     return Job(arm, command, ("videos_train", "videos_test"), made)
 
 
-def _command(
-    settings: StudySettings, folder: Path, arm: str, run: str, flag: str
-) -> tuple[str, ...]:
-    """What training and evaluation have in common; more overrides may follow."""
-    return (
-        sys.executable,
-        _TRAIN,
-        "--config-file",
-        f"{_CONFIGS}/{ARMS[arm]}",
-        flag,
-        f"train.output_dir={folder / 'runs' / run}",
+def _motion_on(settings: StudySettings, folder: Path) -> Job:
+    runs = folder / "runs"
+    command = python_command("tools/lazyconfig_train_net.py", "--eval-only")
+    command += ("--config-file", f"{_CONFIGS}/{ARMS['micml']}", _PROTOCOLS, *settings.overrides)
+    command += (
+        f'train.output_dir="{runs / MOTION_ON}"',
+        f'train.init_checkpoint="{runs / "micml" / "model_final.pth"}"',
         f"train.seed={settings.seed}",
-        f"dataloader.train.total_batch_size={settings.batch_size}",
-        "dataloader.evaluator.protocols=[distance5_best,distance5,micml]",
-        *settings.overrides,
+        "model.motion_at_eval=true",
     )
+    return Job(MOTION_ON, command, ("micml",), (f"runs/{MOTION_ON}/results.json",))

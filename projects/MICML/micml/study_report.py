@@ -11,7 +11,7 @@ import numpy as np
 
 from rsd2.data.dota_format import write_atomically
 from rsd2.job_queue import read_markers
-from rsd2.study import StudyReportError, read_course, read_records, write_rows
+from rsd2.study import StudyReportError, read_course, read_records, read_results, write_rows
 
 from .study import MOTION_ON, StudySettings
 
@@ -36,9 +36,9 @@ def make_row(run: Path, marker: Mapping[str, Any], arm: str) -> dict[str, Any]:
     Raises:
         StudyReportError: results are missing.
     """
-    path, metrics = run / "results.json", run / "inference" / "metrics_moving_objects.json"
+    metrics = run / "inference" / "metrics_moving_objects.json"
+    results = read_results(run)
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
         protocol = json.loads(metrics.read_text(encoding="utf-8"))["protocol"]["protocols"][0]
         scores = results["results"]["bbox"]
         values = {name: scores[name] for name in METRICS}
@@ -148,7 +148,7 @@ def plot_study(
 
     Args:
         rows: of `make_row`.
-        losses: variant -> its course, see `read_losses`.
+        losses: variant -> its course, see `rsd2.study.read_course`.
         path: PNG to write.
     """
     import matplotlib

@@ -45,10 +45,22 @@ def test_motion_at_test_is_the_same_model(tmp_path: Path) -> None:
     jobs = {job.name: job for job in study_jobs(StudySettings(), tmp_path)}
     on = jobs[MOTION_ON]
     assert on.needs == ("micml",) and "--eval-only" in on.command
-    assert f"train.init_checkpoint={tmp_path}/runs/micml/model_final.pth" in on.command
+    assert f'train.init_checkpoint="{tmp_path}/runs/micml/model_final.pth"' in on.command
     assert "model.motion_at_eval=true" in on.command
     only = study_jobs(StudySettings(arms=("static",)), tmp_path)
     assert [job.name for job in only] == ["videos_train", "videos_test", "static"]
+
+
+def test_any_folder_can_hold_a_study(tmp_path: Path) -> None:
+    """Its name may have what means something in an override."""
+    folder = tmp_path / "a (1), b=2"
+    for job in study_jobs(StudySettings(), folder)[2:]:
+        start = job.command.index("--config-file") + 1
+        overrides = [word for word in job.command[start + 1 :] if "=" in word]
+        cfg = load_config(job.command[start], overrides)
+        assert cfg.train.output_dir == str(folder / "runs" / job.name)
+        if job.name == MOTION_ON:
+            assert cfg.train.init_checkpoint == str(folder / "runs/micml/model_final.pth")
 
 
 def test_variants_differ_in_their_parts_alone(repository: Path) -> None:
@@ -123,10 +135,17 @@ def test_the_verdict(scores: dict[str, float | None], end: str) -> None:
     assert verdict([{"arm": arm, "F1": f1} for arm, f1 in scores.items()]).endswith(end)
 
 
-def test_a_missing_result_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("results.json", r"micml.results\.json cannot be read"),
+        ("inference/metrics_moving_objects.json", "micml cannot be reported"),
+    ],
+)
+def test_a_missing_result_is_named(tmp_path: Path, file: str, message: str) -> None:
     make_study(tmp_path, {"static": 41.0, "micml": 52.5, MOTION_ON: 49.0})
-    (tmp_path / "runs" / "micml" / "results.json").unlink()
-    with pytest.raises(StudyReportError, match="micml cannot be reported"):
+    (tmp_path / "runs" / "micml" / file).unlink()
+    with pytest.raises(StudyReportError, match=message):
         write_report(StudySettings(arms=("static", "micml")), tmp_path)
 
 
