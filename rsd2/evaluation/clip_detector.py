@@ -1,7 +1,4 @@
-"""A trained model of clips as a function from windows of frames to detections.
-
-Shapes: T frames of a clip, N detections, h, w size of a frame.
-"""
+"""A trained model of clips as a function from windows of frames to detections."""
 
 from __future__ import annotations
 
@@ -14,12 +11,12 @@ from torch import nn
 
 
 class ClipDetector:
-    """A model behind the test-time augmentations of its config.
+    """A model behind the test-time augmentations of its config: a `DetectClips`.
 
     Args:
         model: from dicts with ``frames`` to ``{"instances": Instances}``; put into eval mode.
         augmentations: of the test mapper, applied in order, to all frames alike.
-        num_frames: T.
+        num_frames: of a clip.
     """
 
     def __init__(
@@ -36,14 +33,7 @@ class ClipDetector:
     def __call__(
         self, clips: Sequence[Sequence[np.ndarray]]
     ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Detect objects in the newest frames of some clips together.
-
-        Args:
-            clips: each T images (h, w, 3) uint8 RGB of one size, newest first.
-
-        Returns:
-            For each clip boxes (N, 4) XYXY in pixels of its frames, scores (N,), classes (N,).
-        """
+        """Detect objects in the newest frames of some clips together, see `DetectClips`."""
         inputs = []
         for clip in clips:
             height, width = clip[0].shape[:2]

@@ -73,7 +73,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
         every frame, those that cannot be used without image.
 
     Raises:
-        ValueError: the numbers of a folder leave out so many frames that they count none.
+        ValueError: a folder holds no frame, or its numbers leave out so many that they count none.
     """
     size: tuple[int, int] | None = None
     for frame in _read_folder(path) if path.is_dir() else _read_file(path):
@@ -122,9 +122,9 @@ def list_numbered_images(folder: Path) -> list[tuple[int, Path]]:
     Returns:
         number, from the names if all are different numbers and else counted from 1, and path.
     """
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_EXTENSIONS)
-    files.sort(key=_words_and_numbers)
-    files = [p for p in files if p.is_file() and not p.name.startswith(".")]
+    files = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    files = [p for p in files if p.suffix.lower() in IMAGE_EXTENSIONS]
+    files.sort(key=lambda path: (_words_and_numbers(path), path.name))
     numbers = [int(p.stem) if p.stem.isdecimal() else -1 for p in files]
     if len(set(numbers)) < len(numbers) or -1 in numbers:
         return list(enumerate(files, start=1))
@@ -138,6 +138,8 @@ def _words_and_numbers(path: Path) -> list[str | int]:
 
 def _read_folder(folder: Path) -> Iterator[Frame]:
     files = list_numbered_images(folder)
+    if not files:
+        raise ValueError(f"folder {folder} holds no frame ({', '.join(IMAGE_EXTENSIONS)})")
     numbers = np.array([number for number, _ in files])
     step = int(np.gcd.reduce(np.diff(numbers))) or 1  # every fifth frame only: nothing is missing
     expected, last = files[0][0], files[-1][0]

@@ -150,7 +150,7 @@ def predict_video(
 
     Raises:
         OSError: a result cannot be written.
-        ValueError: no frame of the video can be read.
+        ValueError: no frame of the video can be read, or the model refuses one.
     """
     result = VideoResult(str(path), name)
     length, rate = describe_video(path)
@@ -176,7 +176,7 @@ def predict_video(
     except ValueError as error:
         if not result.complete and not result.num_frames:
             return result  # there is nothing to draw yet
-        if not result.num_frames and result.failed:
+        if result.size is None and result.failed:
             raise ValueError(f"no frame of {path} can be read: {result.failed[0][1]}") from error
         raise
     return result
@@ -204,7 +204,8 @@ def predict_videos(
         max_drawing_size: see `predict_video`.
 
     Returns:
-        What happened to each video, and video -> reason of those that could not be read at all.
+        What happened to each video, and video -> reason of those without results: they could not
+        be read at all, or the model refused a frame.
         After an interruption the rest is not begun.
 
     Raises:
@@ -212,7 +213,8 @@ def predict_videos(
         ValueError: a drawn video would replace one that is read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = output_names([_titled(path) for path in videos])
+    # a video called as the summary is must not lose its results to that
+    names = output_names([Path(SUMMARY_NAME), *map(_titled, videos)])[1:]
     drawings = {(folder / f"{name}.mp4").resolve() for name in names}
     for path in videos:
         if path.resolve() in drawings:
@@ -277,7 +279,8 @@ def describe_results(
 
 def _titled(path: Path) -> Path:
     """The path whose name tells videos apart: frames often lie in ``<video>/img1``."""
-    return path.resolve().parent if path.is_dir() and path.name in _FRAME_FOLDERS else path
+    path = Path(os.path.abspath(path))  # "." is no name
+    return path.parent if path.is_dir() and path.name in _FRAME_FOLDERS else path
 
 
 def _detect(
@@ -287,10 +290,10 @@ def _detect(
     result: VideoResult,
 ) -> BoxDetections:
     """The detections of the newest frame; counts them."""
+    result.size = clip[0].shape[:2]
     start = time.perf_counter()
     found, counts = detect_in_clip(clip, detector, parameters)
     result.seconds += time.perf_counter() - start
-    result.size = clip[0].shape[:2]
     result.num_frames += 1
     result.num_detections += len(found.scores)
     result.below_threshold += counts["detections_dropped_below_score_floor"]

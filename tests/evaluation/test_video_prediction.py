@@ -119,6 +119,11 @@ def test_times_are_no_numbers_of_frames(tmp_path: Path) -> None:
         list(read_frames(stray))
 
 
+def test_a_folder_without_frame_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no frame"):
+        list(read_frames(tmp_path))
+
+
 @pytest.fixture
 def detector() -> ClipDetector:
     return ClipDetector(Spots(), num_frames=3)
@@ -254,6 +259,41 @@ def test_a_video_without_a_usable_frame(detector: ClipDetector, tmp_path: Path) 
     assert "convert it again" in unreadable[str(tmp_path / "film.mp4")]
     assert not list(out.glob("*broken*")) and not list(out.glob("*film*"))
     assert not list(out.glob(".*"))
+
+
+def test_an_error_of_the_model_is_not_said_to_be_one_of_a_frame(tmp_path: Path) -> None:
+    class Diverged(Spots):
+        def forward(self, inputs: list[dict]) -> list[dict]:
+            raise ValueError("what the model says is not finite")
+
+    folder = write_folder(tmp_path / "video", [1, 2])
+    (folder / "000001.png").write_bytes(b"broken")
+    results, unreadable = predict_videos(
+        [folder], tmp_path / "out", ClipDetector(Diverged()), WindowParameters(),
+        classes=["car"], protocol={},
+    )  # fmt: skip
+    assert not results and unreadable == {str(folder): "what the model says is not finite"}
+
+
+def test_a_video_may_be_called_as_the_summary_is(detector: ClipDetector, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "videos", [1, 2])
+    out = tmp_path / "out"
+    (result,), _ = predict_videos(
+        [folder], out, detector, WindowParameters(), classes=["car"], protocol={}
+    )
+    entries = json.loads((out / f"{result.output}.json").read_text())
+    assert [entry["image_id"] for entry in entries] == [1, 2]
+    assert json.loads((out / "videos.json").read_text())["videos"][0]["output"] == result.output
+
+
+def test_the_folder_where_one_is_has_a_name(
+    detector: ClipDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_folder(tmp_path / "003" / "img1", [1, 2]))
+    (result,), unreadable = predict_videos(
+        [Path(".")], tmp_path / "out", detector, WindowParameters(), classes=["car"], protocol={}
+    )
+    assert result.output == "003" and not unreadable
 
 
 def test_an_interruption_keeps_what_was_done(tmp_path: Path) -> None:
