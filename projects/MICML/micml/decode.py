@@ -29,7 +29,7 @@ def decode(
     Args:
         outputs: ``hm`` (B, K, H, W) logits, ``wh`` (B, 2, H, W) and ``reg`` (B, 2, H, W), pixels.
         top_k: peaks that are kept of a frame, all classes together; >= 1.
-        score_floor: a peak must score more; in [0, 1].
+        score_floor: a peak must score more; in [0, 1).
         soft_nms: lower the scores of boxes that overlap better ones of their class, see
             `soften_scores`.
 
@@ -38,10 +38,9 @@ def decode(
         falling, and classes (N,) int64.
 
     Raises:
-        ValueError: ``top_k`` is less than 1.
+        ValueError: see `check_decoding`.
     """
-    if top_k < 1:
-        raise ValueError(f"top_k must be at least 1, got {top_k}")
+    check_decoding(top_k, score_floor)
     scores = outputs["hm"].sigmoid()
     height, width = scores.shape[2:]
     is_peak = F.max_pool2d(scores, 3, stride=1, padding=1) == scores
@@ -50,7 +49,7 @@ def decode(
     pixels = places % (height * width)
     found = []
     for index in range(len(scores)):
-        keep = best[index] > max(score_floor, 0.0)  # where there is no peak the score is 0
+        keep = best[index] > score_floor  # where there is no peak the score is 0
         place = pixels[index][keep]
         offset = outputs["reg"][index].flatten(1)[:, place].T
         half = outputs["wh"][index].flatten(1)[:, place].T.clamp(min=0) / 2
@@ -61,6 +60,22 @@ def decode(
             detections = _soften(detections)
         found.append(detections)
     return found
+
+
+def check_decoding(top_k: int, score_floor: float) -> None:
+    """Refuse arguments of `decode` with which nothing would be found.
+
+    Args:
+        top_k: of `decode`.
+        score_floor: likewise.
+
+    Raises:
+        ValueError: ``top_k`` is less than 1, or ``score_floor`` outside [0, 1).
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
+    if not 0 <= score_floor < 1:
+        raise ValueError(f"score_floor must be in [0, 1), got {score_floor}")
 
 
 def soften_scores(

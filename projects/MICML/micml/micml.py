@@ -18,7 +18,7 @@ from rsd2.layers import at_least_float32
 
 from .center_losses import center_losses
 from .center_targets import check_radius_rule, draw_targets
-from .decode import decode
+from .decode import check_decoding, decode
 from .dla import IDAUp, StaticBranch
 from .dynamic import DynamicBranch
 
@@ -44,15 +44,15 @@ class MICML(nn.Module):
         heatmap_weight: of the loss.
         size_weight: of the loss.
         offset_weight: of the loss.
-        top_k: peaks that are kept per frame.
-        score_floor: peaks must score more, in [0, 1].
+        top_k: peaks that are kept per frame, >= 1.
+        score_floor: peaks must score more, in [0, 1).
         soft_nms: lower the scores of boxes that overlap better ones, see `decode`.
         pixel_mean: per channel, 0-255, BGR.
         pixel_std: per channel, 0-255, BGR.
 
     Raises:
-        ValueError: there is no branch, the branches' channels differ, there is no class, or the
-            radius rule is unknown.
+        ValueError: there is no branch, the branches' channels differ, there is no class, the radius
+            rule is unknown, or no peak could ever be kept.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class MICML(nn.Module):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         check_radius_rule(radius_rule)
+        check_decoding(top_k, score_floor)
         channels = branches[0].channels
         self.static, self.dynamic = static, dynamic
         self.fusion = IDAUp(channels, [2**level for level in range(1, len(channels))])

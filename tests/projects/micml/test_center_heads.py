@@ -288,6 +288,9 @@ def test_decode_arguments() -> None:
             assert box == pytest.approx(expected, abs=1e-5)
     with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
         decode(outputs, top_k=0)
+    for floor in (-0.1, 1.0, 30.0, math.nan):
+        with pytest.raises(ValueError, match=r"score_floor must be in \[0, 1\), got"):
+            decode(outputs, score_floor=floor)
     assert len(decode(outputs, top_k=10**9, soft_nms=False)[0][0]) < 20 * 30 * 3
 
 

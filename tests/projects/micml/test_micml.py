@@ -210,6 +210,8 @@ def test_wrong_parts_are_an_error(toy_branches):
         MICML(**toy_branches(), num_classes=0)
     with pytest.raises(ValueError, match="radius_rule"):
         MICML(**toy_branches(), radius_rule="bold")
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+        MICML(**toy_branches(), top_k=0)
 
 
 def test_it_learns_one_clip(build):
