@@ -1,8 +1,8 @@
 """AI-TOD's metric: COCO's average precision with other sizes and 1500 detections, and oLRP.
 
-Sources: Wang et al., "Tiny Object Detection in Aerial
-Images", ICPR 2020; Oksuz et al., "Localization Recall Precision", ECCV 2018, for oLRP. The matching
-of the average precision is that of faster-coco-eval.
+Sources: Wang et al., "Tiny Object Detection in Aerial Images", ICPR 2020; Oksuz et al.,
+"Localization Recall Precision", ECCV 2018, for oLRP. The matching of the average precision is that
+of faster-coco-eval.
 
 Shapes: K classes, T thresholds, A area ranges, M numbers of detections, D detections.
 """

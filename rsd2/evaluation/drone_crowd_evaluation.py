@@ -21,8 +21,7 @@ HEADLINE_DISTANCES = (10, 15, 20)
 class DroneCrowdEvaluator(BoxEvaluator):
     """L-mAP over distances of 1 to 25 px, and L-AP at 10, 15 and 20 px.
 
-    Source: the toolkit of DroneCrowd. A detection and an object are the centres of their
-    boxes.
+    Source: the toolkit of DroneCrowd. A detection and an object are the centres of their boxes.
     """
 
     metrics_file = "metrics_drone_crowd.json"

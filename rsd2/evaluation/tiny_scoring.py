@@ -1,7 +1,7 @@
 """TinyPerson's average precision and log-average miss rate on matched boxes.
 
-Source: TinyBenchmark's program; Yu et al., "Scale Match for Tiny Person
-Detection", WACV 2020. The size of an object is the square root of its annotated area.
+Source: TinyBenchmark's program; Yu et al., "Scale Match for Tiny Person Detection", WACV 2020. The
+size of an object is the square root of its annotated area.
 
 Shapes: K classes, T thresholds, A size ranges, D detections.
 """

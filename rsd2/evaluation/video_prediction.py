@@ -205,8 +205,7 @@ def predict_videos(
 
     Returns:
         What happened to each video, and video -> reason of those without results: they could not
-        be read at all, or the model refused a frame.
-        After an interruption the rest is not begun.
+        be read at all, or the model refused a frame. After an interruption the rest is not begun.
 
     Raises:
         OSError: a result cannot be written.
