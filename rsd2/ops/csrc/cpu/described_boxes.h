@@ -30,13 +30,10 @@ class DescribedBoxes {
   // Room for `size` boxes, which set() fills in.
   explicit DescribedBoxes(int64_t size) : boxes_(size), circles_(3 * size) {}
 
-  // Boxes of a contiguous (N, 5) array. `order`: take box order[i] as the i-th; null: as they are.
-  DescribedBoxes(const T* boxes, int64_t size, const int64_t* order = nullptr)
-      : DescribedBoxes(size) {
+  // Boxes of a contiguous (N, 5) array.
+  DescribedBoxes(const T* boxes, int64_t size) : DescribedBoxes(size) {
     at::parallel_for(0, size, kSerialBoxes, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        set(i, describe_row(boxes, order == nullptr ? i : order[i]));
-      }
+      for (int64_t i = begin; i < end; ++i) set(i, describe_row(boxes, i));
     });
   }
 

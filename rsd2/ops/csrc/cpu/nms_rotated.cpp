@@ -1,63 +1,71 @@
 // Greedy rotated NMS by class on the CPU. Contract: library.cpp and rsd2/ops/nms_rotated.py.
 //
-// Boxes are sorted once, by class and score. Each class keeps a list of its survivors, described
-// and side by side; a candidate is compared with those whose circle it meets, until one suppresses
-// it. Memory is O(N).
+// Boxes are grouped by class; threads take classes. Within a class boxes are sorted and described
+// once, and a list of survivors is kept side by side; a candidate is compared with those whose
+// circle it meets, until one suppresses it. At the end the survivors of all classes are sorted.
+// Memory is O(N).
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include <numeric>
+#include <unordered_map>
 
 #include "described_boxes.h"
 
 namespace rsd2 {
 namespace {
 
-// Box numbers by decreasing score, equal scores by number.
+// A box by its score and number.
 template <typename S>
-std::vector<int64_t> order_by_score(const S* scores, int64_t size) {
-  std::vector<std::pair<S, int64_t>> keys(size);
-  int64_t num_nan = 0;
-  for (int64_t i = 0; i < size; ++i) {
-    keys[i] = {scores[i], i};
-    num_nan += scores[i] != scores[i];
-  }
-  TORCH_CHECK_VALUE(num_nan == 0, num_nan, " of ", size,
-                    " scores are NaN; drop these boxes before NMS");
-  std::sort(keys.begin(), keys.end(), [](const auto& a, const auto& b) {
-    return a.first > b.first || (a.first == b.first && a.second < b.second);
-  });
-  std::vector<int64_t> order(size);
-  for (int64_t i = 0; i < size; ++i) order[i] = keys[i].second;
-  return order;
-}
+struct Candidate {
+  S score;
+  int64_t number;
 
-// Box numbers by class, within a class as in `by_score`; and where each class begins, with the end.
-struct Classes {
-  std::vector<int64_t> order, starts;
-
-  Classes(const std::vector<int64_t>& by_score, const int64_t* class_of) : order(by_score) {
-    const int64_t size = order.size();
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int64_t a, int64_t b) { return class_of[a] < class_of[b]; });
-    for (int64_t i = 0; i < size; ++i) {
-      if (i == 0 || class_of[order[i]] != class_of[order[i - 1]]) starts.push_back(i);
-    }
-    starts.push_back(size);
+  // By decreasing score, equal scores by number.
+  bool operator<(const Candidate& other) const {
+    return score > other.score || (score == other.score && number < other.number);
   }
 };
 
-// Marks in `keep` the survivors among boxes [begin, end) of one class, which come in visiting
-// order; order[i] is the number of box i.
-template <typename T>
-void keep_survivors(const DescribedBoxes<T>& boxes, int64_t begin, int64_t end,
-                    const int64_t* order, double threshold, uint8_t* keep) {
+// Boxes grouped by class, in no order within a class; and where each class begins, with the end.
+template <typename S>
+struct Classes {
+  std::vector<Candidate<S>> boxes;
+  std::vector<int64_t> starts;
+
+  Classes(const S* scores, const int64_t* class_of, int64_t size) : boxes(size) {
+    // Classes count from 0 by first appearance; their order means nothing.
+    std::unordered_map<int64_t, int64_t> known;
+    std::vector<int64_t> place(size), sizes;
+    int64_t num_nan = 0;
+    for (int64_t i = 0; i < size; ++i) {
+      num_nan += scores[i] != scores[i];
+      const auto [found, is_new] = known.try_emplace(class_of[i], int64_t(sizes.size()));
+      if (is_new) sizes.push_back(0);
+      place[i] = found->second;
+      ++sizes[place[i]];
+    }
+    TORCH_CHECK_VALUE(num_nan == 0, num_nan, " of ", size,
+                      " scores are NaN; drop these boxes before NMS");
+    starts.push_back(0);
+    for (const int64_t members : sizes) starts.push_back(starts.back() + members);
+    std::vector<int64_t> next = starts;
+    for (int64_t i = 0; i < size; ++i) boxes[next[place[i]]++] = {scores[i], i};
+  }
+};
+
+// Sorts the candidates [begin, end), all of one class, and moves the survivors to their front;
+// returns where those end.
+template <typename T, typename S>
+Candidate<S>* keep_survivors(const T* raw, Candidate<S>* begin, Candidate<S>* end,
+                             double threshold) {
   // Survivors are looked through in tiles, so that a suppressor among the first ends the search.
   constexpr int64_t kTile = 512;
   const PairKernels<T>& kernels = pair_kernels<T>();
   const double floor = greater(threshold, kNoOverlap);
-  DescribedBoxes<T> survivors(end - begin);
+  std::sort(begin, end);
+  DescribedBoxes<T> boxes(end - begin), survivors(end - begin);
+  for (int64_t i = 0; i < boxes.size(); ++i) boxes.set(i, describe_row(raw, begin[i].number));
   int64_t size = 0;
   int32_t found[kTile];
   double iou[kTile];
@@ -79,24 +87,34 @@ void keep_survivors(const DescribedBoxes<T>& boxes, int64_t begin, int64_t end,
     }
     return false;
   };
-  for (int64_t i = begin; i < end; ++i) {
+  for (int64_t i = 0; i < boxes.size(); ++i) {
     if (is_suppressed(i)) continue;
-    keep[order[i]] = 1;
+    begin[size] = begin[i];
     survivors.set(size++, boxes.boxes()[i]);
   }
+  return begin + size;
 }
 
-template <typename T>
-void mark_kept(const T* raw, const Classes& classes, double threshold, uint8_t* keep) {
-  const int64_t size = classes.order.size(), num_classes = classes.starts.size() - 1;
-  const DescribedBoxes<T> boxes(raw, size, classes.order.data());
-  const int64_t grain = size < kSerialBoxes ? std::max<int64_t>(1, num_classes) : 1;
+// Numbers of the kept boxes by decreasing score.
+template <typename T, typename S>
+std::vector<Candidate<S>> kept_boxes(const T* raw, Classes<S>&& classes, double threshold) {
+  const int64_t num_classes = classes.starts.size() - 1;
+  Candidate<S>* const boxes = classes.boxes.data();
+  std::vector<Candidate<S>*> ends(num_classes);
+  const int64_t grain =
+      int64_t(classes.boxes.size()) < kSerialBoxes ? std::max<int64_t>(1, num_classes) : 1;
   at::parallel_for(0, num_classes, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      keep_survivors(boxes, classes.starts[i], classes.starts[i + 1], classes.order.data(),
-                     threshold, keep);
+      ends[i] =
+          keep_survivors(raw, boxes + classes.starts[i], boxes + classes.starts[i + 1], threshold);
     }
   });
+  std::vector<Candidate<S>> kept;
+  for (int64_t i = 0; i < num_classes; ++i) {
+    kept.insert(kept.end(), boxes + classes.starts[i], ends[i]);
+  }
+  std::sort(kept.begin(), kept.end());
+  return kept;
 }
 
 at::Tensor batched_nms_rotated(const at::Tensor& boxes, const at::Tensor& scores,
@@ -108,19 +126,18 @@ at::Tensor batched_nms_rotated(const at::Tensor& boxes, const at::Tensor& scores
                     "scores and int64 idxs must be (", size, ",) like the boxes");
   const at::Tensor raw = boxes.contiguous(), own_scores = scores.contiguous(),
                    own_idxs = idxs.contiguous();
-  std::vector<int64_t> by_score;
+  at::Tensor result;
   AT_DISPATCH_FLOATING_TYPES(scores.scalar_type(), "batched_nms_rotated", [&] {
-    by_score = order_by_score(own_scores.const_data_ptr<scalar_t>(), size);
+    Classes<scalar_t> classes(own_scores.const_data_ptr<scalar_t>(),
+                              own_idxs.const_data_ptr<int64_t>(), size);
+    const auto kept =
+        boxes.scalar_type() == at::kDouble
+            ? kept_boxes(raw.const_data_ptr<double>(), std::move(classes), iou_threshold)
+            : kept_boxes(raw.const_data_ptr<float>(), std::move(classes), iou_threshold);
+    result = at::empty({int64_t(kept.size())}, own_idxs.options());
+    std::transform(kept.begin(), kept.end(), result.mutable_data_ptr<int64_t>(),
+                   [](const auto& box) { return box.number; });
   });
-  const Classes classes(by_score, own_idxs.const_data_ptr<int64_t>());
-  std::vector<uint8_t> keep(size);
-  AT_DISPATCH_FLOATING_TYPES(boxes.scalar_type(), "batched_nms_rotated", [&] {
-    mark_kept(raw.const_data_ptr<scalar_t>(), classes, iou_threshold, keep.data());
-  });
-  const int64_t kept = std::accumulate(keep.begin(), keep.end(), int64_t{0});
-  at::Tensor result = at::empty({kept}, own_idxs.options());
-  std::copy_if(by_score.begin(), by_score.end(), result.mutable_data_ptr<int64_t>(),
-               [&](int64_t i) { return keep[i] != 0; });
   return result;
 }
 
