@@ -60,6 +60,8 @@ _CORNER_SIGNS = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
 _POINT_PAIRS = ((0, 1), (1, 2), (2, 3), (3, 0), (0, 2), (1, 3))
 # Rectangles whose areas differ by less than this share of the points' squared extent are ties.
 _AREA_TIE = 1e-12
+# Quadrilaterals converted at a time: what they need meanwhile stays in the processor's cache.
+_PORTION = 2048
 
 
 def wrap_angle(angle: Tensor, period: float = 180.0, start: float | None = None) -> Tensor:
@@ -163,32 +165,9 @@ def corners_to_boxes(corners: Tensor, keep_first_vertex: bool = False) -> Tensor
     if corners.shape[-2:] != (4, 2):
         raise ValueError(f"corners must be (..., 4, 2), got {tuple(corners.shape)}")
     corners = corners if corners.is_floating_point() else corners.float()
-    points = corners.double()
-    origin = points.mean(dim=-2, keepdim=True)
-    points = points - origin
-    directions = _edge_directions(points)  # (..., 6, 2)
-    along = torch.einsum("...kd,...pd->...kp", directions, points)
-    normals = torch.stack([-directions[..., 1], directions[..., 0]], dim=-1)
-    across = torch.einsum("...kd,...pd->...kp", normals, points)
-    widths, heights = along.amax(-1) - along.amin(-1), across.amax(-1) - across.amin(-1)
-    best = _smallest_rectangle(widths, heights)
-
-    def pick(values: Tensor) -> Tensor:
-        return values.gather(-1, best).squeeze(-1)
-
-    ux, uy = pick(directions[..., 0]), pick(directions[..., 1])
-    mid_along = pick((along.amax(-1) + along.amin(-1)) / 2)
-    mid_across = pick((across.amax(-1) + across.amin(-1)) / 2)
-    cx = origin[..., 0, 0] + ux * mid_along - uy * mid_across
-    cy = origin[..., 0, 1] + uy * mid_along + ux * mid_across
-    angle = torch.rad2deg(torch.atan2(-uy, ux))
-    boxes = torch.stack([cx, cy, pick(widths), pick(heights), angle], dim=-1)
-    finite = torch.isfinite(corners).all(dim=-1).all(dim=-1)
-    boxes = torch.where(finite[..., None], boxes, torch.full_like(boxes, math.nan))
-    if keep_first_vertex:
-        boxes = _start_at(boxes, points[..., 0, :] + origin[..., 0, :]).to(corners.dtype)
-        return torch.cat([boxes[..., :4], wrap_angle(boxes[..., 4:], 360.0)], dim=-1)
-    return canonicalize(boxes.to(corners.dtype))
+    portions = corners.reshape(-1, 4, 2).split(_PORTION)
+    boxes = torch.cat([_smallest_rectangles(portion, keep_first_vertex) for portion in portions])
+    return boxes.reshape(*corners.shape[:-2], 5)
 
 
 def from_openmmlab(boxes_rad: Tensor, version: str = "le90") -> Tensor:
@@ -319,25 +298,53 @@ def _check_version(version: str) -> None:
         raise ValueError(f"version must be one of {OPENMMLAB_VERSIONS}, got {version!r}")
 
 
-def _edge_directions(points: Tensor) -> Tensor:
-    """Unit vectors (..., 6, 2) of the six point pairs of (..., 4, 2); equal points give (1, 0)."""
-    first, second = zip(*_POINT_PAIRS)
-    edges = points[..., list(second), :] - points[..., list(first), :]
-    lengths = torch.linalg.vector_norm(edges, dim=-1, keepdim=True)
-    fallback = torch.tensor([1.0, 0.0], dtype=points.dtype, device=points.device)
-    return torch.where(lengths > 0, edges / lengths.clamp(min=1e-300), fallback)
+def _smallest_rectangles(corners: Tensor, keep_first_vertex: bool) -> Tensor:
+    """:func:`corners_to_boxes` of (N, 4, 2); six directions, four points and N side by side."""
+    x, y = corners.double().permute(2, 1, 0).contiguous()  # (4, N) each
+    origin_x, origin_y = x.mean(0), y.mean(0)
+    x, y = x - origin_x, y - origin_y
+    ux, uy = _edge_directions(x, y)  # (6, N) each
+    along = ux[:, None] * x + uy[:, None] * y
+    across = ux[:, None] * y - uy[:, None] * x
+    left, right, top, bottom = along.amin(1), along.amax(1), across.amin(1), across.amax(1)
+    widths, heights = right - left, bottom - top
+    best = _smallest_of_six(widths, heights)
+
+    def pick(values: Tensor) -> Tensor:
+        return values.gather(0, best).squeeze(0)
+
+    ux, uy, mid_along, mid_across = map(pick, (ux, uy, (left + right) / 2, (top + bottom) / 2))
+    cx = origin_x + ux * mid_along - uy * mid_across
+    cy = origin_y + uy * mid_along + ux * mid_across
+    angle = torch.rad2deg(torch.atan2(-uy, ux))
+    boxes = torch.stack([cx, cy, pick(widths), pick(heights), angle], dim=-1)
+    finite = torch.isfinite(corners).flatten(1).all(dim=1, keepdim=True)
+    boxes = torch.where(finite, boxes, torch.full_like(boxes, math.nan))
+    if keep_first_vertex:
+        boxes = _start_at(boxes, corners[:, 0].double()).to(corners.dtype)
+        return torch.cat([boxes[:, :4], wrap_angle(boxes[:, 4:], 360.0)], dim=-1)
+    return canonicalize(boxes.to(corners.dtype))
 
 
-def _smallest_rectangle(widths: Tensor, heights: Tensor) -> Tensor:
-    """Index (..., 1) of the smallest of the six rectangles; the longest side decides a tie.
+def _edge_directions(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors, x and y (6, N) each, of the pairs of four points; equal ones give (1, 0)."""
+    first, second = map(list, zip(*_POINT_PAIRS))
+    run, rise = x[second] - x[first], y[second] - y[first]
+    lengths = torch.hypot(run, rise)
+    divisor = lengths.clamp(min=1e-300)
+    return torch.where(lengths > 0, run / divisor, 1.0), torch.where(lengths > 0, rise / divisor, 0)
+
+
+def _smallest_of_six(widths: Tensor, heights: Tensor) -> Tensor:
+    """Index (1, N) of the smallest of six rectangles (6, N); the longest side decides a tie.
 
     A long edge fixes a direction better than a short one, and of points on a line only directions
     of distinct points describe it.
     """
     areas = widths * heights
-    extent = torch.maximum(widths, heights).amax(-1, keepdim=True)
-    tied = areas <= areas.amin(-1, keepdim=True) + _AREA_TIE * extent * extent
-    return torch.where(tied, widths, -torch.ones_like(widths)).argmax(-1, keepdim=True)
+    extent = torch.maximum(widths, heights).amax(0, keepdim=True)
+    tied = areas <= areas.amin(0, keepdim=True) + _AREA_TIE * extent * extent
+    return torch.where(tied, widths, -1.0).max(0, keepdim=True).indices  # argmax is slow along it
 
 
 def _start_at(boxes: Tensor, first: Tensor) -> Tensor:

@@ -203,6 +203,15 @@ class TestCorners:
             other = S.corners_to_boxes(quads[:, order])
             torch.testing.assert_close(other[:, 2:4], reference[:, 2:4], rtol=1e-9, atol=1e-9)
 
+    @pytest.mark.parametrize("keep", [False, True])
+    def test_many_quadrilaterals_of_any_shape_come_back_in_their_places(self, keep):
+        generator = torch.Generator().manual_seed(0)
+        quads = torch.rand(3, 1500, 4, 2, generator=generator, dtype=torch.float64) * 100
+        boxes = S.corners_to_boxes(quads, keep)
+        assert boxes.shape == (3, 1500, 5)
+        for i, j in ((0, 0), (1, 547), (1, 548), (1, 549), (2, 1499)):  # 2048 is (1, 548)
+            torch.testing.assert_close(boxes[i, j], S.corners_to_boxes(quads[i, j], keep))
+
     def test_degenerate_input_is_defined(self):
         same = S.corners_to_boxes(torch.full((4, 2), 7.0))
         assert same[:4].tolist() == [7, 7, 0, 0] and same[4].isfinite()
