@@ -102,6 +102,18 @@ def test_average_precision_is_cocos() -> None:
     assert "AP" not in run(MovingObjectEvaluator(NAME, average_precision=False))
 
 
+def test_average_precision_at_a_higher_overlap() -> None:
+    """All found, 0.8 of 5 px off: an IoU of 4.2 / 5.8 = 0.72 is enough for 0.50 to 0.70."""
+    evaluator = MovingObjectEvaluator(NAME)
+    evaluator.reset()
+    for record in DatasetCatalog.get(NAME):
+        boxes = [[x + 0.8, y, x + w + 0.8, y + h] for x, y, w, h in
+                 (a["bbox"] for a in record["annotations"])]  # fmt: skip
+        evaluator.process([record], [output(boxes, [0.9] * len(boxes))])
+    result = evaluator.evaluate()["bbox"]
+    assert (result["AP50"], result["AP75"], result["AP"]) == pytest.approx((100, 0, 50))
+
+
 def test_the_number_of_detections_matters() -> None:
     boxes = [[60, 0, 65, 5]] * 100
     evaluators = [MovingObjectEvaluator(NAME, max_detections=n) for n in (100, 200)]
@@ -136,6 +148,8 @@ def test_drone_crowd(tmp_path: Path) -> None:
     assert record["protocol"]["distances_px"] == list(range(1, 26))
     near = run(DroneCrowdEvaluator(NAME, distances=[0.5, 1]))
     assert near["L_mAP"] == pytest.approx(75 / 2)
+    one = run(DroneCrowdEvaluator(NAME, max_detections=1))  # of 002 the second is cut: 6 of 12
+    assert one["L_mAP"] == pytest.approx(50)
 
 
 def test_frames_without_prediction_are_missed_and_reported(

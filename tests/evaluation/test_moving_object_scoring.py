@@ -199,6 +199,31 @@ def test_visos_mean_ap_by_hand() -> None:
     assert score_moving_objects(*data, IOU).average_precision is None
 
 
+def test_mean_ap_leaves_the_threshold_and_ignored_objects_out() -> None:
+    """An IoU of 1/2 is not above 1/2; to find a flagged object is neither right nor wrong."""
+    box, half, other = (0, 0, 6, 6), (0, 0, 6, 3), (20, 0, 26, 6)
+    truth, detections, videos = make_data(
+        [{"video": "a", "objects": [box, other], "detections": [(other, 0.9), (half, 0.8)]}]
+    )
+    flagged = BoxTruth(**{**vars(truth), "ignore": np.array([False, True])})
+    for threshold, expected in ((0.5, 0), (0.49, 1)):
+        protocol = MovingObjectProtocol("test", "iou", threshold, mean_ap=True)
+        scores = score_moving_objects(flagged, detections, videos, protocol)
+        assert scores.average_precision.tolist() == [expected]
+
+
+def test_points_of_flagged_objects_and_the_best_detections_alone() -> None:
+    places = [(20.0 * k, 0, 20 * k + 6, 6) for k in range(3)]
+    found = [(places[2], 0.9), (places[0], 0.8), (places[1], 0.7)]
+    truth, detections, _ = make_data([{"video": "a", "objects": places, "detections": found}])
+    assert score_points(truth, detections, [5])[0, 0] == 1
+    assert score_points(truth, detections, [5], max_detections=2)[0, 0] == pytest.approx(2 / 3)
+    flagged = BoxTruth(**{**vars(truth), "ignore": np.array([False, False, True])})
+    assert score_points(flagged, detections, [5])[0, 0] == pytest.approx(
+        2 / 3
+    )  # the first is false
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_points_against_loops(seed: int) -> None:
     frames = random_frames(seed, num_frames=12, most=9, side=60)

@@ -181,6 +181,39 @@ def test_an_object_is_found_once_wherever_windows_end(detector: ClipDetector, ov
         assert found.boxes.tolist() == [[place, place, place + 5, place + 5]]
 
 
+class Unlike:
+    """Sees the same two objects of 5 px in every window, one pixel further right in each."""
+
+    num_frames = 1
+
+    def __call__(self, clips: list) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        found = []
+        for (window,) in clips:
+            x0 = int(window[0, 0, 0])  # where it begins, which its grey says
+            x = torch.tensor([50.0, 54]) - x0 + x0 // 40
+            y = torch.tensor([10.0, 30])
+            boxes = torch.stack([x, y, x + 5, y + 5], dim=1)
+            found.append((boxes, torch.tensor([0.4, 0.6]), torch.zeros(2, dtype=torch.int64)))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("nms_threshold", "scores"), [(0.6, [0.6, 0.4]), (0.7, [0.6, 0.6, 0.4, 0.4])]
+)
+def test_what_windows_see_alike_is_merged(nms_threshold: float, scores: list) -> None:
+    """Boxes of an IoU of 4/6; what stays comes in decreasing score."""
+    image = np.broadcast_to(np.arange(104, dtype=np.uint8)[:, None], (64, 104, 3))
+    parameters = WindowParameters(64, 24, nms_threshold=nms_threshold)
+    found, _ = detect_in_clip([image], Unlike(), parameters)
+    assert found.scores.tolist() == pytest.approx(scores)
+
+
+def test_of_a_single_window_the_best_comes_first() -> None:
+    found, _ = detect_in_clip([np.zeros((64, 64, 3), np.uint8)], Unlike(), WindowParameters())
+    assert found.scores.tolist() == pytest.approx([0.6, 0.4])
+    assert found.boxes[0].tolist() == [54, 30, 59, 35]
+
+
 def test_a_folder_gives_rows_results_and_a_drawn_video(
     detector: ClipDetector, tmp_path: Path
 ) -> None:
@@ -224,6 +257,36 @@ def test_a_video_file_gives_what_its_frames_give(detector: ClipDetector, tmp_pat
     rows = [line.split(",") for line in (tmp_path / "in.txt").read_text().splitlines()]
     assert [float(row[2]) for row in rows] == pytest.approx([20 + k for k in range(1, 9)], abs=1)
     assert describe_video(path) == (8, 12.0) == describe_video(tmp_path / "in.mp4")
+
+
+def test_a_file_that_ends_before_its_end_is_reported(
+    detector: ClipDetector, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12, (90, 60))
+    noise = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    for _ in range(12):
+        writer.write(noise)  # so that the frames are most of the file
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    result = predict_video(path, "in", tmp_path, detector, WindowParameters())
+    ((number, problem),) = result.failed
+    assert 0 < result.num_frames == number - 1 < 12
+    assert "promises 12 frames and cannot be read from here on; convert it again" in problem
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "drawn"),
+    [((60, 90), None, (120, 180)), ((60, 90), 60, (40, 60)), ((48, 802), None, (48, 802))],
+    ids=["small ones twice", "cut to a size", "large ones once"],
+)
+def test_size_of_the_drawing(
+    detector: ClipDetector, tmp_path: Path, size: tuple, most: int | None, drawn: tuple
+) -> None:
+    folder = write_folder(tmp_path / "video", [1], size=size)
+    predict_video(folder, "v", tmp_path, detector, WindowParameters(), max_drawing_size=most)
+    (frame,) = read_frames(tmp_path / "v.mp4")
+    assert frame.image.shape == (*drawn, 3)
 
 
 def test_videos_of_one_frame_and_without_detection(detector: ClipDetector, tmp_path: Path) -> None:
