@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .box_iou_rotated import check_boxes, result_dtype
+from .box_iou_rotated import check_boxes, check_device, result_dtype
 from .box_iou_rotated_reference import (
     EDGE_BUDGET,
     LARGEST,
@@ -42,10 +42,11 @@ def box_polygon_iou(boxes: Tensor, polygons: Tensor) -> Tensor:
         (N, M) IoU in [0, 1], in the promoted dtype of the inputs, at least float32.
 
     Raises:
-        ValueError: if a shape is wrong.
+        ValueError: if a shape is wrong or devices differ.
     """
     check_boxes(boxes, "boxes")
     _check_polygons(polygons)
+    check_device(polygons, boxes, "polygons")
     one = DescribedBoxes(boxes)
     points, origins, areas, valid = _sanitize_polygons(polygons)
     reach = torch.linalg.vector_norm(points.detach(), dim=-1).amax(-1)
@@ -73,10 +74,11 @@ def paired_box_polygon_iou(boxes: Tensor, polygons: Tensor) -> Tensor:
         (N,) IoU in [0, 1], in the promoted dtype of the inputs, at least float32.
 
     Raises:
-        ValueError: if a shape is wrong or the numbers differ.
+        ValueError: if a shape is wrong, or the numbers or devices differ.
     """
     check_boxes(boxes, "boxes")
     _check_polygons(polygons)
+    check_device(polygons, boxes, "polygons")
     if len(boxes) != len(polygons):
         raise ValueError(f"paired regions must be as many, got {len(boxes)} and {len(polygons)}")
     one = DescribedBoxes(boxes)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .box_iou_rotated import check_boxes, check_threshold, result_dtype
+from .box_iou_rotated import check_boxes, check_device, check_threshold, result_dtype
 from .box_iou_rotated_reference import NO_OVERLAP, DescribedBoxes
 from .extension import register_operator
 
@@ -43,7 +43,7 @@ def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         (K,) int64 indices of the kept boxes, by decreasing score, equal scores by index.
 
     Raises:
-        ValueError: if a shape is wrong, a score is NaN or the threshold is outside [0, 1].
+        ValueError: if a shape or device is wrong, a score is NaN or the threshold outside [0, 1].
     """
     return batched_nms_rotated(boxes, scores, torch.zeros_like(scores).long(), iou_threshold)
 
@@ -63,7 +63,7 @@ def batched_nms_rotated(
         (K,) int64 indices of the kept boxes, by decreasing score, equal scores by index.
 
     Raises:
-        ValueError: if a shape is wrong, a score is NaN or the threshold is outside [0, 1].
+        ValueError: if a shape or device is wrong, a score is NaN or the threshold outside [0, 1].
     """
     _check(boxes, scores, idxs, iou_threshold)
     # Integers beyond 2^24 need float64 to stay apart.
@@ -172,6 +172,7 @@ def _check(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) ->
             raise ValueError(
                 f"{name} must be ({len(boxes)},) like the boxes, got {tuple(values.shape)}"
             )
+        check_device(values, boxes, name)
     check_threshold(iou_threshold, "iou_threshold")
 
 

@@ -108,6 +108,21 @@ class TestAccuracy:
         culled = box_iou_rotated(one[:200], two[:200]).diag()
         torch.testing.assert_close(culled, ious[:200], rtol=0, atol=1e-15)
 
+    @pytest.mark.parametrize("thickness", [1e-1, 1e-3, 1e-6, 1e-9])
+    def test_error_of_very_thin_boxes_grows_with_their_proportion(self, thickness, exact_iou):
+        # Slid along themselves: the rounding of a sine counts as the length does.
+        one = random_rotated_boxes(40, 1000.0, 50.0, 300.0, dtype=torch.float64)
+        one[:, 3] = thickness
+        two = one.clone()
+        radians, slide = torch.deg2rad(one[:, 4]), one[:, 2] * torch.linspace(-0.5, 0.5, 40)
+        two[:, 0] += slide * radians.cos()
+        two[:, 1] -= slide * radians.sin()
+        iou = paired_iou_rotated(one, two)
+        exact = [exact_iou(*pair) for pair in zip(one.tolist(), two.tolist())]
+        bound = (1e-16 * one[:, 2] / thickness).clamp(min=1e-12)
+        assert ((iou - torch.tensor(exact, dtype=torch.float64)).abs() <= bound).all()
+        assert iou.mean() > 0.3
+
     def test_every_description_of_a_box_is_the_box(self):
         box = random_rotated_boxes(200, dtype=torch.float64)
         swapped = box[:, [0, 1, 3, 2, 4]]
@@ -218,6 +233,9 @@ class TestForms:
             box_iou_rotated(one, two, out=torch.zeros(70, 40, dtype=torch.float64))
         with pytest.raises(ValueError, match="float32"):
             box_iou_rotated(one, two, out=torch.zeros(40, 70))
+        for expanded in (torch.zeros(1, 70), torch.zeros(40, 1)):
+            with pytest.raises(ValueError, match="out is expanded"):
+                box_iou_rotated(one, two, out=expanded.double().expand(40, 70))
         with pytest.raises(RuntimeError, match="no gradient"):
             box_iou_rotated(one.requires_grad_(), two, out=torch.zeros(40, 70).double())
 
@@ -329,6 +347,10 @@ class TestInvalidInput:
             box_iou_rotated(some, torch.ones(3, 4))
         with pytest.raises(ValueError, match="3 and 2"):
             paired_iou_rotated(some, some[:2])
+        for call in (box_iou_rotated, paired_iou_rotated, sparse_iou_rotated, max_iou_rotated):
+            for sets in ((some, some.to("meta")), (some.to("meta"), some)):
+                with pytest.raises(ValueError, match=r"boxes2 are on (meta|cpu)"):
+                    call(*sets)
 
     def test_dtypes(self):
         box = torch.tensor([[0.0, 0, 4, 2, 0]])

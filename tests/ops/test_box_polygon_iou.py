@@ -90,3 +90,6 @@ class TestPolygons:
             box_polygon_iou(some, torch.ones(3, 2, 2))
         with pytest.raises(ValueError, match="3 and 2"):
             paired_box_polygon_iou(some, torch.ones(2, 4, 2))
+        for call in (box_polygon_iou, paired_box_polygon_iou):
+            with pytest.raises(ValueError, match="polygons are on meta"):
+                call(some, torch.ones(3, 4, 2, device="meta"))

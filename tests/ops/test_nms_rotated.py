@@ -136,6 +136,10 @@ def test_bad_input_is_named():
         nms_rotated(boxes, scores[:3], 0.5)
     with pytest.raises(ValueError, match=r"idxs.*\(3,\)"):
         batched_nms_rotated(boxes, scores, idxs[:3], 0.5)
+    with pytest.raises(ValueError, match="scores are on meta"):
+        nms_rotated(boxes, scores.to("meta"), 0.5)
+    with pytest.raises(ValueError, match="idxs are on meta"):
+        batched_nms_rotated(boxes, scores, idxs.to("meta"), 0.5)
 
 
 @pytest.mark.parametrize("identical", [False, True])
