@@ -86,7 +86,7 @@ def test_nms(small, benchmark, index):
     assert kept.tolist() == peer().tolist()
 
 
-@pytest.mark.parametrize("index", range(2))
+@pytest.mark.parametrize("index", range(4))
 def test_attention(small, benchmark, index):
     case = small("attention_cases")[index]
     result = benchmark(case.ours)

@@ -246,7 +246,7 @@ def _floor_ms(case: Case) -> float:
 
 @functools.cache
 def copy_rate(device: str) -> float:
-    """Bytes read and written per second by a copy of 256 MB on this machine, the best of five.
+    """Bytes read and written per second by a copy of 256 MB on this machine, the best of six.
 
     Args:
         device: ``cpu`` or ``cuda``.

@@ -53,7 +53,7 @@ def iou_cases(device: str) -> list[Case]:
 
 
 def _iou_case(device: str, scene: str, rows: int, columns: int) -> Case:
-    boxes = _once(lambda: _two_sets(scene, rows, columns, device))
+    boxes = functools.cache(lambda: _two_sets(scene, rows, columns, device))
     contenders = {"torchvision box_iou": lambda: peers.torchvision_iou(*boxes())}
     if device == "cpu":
         contenders["shapely + STRtree"] = lambda: peers.shapely_iou(*boxes())
@@ -81,7 +81,9 @@ def pair_cases(device: str) -> list[Case]:
     """
     found = []
     for rows, columns in ((1000, 1000), (5000, 5000)):
-        boxes = _once(lambda rows=rows, columns=columns: _two_sets("mix", rows, columns, device))
+        boxes = functools.cache(
+            lambda rows=rows, columns=columns: _two_sets("mix", rows, columns, device)
+        )
         size = {"size": f"{rows} x {columns} boxes", "device": device, "is_slow": rows > 1000}
 
         def matrix_pairs(boxes=boxes) -> tuple[Tensor, ...]:
@@ -166,7 +168,7 @@ def attention_cases(device: str) -> list[Case]:
     rows = POSITIONS * HEADS * CHANNELS
     found = []
     for part, queries in (("encoder", POSITIONS), ("decoder", 900)):
-        given = _once(lambda queries=queries: _attention_inputs(queries, device))
+        given = functools.cache(lambda queries=queries: _attention_inputs(queries, device))
         size = {
             "size": f"{queries} queries, d {HEADS * CHANNELS}, {HEADS} heads, {len(LEVELS)} levels,"
             f" {POINTS} points",
@@ -244,7 +246,7 @@ def roi_cases(device: str) -> list[Case]:
         device: ``cpu`` or ``cuda``.
     """
 
-    given = _once(lambda: _roi_inputs(device))
+    given = functools.cache(lambda: _roi_inputs(device))
 
     def pooled(features: Tensor, turned: bool) -> Tensor:
         return roi_align_rotated(features, given()[1 if turned else 2], 7, 0.25, 2)
@@ -353,10 +355,6 @@ def conversion_cases(device: str) -> list[Case]:
 
 def _two_sets(scene: str, rows: int, columns: int, device: str) -> tuple[Tensor, Tensor]:
     return SCENES[scene](rows, 0).to(device), SCENES[scene](columns, 1).to(device)
-
-
-def _once(make: Callable[[], tuple[Tensor, ...]]) -> Callable[[], tuple[Tensor, ...]]:
-    return functools.cache(make)
 
 
 def _on(device: str) -> str:

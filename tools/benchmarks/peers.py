@@ -38,14 +38,9 @@ def shapely_iou(boxes1: Tensor, boxes2: Tensor) -> np.ndarray:
     Returns:
         (N, M) float64.
     """
-    one, two = (
-        shapely.polygons(boxes_to_corners(boxes.double()).numpy()) for boxes in (boxes1, boxes2)
-    )
-    rows, columns = shapely.STRtree(two).query(one, predicate="intersects")
-    inter = shapely.area(shapely.intersection(one[rows], two[columns]))
-    result = np.zeros((len(one), len(two)))
-    union = shapely.area(one)[rows] + shapely.area(two)[columns] - inter
-    result[rows, columns] = inter / union
+    rows, columns, iou = shapely_pairs(boxes1, boxes2, 0.0)
+    result = np.zeros((len(boxes1), len(boxes2)))
+    result[rows, columns] = iou
     return result
 
 
