@@ -211,12 +211,16 @@ def test_training_waits_for_no_device() -> None:
 
 
 def test_extreme_logits_give_finite_losses() -> None:
+    """Probabilities of 0 and 1 count as 1e-4 and 1 - 1e-4."""
     targets = draw_targets([frame([[3, 3, 9, 9]])], (16, 16), 1, CPU)
-    for value in (-1e4, 1e4):
+    error = (1 - 1e-4) ** 2 * -math.log(1e-4)
+    others = float((1 - targets.heatmap).pow(4).sum())
+    for value, expected in ((-1e4, error), (1e4, others * error)):
         logits = torch.full((1, 1, 16, 16), value, requires_grad=True)
         loss = heatmap_loss(logits, targets.heatmap)
         loss.backward()
-        assert loss.isfinite() and logits.grad.isfinite().all()
+        assert loss.item() == pytest.approx(expected, rel=1e-3)
+        assert logits.grad.isfinite().all()
 
 
 def test_the_gradients_are_those_of_the_losses() -> None:
@@ -303,6 +307,13 @@ def test_soft_nms_of_neighbouring_cars(distance: int, factor: float) -> None:
     assert scores[1] / 0.5 == pytest.approx(factor, abs=0.006)
 
 
+def test_soft_nms_drops_what_falls_below_a_thousandth() -> None:
+    """A box that is there twice is lowered by exp(-2)."""
+    boxes = np.array([[10.0, 10, 16, 16]] * 2)
+    assert soften_scores(boxes, np.array([0.9, 0.0073]))[0].tolist() == [0]
+    assert soften_scores(boxes, np.array([0.9, 0.0075]))[0].tolist() == [0, 1]
+
+
 def test_soft_nms_against_loops() -> None:
     """One pixel at a time: the best is taken, the others lowered, those too low dropped."""
     boxes = random_boxes(40, (24, 24), seed=7).double().numpy()
@@ -333,10 +344,10 @@ def test_soft_nms_keeps_classes_apart() -> None:
         "wh": torch.full((1, 2, 16, 16), 6.0),
         "reg": torch.zeros(1, 2, 16, 16),
     }
-    outputs["hm"][0, 0, 8, 8], outputs["hm"][0, 1, 8, 9] = 2.0, 1.0
+    outputs["hm"][0, 0, 8, 8], outputs["hm"][0, 1, 8, 9] = 2.0, 3.0
     ((_, scores, classes),) = decode(outputs, score_floor=0.1)
-    assert classes.tolist() == [0, 1]
-    assert scores.tolist() == pytest.approx(torch.tensor([2.0, 1.0]).sigmoid().tolist())
+    assert classes.tolist() == [1, 0]  # the better one first
+    assert scores.tolist() == pytest.approx(torch.tensor([3.0, 2.0]).sigmoid().tolist())
     outputs["hm"][0, 0, 8, 11] = 1.0  # the same class, 3 px away
     ((_, scores, classes),) = decode(outputs, score_floor=0.1)
     assert float(scores[classes == 0][1]) == pytest.approx(0.7311 * 0.73, abs=0.01)

@@ -52,6 +52,16 @@ def test_losses_are_weighted(build, make_clips):
     assert plain["loss_offset"] > 0 and found["loss_offset"] == 0
 
 
+def test_the_radius_rule_decides_about_the_heat_map(build, make_clips):
+    """Of objects of 5 px: a radius of 1, or of 0, which spares no neighbour of a centre."""
+    batch = make_clips((32, 32))
+    losses = [
+        build(radius_rule=rule)(batch)["loss_heatmap"].item()
+        for rule in ("official", "at_least_one", "corrected")
+    ]
+    assert losses[0] == losses[1] < losses[2]
+
+
 @pytest.mark.parametrize("num_objects", [0, 500])
 def test_no_objects_and_many(build, make_clips, num_objects):
     model = build().train()
@@ -128,6 +138,28 @@ def test_boxes_are_in_pixels_of_the_original_frame(build, make_clips):
     assert torch.allclose(found.pred_boxes.tensor, expected, atol=1e-4)
     assert found.scores.item() == pytest.approx(1 / (1 + math.exp(-2)), abs=1e-6)
     assert found.pred_classes.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("options", "scores"),
+    [
+        ({"soft_nms": False}, [0.9, 0.8, 0.2]),
+        ({"soft_nms": True}, [0.9, 0.8 * 0.73, 0.2]),
+        ({"soft_nms": False, "score_floor": 0.3}, [0.9, 0.8]),
+        ({"soft_nms": False, "top_k": 1}, [0.9]),
+    ],
+    ids=str,
+)
+def test_arguments_of_decoding(build, make_clips, options, scores):
+    """Two objects of 6 px that are 3 px apart, and one far away."""
+    model = build(**options).eval()
+    maps = {"hm": torch.full((1, 1, 32, 32), -20.0), "wh": torch.full((1, 2, 32, 32), 6.0)}
+    maps["reg"] = torch.zeros(1, 2, 32, 32)
+    for x, score in ((10, 0.9), (13, 0.8), (25, 0.2)):
+        maps["hm"][0, 0, 8, x] = math.log(score / (1 - score))
+    model.predict_maps = lambda clips, *, with_motion: maps
+    found = model(make_clips((32, 32)))[0]["instances"].scores
+    assert found[found > 1e-3].tolist() == pytest.approx(scores, abs=5e-3)
 
 
 def test_normalised_frames_are_taken_as_they_are(build, make_clips):
