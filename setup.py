@@ -6,7 +6,8 @@ too. Without them every operator runs as plain PyTorch. A build that fails is an
 
 Environment variables:
     RSD2_BUILD_OPS: 0 installs the Python part only.
-    FORCE_CUDA: 1 compiles for CUDA without a GPU; name its kind in TORCH_CUDA_ARCH_LIST.
+    FORCE_CUDA: 1 compiles for CUDA without a GPU, for the kinds in TORCH_CUDA_ARCH_LIST, like
+        "8.0;9.0". The kernels need 7.0 at least.
     MAX_JOBS: how many compilers run at a time (torch's own variable).
     CXX: the compiler, c++ by default.
 """
@@ -103,7 +104,11 @@ def wants_cuda(torch, toolkit: str | None) -> bool:
             sys.exit("rsd2: FORCE_CUDA=1 needs nvcc on PATH and a torch built for CUDA")
         say("no CUDA kernels: that needs nvcc and a torch built for CUDA")
         return False
-    if torch.cuda.is_available() or is_asked:
+    if torch.cuda.is_available():
+        return True
+    if is_asked:
+        if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+            sys.exit("rsd2: FORCE_CUDA=1 without a GPU needs its kind, as TORCH_CUDA_ARCH_LIST=9.0")
         return True
     say("no CUDA kernels: no GPU is here; FORCE_CUDA=1 compiles them nevertheless")
     return False
