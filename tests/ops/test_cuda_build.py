@@ -6,6 +6,7 @@ import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -74,6 +75,43 @@ class TestToolkit:
         monkeypatch.setenv("FORCE_CUDA", "1")
         with pytest.raises(SystemExit, match="nvcc"):
             packaging.wants_cuda(torch, None)
+
+    def test_without_a_gpu_needs_to_be_told_its_kind(self, packaging, monkeypatch):
+        no_gpu = SimpleNamespace(
+            version=SimpleNamespace(cuda="13.0"), cuda=SimpleNamespace(is_available=lambda: False)
+        )
+        monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+        monkeypatch.delenv("FORCE_CUDA", raising=False)
+        assert not packaging.wants_cuda(no_gpu, "/cuda")
+        monkeypatch.setenv("FORCE_CUDA", "1")
+        with pytest.raises(SystemExit, match="TORCH_CUDA_ARCH_LIST"):
+            packaging.wants_cuda(no_gpu, "/cuda")
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+        assert packaging.wants_cuda(no_gpu, "/cuda")
+
+
+def test_the_geometry_is_not_contracted(packaging, nvcc: Path, repository: Path, tmp_path: Path):
+    source, assembly = tmp_path / "pairs.cu", tmp_path / "pairs.ptx"
+    visitor = "rsd2::gpu::FillMatrix<float>"
+    source.write_text(
+        '#include "cuda/box_iou_rotated.cuh"\n'
+        "template __global__ void rsd2::gpu::pair_boxes<double>"
+        "(const double*, const double*, int64_t, double*);\n"
+        f"template __global__ void rsd2::gpu::visit_all_pairs<float, {visitor}>({visitor});\n"
+    )
+    flags = [*packaging.NVCC_FLAGS, ARCHITECTURE[0].replace("code=sm", "code=compute")]
+    command = [nvcc, *flags, f"-I{repository / 'rsd2' / 'ops' / 'csrc'}"]
+    command += ["-std=c++17", "-ptx", source, "-o", assembly]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-4000:]
+    text = assembly.read_text()
+    assert text.count("mul.rn.f64") > 100 and text.count("mul.rn.f32") > 0
+    # ptxas may fuse a product without .rn with an addition. Those left are exact: by a power of two
+    # or, of at most 4 quarter turns, by 90.
+    exact = r"0d[0-9A-F]{3}0{13}|0d4056800000000000"
+    factors = re.findall(r"\bmul\.f\d+\s.*, (\S+);", text)
+    assert [factor for factor in factors if not re.fullmatch(exact, factor)] == []
+    assert "fma.rn" not in text
 
 
 def spills(log: str) -> list[str]:
