@@ -2,7 +2,8 @@
 // how. Contract: library.cpp and rsd2/ops/roi_align_rotated.py, but for one thing: a region that
 // cannot be pooled gives NaN and no gradient, because an error would make the host wait.
 //
-// Deterministic like the attention, by atomics or by sorting.
+// Like the attention it adds by atomics, in any order, or, where torch asks for deterministic
+// algorithms, by sorting, for which the host waits for the number of samples.
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -60,7 +61,7 @@ at::Tensor roi_align_rotated(const at::Tensor& features, const at::Tensor& rois,
   const Pooling& p = regions.pooling;
   at::Tensor out =
       at::zeros({p.size, p.pooled_height, p.pooled_width, p.channels}, features.options());
-  if (out.numel() > 0 && features.numel() > 0) {
+  if (out.numel() > 0) {
     const at::Tensor rows = features.permute({0, 2, 3, 1}).contiguous();
     AT_DISPATCH_FLOATING_TYPES_AND2(
         at::kHalf, at::kBFloat16, features.scalar_type(), "roi_align_rotated", [&] {

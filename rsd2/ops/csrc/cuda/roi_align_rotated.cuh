@@ -32,6 +32,7 @@ RSD2_HOST_DEVICE GpuRegion region_at(const R* rois, int64_t k, int64_t images,
       read_region(rois + 6 * k, 1, images, pooling.pooled_height, pooling.pooled_width,
                   spatial_scale, sampling_ratio, region);
   if (fault != RegionFault::kNone) region.image = -1;
+  if (pooling.height == 0 || pooling.width == 0) region.grid_w = 0;  // no pixel to sample
   return region;
 }
 
