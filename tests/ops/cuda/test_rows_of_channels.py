@@ -31,6 +31,12 @@ def attention_inputs(channels: int, dtype, positions, points: int = 3, queries: 
     return value, locations.to(positions), weights.to(positions), grad
 
 
+def off_by_one(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers, of which the first is the second of its memory."""
+    room = tensor.new_zeros(tensor.numel() + 1)
+    return room[1:].view(tensor.shape).copy_(tensor)
+
+
 @pytest.mark.parametrize("channels", [32, 8, 3, 34])
 @pytest.mark.parametrize("dtype", TYPES)
 class TestAttention:
@@ -81,9 +87,14 @@ class TestAttentionInput:
         apart = torch.stack([value, value + 9], dim=-1)[..., 0]  # channels two apart
         head_first = value.transpose(1, 2).contiguous().transpose(1, 2)
         rows = torch.nn.functional.pad(value, (0, 1))[..., :16]  # rows do not begin at 16 bytes
-        for strided in (apart, head_first, rows):
+        for strided in (apart, head_first, rows, off_by_one(value)):
             result = kernels("ms_deform_attn", strided, LEVELS, locations, weights)
             kernels.assert_near(result, expected)
+
+    def test_numbers_that_do_not_begin_at_16_bytes(self, kernels):
+        value, locations, weights, grad = attention_inputs(16, torch.float32, torch.float32)
+        for arguments in ((off_by_one(grad), value), (grad, off_by_one(value))):
+            TestAttention.check_backward(kernels, arguments[1], locations, weights, arguments[0])
 
     @pytest.mark.parametrize(("channels", "points", "queries"), [(0, 3, 4), (8, 0, 4), (8, 3, 0)])
     def test_nothing_to_do(self, kernels, channels, points, queries):
@@ -177,18 +188,31 @@ class TestRoiAlignInput:
         arguments = (grad[others], rois[others], shape, 0.25, 2)
         kernels.assert_near(gradient, reference_roi_align_rotated_backward(*arguments))
 
+    def test_regions_of_no_image_are_not_pooled_either(self, kernels):
+        features, rois, grad = region_inputs(16, torch.float32)
+        bad = rois.clone()
+        bad[4, 1] = float("nan")
+        for maps, number in ((features[:0], len(rois)), (features[:, :, :0], 1)):
+            result = kernels("roi_align_rotated", maps, bad, [3, 2], 0.25, 2)
+            assert result.flatten(1).isnan().all(1).sum() == number
+            gradient = kernels("roi_align_rotated_backward", grad, bad, list(maps.shape), 0.25, 2)
+            assert gradient.shape == maps.shape and gradient.numel() == 0
+
     def test_channels_last_and_strided_input(self, kernels):
         features, rois, grad = region_inputs(16, torch.float32)
         expected = reference_roi_align_rotated(features, rois, [3, 2], 0.25, 0)
         strided = rois.t().contiguous().t()
-        for maps in (features.to(memory_format=torch.channels_last), features.flip(3).flip(3)):
+        last = features.to(memory_format=torch.channels_last)
+        off = off_by_one(last.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        for maps in (last, off, features.flip(3).flip(3)):
             result = kernels("roi_align_rotated", maps, strided, [3, 2], 0.25, 0)
             assert result.is_contiguous()
             kernels.assert_near(result, expected)
 
     def test_nothing_to_do(self, kernels):
         features, rois, grad = region_inputs(16, torch.float32)
-        for maps, regions in ((features, rois[:0]), (features[:, :0], rois), (features[:0], rois)):
+        no_pixels = features[:, :, :, :0]
+        for maps, regions in ((features, rois[:0]), (features[:, :0], rois), (no_pixels, rois)):
             result = kernels("roi_align_rotated", maps, regions, [3, 2], 0.25, 0)
             assert result.shape == (len(regions), maps.shape[1], 3, 2) and (result == 0).all()
             shape = list(maps.shape)
