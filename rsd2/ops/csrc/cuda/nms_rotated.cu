@@ -46,7 +46,6 @@ at::Tensor batched_nms_rotated(const at::Tensor& boxes, const at::Tensor& scores
                                const at::Tensor& idxs, double iou_threshold) {
   check_boxes(boxes, boxes);
   const int64_t size = boxes.size(0);
-  const OnDeviceOf device(boxes);
   for (const auto& [tensor, name] : {std::pair(scores, "scores"), std::pair(idxs, "idxs")}) {
     TORCH_CHECK_VALUE(
         tensor.dim() == 1 && tensor.size(0) == size && tensor.device() == boxes.device(), name,
@@ -54,6 +53,7 @@ at::Tensor batched_nms_rotated(const at::Tensor& boxes, const at::Tensor& scores
         tensor.device());
   }
   if (size == 0) return at::empty({0}, idxs.options().dtype(at::kLong));
+  const OnDeviceOf device(boxes);
   // Adding 0 makes -0 equal to 0 for every way of sorting.
   const at::Tensor by_score = at::argsort(scores.add(0), /*stable=*/true, 0, /*descending=*/true);
   const auto by_class = at::sort(idxs.to(at::kLong).index_select(0, by_score), /*stable=*/true, 0,
