@@ -81,6 +81,14 @@ def test_reduced_forms_never_hold_the_matrix():
     assert peak_bytes(lambda: sparse_iou_rotated(truths, boxes, 0.9)) < matrix / 20
 
 
+def test_the_kernel_refuses_scores_of_another_device():
+    boxes, scores = boxes_of(3, 0), torch.rand(3)
+    for here, there in ((boxes.cuda(), scores), (boxes, scores.cuda())):
+        with pytest.raises(ValueError, match="scores must be .* on c"):
+            idxs = torch.zeros(3, dtype=torch.int64, device=here.device)
+            torch.ops.rsd2.batched_nms_rotated(here, there, idxs, 0.5)
+
+
 def test_gradients():
     one, two = (boxes_of(20, seed, torch.float64) for seed in (6, 7))
     two[:, :2] = one[:, :2] + 1.7
@@ -114,8 +122,9 @@ def test_torch_checks_and_compiles_the_operators():
 def test_half_precision_under_autocast(dtype):
     value, locations, weights = attention(torch.float32)
     expected = ms_deform_attn(value, SHAPES, locations, weights)
-    with torch.autocast("cuda", dtype):
-        result = ms_deform_attn(value, SHAPES, locations, weights)
+    with torch.autocast("cuda", dtype):  # what a linear layer gives there, and what softmax gives
+        result = ms_deform_attn(value.to(dtype), SHAPES, locations, weights)
+    assert result.dtype == dtype
     torch.testing.assert_close(result.float(), expected, rtol=0, atol=0.05)
     result.float().sum().backward()
     assert torch.isfinite(value.grad).all() and value.grad.dtype == torch.float32
@@ -148,6 +157,39 @@ def test_work_goes_to_the_current_stream():
     assert torch.equal(result.cpu(), expected)
 
 
+def test_graphs_capture_what_need_not_wait_for_the_host():
+    boxes, rois = boxes_of(300, 11).cuda(), regions()
+    value, locations, weights = (tensor.detach() for tensor in attention(torch.float32))
+    features = torch.randn(2, 4, 9, 11, device="cuda")
+    calls = (
+        lambda: box_iou_rotated(boxes, boxes),
+        lambda: paired_iou_rotated(boxes, boxes.flip(0)),
+        lambda: torch.cat([part.double() for part in max_iou_rotated(boxes, boxes)]),
+        lambda: ms_deform_attn(value, SHAPES, locations, weights),
+        lambda: roi_align_rotated(features, rois, (3, 2), 0.25),
+    )
+    for call in calls:
+        expected = call()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):  # an error where anything waits
+            result = call()
+        graph.replay()
+        assert torch.equal(result, expected)
+
+
+def test_nms_waits_for_the_number_of_kept_boxes_alone(capfd):
+    boxes, scores = boxes_of(3000, 12).cuda(), torch.rand(3000).cuda()
+    idxs = torch.randint(15, (3000,)).cuda()
+    batched_nms_rotated(boxes, scores, idxs, 0.1)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        batched_nms_rotated(boxes, scores, idxs, 0.1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    # torch.ops has C++ warn, on the file of standard error.
+    assert capfd.readouterr().err.count("called a synchronizing") == 1
+
+
 def test_a_device_that_is_not_the_current_one():
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two CUDA devices")
@@ -160,7 +202,7 @@ def test_a_device_that_is_not_the_current_one():
         kept = batched_nms_rotated(there, scores.to("cuda:1"), idxs.to("cuda:1"), 0.1)
         pooled = roi_align_rotated(features.to("cuda:1"), rois.to("cuda:1"), (3, 2), 0.25)
         assert torch.cuda.current_device() == 0
-        with pytest.raises(ValueError, match="device"):
+        with pytest.raises(ValueError, match="boxes2 are on cuda:0"):
             box_iou_rotated(there, boxes.to("cuda:0"))
     assert iou.device == kept.device == pooled.device == torch.device("cuda:1")
     assert torch.equal(iou.cpu(), box_iou_rotated(boxes, boxes))
