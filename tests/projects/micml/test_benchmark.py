@@ -76,6 +76,19 @@ def test_difference_is_zero_of_equal_models_and_seen_of_others(benchmark_module,
     assert benchmark_module.difference(ours, plain, clip, training=True) > 1e-8
 
 
+def test_nothing_is_timed_of_a_baseline_that_says_something_else(
+    benchmark_module, toy_branches, monkeypatch
+):
+    def build(*, plain=False, torchvision_kernel=False):
+        torch.manual_seed(int(plain))
+        return MICML(**toy_branches(), head_width=8)
+
+    monkeypatch.setattr(benchmark_module, "build", build)
+    (case,) = (c for c in benchmark_module.cases(32) if "inference" in c.name)
+    with pytest.raises(RuntimeError, match="the baseline's results differ by"):
+        case.ours()
+
+
 def test_contenders_differ_in_nothing_but_what_is_said(benchmark_module):
     ours = benchmark_module.build()
     plain = benchmark_module.build(plain=True, torchvision_kernel=True)

@@ -112,6 +112,16 @@ def test_parameters_of_the_variants():
     assert counts == [16_596_431, 16_465_373, 238_499, 7_504_591]
 
 
+def test_a_new_order_of_the_classes_turns_the_heat_map_alone():
+    state = {f"{head}.2.bias": torch.tensor([1.0, 2.0]) for head in ("hm", "wh", "reg")}
+    found, _ = convert_state_dict(state, rules_for("micml", state), None, [1, 0])
+    assert {name: value.tolist() for name, value in found.items()} == {
+        "heads.hm.2.bias": [2, 1],
+        "heads.wh.2.bias": [1, 2],
+        "heads.reg.2.bias": [1, 2],
+    }
+
+
 def test_a_stranger_s_key_is_not_lost(official):
     _, report = convert("micml", {**official, "base.level6.weight": torch.zeros(1)}, build())
     assert report.unknown == ["base.level6.weight"]
