@@ -26,6 +26,23 @@ def test_every_regime_has_the_same_bits(regime, dtype, regime_pairs):
     assert torch.equal(KERNELS.paired_iou_rotated(one, two), reference.paired(one, two))
 
 
+@pytest.mark.parametrize("thickness", [1e-1, 1e-3, 1e-6, 1e-9])
+def test_error_of_very_thin_boxes_grows_with_their_proportion(thickness, exact_iou):
+    # Slid along themselves: the rounding of a sine counts as the length does.
+    one = random_rotated_boxes(40, 1000.0, 50.0, 300.0, dtype=torch.float64)
+    one[:, 3] = thickness
+    two = one.clone()
+    radians, slide = torch.deg2rad(one[:, 4]), one[:, 2] * torch.linspace(-0.5, 0.5, 40)
+    two[:, 0] += slide * radians.cos()
+    two[:, 1] -= slide * radians.sin()
+    iou = KERNELS.paired_iou_rotated(one, two)
+    assert torch.equal(iou, reference.paired(one, two))
+    exact = [exact_iou(*pair) for pair in zip(one.tolist(), two.tolist())]
+    bound = (1e-16 * one[:, 2] / thickness).clamp(min=1e-12)
+    assert ((iou - torch.tensor(exact, dtype=torch.float64)).abs() <= bound).all()
+    assert iou.mean() > 0.3
+
+
 centers = st.one_of(
     st.sampled_from([0.0, -1.0, 1e6, 1e15, -3e38, math.nan, math.inf]), st.floats(-50, 50, width=32)
 )
