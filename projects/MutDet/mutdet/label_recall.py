@@ -17,7 +17,7 @@ import torch
 from rsd2.data.dota_format import read_dota_labels
 from rsd2.data.label_report import LabelReport
 from rsd2.data.pseudo_labels import PseudoLabels
-from rsd2.ops import box_iou_rotated
+from rsd2.ops import max_iou_rotated
 from rsd2.structures import corners_to_boxes
 
 Truth = Callable[[str], "tuple[np.ndarray, Sequence[str]] | None"]
@@ -97,11 +97,11 @@ def measure_recall(records: Iterable[PseudoLabels], truth: Truth) -> dict:
             continue
         true_boxes, names = labels
         images, boxes = images + 1, boxes + len(record.boxes)
-        iou = box_iou_rotated(
+        iou = max_iou_rotated(
             torch.from_numpy(record.boxes).double(), torch.from_numpy(true_boxes).double()
-        ).numpy()
-        right += int((iou.max(axis=1, initial=0) >= THRESHOLDS[0]).sum())
-        for name, best in zip(names, iou.max(axis=0, initial=0)):
+        )
+        right += int((iou.row_max >= THRESHOLDS[0]).sum())
+        for name, best in zip(names, iou.column_max.tolist()):
             for row in ("all", name):
                 counter = found.setdefault(row, Counter())
                 counter["objects"] += 1

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rsd2.data.pseudo_labels import PseudoLabels
-from rsd2.ops import box_iou_rotated
+from rsd2.ops import max_iou_rotated
 
 from .label_recall import Truth
 
@@ -27,7 +27,7 @@ def describe_embeddings(
     Args:
         records: pseudo-labels with embeddings and clusters.
         truth: of the images; see ``label_recall``. Images without labels are left out.
-        iou_threshold: a box lies on the object that it overlaps most, at this IoU or more.
+        iou_threshold: > 0; a box lies on the object that it overlaps most, at this IoU or more.
 
     Returns:
         ``on_objects``, the number of boxes that lie on one; ``retrieval``, the share of them whose
@@ -42,9 +42,9 @@ def describe_embeddings(
         if found is None or not len(found[0]) or not len(record.boxes):
             continue
         pairs = (torch.from_numpy(boxes).double() for boxes in (record.boxes, found[0]))
-        iou = box_iou_rotated(*pairs).numpy()
-        rows = np.flatnonzero(iou.max(axis=1) >= iou_threshold)
-        names = [found[1][place] for place in iou[rows].argmax(axis=1)]
+        best = max_iou_rotated(*pairs)
+        rows = np.flatnonzero(best.row_max.numpy() >= iou_threshold)
+        names = [found[1][place] for place in best.row_argmax[rows].tolist()]
         labels += [numbers.setdefault(name, len(numbers)) for name in names]
         images += [index] * len(rows)
         embeddings.append(record.embeddings[rows])
