@@ -333,9 +333,8 @@ class TestInvalidInput:
         with pytest.raises(ValueError, match="3 and 2"):
             paired_iou_rotated(some, some[:2])
         for call in (box_iou_rotated, paired_iou_rotated, sparse_iou_rotated, max_iou_rotated):
-            for sets in ((some, some.to("meta")), (some.to("meta"), some)):
-                with pytest.raises(ValueError, match=r"boxes2 are on (meta|cpu)"):
-                    call(*sets)
+            with pytest.raises(ValueError, match="boxes2 are on meta"):
+                call(some, some.to("meta"))
 
     def test_dtypes(self):
         box = torch.tensor([[0.0, 0, 4, 2, 0]])
