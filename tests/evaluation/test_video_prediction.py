@@ -1,217 +1,29 @@
-"""Detection in videos as a stream: windows of frames, broken ones, tiles, files, memory."""
+"""Detection in videos as a stream: broken frames, interruptions, files."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
-from detectron2.data import transforms as T
-from detectron2.data.transforms import ColorTransform
-from detectron2.structures import Boxes, Instances
-from torch import nn
 
 from rsd2.evaluation.box_matching import BoxDetections
 from rsd2.evaluation.clip_detector import ClipDetector
-from rsd2.evaluation.clip_windows import detect_in_clip
 from rsd2.evaluation.prediction_inputs import find_videos
 from rsd2.evaluation.sliding_window import WindowParameters
-from rsd2.evaluation.video_frames import Frame, describe_video, make_clips, read_frames
+from rsd2.evaluation.video_frames import describe_video, read_frames
 from rsd2.evaluation.video_prediction import RowFiles, predict_video, predict_videos
 
-
-class Spots(nn.Module):
-    """Finds bright spots of 5 x 5 px in the newest frame; the score is the share of red."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clips: list[torch.Tensor] = []
-
-    def forward(self, inputs: list[dict]) -> list[dict]:
-        outputs = []
-        for item in inputs:
-            self.clips.append(item["frames"])
-            newest = item["frames"][0].numpy()
-            count, _, stats, centers = cv2.connectedComponentsWithStats(
-                (newest.max(axis=0) > 100).astype(np.uint8)
-            )
-            rows = [k for k in range(1, count) if stats[k, cv2.CC_STAT_AREA] > 4]
-            scale = item["height"] / newest.shape[1]
-            boxes = [[x - 2, y - 2, x + 3, y + 3] for x, y in centers[rows]]
-            red = [newest[2, round(y), round(x)] / 255 for x, y in centers[rows]]
-            found = Instances((item["height"], item["width"]))
-            found.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4).float() * scale)
-            found.scores = torch.tensor(red, dtype=torch.float32)
-            found.pred_classes = torch.zeros(len(rows), dtype=torch.int64)
-            outputs.append({"instances": found})
-        return outputs
-
-
-def picture(
-    number: int, size: tuple[int, int] = (60, 90), spots: tuple = ((20, 30),)
-) -> np.ndarray:
-    """A dark frame whose grey says its number, with a red spot that moves right."""
-    image = np.full((*size, 3), number, dtype=np.uint8)
-    for x, y in spots:
-        image[y : y + 5, x + number : x + number + 5] = (230, 20, 20)
-    return image
-
-
-def write_folder(folder: Path, numbers: range | list[int], **options) -> Path:
-    folder.mkdir(parents=True)
-    for number in numbers:
-        image = cv2.cvtColor(picture(number, **options), cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(folder / f"{number:06d}.png"), image)
-    return folder
-
-
-def test_windows_begin_with_the_newest_frame() -> None:
-    """The first frame repeats; for a frame without image stands the next later one."""
-    frames = [Frame(k, "", None if k in (1, 4) else picture(k)) for k in range(1, 8)]
-    seen = [[int(image[0, 0, 0]) for image in clip] for _, clip in make_clips(frames, 3)]
-    assert seen == [[], [2, 2, 2], [3, 2, 2], [], [5, 5, 3], [6, 5, 5], [7, 6, 5]]
-    (_, alone), *_ = make_clips(frames[1:], 1)
-    assert len(alone) == 1
-
-
-def test_frames_of_a_folder(tmp_path: Path) -> None:
-    """A gap, a broken frame and one of another size are named; the others come in their order."""
-    folder = write_folder(tmp_path / "video", [8, 9, 10, 12, 13])
-    whole = (folder / "000010.png").read_bytes()
-    (folder / "000010.png").write_bytes(whole[: len(whole) // 2])
-    cv2.imwrite(str(folder / "000013.png"), picture(13, (50, 90)))
-    (folder / "notes.txt").write_text("no frame")
-    frames = list(read_frames(folder))
-    assert [frame.number for frame in frames] == [8, 9, 10, 11, 12, 13]
-    assert [frame.image is not None for frame in frames] == [True, True, False, False, True, False]
-    assert "000010.png" in frames[2].problem and "no frame of this number" in frames[3].problem
-    assert "90 x 50 pixels, the frames before it 90 x 60" in frames[5].problem
-    assert describe_video(folder) == (5, 10.0)
-
-
-def test_every_fifth_frame_is_no_gap(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "video", [5, 10, 15, 25])
-    assert [f.number for f in read_frames(folder) if f.image is None] == [20]
-
-
-def test_names_are_ordered_by_their_numbers(tmp_path: Path) -> None:
-    """As a person counts: with the order of letters, a window would hold frames 1, 10, 2."""
-    for name in ("b", "a10", "a9", "a01"):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), picture(1))
-    order = [(f.number, f.name[:-4]) for f in read_frames(tmp_path)]
-    assert order == [(1, "a01"), (2, "a9"), (3, "a10"), (4, "b")]
-
-
-def test_times_are_no_numbers_of_frames(tmp_path: Path) -> None:
-    """Milliseconds, or one stray file: nothing would be left of the windows, or no end of gaps."""
-    times = write_folder(tmp_path / "times", [10, 50, 91, 130, 171], spots=())
-    with pytest.raises(ValueError, match=r"5 frames of .*times are named 10 to 171.*rename"):
-        list(read_frames(times))
-    stray = write_folder(tmp_path / "stray", [1, 2, 3], spots=())
-    (stray / "000003.png").rename(stray / "20261125.png")
-    with pytest.raises(ValueError, match="named 1 to 20261125"):
-        list(read_frames(stray))
-
-
-def test_a_folder_without_frame_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no frame"):
-        list(read_frames(tmp_path))
+from .spot_videos import Spots, picture, write_folder
 
 
 @pytest.fixture
 def detector() -> ClipDetector:
     return ClipDetector(Spots(), num_frames=3)
-
-
-def test_the_model_gets_bgr_frames_of_the_whole_window(detector: ClipDetector) -> None:
-    clip = [picture(5), picture(4), picture(3)]
-    ((boxes, scores, _),) = detector([clip])
-    frames = detector.model.clips[-1]
-    assert frames.shape == (3, 3, 60, 90) and frames.dtype == torch.uint8
-    assert frames[:, 0, 0, 0].tolist() == [5, 4, 3]
-    assert frames[0, :, 32, 27].tolist() == [20, 20, 230]
-    assert boxes.tolist() == [[25, 30, 30, 35]] and scores.tolist() == pytest.approx([230 / 255])
-
-
-def test_augmentations_change_all_frames_alike() -> None:
-    detector = ClipDetector(Spots(), [T.Resize((120, 180))], num_frames=2)
-    ((boxes, _, _),) = detector([[picture(5), picture(5)]])
-    frames = detector.model.clips[-1]
-    assert frames.shape == (2, 3, 120, 180) and torch.equal(frames[0], frames[1])
-    assert boxes.numpy() == pytest.approx(np.array([[26, 31, 29, 34]]), abs=1.5)
-
-
-def test_every_frame_is_augmented_once() -> None:
-    seen = []
-
-    def note(image: np.ndarray) -> np.ndarray:
-        seen.append(int(image[0, 0, 0]))
-        return image
-
-    detector = ClipDetector(Spots(), [ColorTransform(note)], num_frames=3)
-    detector([[picture(5), picture(4), picture(3)]])
-    assert seen == [5, 4, 3]
-
-
-def test_large_frames_are_tiled(detector: ClipDetector) -> None:
-    """Every spot is found once, also in the overlap of windows, as in the frame as a whole."""
-    spots = tuple((x, y) for x in (3, 50, 66, 130) for y in (5, 44, 70))
-    clip = [picture(0, (100, 160), spots)] * 3
-    whole, _ = detect_in_clip(clip, detector, WindowParameters(window=201))
-    tiled, counts = detect_in_clip(
-        clip, detector, WindowParameters(64, 20, nms_threshold=0.5, batch_size=4)
-    )
-    assert counts["windows_predicted"] == 8 and len(whole.scores) == 12
-    rows = [np.array(sorted(found.boxes.tolist())) for found in (whole, tiled)]
-    np.testing.assert_allclose(*rows)
-
-
-@pytest.mark.parametrize("overlap", [20, 10])
-def test_an_object_is_found_once_wherever_windows_end(detector: ClipDetector, overlap: int) -> None:
-    """Cut by a border it would be found as its half, too; cut at a corner up to four times."""
-    for place in range(30, 75):
-        clip = [picture(0, (100, 160), ((place, place),))] * 3
-        found, _ = detect_in_clip(clip, detector, WindowParameters(64, overlap, nms_threshold=0.5))
-        assert found.boxes.tolist() == [[place, place, place + 5, place + 5]]
-
-
-class Unlike:
-    """Sees the same two objects of 5 px in every window, one pixel further right in each."""
-
-    num_frames = 1
-
-    def __call__(self, clips: list) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        found = []
-        for (window,) in clips:
-            x0 = int(window[0, 0, 0])  # where it begins, which its grey says
-            x = torch.tensor([50.0, 54]) - x0 + x0 // 40
-            y = torch.tensor([10.0, 30])
-            boxes = torch.stack([x, y, x + 5, y + 5], dim=1)
-            found.append((boxes, torch.tensor([0.4, 0.6]), torch.zeros(2, dtype=torch.int64)))
-        return found
-
-
-@pytest.mark.parametrize(
-    ("nms_threshold", "scores"), [(0.6, [0.6, 0.4]), (0.7, [0.6, 0.6, 0.4, 0.4])]
-)
-def test_what_windows_see_alike_is_merged(nms_threshold: float, scores: list) -> None:
-    """Boxes of an IoU of 4/6; what stays comes in decreasing score."""
-    image = np.broadcast_to(np.arange(104, dtype=np.uint8)[:, None], (64, 104, 3))
-    parameters = WindowParameters(64, 24, nms_threshold=nms_threshold)
-    found, _ = detect_in_clip([image], Unlike(), parameters)
-    assert found.scores.tolist() == pytest.approx(scores)
-
-
-def test_of_a_single_window_the_best_comes_first() -> None:
-    found, _ = detect_in_clip([np.zeros((64, 64, 3), np.uint8)], Unlike(), WindowParameters())
-    assert found.scores.tolist() == pytest.approx([0.6, 0.4])
-    assert found.boxes[0].tolist() == [54, 30, 59, 35]
 
 
 def test_a_folder_gives_rows_results_and_a_drawn_video(
@@ -453,24 +265,6 @@ def test_an_error_leaves_no_rows(detector: ClipDetector, tmp_path: Path) -> None
     with pytest.raises(RuntimeError), RowFiles(tmp_path, "rows", 1):
         raise RuntimeError
     assert not list(tmp_path.iterdir())
-
-
-def test_memory_does_not_grow_with_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames are let go: the peak over 60 frames is that over 6, give or take a frame."""
-
-    def frames(count: int) -> Iterator[Frame]:
-        for number in range(count):
-            yield Frame(number, "", np.zeros((400, 400, 3), dtype=np.uint8))
-
-    def peak(count: int) -> int:
-        tracemalloc.start()
-        for _ in make_clips(frames(count), 5):
-            pass
-        value = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return value
-
-    assert peak(60) < peak(6) + 400 * 400 * 3
 
 
 def test_inputs(tmp_path: Path) -> None:
