@@ -220,7 +220,7 @@ class MICML(nn.Module):
                 name: at_least_float32(value[index : index + 1, :, :height, :width])
                 for name, value in outputs.items()
             }
-            if not all(value.isfinite().all() for value in own.values()):
+            if not torch.stack([value.isfinite().all() for value in own.values()]).all():
                 raise ValueError(
                     "what the model says of a clip is not finite: its weights have diverged or "
                     "belong to another model; take an earlier checkpoint"
