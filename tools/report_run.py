@@ -22,11 +22,13 @@ import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from matplotlib.figure import Figure
 
 import rsd2.data.datasets  # noqa: F401  registers the known datasets
 from rsd2.checkpoint import CheckpointError, load_weights
 from rsd2.config import ConfigError, load_config
 from rsd2.data.dota_format import make_output_folder
+from rsd2.data.visualization import save_figure
 from rsd2.engine import select_device
 from rsd2.evaluation.drawing import draw_beside_truth
 
@@ -66,16 +68,12 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
         records: of `read_json_lines`; a training that was resumed may repeat iterations.
         path: PNG to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     by_iteration = {r["iteration"]: r for r in records if "total_loss" in r}
     if not by_iteration:
         raise ReportError("metrics.json holds no total_loss; was anything trained?")
     iterations = sorted(by_iteration)
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
+    figure = Figure(figsize=(14, 4), layout="constrained")
+    axes = figure.subplots(1, 3)
 
     def draw(axis: Any, key: str) -> None:
         points = [(i, by_iteration[i][key]) for i in iterations if key in by_iteration[i]]
@@ -91,8 +89,7 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].set_yscale("log")
     axes[1].legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def draw_predictions(

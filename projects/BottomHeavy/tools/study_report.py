@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from rsd2.data.dota_format import write_atomically
+from rsd2.data.visualization import save_figure
 from rsd2.study import (
     StudyReportError,
     change_over_last_fifth,
@@ -161,12 +162,8 @@ def plot_curves(rows: list[dict[str, Any]], path: Path) -> None:
         rows: of :func:`make_row`.
         path: PNG to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
     names = METRICS[:4]
     width = 0.8 / len(rows)
     for k, row in enumerate(rows):
@@ -181,10 +178,7 @@ def plot_curves(rows: list[dict[str, Any]], path: Path) -> None:
     left.legend()
     for axis in (left, right):
         axis.grid(alpha=0.3)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    figure.savefig(temporary, dpi=110)
-    os.replace(temporary, path)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def _number(value: float | None, digits: str = ".2f") -> str:

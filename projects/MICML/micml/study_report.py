@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from rsd2.data.dota_format import write_atomically
+from rsd2.data.visualization import save_figure
 from rsd2.job_queue import read_markers
 from rsd2.study import StudyReportError, read_course, read_records, read_results, write_rows
 
@@ -151,12 +153,8 @@ def plot_study(
         losses: variant -> its course, see `rsd2.study.read_course`.
         path: PNG to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for place, name in enumerate(("F1", "precision", "recall")):
         values = [row[name] or 0.0 for row in rows]
         bars = left.bar(np.arange(len(rows)) + 0.27 * (place - 1), values, 0.27, label=name)
@@ -169,7 +167,4 @@ def plot_study(
     for axis in (left, right):
         axis.legend()
         axis.grid(alpha=0.3)
-    temporary = path.with_name(f".{path.name}.partial.png")
-    figure.savefig(temporary, dpi=110)
-    plt.close(figure)
-    temporary.replace(path)
+    save_figure(figure, path)

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from rsd2.data.visualization import save_figure
 from rsd2.study import StudyReportError, read_course, read_records, read_results
 
 FLAT_PERCENT = 3.0
@@ -169,12 +171,8 @@ def plot_study(
         curves: title -> (iterations, losses), see `read_losses`.
         path: PNG to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(14, 4.5), layout="constrained")
+    figure = Figure(figsize=(14, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2)
     fractions = sorted({row["fraction"] for row in rows})
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     for place, arm in enumerate(arms):
@@ -192,10 +190,7 @@ def plot_study(
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.legend()
-    temporary = path.with_name(f".{path.name}.partial.png")
-    figure.savefig(temporary, dpi=110)
-    plt.close(figure)
-    temporary.replace(path)
+    save_figure(figure, path)
 
 
 def _plain(value: Any) -> str:

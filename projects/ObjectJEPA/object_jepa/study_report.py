@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from rsd2.data.dota_format import write_atomically
+from rsd2.data.visualization import save_figure
 from rsd2.study import (
     StudyReportError,
     change_over_last_fifth,
@@ -214,12 +216,8 @@ def plot_study(
         records: arm -> telemetry.
         path: PNG to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(13, 9), layout="constrained")
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    axes = figure.subplots(2, 2)
     width = 0.8 / len(rows)
     for place, row in enumerate(rows):
         steps, values = zip(*row["course"]) if row["course"] else ((), ())
@@ -239,10 +237,7 @@ def plot_study(
         axis.grid(alpha=0.3)
         if axis.has_data():
             axis.legend()
-    temporary = path.with_name(f".{path.name}.partial.png")
-    figure.savefig(temporary, dpi=110)
-    plt.close(figure)
-    temporary.replace(path)
+    save_figure(figure, path)
 
 
 def _number(value: float | None, form: str = ".1f") -> str:

@@ -17,9 +17,11 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from matplotlib.figure import Figure
 from torch import nn
 
 from rsd2.data.dota_format import write_atomically
+from rsd2.data.visualization import save_figure
 from rsd2.engine.hooks import unwrap
 from rsd2.engine.random_state import preserved_random_state
 
@@ -287,12 +289,8 @@ def plot_telemetry(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         records: lines of `RECORDS_FILE`; undefined numbers are None.
         path: PNG to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 3, figsize=(16, 8), layout="constrained")
+    figure = Figure(figsize=(16, 8), layout="constrained")
+    axes = figure.subplots(2, 3)
     steps = [record["iteration"] for record in records]
     for axis, names in zip(axes.flat, _PANELS):
         for name in names:
@@ -301,7 +299,4 @@ def plot_telemetry(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
         axis.set_xlabel("step")
-    temporary = path.with_name(f".{path.name}.partial.png")
-    figure.savefig(temporary, dpi=100)
-    plt.close(figure)
-    temporary.replace(path)
+    save_figure(figure, path, dpi=100)
