@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from rsd2.ops import batched_nms_rotated, box_iou_rotated, nms_rotated
+from rsd2.ops import batched_nms_rotated, box_iou_rotated, nms_rotated, paired_iou_rotated
 from rsd2.ops.extension import is_compiled
 from rsd2.testing import random_rotated_boxes
 
@@ -84,6 +84,27 @@ def test_ties_go_to_the_lower_index_and_equality_is_kept():
     iou = box_iou_rotated(third, third)[0, 1].item()
     assert nms_rotated(third, torch.ones(2), iou).tolist() == [0, 1]
     assert nms_rotated(third, torch.ones(2), iou - 1e-6).tolist() == [0]
+
+
+def test_the_kept_box_is_the_first_of_a_decision():
+    # Needles moved along themselves: of 1e-7 px, rounding differs by 1e-8 between the two orders.
+    generator = torch.Generator().manual_seed(0)
+    u = torch.rand(2000, 5, generator=generator, dtype=torch.float64)
+    length, angle, thin = 50 + 250 * u[:, 0], 360 * u[:, 1], 1e-7 * (1 + u[:, 2])
+    center = torch.full_like(length, 512.0)
+    kept = torch.stack([center, center, length, thin, angle], dim=1)
+    slide, other = 0.8 * (u[:, 3] - 0.5) * length, kept.clone()
+    other[:, 0] += slide * torch.deg2rad(angle).cos()
+    other[:, 1] -= slide * torch.deg2rad(angle).sin()
+    other[:, 4] += 20 * (u[:, 4] - 0.5) * thin / length
+    forward, backward = paired_iou_rotated(kept, other), paired_iou_rotated(other, kept)
+    difference = (forward - backward).abs()
+    scores = torch.tensor([0.9, 0.8])
+    for i in difference.topk(50).indices.tolist():
+        assert difference[i] > 2e-9
+        threshold = ((forward[i] + backward[i]) / 2).item()
+        survivors = nms_rotated(torch.stack([kept[i], other[i]]), scores, threshold)
+        assert len(survivors) == (1 if forward[i] > threshold else 2)
 
 
 def test_a_suppressed_box_suppresses_nobody():

@@ -9,7 +9,6 @@
 #pragma once
 
 #include <cmath>
-#include <type_traits>
 
 #include "trigonometry.h"
 
@@ -22,10 +21,6 @@ constexpr double kLargest = 1e100, kSmallest = 1e-100;
 constexpr double kFloatLargest = 1e15, kFloatSmallest = 1e-15;
 // Boxes that merely touch may get an IoU of some 1e-17 by rounding, which is no overlap.
 constexpr double kNoOverlap = 1e-12;
-// An IoU in float, or in double with the boxes in the other order, this close to a threshold does
-// not decide. Its error is much smaller.
-template <typename T>
-constexpr double kUndecided = std::is_same<T, float>::value ? 2e-5 : 1e-9;
 
 // a * b, rounded by itself. The host is compiled with -ffp-contract=off.
 RSD2_HOST_DEVICE float mul(float a, float b) {
@@ -175,7 +170,8 @@ RSD2_HOST_DEVICE T iou_of(const RotatedBox& one, const RotatedBox& two) {
 }
 
 // Tell whether the IoU exceeds a threshold: the decision of every implementation. `one` is the kept
-// box or the row, because the last bit of an IoU depends on the order.
+// box or the row, because rounding depends on the order, of very thin boxes by more than the last
+// digits.
 RSD2_HOST_DEVICE bool exceeds(const RotatedBox& one, const RotatedBox& two, double threshold) {
   return iou_of<double>(one, two) > greater(threshold, kNoOverlap);
 }

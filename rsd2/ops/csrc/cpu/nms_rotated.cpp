@@ -76,14 +76,8 @@ Candidate<S>* keep_survivors(const T* raw, Candidate<S>* begin, Candidate<S>* en
       const int64_t count =
           kernels.near(boxes.circles(), candidate, survivors.circles(), first, last, found);
       if (count == 0) continue;
-      kernels.ious(box, survivors.boxes() + first, found, count, iou);
-      for (int64_t k = 0; k < count; ++k) {
-        // The kernel takes the candidate for the first box, the definition the survivor.
-        const bool over = std::fabs(iou[k] - floor) <= kUndecided<double>
-                              ? exceeds(survivors.boxes()[first + found[k]], box, threshold)
-                              : iou[k] > floor;
-        if (over) return true;
-      }
+      kernels.ious_of_others(box, survivors.boxes() + first, found, count, iou);
+      if (std::any_of(iou, iou + count, [&](double value) { return value > floor; })) return true;
     }
     return false;
   };

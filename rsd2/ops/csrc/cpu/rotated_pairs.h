@@ -25,9 +25,12 @@ struct PairKernels {
   // in increasing order; returns their number. `found` has room for all.
   int64_t (*near)(const Circles<T>& one, int64_t row, const Circles<T>& two, int64_t first,
                   int64_t last, int32_t* found);
-  // IoU of a box with the `count` found ones of others.
-  void (*ious)(const RotatedBox& one, const RotatedBox* others, const int32_t* found, int64_t count,
+  // IoU of a box with the `count` found ones of others. Rounding depends on which of two boxes is
+  // the first: `box` in ious, each of the others in ious_of_others.
+  void (*ious)(const RotatedBox& box, const RotatedBox* others, const int32_t* found, int64_t count,
                double* iou);
+  void (*ious_of_others)(const RotatedBox& box, const RotatedBox* others, const int32_t* found,
+                         int64_t count, double* iou);
   // IoU of box i of `one` with box i of `two`, for each of `count`.
   void (*paired)(const RotatedBox* one, const RotatedBox* two, int64_t count, double* iou);
 };

@@ -54,7 +54,8 @@ int64_t near(const Circles<T>& one, int64_t row, const Circles<T>& two, int64_t 
 
 // Fields of boxes side by side, which is faster to fill than vectors are to gather.
 struct Block {
-  double cx[kBlock], cy[kBlock], half_w[kBlock], half_h[kBlock], rest[kBlock], radius[kBlock];
+  double cx[kBlock], cy[kBlock], half_w[kBlock], half_h[kBlock];
+  double rest[kBlock], sine[kBlock], cosine[kBlock], radius[kBlock];
 
   RSD2_HOST_DEVICE void set(int64_t k, const RotatedBox& box) {
     cx[k] = box.cx;
@@ -62,19 +63,21 @@ struct Block {
     half_w[k] = box.half_w;
     half_h[k] = box.half_h;
     rest[k] = box.rest;
+    sine[k] = box.sine;
+    cosine[k] = box.cosine;
     radius[k] = box.radius;
   }
-  // Box k, but for its sine and cosine, which the formula takes from the first box alone.
   RSD2_HOST_DEVICE RotatedBox get(int64_t k) const {
-    return {cx[k], cy[k], half_w[k], half_h[k], rest[k], 0.0, 1.0, radius[k], true};
+    return {cx[k], cy[k], half_w[k], half_h[k], rest[k], sine[k], cosine[k], radius[k], true};
   }
 };
 
-void ious(const RotatedBox& one, const RotatedBox* others, const int32_t* found, int64_t count,
+template <bool kBoxIsFirst>
+void ious(const RotatedBox& box, const RotatedBox* others, const int32_t* found, int64_t count,
           double* iou) {
   Block block;
   double result[kBlock];
-  const RotatedBox first = one;
+  const RotatedBox own = box;
   for (int64_t begin = 0; begin < count; begin += kBlock) {
     const int64_t length = count - begin < kBlock ? count - begin : kBlock;
     // Whole vectors, filled up with the last box: faster than a remainder one by one.
@@ -83,9 +86,12 @@ void ious(const RotatedBox& one, const RotatedBox* others, const int32_t* found,
       block.set(k, others[found[begin + (k < length ? k : length - 1)]]);
     }
     RSD2_INDEPENDENT
-    for (int64_t k = 0; k < padded; ++k) result[k] = iou_of_valid(first, block.get(k));
     for (int64_t k = 0; k < padded; ++k) {
-      if (!meet(first, block.get(k))) result[k] = 0;
+      const RotatedBox other = block.get(k);
+      result[k] = kBoxIsFirst ? iou_of_valid(own, other) : iou_of_valid(other, own);
+    }
+    for (int64_t k = 0; k < padded; ++k) {
+      if (!meet(own, block.get(k))) result[k] = 0;
     }
     __builtin_memcpy(iou + begin, result, length * sizeof(double));
   }
@@ -93,23 +99,16 @@ void ious(const RotatedBox& one, const RotatedBox* others, const int32_t* found,
 
 void paired(const RotatedBox* one, const RotatedBox* two, int64_t count, double* iou) {
   Block block1, block2;
-  double sine[kBlock], cosine[kBlock], result[kBlock];
+  double result[kBlock];
   for (int64_t begin = 0; begin < count; begin += kBlock) {
     const int64_t length = count - begin < kBlock ? count - begin : kBlock;
     for (int64_t k = 0; k < kBlock; ++k) {
       const int64_t i = begin + (k < length ? k : length - 1);
       block1.set(k, one[i]);
       block2.set(k, two[i]);
-      sine[k] = one[i].sine;
-      cosine[k] = one[i].cosine;
     }
     RSD2_INDEPENDENT
-    for (int64_t k = 0; k < kBlock; ++k) {
-      RotatedBox first = block1.get(k);
-      first.sine = sine[k];
-      first.cosine = cosine[k];
-      result[k] = iou_of_valid(first, block2.get(k));
-    }
+    for (int64_t k = 0; k < kBlock; ++k) result[k] = iou_of_valid(block1.get(k), block2.get(k));
     for (int64_t k = 0; k < kBlock; ++k) {
       if (!meet(block1.get(k), block2.get(k))) result[k] = 0;
     }
@@ -121,7 +120,7 @@ void paired(const RotatedBox* one, const RotatedBox* two, int64_t count, double*
 
 template <typename T>
 PairKernels<T> kernels() {
-  return {&near<T>, &ious, &paired};
+  return {&near<T>, &ious<true>, &ious<false>, &paired};
 }
 
 template PairKernels<float> kernels<float>();
