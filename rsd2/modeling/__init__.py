@@ -1,6 +1,6 @@
 """Detectors and their parts."""
 
-from .anchor_sampling import MinimumQualityMatcher, WeightedNegativeRPN
+from .anchor_sampling import BoundedMemoryRPN, MinimumQualityMatcher, WeightedNegativeRPN
 from .angle_coder import AngleCoder
 from .attention_supervision import AttentionLoss
 from .bottom_heavy_resnet import BottomHeavyResNet
@@ -19,6 +19,7 @@ __all__ = [
     "AngleCoder",
     "AttentionLoss",
     "BottomHeavyResNet",
+    "BoundedMemoryRPN",
     "ChannelMapper",
     "DeformableEncoder",
     "DenoisingQueries",

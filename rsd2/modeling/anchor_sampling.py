@@ -1,27 +1,34 @@
 """Which anchors of a region proposal network are positive, and which negatives it learns from.
 
-Shapes: A anchors of all levels, N true boxes of an image.
+Anchors meet boxes in portions, because the table of all pairs does not fit into memory where both
+are many: 2000 people in a crowd and the 330,000 anchors of a picture of 640 x 512 pixels would
+need several times 2.6 GB.
+
+Shapes: A anchors of all levels, P of a portion, N true boxes of an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from detectron2.layers import nonzero_tuple
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.structures import Boxes, Instances, pairwise_ioa
-from detectron2.utils.memory import retry_if_cuda_oom
+from detectron2.structures import Boxes, Instances, pairwise_ioa, pairwise_iou
 from torch import nn
+
+# Pairs of an anchor and a box that are compared at a time.
+PORTION_PAIRS = 2**21
 
 
 class MinimumQualityMatcher(Matcher):
-    """Detectron2's matcher, whose best anchor of a box must reach a least overlap.
+    """Detectron2's matcher in bounded memory, whose best anchor of a box must reach an overlap.
 
     With a minimum, a box far smaller than every anchor gets no anchor; without (0), each box
-    gets its best one.
+    that meets an anchor gets its best one. A box that meets none gets none, where Detectron2's
+    matcher would make all anchors positive.
 
     Args:
         thresholds: see Detectron2's ``Matcher``.
@@ -36,20 +43,125 @@ class MinimumQualityMatcher(Matcher):
         super().__init__(list(thresholds), list(labels), allow_low_quality_matches=True)
         self.min_quality = min_quality
 
-    def set_low_quality_matches_(
-        self, match_labels: torch.Tensor, match_quality_matrix: torch.Tensor
-    ) -> None:
-        """Make the best anchors of each box positive.
+    def __call__(self, match_quality_matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Match by a table that exists already.
 
         Args:
-            match_labels: (A,) changed in place.
             match_quality_matrix: (N, A) IoU.
+
+        Returns:
+            As `match`.
+
+        Raises:
+            ValueError: an IoU is no number.
         """
-        good = match_quality_matrix.amax(dim=1) >= self.min_quality
-        super().set_low_quality_matches_(match_labels, match_quality_matrix[good])
+        if match_quality_matrix.isnan().any():
+            raise ValueError("the IoU of an anchor and a box is not a number")
+        table = match_quality_matrix
+        like = table.new_empty(table.shape[1])
+        return self._match(len(table), like, lambda index: table[:, index])
+
+    def match(self, boxes: Boxes, anchors: Boxes) -> tuple[torch.Tensor, torch.Tensor]:
+        """Match anchors with boxes without the table of all pairs.
+
+        Args:
+            boxes: (N, 4) true ones, N >= 0.
+            anchors: (A, 4) on the same device.
+
+        Returns:
+            (A,) int64 box of greatest IoU of each anchor, 0 where there is none; (A,) int8 label
+            of each.
+        """
+        return self._match(
+            len(boxes), anchors.tensor[:, 0], lambda index: pairwise_iou(boxes, anchors[index])
+        )
+
+    def _match(
+        self,
+        num_boxes: int,
+        like: torch.Tensor,
+        quality_of: Callable[[slice | torch.Tensor], torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """:meth:`match` by IoU (N, P) of chosen anchors; ``like`` (A,) is of the IoU's dtype.
+
+        Everything that outlives a portion is there before the first: tensors made between the
+        portions would keep the memory of each from being used again.
+        """
+        value, best = torch.zeros_like(like), like.new_zeros(num_boxes)
+        match = torch.zeros_like(value, dtype=torch.int64)
+        may_lead = torch.zeros_like(value, dtype=torch.bool)
+        for portion in portions_of(len(value), num_boxes):
+            quality = quality_of(portion)
+            value[portion], match[portion] = quality.max(dim=0)
+            torch.maximum(best, quality.amax(dim=1), out=best)
+            # Who leads here may be beaten in another portion.
+            may_lead[portion] = ((quality == best[:, None]) & (best > 0)[:, None]).any(dim=0)
+        bins = torch.bucketize(value, value.new_tensor(self.thresholds[1:-1]), right=True)
+        labels = torch.tensor(self.labels, dtype=torch.int8, device=value.device)[bins]
+        is_good = (best > 0) & (best >= self.min_quality)
+        (candidates,) = nonzero_tuple(may_lead)
+        for portion in portions_of(len(candidates), num_boxes):
+            chosen = candidates[portion]
+            leads = (quality_of(chosen) == best[:, None]) & is_good[:, None]
+            labels[chosen[leads.any(dim=0)]] = 1
+        return match, labels
 
 
-class WeightedNegativeRPN(RPN):
+def portions_of(num_anchors: int, num_boxes: int) -> Iterator[slice]:
+    """Cut anchors such that each portion makes at most `PORTION_PAIRS` pairs with the boxes.
+
+    Args:
+        num_anchors: A, >= 0.
+        num_boxes: they will meet, >= 0; without any there is no portion.
+
+    Yields:
+        Runs of [0, A) in their order.
+    """
+    if num_boxes == 0:
+        return
+    size = max(1, PORTION_PAIRS // num_boxes)
+    for start in range(0, num_anchors, size):
+        yield slice(start, start + size)
+
+
+class BoundedMemoryRPN(RPN):
+    """Detectron2's RPN, which matches anchors with boxes in portions; it takes the same arguments.
+
+    Its ``anchor_matcher`` must be a `MinimumQualityMatcher`.
+    """
+
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Match anchors with boxes and sample them.
+
+        Args:
+            anchors: of each level.
+            gt_instances: with ``gt_boxes`` (N, 4), N >= 0.
+
+        Returns:
+            For each image labels (A,) 1, 0 or -1 (not sampled), and matched boxes (A, 4).
+        """
+        everything = Boxes.cat(anchors)
+        labels, matched = [], []
+        for instances in gt_instances:
+            boxes = instances.gt_boxes
+            index, label = self.anchor_matcher.match(boxes, everything)
+            if self.anchor_boundary_thresh >= 0:
+                size, margin = instances.image_size, self.anchor_boundary_thresh
+                label[~everything.inside_box(size, margin)] = -1
+            labels.append(self._sample(label, everything, boxes))
+            found = boxes.tensor[index] if len(boxes) else torch.zeros_like(everything.tensor)
+            matched.append(found)
+        return labels, matched
+
+    def _sample(self, label: torch.Tensor, anchors: Boxes, boxes: Boxes) -> torch.Tensor:
+        """Labels (A,) of which those that are not sampled are -1."""
+        return self._subsample_labels(label)
+
+
+class WeightedNegativeRPN(BoundedMemoryRPN):
     """Detectron2's RPN that prefers negatives which contain an object.
 
     Source: SSPNet (arXiv 2107.01548), weighted negative sampling: a negative is drawn with a
@@ -82,7 +194,7 @@ class WeightedNegativeRPN(RPN):
         in_features: Sequence[str],
         head: nn.Module,
         anchor_generator: nn.Module,
-        anchor_matcher: Matcher,
+        anchor_matcher: MinimumQualityMatcher,
         box2box_transform: Box2BoxTransform,
         batch_size_per_image: int = 256,
         positive_fraction: float = 0.5,
@@ -115,42 +227,21 @@ class WeightedNegativeRPN(RPN):
         )
         self.overlap_weight = overlap_weight
 
-    def _subsample_labels(self, label: torch.Tensor) -> torch.Tensor:
-        """Leave all labels: they are sampled when the boxes are at hand."""
-        return label
-
-    @torch.no_grad()
-    def label_and_sample_anchors(
-        self, anchors: list[Boxes], gt_instances: list[Instances]
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Match anchors with boxes and sample them.
-
-        Args:
-            anchors: of each level.
-            gt_instances: with ``gt_boxes`` (N, 4), N >= 0.
-
-        Returns:
-            For each image labels (A,) 1, 0 or -1 (not sampled), and matched boxes (A, 4).
-        """
-        labels, matched = super().label_and_sample_anchors(anchors, gt_instances)
-        everything = Boxes.cat(anchors)
-        for label, instances in zip(labels, gt_instances):
-            self._sample(label, everything, instances.gt_boxes)
-        return labels, matched
-
-    def _sample(self, label: torch.Tensor, anchors: Boxes, boxes: Boxes) -> None:
-        """Set the labels of anchors that are not sampled to -1, in place."""
+    def _sample(self, label: torch.Tensor, anchors: Boxes, boxes: Boxes) -> torch.Tensor:
         (positive,), (negative,) = nonzero_tuple(label == 1), nonzero_tuple(label == 0)
         num_positive = min(len(positive), int(self.batch_size_per_image * self.positive_fraction))
         num_negative = min(len(negative), self.batch_size_per_image - num_positive)
         overlap = label.new_zeros(len(negative), dtype=torch.float32)
-        if len(boxes) and self.overlap_weight:
-            overlap = retry_if_cuda_oom(pairwise_ioa)(anchors[negative], boxes).amax(dim=1)
-        chosen = draw_weighted(self.overlap_weight * overlap.to(label.device), num_negative)
+        if self.overlap_weight:
+            for portion in portions_of(len(negative), len(boxes)):
+                shares = pairwise_ioa(anchors[negative[portion]], boxes)
+                overlap[portion] = shares.amax(dim=1)
+        chosen = draw_weighted(self.overlap_weight * overlap, num_negative)
         order = torch.randperm(len(positive), device=label.device)[:num_positive]
         label.fill_(-1)
         label[positive[order]] = 1
         label[negative[chosen]] = 0
+        return label
 
 
 def draw_weighted(log_weights: torch.Tensor, count: int) -> torch.Tensor:

@@ -13,10 +13,10 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
+from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
 
-from rsd2.modeling import SimplePyramid
+from rsd2.modeling import BoundedMemoryRPN, MinimumQualityMatcher, SimplePyramid
 
 from .encoders import vit_s16
 
@@ -38,7 +38,7 @@ model = L(GeneralizedRCNN)(
         top_block=L(LastLevelMaxPool)(),
         norm="LN",
     ),
-    proposal_generator=L(RPN)(
+    proposal_generator=L(BoundedMemoryRPN)(
         in_features=["p2", "p3", "p4", "p5", "p6"],
         head=L(StandardRPNHead)(
             in_channels="${...backbone.out_channels}", num_anchors=6, conv_dims=[-1, -1]
@@ -50,9 +50,7 @@ model = L(GeneralizedRCNN)(
             strides=[4, 8, 16, 32, 64],
             offset=0.0,
         ),
-        anchor_matcher=L(Matcher)(
-            thresholds=[0.3, 0.7], labels=[0, -1, 1], allow_low_quality_matches=True
-        ),
+        anchor_matcher=L(MinimumQualityMatcher)(thresholds=[0.3, 0.7], labels=[0, -1, 1]),
         box2box_transform=L(Box2BoxTransform)(weights=[1.0, 1.0, 1.0, 1.0]),
         batch_size_per_image=256,
         positive_fraction=0.5,
