@@ -305,6 +305,26 @@ def read_results(run: Path) -> dict[str, Any]:
         raise StudyReportError(f"{path} cannot be read ({error}); run the study again") from error
 
 
+def describe_origins(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what made the rows of a table: a study that is continued may use another commit.
+
+    Args:
+        rows: with ``arm``, ``commit``, ``seed``, ``config``, ``hardware`` and ``versions``.
+
+    Returns:
+        An item of a Markdown list for each origin, in the order of the rows, with the arms that
+        it made.
+    """
+    arms: dict[str, list[str]] = {}
+    for row in rows:
+        origin = (
+            f"commit {row['commit']}, seed {row['seed']}, torch {row['versions']['torch']}, config "
+            f"{row['config']}, hardware {json.dumps(row['hardware'])}"
+        )
+        arms.setdefault(origin, []).append(row["arm"])
+    return [f"- {', '.join(dict.fromkeys(names))}: {origin}" for origin, names in arms.items()]
+
+
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write rows as JSON lines, complete or not at all.
 

@@ -14,6 +14,7 @@ from rsd2.study import (
     StudyReportError,
     change_over_last_fifth,
     change_settings,
+    describe_origins,
     python_command,
     read_course,
     read_records,
@@ -207,3 +208,14 @@ def test_commands_of_scenes_and_trainings():
     }
     scratch = training_command("c.py", folder / "a", steps=7, batch=2, seed=3)
     assert len(scratch) == len(words) - 1 and not any("init_checkpoint" in w for w in scratch)
+
+
+def test_rows_of_another_commit_are_told_apart():
+    row = {"commit": "abc", "seed": 0, "config": "c.py", "hardware": {}, "versions": {"torch": "2"}}
+    rows = [{**row, "arm": arm} for arm in ("one", "two", "one")] + [
+        {**row, "arm": "late", "commit": "def"}
+    ]
+    assert describe_origins(rows) == [
+        "- one, two: commit abc, seed 0, torch 2, config c.py, hardware {}",
+        "- late: commit def, seed 0, torch 2, config c.py, hardware {}",
+    ]

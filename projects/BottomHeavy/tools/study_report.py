@@ -15,6 +15,7 @@ from rsd2.data.visualization import save_figure
 from rsd2.study import (
     StudyReportError,
     change_over_last_fifth,
+    describe_origins,
     read_course,
     read_records,
     read_results,
@@ -118,12 +119,12 @@ def describe(rows: list[dict[str, Any]], baseline: str) -> str:
         f"AP in per cent after {first['max_iter']} steps, {first['weights']} weights; change: of "
         "AP50_tiny over the last fifth of the training. Parameters: backbone / all; GMAC: backbone "
         f"/ with its pyramid; ms (median) and peak memory: of one image of {cost['width']} x "
-        f"{cost['height']} px on {cost['device']}, {cost['threads']} thread.",
+        f"{cost['height']} px on {cost['device']}, {cost['threads']} thread of "
+        f"{cost['machine']}.",
         "",
         verdict([row for row in rows if row["arm"] == baseline], baseline),
         "",
-        f"Commit {first['commit']}, {first['hardware']['cpu_cores']} cores of "
-        f"{cost['machine']}, torch {first['versions']['torch']}.",
+        *describe_origins(rows),
     ]
     return "\n".join(lines) + "\n"
 

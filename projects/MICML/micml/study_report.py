@@ -13,7 +13,14 @@ from matplotlib.figure import Figure
 from rsd2.data.dota_format import write_atomically
 from rsd2.data.visualization import save_figure
 from rsd2.job_queue import read_markers
-from rsd2.study import StudyReportError, read_course, read_records, read_results, write_rows
+from rsd2.study import (
+    StudyReportError,
+    describe_origins,
+    read_course,
+    read_records,
+    read_results,
+    write_rows,
+)
 
 from .study import MOTION_ON, StudySettings
 
@@ -100,7 +107,6 @@ def format_table(rows: Sequence[Mapping[str, Any]], settings: StudySettings) -> 
         shown = ["-" if row[name] is None else f"{row[name]:.1f}" for name in METRICS]
         cells = [row["arm"], *shown[:3], f"{row['score_above']:g}", *shown[3:]]
         lines.append(f"| {' | '.join([*cells, format(row['cpu_minutes'], '.1f')])} |")
-    first = rows[0]
     lines += [
         "",
         verdict(rows),
@@ -108,12 +114,12 @@ def format_table(rows: Sequence[Mapping[str, Any]], settings: StudySettings) -> 
         "F1, precision and recall in per cent: centres nearer than 5 px, mean over the videos, at "
         "the score threshold with the best F1, which is chosen for each variant on the scored "
         "videos.",
-        f"Training: {first['steps']} steps of {settings.batch_size} clips on "
+        f"Training: {rows[0]['steps']} steps of {settings.batch_size} clips on "
         f"{settings.train_videos} videos; scored: {settings.test_videos} videos; "
         f"{settings.num_frames} frames of {settings.size} px each; density {settings.density:g}, "
         f"{100 * settings.standing_lanes:g} % of the lanes stand.",
-        f"Commit {first['commit']}, seed {first['seed']}, hardware {json.dumps(first['hardware'])}"
-        f", torch {first['versions']['torch']}.",
+        "",
+        *describe_origins(rows),
     ]
     return "\n".join(lines) + "\n"
 

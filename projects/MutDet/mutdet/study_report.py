@@ -7,7 +7,6 @@ before by no more than `FLAT_PERCENT`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rsd2.data.visualization import save_figure
-from rsd2.study import StudyReportError, read_course, read_records, read_results
+from rsd2.study import StudyReportError, describe_origins, read_course, read_records, read_results
 
 FLAT_PERCENT = 3.0
 _METRICS = ("AP50", "AP75", "AP")
@@ -152,9 +151,7 @@ def format_table(rows: Sequence[Mapping[str, Any]], telemetry: Mapping[str, Any]
             cost or f"{row['cpu_minutes']:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    first = rows[0]
-    lines += ["", f"- commit {first['commit']}, seed {first['seed']}, config {first['config']}"]
-    lines.append(f"- hardware: {json.dumps(first['hardware'])}")
+    lines += ["", *describe_origins(rows)]
     lines += [f"- {name}: {_plain(value)}" for name, value in telemetry.items()]
     return "\n".join(lines) + "\n"
 

@@ -15,6 +15,7 @@ from rsd2.data.visualization import save_figure
 from rsd2.study import (
     StudyReportError,
     change_over_last_fifth,
+    describe_origins,
     read_course,
     read_records,
     read_results,
@@ -165,20 +166,18 @@ def format_report(rows: Sequence[Mapping[str, Any]], baseline: str) -> str:
         for row in rows
         if row["attempts"] > 1
     ]
-    first = rows[0]
     options = {"tablefmt": "pipe", "disable_numparse": True}
     lines = [
         tabulate(table, headers=headers, **options),
         "",
-        f"AP in per cent, {first['weights']} weights; change: of AP50 over the last fifth of the "
+        f"AP in per cent, {rows[0]['weights']} weights; change: of AP50 over the last fifth of the "
         f"fine-tuning. {verdict(rows, baseline)}",
         "",
         tabulate(features, headers=["telemetry", *(row["arm"] for row in trained)], **options),
         "",
         *alarms,
         *again,
-        f"- commit {first['commit']}, seed {first['seed']}, config {first['config']}",
-        f"- hardware: {json.dumps(first['hardware'])}",
+        *describe_origins(rows),
     ]
     return "\n".join(lines) + "\n"
 
