@@ -8,6 +8,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include <atomic>
 #include <unordered_map>
 
 #include "described_boxes.h"
@@ -60,7 +61,7 @@ template <typename T, typename S>
 Candidate<S>* keep_survivors(const T* raw, Candidate<S>* begin, Candidate<S>* end,
                              double threshold) {
   // Survivors are looked through in tiles, so that a suppressor among the first ends the search.
-  constexpr int64_t kTile = 512;
+  constexpr int64_t kTile = 512, kTogether = 8;
   const PairKernels<T>& kernels = pair_kernels<T>();
   const double floor = greater(threshold, kNoOverlap);
   std::sort(begin, end);
@@ -68,16 +69,18 @@ Candidate<S>* keep_survivors(const T* raw, Candidate<S>* begin, Candidate<S>* en
   for (int64_t i = 0; i < boxes.size(); ++i) boxes.set(i, describe_row(raw, begin[i].number));
   int64_t size = 0;
   int32_t found[kTile];
-  double iou[kTile];
+  double iou[kTogether];
   const auto is_suppressed = [&](int64_t candidate) {
     const RotatedBox& box = boxes.boxes()[candidate];
     for (int64_t first = 0; first < size; first += kTile) {
       const int64_t last = std::min(first + kTile, size);
       const int64_t count =
           kernels.near(boxes.circles(), candidate, survivors.circles(), first, last, found);
-      if (count == 0) continue;
-      kernels.ious_of_others(box, survivors.boxes() + first, found, count, iou);
-      if (std::any_of(iou, iou + count, [&](double value) { return value > floor; })) return true;
+      for (int64_t k = 0; k < count; k += kTogether) {
+        const int64_t some = std::min(kTogether, count - k);
+        kernels.ious_of_others(box, survivors.boxes() + first, found + k, some, iou);
+        if (std::any_of(iou, iou + some, [&](double value) { return value > floor; })) return true;
+      }
     }
     return false;
   };
@@ -95,10 +98,12 @@ std::vector<Candidate<S>> kept_boxes(const T* raw, Classes<S>&& classes, double 
   const int64_t num_classes = classes.starts.size() - 1;
   Candidate<S>* const boxes = classes.boxes.data();
   std::vector<Candidate<S>*> ends(num_classes);
-  const int64_t grain =
-      int64_t(classes.boxes.size()) < kSerialBoxes ? std::max<int64_t>(1, num_classes) : 1;
-  at::parallel_for(0, num_classes, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
+  // Threads take one class after the other, because their sizes may differ much.
+  const bool is_small = int64_t(classes.boxes.size()) < kSerialBoxes;
+  const int64_t num_threads = is_small ? 1 : std::min<int64_t>(at::get_num_threads(), num_classes);
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, num_threads, 1, [&](int64_t, int64_t) {
+    for (int64_t i = next++; i < num_classes; i = next++) {
       ends[i] =
           keep_survivors(raw, boxes + classes.starts[i], boxes + classes.starts[i + 1], threshold);
     }
