@@ -171,39 +171,30 @@ def test_the_folder_where_one_is_has_a_name(
     assert result.output == "003" and not unreadable
 
 
-def test_an_interruption_keeps_what_was_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize("frames", [0, 3])
+def test_an_interruption_keeps_what_was_done_and_begins_no_other_video(
+    frames: int, tmp_path: Path
+) -> None:
     class Interrupted(Spots):
+        is_over = False
+
         def forward(self, inputs: list[dict]) -> list[dict]:
-            if len(self.clips) == 3:
+            if len(self.clips) == frames and not self.is_over:
+                self.is_over = True
                 raise KeyboardInterrupt
             return super().forward(inputs)
 
     folders = [write_folder(tmp_path / name, range(1, 9)) for name in "ab"]
-    results, _ = predict_videos(
-        folders, tmp_path / "out", ClipDetector(Interrupted(), num_frames=2), WindowParameters(),
-        classes=["car"], protocol={},
-    )  # fmt: skip
-    assert [(r.output, r.num_frames, r.complete) for r in results] == [("a", 3, False)]
-    assert len((tmp_path / "out" / "a.txt").read_text().splitlines()) == 3
-
-
-def test_an_interruption_in_the_first_frame_ends_everything(tmp_path: Path) -> None:
-    """The video is not one that cannot be read, and the next one is not begun."""
-
-    class Interrupted(Spots):
-        def forward(self, inputs: list[dict]) -> list[dict]:
-            if not self.clips:
-                self.clips.append(inputs[0]["frames"])
-                raise KeyboardInterrupt
-            return super().forward(inputs)
-
-    folders = [write_folder(tmp_path / name, range(1, 4)) for name in "ab"]
     results, unreadable = predict_videos(
         folders, tmp_path / "out", ClipDetector(Interrupted(), num_frames=2), WindowParameters(),
         classes=["car"], protocol={},
     )  # fmt: skip
-    assert [(r.output, r.num_frames, r.complete) for r in results] == [("a", 0, False)]
-    assert not unreadable and [p.name for p in (tmp_path / "out").iterdir()] == ["videos.json"]
+    assert [(r.output, r.num_frames, r.complete) for r in results] == [("a", frames, False)]
+    own = ["a.json", "a.mp4", "a.txt"] if frames else []
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [*own, "videos.json"]
+    assert not unreadable
+    if frames:
+        assert len((tmp_path / "out" / "a.txt").read_text().splitlines()) == frames
 
 
 def test_an_interruption_while_a_frame_is_drawn_keeps_the_rows(

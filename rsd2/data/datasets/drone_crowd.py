@@ -16,7 +16,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
+from scipy.io.matlab import MatReadError, matfile_version
 from tqdm import tqdm
 
 from rsd2.data.image_io import IMAGE_EXTENSIONS, read_image_size
@@ -190,6 +190,9 @@ def _load_table(path: Path, key: str, columns: int, report: LabelReport) -> np.n
     if not path.is_file():
         raise FileNotFoundError(f"There is no label file {path}; put it there, or its frames away.")
     try:
+        if matfile_version(path, appendmat=False)[0] == 2:  # which loadmat refuses
+            report.add("mat_version", path, None, "a file of MATLAB 7.3, which is HDF5 inside")
+            return None
         content = loadmat(path)[key]
         while content.dtype == object or content.dtype.names:
             content = content[content.dtype.names[0]] if content.dtype.names else content.flat[0]
@@ -197,9 +200,6 @@ def _load_table(path: Path, key: str, columns: int, report: LabelReport) -> np.n
         table = table.reshape(0, columns) if table.size == 0 else table
         if table.ndim != 2 or table.shape[1] < columns:
             raise ValueError(f"{key} has the shape {table.shape}")
-    except NotImplementedError:  # SciPy's word for it, from the header
-        report.add("mat_version", path, None, "a file of MATLAB 7.3, which is HDF5 inside")
-        return None
     except _UNREADABLE as error:
         report.add("mat_file", path, None, f"no table {key} in it: {error!r}")
         return None
