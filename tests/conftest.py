@@ -6,6 +6,7 @@ import importlib.util
 import multiprocessing
 import os
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -56,13 +57,24 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden_rule() -> ModuleType:
+def load_module() -> Callable[[str], ModuleType]:
+    """Function that imports a file by its path from the root: a script, or a helper of tests."""
+
+    def load(path: str) -> ModuleType:
+        file = REPOSITORY / path
+        spec = importlib.util.spec_from_file_location(f"loaded_{file.stem}", file)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where dataclasses look for their module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def golden_rule(load_module: Callable[[str], ModuleType]) -> ModuleType:
     """The module ``tests/golden_rule.py``: parameters and features of the golden sets."""
-    path = REPOSITORY / "tests" / "golden_rule.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module("tests/golden_rule.py")
 
 
 def _sample(variable: str, name: str) -> Path:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from rsd2.checkpoint import CheckpointError, load_weights
 from rsd2.config import ConfigError, load_config
-from rsd2.data.dataset_mapper import RotatedDatasetMapper
 from rsd2.data.datasets import load_dota_instances
+from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper
 from rsd2.engine import RunError, prepare_output_dir
 from rsd2.testing import TINY_CLASSES, write_tiny_dota
+from rsd2.weights.checkpoint import load_weights
+from rsd2.weights.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -101,9 +102,7 @@ def test_config_typo():
 
 @pytest.mark.parametrize("name", ["prepare_dota", "make_synthetic", "visualize_data", "report_run"])
 def test_output_folder_that_cannot_be_made(folder, tmp_path, capsys, name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = importlib.import_module(f"rsd2.commands.{name}")
     data = ["--images", str(folder[1]), "--labels", str(folder[0])]
     arguments = {
         "prepare_dota": [*data, "--num-workers", "0"],

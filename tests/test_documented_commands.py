@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -47,23 +45,15 @@ def path_of(tool: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def help_of():
+def help_of(load_module):
     """Function that returns what a tool prints with --help."""
     texts = {}
 
     def get(name: str, capsys: pytest.CaptureFixture) -> str:
         if name not in texts:
-            spec = importlib.util.spec_from_file_location(
-                f"documented_{Path(name).stem}", path_of(name)
-            )
-            tool = importlib.util.module_from_spec(spec)
-            sys.path.insert(0, str(path_of(name).parent))  # as when it is run
-            sys.modules[spec.name] = tool  # where dataclasses look for it
-            try:
-                spec.loader.exec_module(tool)
-            finally:
-                sys.path.pop(0)
-                del sys.modules[spec.name]
+            with pytest.MonkeyPatch.context() as patch:
+                patch.syspath_prepend(str(path_of(name).parent))  # as when it is run
+                tool = load_module(path_of(name).relative_to(ROOT).as_posix())
             with pytest.raises(SystemExit) as stop:
                 getattr(tool, "parse_arguments", getattr(tool, "main", None))(["--help"])
             assert stop.value.code == 0

@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode, Instances, RotatedBoxes
 
 from rsd2.config import load_config
-from rsd2.data.dataset_mapper import RotatedDatasetMapper
+from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper
 from rsd2.evaluation import DotaEvaluator
 from rsd2.modeling import AngleCoder, HungarianMatcher, SetCriterion
 from rsd2.modeling.matcher import Predictions, Targets

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -21,12 +20,8 @@ TARGET = "LabGym.detectron2.modeling.GeneralizedRCNN"
 
 
 @pytest.fixture
-def tool(repository: Path) -> ModuleType:
-    path = repository / "tools" / "install_detectron2.py"
-    spec = importlib.util.spec_from_file_location("install_detectron2", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_module):
+    return load_module("tools/install_detectron2.py")
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ cores = sorted(p.stem for p in pathlib.Path("rsd2/evaluation").glob("*.py"))
 # the evaluators themselves, and the detectors that predict.py runs, are Detectron2's
 bound = [name for name in cores if name.endswith(("_evaluation", "_detector"))] + ["__init__"]
 cores = [f"rsd2.evaluation.{name}" for name in cores if name not in bound]
-names = ["rsd2.env", "rsd2.ops", "rsd2.structures", "rsd2.data.tiling", "rsd2.evaluation", *cores]
+names = ["rsd2.env", "rsd2.ops", "rsd2.structures", "rsd2.data.windows.tiling", "rsd2.evaluation", *cores]
 for name in names:
     importlib.import_module(name)
     print("imports without Detectron2:", name)

@@ -1,7 +1,7 @@
 """Class lists of known data sets, and the orders in which other toolboxes number them.
 
 A checkpoint knows numbers, not names: read with another list, every class is another one. So each
-order has a name here, and `rsd2.conversion.class_permutation` brings one into another. No
+order has a name here, and `rsd2.weights.conversion.class_permutation` brings one into another. No
 Detectron2 needed.
 """
 

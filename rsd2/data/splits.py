@@ -22,7 +22,7 @@ from detectron2.data.build import (
 )
 from detectron2.data.detection_utils import check_metadata_consistency
 
-from .dota_format import write_atomically
+from rsd2.io.files import write_atomically
 
 _logger = logging.getLogger(__name__)
 _HEADER = "# sha256 of the sorted ids: "

@@ -9,11 +9,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .aitod_scoring import AitodScores, score_aitod
-from .average_precision import average_precision, precision_recall
-from .box_matching import BoxDetections, BoxTruth
 from .box_records import BoxMerging
-from .dota_scoring import (
+from .files.task1 import read_task1, score_task1, write_task1_zip
+from .matching.boxes import BoxDetections, BoxTruth
+from .merging import merge_tile_detections, shift_to_full_image
+from .scoring.aitod import AitodScores, score_aitod
+from .scoring.average_precision import average_precision, precision_recall
+from .scoring.dota import (
     COCO_IOU_THRESHOLDS,
     DIFFICULT_POLICIES,
     Detections,
@@ -21,30 +23,28 @@ from .dota_scoring import (
     GroundTruth,
     score_detections,
 )
-from .moving_object_scoring import (
+from .scoring.moving_object import (
     MOVING_OBJECT_PROTOCOLS,
     MovingObjectProtocol,
     MovingObjectScores,
     score_moving_objects,
 )
-from .point_scoring import LOCALIZATION_DISTANCES, score_points
-from .task1_files import read_task1, score_task1, write_task1_zip
-from .tile_merging import merge_tile_detections, shift_to_full_image
-from .tiny_scoring import TinyProtocol, TinyScores, score_miss_rate, score_tiny
+from .scoring.points import LOCALIZATION_DISTANCES, score_points
+from .scoring.tiny import TinyProtocol, TinyScores, score_miss_rate, score_tiny
 
 if TYPE_CHECKING:
-    from .aitod_evaluation import AitodEvaluator
-    from .dota_evaluation import DotaEvaluator
-    from .drone_crowd_evaluation import DroneCrowdEvaluator
-    from .moving_object_evaluation import MovingObjectEvaluator
-    from .tiny_evaluation import TinyEvaluator
+    from .aitod import AitodEvaluator
+    from .dota import DotaEvaluator
+    from .drone_crowd import DroneCrowdEvaluator
+    from .moving_object import MovingObjectEvaluator
+    from .tiny import TinyEvaluator
 
 _EVALUATORS = {
-    "AitodEvaluator": "aitod_evaluation",
-    "DotaEvaluator": "dota_evaluation",
-    "DroneCrowdEvaluator": "drone_crowd_evaluation",
-    "MovingObjectEvaluator": "moving_object_evaluation",
-    "TinyEvaluator": "tiny_evaluation",
+    "AitodEvaluator": "aitod",
+    "DotaEvaluator": "dota",
+    "DroneCrowdEvaluator": "drone_crowd",
+    "MovingObjectEvaluator": "moving_object",
+    "TinyEvaluator": "tiny",
 }
 
 __all__ = [

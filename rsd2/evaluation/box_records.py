@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torchvision.ops import nms
 
-from .box_matching import BoxDetections
-from .dota_scoring import finite_rows
+from .matching.boxes import BoxDetections
+from .scoring.dota import finite_rows
 
 
 @dataclass(frozen=True)

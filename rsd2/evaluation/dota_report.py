@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 import rsd2
 
-from .dota_scoring import COCO_IOU_THRESHOLDS, DIFFICULT_POLICIES, DotaScores, GroundTruth
+from .scoring.dota import COCO_IOU_THRESHOLDS, DIFFICULT_POLICIES, DotaScores, GroundTruth
 
 
 def summarize(scores: DotaScores, class_names: tuple[str, ...]) -> OrderedDict[str, float]:

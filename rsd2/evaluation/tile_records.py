@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .dota_scoring import Detections, finite_rows
-from .serial_torch import serial_torch
-from .tile_merging import merge_tile_detections, shift_to_full_image
+from .matching.serial_torch import serial_torch
+from .merging import merge_tile_detections, shift_to_full_image
+from .scoring.dota import Detections, finite_rows
 
 TileKey = tuple[int, ...]
 

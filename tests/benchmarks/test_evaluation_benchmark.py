@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -11,12 +10,9 @@ import pytest
 
 from rsd2.evaluation import TinyProtocol, score_aitod, score_tiny
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-
 
 @pytest.fixture
 def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(TOOLS))
     return importlib.import_module("benchmarks.evaluation_peers")
 
 

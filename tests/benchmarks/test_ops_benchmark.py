@@ -1,4 +1,4 @@
-"""The cases of ``tools/benchmark.py ops`` at small sizes: ours and the peer do the same work.
+"""The cases of ``benchmarks/__main__.py ops`` at small sizes: ours and the peer do the same work.
 
 Times are not judged. ``pytest tests/benchmarks --benchmark-enable`` shows them; by default each
 case runs once.
@@ -7,18 +7,14 @@ case runs once.
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
 import pytest
 import torch
-
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 @pytest.fixture
 def modules(monkeypatch):
     """The modules of cases and peers."""
-    monkeypatch.syspath_prepend(str(TOOLS))
     return {
         name: importlib.import_module(f"benchmarks.{name}") for name in ("ops", "peers", "scenes")
     }

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rsd2.conversion import class_permutation
 from rsd2.data.class_orders import CLASS_ORDERS, canonical_class_name, class_order
+from rsd2.weights.conversion import class_permutation
 
 
 @pytest.mark.parametrize("dataset", CLASS_ORDERS)

@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from rsd2.config import apply_overrides, get_config
 from rsd2.data.datasets import load_rscardata
-from rsd2.data.synthetic import VideoConfig, write_videos
 from rsd2.evaluation import DroneCrowdEvaluator, MovingObjectEvaluator
+from rsd2.synthetic import VideoConfig, write_videos
 
 CONFIGS = {  # -> height and width of clips of frames of 40 x 64 pixels: training, test
     "rscardata": ((40, 64), (40, 64)),

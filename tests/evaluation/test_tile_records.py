@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from rsd2.evaluation import score_detections
-from rsd2.evaluation.dota_scoring import GroundTruth
+from rsd2.evaluation.scoring.dota import GroundTruth
 from rsd2.evaluation.tile_records import assemble_outputs, make_record
 
 TILES = [

@@ -11,8 +11,6 @@ import zlib
 import pytest
 import torch
 
-from rsd2.conversion import convert_state_dict
-from rsd2.conversion_detr import ars_detr_rules
 from rsd2.modeling import (
     ChannelMapper,
     DeformableEncoder,
@@ -21,6 +19,8 @@ from rsd2.modeling import (
     RotatedDeformableDETR,
     SetCriterion,
 )
+from rsd2.weights.conversion import convert_state_dict
+from rsd2.weights.conversion_detr import ars_detr_rules
 
 
 @pytest.fixture(scope="module")

@@ -25,11 +25,11 @@ REFUSED = {
 }
 EXCEPTIONS = {
     # Polygons that cross themselves, or both of whose regions are polygons.
-    ("rsd2/evaluation/polygon_matching.py", "shapely.intersection"),
+    ("rsd2/evaluation/matching/polygons.py", "shapely.intersection"),
     # Polygons with windows, to cut them.
-    ("rsd2/data/tiling.py", "shapely.intersection"),
+    ("rsd2/data/windows/tiling.py", "shapely.intersection"),
     # How much of an object's outline lies in the drawn frame.
-    ("rsd2/data/synthetic/site.py", "cv2.intersectConvexConvex"),
+    ("rsd2/synthetic/scenes/site.py", "cv2.intersectConvexConvex"),
 }
 
 

@@ -10,10 +10,10 @@ from detectron2.data import build_detection_test_loader, get_detection_dataset_d
 from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 
-from rsd2.data.dataset_mapper import RotatedDatasetMapper
+from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper
+from rsd2.data.mappers.transforms import RandomFlipDirection
 from rsd2.data.samplers import build_train_loader
 from rsd2.data.splits import get_dataset_dicts
-from rsd2.data.transforms import RandomFlipDirection
 from rsd2.evaluation import DotaEvaluator
 
 dataloader = OmegaConf.create()

@@ -8,8 +8,12 @@ from detectron2.data import build_detection_test_loader
 from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 
-from rsd2.data.classification_mapper import CenterCrop, ClassificationMapper, RandomResizedCrop
 from rsd2.data.datasets import load_classification
+from rsd2.data.mappers.classification_mapper import (
+    CenterCrop,
+    ClassificationMapper,
+    RandomResizedCrop,
+)
 from rsd2.data.samplers import build_train_loader
 
 dataloader = OmegaConf.create()

@@ -11,8 +11,8 @@ from detectron2.data import build_detection_test_loader, get_detection_dataset_d
 from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 
-from rsd2.data.clip_mapper import ClipDatasetMapper
-from rsd2.data.photometric import RandomPhotometricDistortion
+from rsd2.data.mappers.clip_mapper import ClipDatasetMapper
+from rsd2.data.mappers.photometric import RandomPhotometricDistortion
 from rsd2.data.samplers import build_train_loader
 from rsd2.evaluation import MovingObjectEvaluator
 

@@ -7,7 +7,7 @@ as ``synthetic_train`` and ``synthetic_val``.
 from detectron2.config import LazyCall as L
 
 from rsd2.config import get_config
-from rsd2.data.transforms import Random90Rotation
+from rsd2.data.mappers.transforms import Random90Rotation
 
 dataloader = get_config("common/data/dota.py").dataloader
 

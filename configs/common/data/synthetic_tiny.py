@@ -9,7 +9,7 @@ from detectron2.data import build_detection_test_loader, get_detection_dataset_d
 from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 
-from rsd2.data.box_mapper import BoxDatasetMapper
+from rsd2.data.mappers.box_mapper import BoxDatasetMapper
 from rsd2.data.samplers import build_train_loader
 from rsd2.evaluation import TinyEvaluator
 

@@ -7,8 +7,8 @@ from detectron2.config import LazyCall as L
 from detectron2.data import transforms as T
 
 from rsd2.config import get_config
+from rsd2.data.mappers.transforms import Random90Rotation
 from rsd2.data.splits import get_dataset_dicts
-from rsd2.data.transforms import Random90Rotation
 from rsd2.evaluation import AitodEvaluator
 
 dataloader = get_config("common/data/synthetic_tiny.py").dataloader

@@ -3,7 +3,7 @@
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 
-from rsd2.modeling import small_resnet
+from rsd2.modeling.backbones.small_resnet import small_resnet
 
 from .rotated_deformable_detr_r50 import model
 

@@ -12,8 +12,9 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, GeneralizedRCNN
 from torch import nn
 
-from rsd2.modeling import AttentionLoss
-from rsd2.modeling.sspnet import ATTENTION_PREFIX
+from rsd2.projects.bottom_heavy.attention_supervision import AttentionLoss
+
+from .sspnet import ATTENTION_PREFIX
 
 
 @META_ARCH_REGISTRY.register()

@@ -24,12 +24,12 @@ from detectron2.config import instantiate
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
-from rsd2.checkpoint import CheckpointError, load_weights
-from rsd2.config import ConfigError, load_config
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from benchmarks.harness import Case, machine, peak_memory
+from rsd2.config import ConfigError, load_config
+from rsd2.weights.checkpoint import load_weights
+from rsd2.weights.errors import CheckpointError
 
 _WARM_UP, _ROUNDS = 3, 15
 

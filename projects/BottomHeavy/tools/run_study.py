@@ -23,8 +23,8 @@ from pathlib import Path
 
 from study_report import make_row, write_report
 
-from rsd2.job_queue import Job
 from rsd2.study import Study, run_study, study_parser
+from rsd2.study.job_queue import Job
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / "projects" / "BottomHeavy" / "configs"

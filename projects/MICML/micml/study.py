@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsd2.job_queue import Job
 from rsd2.study import python_command, training_command
+from rsd2.study.job_queue import Job
 
 ARMS = {
     "static": "dsfnet_static_small_synthetic_video.py",

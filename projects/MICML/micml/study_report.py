@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from rsd2.data.dota_format import write_atomically
-from rsd2.data.visualization import save_figure
-from rsd2.job_queue import read_markers
+from rsd2.data.drawing.boxes import save_figure
+from rsd2.io.files import write_atomically
 from rsd2.study import (
     StudyReportError,
     describe_origins,
@@ -21,6 +20,7 @@ from rsd2.study import (
     read_results,
     write_rows,
 )
+from rsd2.study.job_queue import read_markers
 
 from .study import MOTION_ON, StudySettings
 

@@ -20,10 +20,10 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from rsd2.checkpoint import load_state
-from rsd2.modeling import small_resnet
+from rsd2.modeling.backbones.small_resnet import small_resnet
 from rsd2.ops import roi_align_rotated
-from rsd2.tensor_files import read_tensors
+from rsd2.weights.checkpoint import load_state
+from rsd2.weights.tensor_files import read_tensors
 
 from .weights import weights_digest
 

@@ -27,13 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from rsd2.checkpoint import CheckpointError, load_checkpoint
-from rsd2.data.dota_format import make_output_folder
-from rsd2.data.synthetic import SceneConfig, draw_scene
-from rsd2.data.worker_pool import run_in_processes
-from rsd2.modeling import small_resnet
+from rsd2.io.files import make_output_folder
+from rsd2.io.worker_pool import run_in_processes
+from rsd2.modeling.backbones.small_resnet import small_resnet
 from rsd2.ops import roi_align_rotated
 from rsd2.structures import corners_to_boxes
+from rsd2.synthetic import SceneConfig, draw_scene
+from rsd2.weights.checkpoint import load_checkpoint
+from rsd2.weights.errors import CheckpointError
 
 from .box_filters import BoxFilters
 from .embedder import CropSettings, FeatureExtractor, PooledBackbone, normalize

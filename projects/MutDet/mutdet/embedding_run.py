@@ -25,9 +25,7 @@ import numpy as np
 from iopath.common.file_io import file_lock
 from tqdm import tqdm
 
-from rsd2.data.dota_format import make_output_folder, write_atomically
-from rsd2.data.image_io import read_image
-from rsd2.data.pseudo_labels import (
+from rsd2.data.formats.pseudo_labels import (
     EmbeddingHeader,
     PseudoLabelError,
     PseudoLabels,
@@ -37,6 +35,8 @@ from rsd2.data.pseudo_labels import (
     read_shard,
     write_shard,
 )
+from rsd2.io.files import make_output_folder, write_atomically
+from rsd2.io.image_io import read_image
 
 from .embedder import FeatureExtractor
 from .reduction import Reduction, fit_reduction, load_reduction

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rsd2.data.dota_format import read_dota_labels
-from rsd2.data.label_report import LabelReport
-from rsd2.data.pseudo_labels import PseudoLabels
+from rsd2.data.formats.dota import read_dota_labels
+from rsd2.data.formats.label_report import LabelReport
+from rsd2.data.formats.pseudo_labels import PseudoLabels
 from rsd2.ops import max_iou_rotated
 from rsd2.structures import corners_to_boxes
 

@@ -22,9 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from rsd2.data.dota_format import make_output_folder
-from rsd2.data.image_io import IMAGE_EXTENSIONS, read_image
-from rsd2.data.pseudo_labels import (
+from rsd2.data.formats.pseudo_labels import (
     PseudoLabelError,
     PseudoLabels,
     ShardHeader,
@@ -34,7 +32,9 @@ from rsd2.data.pseudo_labels import (
     shard_name,
     write_shard,
 )
-from rsd2.data.worker_pool import run_in_processes
+from rsd2.io.files import make_output_folder
+from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image
+from rsd2.io.worker_pool import run_in_processes
 
 from .box_filters import BoxFilters
 from .mask_boxes import masks_to_boxes

@@ -15,10 +15,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rsd2.data.dota_format import write_atomically
-from rsd2.data.image_io import read_image
-from rsd2.data.pseudo_labels import PseudoLabels, ShardHeader
-from rsd2.data.visualization import class_color, draw_rotated_boxes, make_contact_sheet
+from rsd2.data.drawing.boxes import class_color, draw_rotated_boxes, make_contact_sheet
+from rsd2.data.formats.pseudo_labels import PseudoLabels, ShardHeader
+from rsd2.io.files import write_atomically
+from rsd2.io.image_io import read_image
 
 from .label_recall import format_recall
 

@@ -23,8 +23,8 @@ import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.decomposition import IncrementalPCA
 
-from rsd2.data.dota_format import write_atomically
-from rsd2.data.pseudo_labels import PseudoLabelError
+from rsd2.data.formats.pseudo_labels import PseudoLabelError
+from rsd2.io.files import write_atomically
 
 FORMAT = "rsd2-reduction-1"
 KMEANS = {"full": KMeans, "minibatch": MiniBatchKMeans}

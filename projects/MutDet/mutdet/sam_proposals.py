@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rsd2.tensor_files import read_tensors
+from rsd2.weights.tensor_files import read_tensors
 
 from .proposals import MaskProposal
 from .weights import weights_digest

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsd2.job_queue import Job
 from rsd2.study import python_command, scene_jobs, training_command
+from rsd2.study.job_queue import Job
 
 from .label_statistics import PAGE
 

@@ -12,14 +12,14 @@ import numpy as np
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rsd2.checkpoint import load_weights
 from rsd2.config import load_config
 from rsd2.data.datasets import register_all_synthetic
-from rsd2.data.dota_format import write_atomically
-from rsd2.data.pseudo_labels import read_folder
-from rsd2.evaluation.drawing import draw_beside_truth
-from rsd2.job_queue import read_markers
+from rsd2.data.formats.pseudo_labels import read_folder
+from rsd2.inference.drawing import draw_beside_truth
+from rsd2.io.files import write_atomically
 from rsd2.study import write_rows
+from rsd2.study.job_queue import read_markers
+from rsd2.weights.checkpoint import load_weights
 
 from .label_recall import measure_recall, truth_of_dataset
 from .label_statistics import SHEET

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from rsd2.data.visualization import save_figure
+from rsd2.data.drawing.boxes import save_figure
 from rsd2.study import StudyReportError, describe_origins, read_course, read_records, read_results
 
 FLAT_PERCENT = 3.0

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from rsd2.data.pseudo_labels import PseudoLabels
+from rsd2.data.formats.pseudo_labels import PseudoLabels
 from rsd2.ops import max_iou_rotated
 
 from .label_recall import Truth

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from rsd2.data.pseudo_labels import read_folder
+from rsd2.data.formats.pseudo_labels import read_folder
 from rsd2.projects.mutdet.command_line import parse_shard, run_guarded, torchrun_shard
 from rsd2.projects.mutdet.embedder import BACKBONES, CropSettings, FeatureExtractor, load_backbone
 from rsd2.projects.mutdet.embedding_run import EmbeddingRun, FitSettings, embed_folder

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from rsd2.data.pseudo_labels import PseudoLabelError, find_shards, read_folder
+from rsd2.data.formats.pseudo_labels import PseudoLabelError, find_shards, read_folder
 from rsd2.projects.mutdet.box_filters import FELZENSZWALB_FILTERS, BoxFilters
 from rsd2.projects.mutdet.command_line import parse_shard, run_guarded, torchrun_shard
 from rsd2.projects.mutdet.label_recall import (

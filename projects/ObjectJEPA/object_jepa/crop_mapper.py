@@ -13,8 +13,8 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances, RotatedBoxes
 
-from rsd2.data.dataset_mapper import RotatedDatasetMapper
-from rsd2.data.tiling import PAD_COLOR
+from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper
+from rsd2.data.windows.tiling import PAD_COLOR
 from rsd2.structures import canonicalize, from_horizontal, to_horizontal
 
 BOX_KINDS = ("rotated", "upright")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from rsd2.data.visualization import draw_rotated_boxes, make_contact_sheet
+from rsd2.data.drawing.boxes import draw_rotated_boxes, make_contact_sheet
 
 CAPTIONS = ("boxes, object patches", "kept for the context", "hidden; loss set framed", "error")
 _OBJECT, _LOSS, _LOSS_OBJECT = (255, 200, 0), (0, 220, 255), (255, 60, 60)

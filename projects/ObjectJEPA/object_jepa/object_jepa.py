@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from rsd2.engine import move_average
 from rsd2.layers import at_least_float32
 from rsd2.layers.transformer_block import NORM_EPSILON
-from rsd2.modeling.vit import VisionTransformer
+from rsd2.modeling.backbones.vit import VisionTransformer
 from rsd2.structures import from_horizontal
 
 from .masking import Masks, MaskSampler

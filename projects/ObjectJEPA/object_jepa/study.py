@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsd2.job_queue import Job
 from rsd2.study import scene_jobs, training_command
+from rsd2.study.job_queue import Job
 
 BASELINE = "scratch"
 _RANDOM = ("model.masks.mode=random", "model.masks.loss_set=uniform")

@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from rsd2.data.dota_format import write_atomically
-from rsd2.data.visualization import save_figure
+from rsd2.data.drawing.boxes import save_figure
+from rsd2.io.files import write_atomically
 from rsd2.study import (
     StudyReportError,
     change_over_last_fifth,

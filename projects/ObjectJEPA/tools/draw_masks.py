@@ -32,12 +32,13 @@ from omegaconf import DictConfig
 from torch import nn
 from tqdm import tqdm
 
-from rsd2.checkpoint import CheckpointError, load_weights
 from rsd2.config import ConfigError, load_config
 from rsd2.data.datasets import DOTA_V2_0_CLASSES, load_dota_instances
-from rsd2.data.dota_format import make_output_folder, write_atomically
+from rsd2.io.files import make_output_folder, write_atomically
 from rsd2.projects.object_jepa.mask_drawing import draw_masks
 from rsd2.projects.object_jepa.object_jepa import pad_boxes
+from rsd2.weights.checkpoint import load_weights
+from rsd2.weights.errors import CheckpointError
 
 
 def get_parser() -> argparse.ArgumentParser:

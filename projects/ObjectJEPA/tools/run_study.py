@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rsd2.job_queue import read_markers
 from rsd2.projects.object_jepa.study import (
     BASELINE,
     PRESETS,
@@ -31,6 +30,7 @@ from rsd2.projects.object_jepa.study import (
 )
 from rsd2.projects.object_jepa.study_report import make_row, read_telemetry, write_report
 from rsd2.study import Study, change_settings, run_study, study_parser
+from rsd2.study.job_queue import read_markers
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR100
 from torchvision.datasets.folder import find_classes, make_dataset
 
-from rsd2.data.image_io import IMAGE_EXTENSIONS
+from rsd2.io.image_io import IMAGE_EXTENSIONS
 
 BACKGROUND = "background"
 _IMAGENET32_SIDE = 32

@@ -1,6 +1,6 @@
 """COCO files of upright boxes as Detectron2 data sets, whole images or windows of them.
 
-The format itself is in ``rsd2.data.coco_format``. Unlike Detectron2's own reader this one takes
+The format itself is in ``rsd2.data.formats.coco``. Unlike Detectron2's own reader this one takes
 regions to ignore and windows (``corner``), and reports what is wrong instead of stopping or passing
 over it.
 """
@@ -17,9 +17,9 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from rsd2.data.box_tiling import BoxTiling, TileBoxes, assign_boxes, place_windows
-from rsd2.data.coco_format import FLAGS, CocoBox, CocoFile, CocoImage, read_coco_file
-from rsd2.data.label_report import LabelReport
+from rsd2.data.formats.coco import FLAGS, CocoBox, CocoFile, CocoImage, read_coco_file
+from rsd2.data.formats.label_report import LabelReport
+from rsd2.data.windows.box_tiling import BoxTiling, TileBoxes, assign_boxes, place_windows
 
 from .dota import class_names_of
 
@@ -46,7 +46,7 @@ def load_coco_boxes(
     """Read a COCO file of boxes into Detectron2's dataset dicts.
 
     Args:
-        annotation_file: JSON in COCO's format, see ``rsd2.data.coco_format``.
+        annotation_file: JSON in COCO's format, see ``rsd2.data.formats.coco``.
         images_dir: that its file names are relative to.
         class_names: category k is ``class_names[k]``.
         aliases: category of the file -> name in ``class_names``, for files that tell classes apart

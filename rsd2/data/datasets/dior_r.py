@@ -11,9 +11,9 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 
 from rsd2.data.class_orders import class_order
-from rsd2.data.dior_format import read_dior_labels
-from rsd2.data.dota_format import find_images
-from rsd2.data.label_report import LabelReport
+from rsd2.data.formats.dior import read_dior_labels
+from rsd2.data.formats.dota import find_images
+from rsd2.data.formats.label_report import LabelReport
 
 from .dota import set_dota_metadata
 from .polygon_labels import LabelPolicy, read_polygon_records

@@ -1,6 +1,6 @@
 """DOTA folders as Detectron2 data sets.
 
-The format itself is in ``rsd2.data.dota_format``, the folders expected under
+The format itself is in ``rsd2.data.formats.dota``, the folders expected under
 ``$DETECTRON2_DATASETS`` in ``README.md`` beside this file.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rsd2.data.dota_format import find_images, find_labels, read_dota_labels
-from rsd2.data.image_io import IMAGE_EXTENSIONS
-from rsd2.data.label_report import LabelReport
+from rsd2.data.formats.dota import find_images, find_labels, read_dota_labels
+from rsd2.data.formats.label_report import LabelReport
+from rsd2.io.image_io import IMAGE_EXTENSIONS
 
 from .polygon_labels import LabelPolicy, category_ids, read_polygon_records
 

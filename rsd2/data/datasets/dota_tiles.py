@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rsd2.data.tile_index import INDEX_NAME, TileIndex
-from rsd2.data.tiling import (
+from rsd2.data.windows.tile_index import INDEX_NAME, TileIndex
+from rsd2.data.windows.tiling import (
     TilingParameters,
     compute_tile_windows,
     parse_tile_name,

@@ -19,9 +19,9 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError, matfile_version
 from tqdm import tqdm
 
-from rsd2.data.image_io import IMAGE_EXTENSIONS, read_image_size
-from rsd2.data.label_report import LabelReport
-from rsd2.data.video_clips import NUM_FRAMES, add_frame, add_windows
+from rsd2.data.formats.label_report import LabelReport
+from rsd2.data.windows.video_clips import NUM_FRAMES, add_frame, add_windows
+from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image_size
 
 DRONE_CROWD_CLASSES = ("head",)
 DRONE_CROWD_SPLITS = ("train", "val", "test")

@@ -13,8 +13,8 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 
 from rsd2.data.class_orders import canonical_class_name, class_order
-from rsd2.data.dota_format import DotaLabels, find_images, find_labels, read_dota_labels
-from rsd2.data.label_report import LabelReport
+from rsd2.data.formats.dota import DotaLabels, find_images, find_labels, read_dota_labels
+from rsd2.data.formats.label_report import LabelReport
 
 from .dota import set_dota_metadata
 from .polygon_labels import LabelPolicy, read_polygon_records

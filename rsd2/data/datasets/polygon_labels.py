@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from detectron2.structures import BoxMode
 
-from rsd2.data.dota_format import DotaLabels, apply_border_policy
-from rsd2.data.image_io import read_image_size
-from rsd2.data.label_report import LabelReport
+from rsd2.data.formats.dota import DotaLabels, apply_border_policy
+from rsd2.data.formats.label_report import LabelReport
+from rsd2.io.image_io import read_image_size
 from rsd2.structures import corners_to_boxes
 
 _BATCH = 200_000

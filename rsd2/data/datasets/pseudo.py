@@ -8,7 +8,7 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from rsd2.data.pseudo_labels import PseudoLabelError, PseudoLabels, ShardHeader, read_folder
+from rsd2.data.formats.pseudo_labels import PseudoLabelError, PseudoLabels, ShardHeader, read_folder
 
 CLASS_CHOICES = ("clusters", "one")
 
@@ -19,7 +19,7 @@ def load_pseudo_labels(
     """Read the pseudo-labels of a run into Detectron2's dataset dicts.
 
     Args:
-        folder: of the shards, see ``rsd2.data.pseudo_labels``.
+        folder: of the shards, see ``rsd2.data.formats.pseudo_labels``.
         image_root: folder that the images' names are relative to.
         classes: ``"clusters"`` makes each cluster a class, ``"one"`` all objects one class.
 

@@ -11,7 +11,6 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from rsd2.data.box_tiling import BoxTiling
 from rsd2.data.datasets import (
     PERSON_ALIASES,
     load_coco_boxes,
@@ -20,7 +19,8 @@ from rsd2.data.datasets import (
     register_box_tiles,
     register_coco_boxes,
 )
-from rsd2.data.label_report import LabelReport
+from rsd2.data.formats.label_report import LabelReport
+from rsd2.data.windows.box_tiling import BoxTiling
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from PIL import Image
 
 from rsd2.data.class_orders import class_order
 from rsd2.data.datasets import load_dior_r, register_dior_r
-from rsd2.data.label_report import LabelReport
+from rsd2.data.formats.label_report import LabelReport
 from rsd2.evaluation import DotaEvaluator
 
 CORNERS = ("left_top", "right_top", "right_bottom", "left_bottom")

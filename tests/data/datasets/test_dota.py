@@ -17,7 +17,7 @@ from rsd2.data.datasets import (
     load_dota_instances,
     register_dota_instances,
 )
-from rsd2.data.label_report import LabelReport
+from rsd2.data.formats.label_report import LabelReport
 from rsd2.structures import boxes_to_corners
 from rsd2.testing import TINY_CLASSES, write_tiny_dota
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rsd2.data.dataset_mapper import RotatedDatasetMapper
 from rsd2.data.datasets import (
     load_dota_instances,
     load_dota_tiles,
@@ -13,10 +12,11 @@ from rsd2.data.datasets import (
     register_dota_tiles,
     register_virtual_tiles,
 )
-from rsd2.data.image_io import read_image
-from rsd2.data.tile_index import INDEX_NAME
-from rsd2.data.tile_writer import write_tiles
-from rsd2.data.tiling import PAD_COLOR, TilingParameters, crop_window
+from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper
+from rsd2.data.windows.tile_index import INDEX_NAME
+from rsd2.data.windows.tile_writer import write_tiles
+from rsd2.data.windows.tiling import PAD_COLOR, TilingParameters, crop_window
+from rsd2.io.image_io import read_image
 from rsd2.testing import TINY_CLASSES, write_tiny_dota
 
 VARIANTS = {

@@ -10,7 +10,7 @@ import pytest
 from scipy.io import savemat
 
 from rsd2.data.datasets import load_drone_crowd
-from rsd2.data.label_report import LabelReport
+from rsd2.data.formats.label_report import LabelReport
 
 ROWS = np.array(
     [[0, 5, 10, 20, 14, 26], [0, 6, 30, 30, 33, 34], [1, 5, 11, 20, 15, 26]], dtype=np.uint16

@@ -5,8 +5,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from rsd2.data.datasets import load_ohd_sjtu, make_virtual_tiles, register_ohd_sjtu
-from rsd2.data.label_report import LabelReport
-from rsd2.data.tiling import TilingParameters
+from rsd2.data.formats.label_report import LabelReport
+from rsd2.data.windows.tiling import TilingParameters
 
 
 @pytest.fixture

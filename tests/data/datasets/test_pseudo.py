@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from rsd2.data.datasets.pseudo import load_pseudo_labels, register_pseudo_labels
-from rsd2.data.pseudo_labels import (
+from rsd2.data.formats.pseudo_labels import (
     EmbeddingHeader,
     PseudoLabelError,
     PseudoLabels,

@@ -10,8 +10,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from rsd2.data.datasets import load_rscardata, register_rscardata
-from rsd2.data.label_report import LabelReport
-from rsd2.data.synthetic import RSCARDATA_SPLITS, VideoConfig, write_videos
+from rsd2.data.formats.label_report import LabelReport
+from rsd2.synthetic import RSCARDATA_SPLITS, VideoConfig, write_videos
 
 CONFIG = VideoConfig(size=(64, 80), num_frames=7, density=12.0, old_label_drop=0.4)
 

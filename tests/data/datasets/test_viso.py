@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rsd2.data.datasets import VISO_CAR_FIRST_FRAMES, load_viso_coco, load_viso_mot
-from rsd2.data.label_report import LabelReport
+from rsd2.data.formats.label_report import LabelReport
 
 
 def write_frame(path: Path, size: tuple[int, int] = (24, 32)) -> None:

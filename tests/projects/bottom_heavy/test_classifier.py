@@ -6,11 +6,11 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from rsd2.checkpoint import load_weights
 from rsd2.config import get_config
 from rsd2.modeling import BottomHeavyResNet
 from rsd2.projects.bottom_heavy import ClassificationEvaluator, ImageClassifier
 from rsd2.testing import shrink
+from rsd2.weights.checkpoint import load_weights
 
 
 def make(num_classes=4, **options):

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import instantiate
 
 from rsd2.config import load_config
-from rsd2.config_checks import config_leaves
+from rsd2.config.checks import config_leaves
 
 CONFIGS = Path(__file__).resolve().parents[3] / "projects" / "BottomHeavy" / "configs"
 DESIGN = {"depths", "stage_strides", "stem_kernel_size", "stem_stride"}

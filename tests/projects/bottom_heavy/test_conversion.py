@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from rsd2.config import get_config, load_config
-from rsd2.conversion import convert_state_dict, rules_for
-from rsd2.conversion_rcnn import size_major_anchors
+from rsd2.weights.conversion import convert_state_dict, rules_for
+from rsd2.weights.conversion_rcnn import size_major_anchors
 
 MODEL = "BottomHeavy/configs/models/faster_rcnn_bh50_sspnet.py"
 CONFIGS = Path(__file__).resolve().parents[3] / "projects" / "BottomHeavy" / "configs"

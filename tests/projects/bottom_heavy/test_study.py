@@ -20,7 +20,6 @@ TOOLS = Path("projects") / "BottomHeavy" / "tools"
 
 @pytest.fixture
 def tools(repository: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
-    monkeypatch.syspath_prepend(str(repository / "tools"))
     monkeypatch.syspath_prepend(str(repository / TOOLS))
     names = ("study_report", "run_study")
     for name in names:
@@ -192,7 +191,7 @@ def test_list_runs_nothing(
 def test_costs_of_a_trained_detector(
     tools: dict[str, ModuleType], tmp_path: Path, repository: Path
 ) -> None:
-    pytest.importorskip("benchmarks.harness", reason="tools/benchmarks/harness.py is not here")
+    pytest.importorskip("benchmarks.harness", reason="benchmarks/harness.py is not here")
     measure_cost = importlib.import_module("measure_cost")
     name = tools["run_study"].ARMS["bh18_fpn"]
     config = load_config(repository / "projects" / "BottomHeavy" / "configs" / name)

@@ -14,7 +14,6 @@ from rsd2.projects.micml.motion import MotionModule
 
 @pytest.fixture
 def benchmark_module(repository, monkeypatch):
-    monkeypatch.syspath_prepend(str(repository / "tools"))
     return importlib.import_module("benchmarks.micml")
 
 

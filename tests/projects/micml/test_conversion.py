@@ -5,16 +5,14 @@ What a converted checkpoint computes is tested in ``test_golden_micml.py``.
 
 from __future__ import annotations
 
-import importlib.util
-
-import pytest
 import torch
 
-from rsd2.conversion import convert_state_dict, rules_for
+from rsd2.commands import convert_checkpoint as tool
 from rsd2.projects.micml.dla import StaticBranch
 from rsd2.projects.micml.dynamic import DynamicBranch
 from rsd2.projects.micml.micml import MICML
 from rsd2.projects.micml.motion import MotionModule
+from rsd2.weights.conversion import convert_state_dict, rules_for
 
 MOTION, CELLS = "base3d.Motion.", "base3d.Motion.cell_list2."
 
@@ -24,15 +22,6 @@ def build(*, motion=True, static=True, dynamic=True, official_layout=False) -> M
         static=StaticBranch(official_layout=official_layout) if static else None,
         dynamic=DynamicBranch(motion=MotionModule() if motion else None) if dynamic else None,
     )
-
-
-@pytest.fixture(scope="module")
-def tool(repository):
-    path = repository / "tools" / "convert_checkpoint.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def convert(source, state, model):
@@ -127,7 +116,7 @@ def test_a_stranger_s_key_is_not_lost(official):
     assert report.unknown == ["base.level6.weight"]
 
 
-def test_the_tool_writes_a_file_that_the_model_loads(tool, official, repository, tmp_path, capsys):
+def test_the_tool_writes_a_file_that_the_model_loads(official, repository, tmp_path, capsys):
     source, output = tmp_path / "official.pth", tmp_path / "ours.pth"
     state = {f"module.{key}": value.float() for key, value in official.items()}
     torch.save({"epoch": 55, "state_dict": state, "optimizer": {}}, source)
@@ -145,7 +134,7 @@ def test_the_tool_writes_a_file_that_the_model_loads(tool, official, repository,
     assert torch.equal(model.heads["hm"][2].bias, expected)
 
 
-def test_the_tool_asks_before_motion_stays_random(tool, official, repository, tmp_path, capsys):
+def test_the_tool_asks_before_motion_stays_random(official, repository, tmp_path, capsys):
     source, output = tmp_path / "official.pth", tmp_path / "ours.pth"
     torch.save({"state_dict": dsfnet(official)}, source)
     config = repository / "projects" / "MICML" / "configs" / "models" / "micml_dla34.py"
@@ -158,7 +147,7 @@ def test_the_tool_asks_before_motion_stays_random(tool, official, repository, tm
     assert tool.main(["--source", "dsfnet", *arguments, *motion]) == 0
 
 
-def test_the_tool_takes_the_backbone_of_imagenet(tool, official, repository, tmp_path, capsys):
+def test_the_tool_takes_the_backbone_of_imagenet(official, repository, tmp_path, capsys):
     source, output = tmp_path / "dla34.pth", tmp_path / "ours.pth"
     state = {key[5:]: value for key, value in official.items() if key.startswith("base.")}
     state |= {"fc.weight": torch.zeros(1000, 512, 1, 1), "fc.bias": torch.zeros(1000)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +16,8 @@ from rsd2.study import StudyReportError
 
 
 @pytest.fixture(scope="module")
-def tool(repository: Path) -> ModuleType:
-    path = repository / "projects" / "MICML" / "tools" / "run_study.py"
-    spec = importlib.util.spec_from_file_location("run_motion_study", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_module):
+    return load_module("projects/MICML/tools/run_study.py")
 
 
 def test_all_variants_get_the_same_budget(tmp_path: Path) -> None:

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from dataclasses import dataclass
-from types import ModuleType
+import importlib
 
 import pytest
 import torch
 
 
-@dataclass
-class Case:
-    """What the harness takes."""
-
-    name: str
-    size: str
-    ours: object
-    peers: dict
-    note: str
-
-
 @pytest.fixture
-def benchmark_module(repository, monkeypatch):
-    harness = ModuleType("benchmarks.harness")
-    harness.Case = Case
-    monkeypatch.setitem(sys.modules, "benchmarks", ModuleType("benchmarks"))
-    monkeypatch.setitem(sys.modules, "benchmarks.harness", harness)
-    path = repository / "tools" / "benchmarks" / "mutdet.py"
-    spec = importlib.util.spec_from_file_location("mutdet_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark_module():
+    return importlib.import_module("benchmarks.mutdet")
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ import pytest
 import torch
 import torchvision
 
-from rsd2.checkpoint import CheckpointError
-from rsd2.modeling import small_resnet
+from rsd2.modeling.backbones.small_resnet import small_resnet
 from rsd2.projects.mutdet.embedder import (
     PIXEL_MEAN,
     PIXEL_STD,
@@ -24,6 +23,7 @@ from rsd2.projects.mutdet.embedder import (
     load_backbone,
     normalize,
 )
+from rsd2.weights.errors import CheckpointError
 
 
 def gradient_image() -> np.ndarray:

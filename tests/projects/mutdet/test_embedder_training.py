@@ -15,9 +15,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from rsd2.checkpoint import CheckpointError, load_checkpoint
 from rsd2.config import get_config
-from rsd2.inheritance import Inheritance
 from rsd2.projects.mutdet import embedder_training
 from rsd2.projects.mutdet.embedder import load_backbone
 from rsd2.projects.mutdet.embedder_training import (
@@ -30,6 +28,9 @@ from rsd2.projects.mutdet.embedder_training import (
     neighbour_accuracy,
     train_embedder,
 )
+from rsd2.weights.checkpoint import load_checkpoint
+from rsd2.weights.errors import CheckpointError
+from rsd2.weights.inheritance import Inheritance
 
 TINY = EmbedderSettings(steps=4, batch_size=6, view_size=16, scenes=3, image_size=64)
 

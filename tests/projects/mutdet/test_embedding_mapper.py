@@ -9,7 +9,7 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 
-from rsd2.data.transforms import Random90Rotation, RandomFlipDirection
+from rsd2.data.mappers.transforms import Random90Rotation, RandomFlipDirection
 from rsd2.projects.mutdet.embedding_mapper import EmbeddingDatasetMapper
 
 SIDE, D = 64, 4

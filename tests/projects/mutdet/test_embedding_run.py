@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from rsd2.data.datasets.pseudo import load_pseudo_labels
-from rsd2.data.pseudo_labels import (
+from rsd2.data.formats.pseudo_labels import (
     PseudoLabelError,
     PseudoLabels,
     ShardHeader,

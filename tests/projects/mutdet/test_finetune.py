@@ -6,10 +6,10 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from rsd2.checkpoint import CheckpointError
 from rsd2.config import load_config
 from rsd2.data.class_orders import class_order
 from rsd2.testing import shrink
+from rsd2.weights.errors import CheckpointError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "projects" / "MutDet" / "configs"
 FINETUNE = sorted(path.stem for path in CONFIGS.glob("*_finetune.py"))

@@ -10,7 +10,6 @@ import pytest
 import torch
 from detectron2.structures import Instances, RotatedBoxes
 
-from rsd2.conversion import convert_state_dict, rules_for
 from rsd2.modeling import (
     ChannelMapper,
     DeformableEncoder,
@@ -22,6 +21,7 @@ from rsd2.modeling import (
 from rsd2.projects.mutdet.alignment import ContrastiveAlignment
 from rsd2.projects.mutdet.mutdet import MutDet
 from rsd2.projects.mutdet.mutual_enhancement import MutualEnhancement
+from rsd2.weights.conversion import convert_state_dict, rules_for
 
 # cx, cy, w, h in pixels and the angle in radians, clockwise
 OBJECTS = [

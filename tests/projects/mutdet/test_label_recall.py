@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsd2.data.pseudo_labels import PseudoLabels
+from rsd2.data.formats.pseudo_labels import PseudoLabels
 from rsd2.projects.mutdet.label_recall import (
     format_recall,
     measure_recall,

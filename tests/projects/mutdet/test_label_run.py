@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rsd2.data.pseudo_labels import PseudoLabelError, read_folder
+from rsd2.data.formats.pseudo_labels import PseudoLabelError, read_folder
 from rsd2.projects.mutdet.box_filters import BoxFilters
 from rsd2.projects.mutdet.label_run import (
     Labeller,

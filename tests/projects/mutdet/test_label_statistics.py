@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rsd2.data.pseudo_labels import EmbeddingHeader, PseudoLabels, ShardHeader
+from rsd2.data.formats.pseudo_labels import EmbeddingHeader, PseudoLabels, ShardHeader
 from rsd2.projects.mutdet.label_statistics import CHARTS, NUMBERS, SHEET, measure, write_statistics
 
 HEADER = ShardHeader(

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from rsd2.data.synthetic import SceneConfig, draw_scene
 from rsd2.ops import box_iou_rotated
 from rsd2.projects.mutdet.box_filters import FELZENSZWALB_FILTERS
 from rsd2.projects.mutdet.label_run import Labeller
 from rsd2.projects.mutdet.proposals import FelzenszwalbProposals
 from rsd2.structures import boxes_to_corners, corners_to_boxes
+from rsd2.synthetic import SceneConfig, draw_scene
 
 LABELLER = Labeller(FelzenszwalbProposals(), FELZENSZWALB_FILTERS)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from rsd2.data.pseudo_labels import PseudoLabelError
+from rsd2.data.formats.pseudo_labels import PseudoLabelError
 from rsd2.projects.mutdet.reduction import Reduction, fit_reduction, load_reduction, unit
 
 

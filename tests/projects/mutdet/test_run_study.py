@@ -1,6 +1,5 @@
 """projects/MutDet/tools/run_study.py: the whole story at toy size, and what stops it."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,20 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-from rsd2.job_queue import JobError, JobQueue
 from rsd2.projects.mutdet.study import PRESETS, study_jobs
 from rsd2.study import change_settings
+from rsd2.study.job_queue import JobError, JobQueue
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
-def tool():
-    path = ROOT / "projects" / "MutDet" / "tools" / "run_study.py"
-    spec = importlib.util.spec_from_file_location("run_study", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_module):
+    return load_module("projects/MutDet/tools/run_study.py")
 
 
 def test_list_prints_sizes_and_commands_and_runs_nothing(tool, tmp_path, capsys):

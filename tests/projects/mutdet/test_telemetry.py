@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rsd2.data.pseudo_labels import PseudoLabels
+from rsd2.data.formats.pseudo_labels import PseudoLabels
 from rsd2.projects.mutdet.telemetry import describe_embeddings, purity, retrieval
 
 

@@ -14,7 +14,6 @@ from rsd2.modeling import VisionTransformer
 
 @pytest.fixture
 def benchmark_module(repository, monkeypatch):
-    monkeypatch.syspath_prepend(str(repository / "tools"))
     return importlib.import_module("benchmarks.object_jepa")
 
 

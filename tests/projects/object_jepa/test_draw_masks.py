@@ -1,7 +1,5 @@
 """projects/ObjectJEPA/tools/draw_masks.py on a folder of images, with and without labels."""
 
-import importlib.util
-
 import cv2
 import numpy as np
 import pytest
@@ -19,12 +17,8 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def tool(repository):
-    path = repository / "projects" / "ObjectJEPA" / "tools" / "draw_masks.py"
-    spec = importlib.util.spec_from_file_location("draw_masks", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_module):
+    return load_module("projects/ObjectJEPA/tools/draw_masks.py")
 
 
 @pytest.fixture

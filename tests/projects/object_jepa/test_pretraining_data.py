@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import rsd2.data.datasets  # noqa: F401  registers the known datasets
 from rsd2.data.datasets.pseudo import get_pseudo_dicts, register_pseudo_labels
-from rsd2.data.pseudo_labels import PseudoLabels, ShardHeader, shard_name, write_shard
+from rsd2.data.formats.pseudo_labels import PseudoLabels, ShardHeader, shard_name, write_shard
 from rsd2.projects.object_jepa.pretraining_data import (
     EvaluationSplitError,
     get_pretraining_dicts,

@@ -1,7 +1,6 @@
 """Pre-training by the tool: recipes' values, a run on images, exact continuation after a stop."""
 
 import ast
-import importlib.util
 import json
 import re
 import shutil
@@ -11,6 +10,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
+from rsd2.commands import train
 from rsd2.config import load_config
 from rsd2.data.datasets import builtin
 from rsd2.projects.object_jepa.masking import LOSS_SETS, MODES
@@ -49,11 +49,7 @@ def scenes(tmp_path, monkeypatch):
 
 
 def run(*opts):
-    path = ROOT / "tools" / "lazyconfig_train_net.py"
-    spec = importlib.util.spec_from_file_location("lazyconfig_train_net", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(module.parse_arguments(["--config-file", str(SMALL), *opts]))
+    train.run_process(train.parse_arguments(["--config-file", str(SMALL), *opts]))
 
 
 def load(path):

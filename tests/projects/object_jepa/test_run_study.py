@@ -1,6 +1,5 @@
 """projects/ObjectJEPA/tools/run_study.py: the whole story at toy size, and what stops it."""
 
-import importlib.util
 import json
 import sys
 
@@ -8,18 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from rsd2.job_queue import JobError, JobQueue
 from rsd2.projects.object_jepa.study import PRESETS, study_jobs
 from rsd2.study import change_settings
+from rsd2.study.job_queue import JobError, JobQueue
 
 
 @pytest.fixture(scope="module")
-def tool(repository):
-    path = repository / "projects" / "ObjectJEPA" / "tools" / "run_study.py"
-    spec = importlib.util.spec_from_file_location("run_jepa_study", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_module):
+    return load_module("projects/ObjectJEPA/tools/run_study.py")
 
 
 def test_list_prints_sizes_and_commands_and_runs_nothing(tool, tmp_path, capsys):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.config import instantiate
 
-from rsd2.checkpoint import Checkpointer, CheckpointError
+from rsd2.commands import convert_checkpoint as tool
 from rsd2.config import load_config
 from rsd2.modeling import VisionTransformer
 from rsd2.testing import shrink
+from rsd2.weights.checkpoint import Checkpointer
+from rsd2.weights.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / "projects" / "ObjectJEPA" / "configs"
@@ -70,16 +71,7 @@ def test_an_encoder_of_another_size_is_an_error_that_says_so(pretrained):
         load_into(DETECTORS[0], path, "train.init_inherit.file_part=encoder")
 
 
-@pytest.fixture(scope="module")
-def tool():
-    path = ROOT / "tools" / "convert_checkpoint.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_mae_weights_start_a_pre_training_and_both_encoders(tool, tmp_path, capsys):
+def test_mae_weights_start_a_pre_training_and_both_encoders(tmp_path, capsys):
     encoder = VisionTransformer(patch_size=8, embed_dim=32, depth=2, num_heads=2)
     state = encoder.state_dict()
     torch.save({"model": {**state, "mask_token": torch.zeros(1, 1, 4)}}, tmp_path / "mae.pth")

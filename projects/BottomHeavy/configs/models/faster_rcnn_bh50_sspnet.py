@@ -13,14 +13,10 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
 
-from rsd2.modeling import (
-    AttentionLoss,
-    BottomHeavyResNet,
-    MinimumQualityMatcher,
-    SSPNet,
-    WeightedNegativeRPN,
-)
+from rsd2.modeling import BottomHeavyResNet, MinimumQualityMatcher, WeightedNegativeRPN
 from rsd2.projects.bottom_heavy import AttentionRCNN
+from rsd2.projects.bottom_heavy.attention_supervision import AttentionLoss
+from rsd2.projects.bottom_heavy.sspnet import SSPNet
 
 model = L(AttentionRCNN)(
     backbone=L(SSPNet)(

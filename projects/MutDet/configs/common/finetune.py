@@ -8,7 +8,7 @@ training, which the paper does not state.
 from detectron2.config import LazyCall as L
 
 from rsd2.config import get_config
-from rsd2.inheritance import Inheritance
+from rsd2.weights.inheritance import Inheritance
 
 optimizer = get_config("common/optim.py").AdamW
 lr_multiplier = get_config("common/schedule.py").step

@@ -3,8 +3,8 @@
 from detectron2.config import LazyCall as L
 
 from rsd2.config import get_config
-from rsd2.data.transforms import Random90Rotation
-from rsd2.inheritance import Inheritance
+from rsd2.data.mappers.transforms import Random90Rotation
+from rsd2.weights.inheritance import Inheritance
 
 dataloader = get_config("MutDet/configs/common/pseudo.py").dataloader
 optimizer = get_config("common/optim.py").AdamW

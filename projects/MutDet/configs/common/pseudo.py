@@ -5,8 +5,8 @@ from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 
 from rsd2.data.datasets.pseudo import get_pseudo_dicts
+from rsd2.data.mappers.transforms import RandomFlipDirection
 from rsd2.data.samplers import build_train_loader
-from rsd2.data.transforms import RandomFlipDirection
 from rsd2.projects.mutdet.embedding_mapper import EmbeddingDatasetMapper
 
 dataloader = OmegaConf.create()

@@ -9,7 +9,7 @@ from detectron2.config import LazyCall as L
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
 from rsd2.config import get_config
-from rsd2.inheritance import Inheritance
+from rsd2.weights.inheritance import Inheritance
 
 optimizer = get_config("common/optim.py").AdamW
 lr_multiplier = get_config("common/schedule.py").step

@@ -6,7 +6,7 @@ As in ``finetune.py``, but far shorter: hence the high rate and the averaged wei
 from detectron2.config import LazyCall as L
 
 from rsd2.config import get_config
-from rsd2.inheritance import Inheritance
+from rsd2.weights.inheritance import Inheritance
 
 optimizer = get_config("common/optim.py").AdamW
 lr_multiplier = get_config("common/schedule.py").cosine

@@ -12,8 +12,8 @@ from fvcore.common.param_scheduler import CosineParamScheduler
 from omegaconf import OmegaConf
 
 from rsd2.config import get_config
+from rsd2.data.mappers.transforms import Random90Rotation, RandomFlipDirection, RandomObjectCrop
 from rsd2.data.samplers import build_train_loader
-from rsd2.data.transforms import Random90Rotation, RandomFlipDirection, RandomObjectCrop
 from rsd2.engine import TargetUpdate, WeightDecaySchedule
 from rsd2.projects.object_jepa.crop_mapper import CropDatasetMapper
 from rsd2.projects.object_jepa.pretraining_data import get_pretraining_dicts

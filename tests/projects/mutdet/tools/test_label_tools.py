@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,22 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from rsd2.data.pseudo_labels import read_folder
-from rsd2.data.synthetic import SceneConfig, write_dota_scenes
-from rsd2.modeling import small_resnet
+from rsd2.data.formats.pseudo_labels import read_folder
+from rsd2.modeling.backbones.small_resnet import small_resnet
 from rsd2.projects.mutdet.reduction import load_reduction
+from rsd2.synthetic import SceneConfig, write_dota_scenes
 
 
 @pytest.fixture(scope="module")
-def tool(repository: Path) -> Callable[[str], ModuleType]:
-    def load(name: str) -> ModuleType:
-        path = repository / "projects" / "MutDet" / "tools" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+def tool(load_module: Callable[[str], ModuleType]) -> Callable[[str], ModuleType]:
+    return lambda name: load_module(f"projects/MutDet/tools/{name}.py")
 
 
 @pytest.fixture(scope="module")
@@ -132,14 +124,14 @@ def test_shards_that_do_not_exist(tool: Callable, text: str, capsys: pytest.Capt
 
 
 def test_sam_by_the_command(
-    tool: Callable, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: Callable,
+    load_module: Callable,
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     segment_anything = pytest.importorskip("segment_anything")
-    spec = importlib.util.spec_from_file_location(
-        "tiny_sam", Path(__file__).parents[1] / "test_sam_proposals.py"
-    )
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
+    tiny = load_module("tests/projects/mutdet/test_sam_proposals.py")
     monkeypatch.setitem(segment_anything.sam_model_registry, "tiny", tiny.build_tiny)
     torch.manual_seed(3)
     torch.save(tiny.build_tiny().state_dict(), tmp_path / "sam.pth")

@@ -1,0 +1,1 @@
+"""The commands of ``rsd2`` and ``tools/``, a module for each verb."""

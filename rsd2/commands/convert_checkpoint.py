@@ -1,0 +1,286 @@
+r"""Convert a third-party checkpoint to this project's layout, and account for every key of it.
+
+    python tools/convert_checkpoint.py --source torchvision-resnet \
+        --input resnet50.pth --output r50.pth --config-file CONFIG.py
+    python tools/convert_checkpoint.py --source ars-detr --input ars_detr_dior_r.pth \
+        --output dior_r.pth --config-file CONFIG.py model.num_classes=20 \
+        --source-classes dior_r:ars_detr --target-classes dior_r:rsd2
+    python tools/convert_checkpoint.py --source mutdet --input mutdet_pretrain.pth \
+        --output pretrain.pth --config-file projects/MutDet/configs/mutdet_r50_dota_pretrain.py
+    python tools/convert_checkpoint.py --source mmcls-resnet --input bh_resnet.pth \
+        --output bh50.pth \
+        --config-file projects/BottomHeavy/configs/faster_rcnn_bh50_sspnet_tiny_person.py
+    python tools/convert_checkpoint.py --source mae --input mae_pretrain_vit_base.pth \
+        --output vit_b.pth \
+        --config-file projects/ObjectJEPA/configs/faster_rcnn_vit_b16_aitod_finetune.py
+    python tools/convert_checkpoint.py --source micml --input micml.pth --output micml_ours.pth \
+        --config-file projects/MICML/configs/micml_dla34_rscardata.py
+
+"ars-detr" means detectors, ARS-DETR and MutDet's fine-tuned ones; "mutdet" MutDet's pre-training;
+"micml" also MICPL; "dsfnet" fills a MICML too, all but its motion module, with --allow-missing.
+With --config-file, shapes are compared with the config's model and its keys without a value are
+listed. The file's code is never run. Nothing is written unless every key is accounted for.
+Exit codes: 0 written, 1 keys unaccounted for, 2 wrong arguments or an unreadable file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import LazyConfig, instantiate
+
+from rsd2.config import apply_overrides
+from rsd2.data.class_orders import class_order
+from rsd2.weights.conversion import (
+    SOURCES,
+    VIT_SOURCES,
+    ConversionReport,
+    backbone_prefix,
+    class_permutation,
+    convert_state_dict,
+    rules_for,
+)
+from rsd2.weights.conversion_vit import fill_target_encoder, vit_prefix
+from rsd2.weights.tensor_files import read_tensors
+
+BACKBONE_SOURCES = ("torchvision-resnet", "mmcls-resnet", "detectron2", "dla34", *VIT_SOURCES)
+# what the transformers of these files do not have, and a detector starts at zero
+ZERO_AT_FIRST = ("rel_pos_h", "rel_pos_w")
+MICML_PIXELS = "BGR, mean 127.4, std 21.05 in all channels: what the configs have"
+PIXELS = {
+    "torchvision-resnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the "
+    "configs have as model.pixel_mean and model.pixel_std",
+    "mmcls-resnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the "
+    "configs have",
+    "sspnet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "ars-detr": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "mutdet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "ijepa": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "ijepa-context": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: as the configs",
+    "mae": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "timm-vit": "depends on the file: timm's pretrained_cfg has mean and std of RGB in [0, 1]; "
+    "multiply them by 255 for model.pixel_mean and model.pixel_std",
+    "vitdet": "RGB, mean 123.675 116.28 103.53, std 58.395 57.12 57.375: what the configs have",
+    "micml": MICML_PIXELS,
+    "dsfnet": MICML_PIXELS,
+    "dla34": f"as its training had them; MICML gives it {MICML_PIXELS}",
+    "detectron2": "depends on the file: backbones made from torchvision's expect RGB with the "
+    "configs' mean and std, others BGR; set model.pixel_mean, model.pixel_std and image_format",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line.
+
+    Returns:
+        The parser.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", required=True, choices=SOURCES, help="who wrote the file")
+    parser.add_argument("--input", required=True, type=Path, help=".pth, .pt, .bin, or a .pkl")
+    parser.add_argument("--output", required=True, type=Path, help="file to write, .pth")
+    parser.add_argument("--config-file", type=Path, help="config of the model to fill")
+    parser.add_argument(
+        "--source-classes",
+        nargs="+",
+        help="classes in the order of the file: names, a file of names, or an "
+        "order that is known by name, DATASET:TOOLBOX",
+    )
+    parser.add_argument(
+        "--target-classes", nargs="+", help="classes in the order of the model, likewise"
+    )
+    parser.add_argument(
+        "--allow-mismatch", action="store_true", help="leave out unknown keys and other shapes"
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="write although the model needs more keys"
+    )
+    parser.add_argument("opts", nargs="*", help="overrides of the config: model.key=value ...")
+    return parser
+
+
+def class_names(values: Sequence[str]) -> list[str]:
+    """Names of classes from the command line.
+
+    Args:
+        values: the names; or one text file with a name per line; or one order that
+            ``rsd2.data.class_orders`` knows, like ``dior_r:ars_detr``.
+
+    Returns:
+        The names in their order.
+
+    Raises:
+        ValueError: no such order; the known ones are listed.
+    """
+    if len(values) == 1 and Path(values[0]).is_file():
+        lines = Path(values[0]).read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    if len(values) == 1 and ":" in values[0]:
+        return list(class_order(*values[0].split(":", 1)))
+    return list(values)
+
+
+def class_rows(args: argparse.Namespace) -> list[int] | None:
+    """Permutation of the classes that the command line asks for, if any.
+
+    Args:
+        args: parsed arguments.
+
+    Returns:
+        See `class_permutation`.
+
+    Raises:
+        ValueError: only one of the two lists is given, names differ, or the source has no classes.
+    """
+    if (args.source_classes is None) != (args.target_classes is None):
+        raise ValueError("--source-classes and --target-classes go together")
+    if args.source_classes is None:
+        return None
+    if args.source in BACKBONE_SOURCES:
+        raise ValueError(f"--source {args.source} gives a backbone, which has no classes")
+    if args.source == "sspnet":
+        raise ValueError("--source sspnet keeps the order of the classes, background last")
+    return class_permutation(class_names(args.source_classes), class_names(args.target_classes))
+
+
+def model_state(config_file: Path | None, opts: Sequence[str]) -> dict[str, torch.Tensor] | None:
+    """State dict of a config's model with its initial values.
+
+    Args:
+        config_file: an experiment, or a file that exports ``model`` alone.
+        opts: overrides.
+
+    Returns:
+        The state dict; None without a config.
+
+    Raises:
+        ValueError: overrides without a config, or a config without ``model``.
+        FileNotFoundError: no such config.
+    """
+    if config_file is None:
+        if opts:
+            raise ValueError(f"overrides need --config-file, got {' '.join(opts)}")
+        return None
+    if not config_file.is_file():
+        raise FileNotFoundError(f"no config file {config_file}")
+    cfg = LazyConfig.load(str(config_file))
+    if "model" not in cfg:
+        raise ValueError(f"{config_file} exports no `model`, only {', '.join(map(str, cfg))}")
+    apply_overrides(cfg, opts)
+    return dict(instantiate(cfg.model).state_dict())
+
+
+def check_output(source: Path, output: Path) -> None:
+    """Refuse an output that could not be written or would replace its input.
+
+    Args:
+        source: the input.
+        output: where to write.
+
+    Raises:
+        ValueError: wrong suffix, or input and output are one file.
+        FileNotFoundError: its folder does not exist.
+    """
+    if output.suffix != ".pth":
+        raise ValueError(f"--output must end in .pth, got {output}")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise ValueError(f"--output {output} is the input itself; choose another name")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"the folder {output.parent} of --output does not exist")
+
+
+def write_atomically(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write ``{"model": state}``, complete or not at all.
+
+    Args:
+        state: tensors by name.
+        path: of the file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"model": {key: value.clone() for key, value in state.items()}}, file)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
+    """What stands against writing the file.
+
+    Args:
+        report: of the conversion; keys that are expected to be missing are taken out of it: all
+            but the backbone where the source is one, the backbone where the source has none.
+        args: parsed arguments.
+
+    Returns:
+        One sentence per problem, with the flag that accepts it.
+    """
+    if args.source in BACKBONE_SOURCES:
+        keys = [*report.converted.values(), *report.missing]
+        of_vit = args.source in VIT_SOURCES
+        prefix = vit_prefix(keys) if of_vit else backbone_prefix(keys)
+        rest = [key for key in report.missing if not key.startswith(prefix)]
+        report.missing = [key for key in report.missing if key.startswith(prefix)]
+        zero = [key for key in report.missing if key.rpartition(".")[2] in ZERO_AT_FIRST]
+        if of_vit and zero:
+            report.missing = [key for key in report.missing if key not in zero]
+            print(f"{len(zero)} tables of relative positions start at zero")
+        if rest:
+            print(f"{len(rest)} keys of the model outside the backbone keep their initial values;")
+            in_detector = prefix == "backbone.net."
+            way = "init_inherit.file_part=backbone.net" if in_detector else "init_strict=false"
+            print(f"train with train.{way}")
+    elif not any(target.startswith("backbone.") for target in report.converted.values()):
+        absent = [key for key in report.missing if key.startswith("backbone.")]
+        report.missing = [key for key in report.missing if not key.startswith("backbone.")]
+        if absent:
+            print(f"the file has no backbone: {len(absent)} keys keep their initial values")
+    found = []
+    if not report.converted:
+        found.append(f"no key of {args.input} is of --source {args.source}")
+    bad = len(report.unknown) + len(report.mismatched)
+    if bad and not args.allow_mismatch:
+        found.append(f"{bad} keys are unknown or do not fit; --allow-mismatch leaves them out")
+    if report.missing and not args.allow_missing:
+        found.append(f"{len(report.missing)} keys of the model get no value; see --allow-missing")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert one checkpoint.
+
+    Args:
+        argv: command line without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    args = build_parser().parse_intermixed_args(argv)
+    try:
+        check_output(args.input, args.output)
+        rows = class_rows(args)
+        source = read_tensors(args.input)
+        model = model_state(args.config_file, args.opts)
+        rules = rules_for(args.source, source, model)
+        state, report = convert_state_dict(source, rules, model, rows)
+        fill_target_encoder(state, report)
+        problems = complaints(report, args)
+        print(report)
+        if problems:
+            print(f"error: {args.output} not written: {'; '.join(problems)}", file=sys.stderr)
+            return 1
+        write_atomically(state, args.output)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"pixels: {PIXELS[args.source]}")
+    print(f"wrote {len(state)} tensors to {args.output}")
+    return 0

@@ -1,0 +1,308 @@
+"""Draw synthetic overhead scenes as a folder in DOTA's format. Interrupted runs continue.
+
+``--kind tiny`` draws people and boats of 2 to 20 pixels in TinyPerson's format instead, and
+``--kind video`` satellite videos of moving cars in RsCarData's, with a table of their statistics.
+
+Example::
+
+    python tools/make_synthetic.py --output datasets/synthetic/train --num-images 500 --size 512
+    python tools/make_synthetic.py --output datasets/synthetic/small --num-images 800 \\
+        --size 128 --scale 0.8 --preview 30
+    python tools/make_synthetic.py --kind tiny --output datasets/synthetic_tiny/train \\
+        --num-images 400 --size 256 320 --preview 12
+    python tools/make_synthetic.py --kind video --output datasets/synthetic_video --split train \\
+        --num-images 20 --num-frames 100 --size 512 --preview 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rsd2.data.drawing.boxes import make_contact_sheet
+from rsd2.data.drawing.videos import draw_record
+from rsd2.synthetic import (
+    RSCARDATA_SPLITS,
+    SYNTHETIC_CLASSES,
+    TINY_CATEGORIES,
+    SceneConfig,
+    TinySceneConfig,
+    VideoConfig,
+    format_statistics,
+    measure_videos,
+    read_records,
+    scene_name,
+    write_dota_scenes,
+    write_tiny_scenes,
+    write_videos,
+)
+
+# Red, green, orange, yellow, cyan, magenta, blue; BGR.
+_COLORS = (
+    (60, 60, 255),
+    (60, 255, 60),
+    (0, 160, 255),
+    (0, 255, 255),
+    (255, 255, 0),
+    (255, 0, 255),
+    (255, 120, 80),
+)
+_SHEET_SIDE = 1600
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--output", required=True, metavar="DIR", help="gets images, labels and scenes.json")
+    add(
+        "--kind",
+        choices=("rotated", "tiny", "video"),
+        default="rotated",
+        help="DOTA's, TinyPerson's or RsCarData's format",
+    )
+    add("--num-images", type=int, default=100, help="or videos, of the finished folder (100)")
+    add(
+        "--size", type=int, nargs="+", help="side, or height and width, pixels (512; tiny: 256 320)"
+    )
+    add("--split", choices=("train", "test"), help="video only: which to draw (train)")
+    add("--num-frames", type=int, help="video only: of each video (120)")
+    add("--standing-lanes", type=float, help="video only: share of lanes whose cars stand (0.25)")
+    add("--old-label-drop", type=float, help="video only: share of tracks old labels lack (0)")
+    add("--seed", type=int, default=0, help="of the set; use another one for a validation set")
+    add(
+        "--scale",
+        type=float,
+        help="size of the objects, of tiny ones not; at 1 (the default) cars are about 15 px long; "
+        "0.8 suits --size 128",
+    )
+    add("--num-workers", type=int, default=os.cpu_count() or 1, help="processes; 0: none extra")
+    add("--empty-fraction", type=float, help="share of scenes without objects (0.06; tiny: 0.04)")
+    add("--dense-fraction", type=float, help="tiny only: share with more than 200 objects (0.03)")
+    add(
+        "--density",
+        type=float,
+        help="most objects per 100 x 100 units (8); tiny and video: a factor (1)",
+    )
+    add("--clutter", type=float, help="amount of things that resemble objects")
+    add("--preview", type=int, default=0, metavar="N", help="draw N scenes and labels: preview.png")
+    return parser
+
+
+def read_labels(path: Path) -> list[tuple[np.ndarray, str, int]]:
+    """Read a label file of this tool.
+
+    Args:
+        path: of the file, in ``labelTxt`` or, of tiny scenes, in ``records``.
+
+    Returns:
+        (polygon (4, 2) in pixels, class, difficult) of each object; regions to ignore and uncertain
+        objects of tiny scenes count as difficult.
+    """
+    if path.suffix == ".json":
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return [_tiny_label(annotation) for annotation in record["annotations"]]
+    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()[2:]]
+    return [
+        (np.array(row[:8], dtype=np.float64).reshape(4, 2), row[8], int(row[9])) for row in rows
+    ]
+
+
+def _tiny_label(annotation: dict) -> tuple[np.ndarray, str, int]:
+    x, y, width, height = annotation["bbox"]
+    corners = np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)])
+    flags = (annotation[flag] for flag in ("ignore", "uncertain", "logo"))
+    return corners, TINY_CATEGORIES[annotation["category_id"] - 1], int(any(flags))
+
+
+def draw_preview(folder: Path, num_scenes: int) -> Path:
+    """Draw the first scenes with their labels on one sheet.
+
+    Args:
+        folder: of the scenes.
+        num_scenes: on the sheet, > 0.
+
+    Returns:
+        path of the sheet, ``preview.png`` in the folder. A dot marks the first vertex of each
+        label; labels of difficult objects are grey.
+    """
+    columns = math.ceil(math.sqrt(num_scenes))
+    tiny = (folder / "records").is_dir()
+    classes = TINY_CATEGORIES if tiny else SYNTHETIC_CLASSES
+    tiles = []
+    for index in range(num_scenes):
+        image = cv2.imread(str(folder / "images" / f"{scene_name(index)}.png"))
+        if image is None:
+            raise OSError(f"{folder / 'images' / scene_name(index)}.png cannot be read; delete it")
+        zoom = max(1, round(_SHEET_SIDE / columns / image.shape[1]))
+        tile = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
+        label_file = (
+            f"records/{scene_name(index)}.json" if tiny else f"labelTxt/{scene_name(index)}.txt"
+        )
+        for polygon, name, difficult in read_labels(folder / label_file):
+            color = (150, 150, 150) if difficult else _COLORS[classes.index(name)]
+            # cv2 counts from the centre of the first pixel, labels from its edge.
+            fixed = np.rint((polygon * zoom - 0.5) * 16).astype(np.int32)
+            cv2.polylines(tile, [fixed], True, color, 1, cv2.LINE_AA, 4)
+            if not tiny:
+                first = (int(fixed[0, 0]), int(fixed[0, 1]))
+                cv2.circle(tile, first, 2 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+        tiles.append(cv2.copyMakeBorder(tile, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(255,) * 3))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)]
+    path = folder / "preview.png"
+    if not cv2.imwrite(str(path), np.vstack(rows)):
+        raise OSError(f"{path} cannot be written; check the folder and the free space")
+    return path
+
+
+def describe(record: dict) -> str:
+    """Say what the folder holds.
+
+    Args:
+        record: content of scenes.json of a complete folder.
+
+    Returns:
+        a table of several lines.
+    """
+    total = max(sum(record["objects"].values()), 1)
+    lines = [f"{'class':15s} {'objects':>8s} {'share':>7s}"]
+    for name, number in record["objects"].items():
+        lines.append(f"{name:15s} {number:8d} {number / total:7.1%}")
+    head = f"{record['num_images']} scenes, {record['empty_images']} of them empty"
+    if "difficult" in record:
+        levels = (f"{number} x {level}" for level, number in record["difficult"].items())
+        lines.append(f"{head}, difficult: {', '.join(levels)}")
+        return "\n".join(lines)
+    flags = (f"{record[flag]} {flag}" for flag in ("ignore", "uncertain", "logo"))
+    lines.append(f"{head}, {record['dense_images']} dense; also {', '.join(flags)} boxes")
+    sizes = (f"{number} {name}" for name, number in record["sizes"].items())
+    quantiles = ", ".join(map(str, record["size_quantiles"]))
+    lines.append(f"sizes: {', '.join(sizes)}; 5, 25, 50, 75, 95 %: {quantiles} px")
+    return "\n".join(lines)
+
+
+_OPTIONS = {
+    "rotated": ("scale", "empty_fraction", "density", "clutter"),
+    "tiny": ("empty_fraction", "dense_fraction", "density", "clutter"),
+    "video": ("split", "num_frames", "density", "standing_lanes", "old_label_drop"),
+}
+"""Options of each kind besides ``size``."""
+_WRITERS = {
+    "rotated": (SceneConfig, write_dota_scenes),
+    "tiny": (TinySceneConfig, write_tiny_scenes),
+    "video": (VideoConfig, write_videos),
+}
+
+
+def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
+    """Draw the scenes that the command line asks for.
+
+    Args:
+        args: of the command line.
+        shard: (rank, number of processes).
+
+    Returns:
+        the folder's record of its parameters.
+
+    Raises:
+        ValueError: if an argument is out of range or does not suit the kind.
+        FileExistsError: if the folder holds something else.
+    """
+    names = {name for options in _OPTIONS.values() for name in options}
+    chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    foreign = sorted(set(chosen) - set(_OPTIONS[args.kind]))
+    if foreign:
+        option = foreign[0].replace("_", "-")
+        raise ValueError(f"--{option} has no meaning with --kind {args.kind}; leave it out")
+    if args.size is not None:
+        chosen["size"] = tuple(args.size) if len(args.size) != 1 else args.size[0]
+    make_config, write = _WRITERS[args.kind]
+    place = [args.output]
+    if args.kind == "video":
+        place.append(chosen.pop("split", "train"))
+    written = write(
+        *place, args.num_images, make_config(**chosen), args.seed, args.num_workers, shard=shard
+    )
+    return written if args.kind == "video" else written / "scenes.json"
+
+
+def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
+    """Draw three frames of each of the first videos with their labels on one sheet.
+
+    Args:
+        folder: in RsCarData's format.
+        split: ``"train"`` or ``"test"``.
+        num_videos: on the sheet, > 0.
+
+    Returns:
+        path of the sheet, ``preview_<split>.png`` in the folder.
+    """
+    images, captions = [], []
+    for record in islice(read_records(folder, split), num_videos):
+        frames = folder / RSCARDATA_SPLITS[split].images / record["name"] / "img1"
+        labelled = [
+            {
+                "file_name": str(frames / f"{number:06d}.jpg"),
+                "annotations": [
+                    {"bbox": box, "category_id": 0, "track_id": track} for track, *box in rows
+                ],
+            }
+            for number, rows in enumerate(record["frames"], start=1)
+        ]
+        for index in np.linspace(0, len(labelled) - 1, 3).astype(int):
+            images.append(draw_record(labelled[index], labelled[:index][::-1]))
+            captions.append(f"{record['name']}, frame {index + 1}, {record['mode']}")
+    sheet = make_contact_sheet(images, captions, columns=3, cell_size=_SHEET_SIDE // 3)
+    path = folder / f"preview_{split}.png"
+    if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"{path} cannot be written; check the folder and the free space")
+    return path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool.
+
+    Args:
+        argv: the command line; that of the process if None.
+
+    Returns:
+        0 if done, 2 if an argument or the folder cannot be used, 130 if interrupted.
+    """
+    args = get_parser().parse_args(argv)
+    shard = (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    try:
+        path = write_scenes(args, shard)
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not record["complete"]:
+            print("This shard is done; the last of the others counts the objects.")
+            return 0
+        folder, shown = path.parent, min(args.preview, args.num_images)
+        if args.kind == "video":
+            print(format_statistics(measure_videos(read_records(folder, record["split"]))))
+        else:
+            print(describe(record))
+        if shown > 0:
+            sheet = (
+                draw_video_preview(folder, record["split"], shown)
+                if args.kind == "video"
+                else draw_preview(folder, shown)
+            )
+            print(f"Preview: {sheet}")
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"make_synthetic: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("make_synthetic: interrupted; run the same command to continue.", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,391 @@
+"""Detect objects in images of any size: drawings, DOTA text files and one JSON file.
+
+    python tools/predict.py --config-file CONFIG.py --weights model_final.pth \\
+        --input images/ --output predictions --score-threshold 0.3
+    python tools/predict.py --config-file CONFIG.py --input 'scenes/*.tif' --output predictions \\
+        --window 800 --overlap 200 train.init_checkpoint=model_final.pth
+    python tools/predict.py --config-file CLIP_CONFIG.py --weights model_final.pth \\
+        --input traffic.mp4 videos/003/img1 --output predictions
+
+An image that is larger than a window is cut into overlapping windows, whose detections are merged
+by rotated NMS. Every window (or whole image) goes through the augmentations of
+``dataloader.test.mapper``. The output folder gets, replacing what is there:
+
+* ``<image>.png``: the detections drawn;
+* ``<image>.txt``: ``x1 y1 x2 y2 x3 y3 x4 y4 class score`` a line, the corners clockwise on screen
+  in pixels of the image, spaces in class names written as ``_``;
+* ``detections.json``: all images with boxes (cx, cy, w, h in pixels, angle in degrees,
+  counter-clockwise on screen, 0 = w along x), polygons, scores, classes, and how it was done.
+
+A config whose test mapper has ``num_frames`` is of clips: every input is then a video file or the
+folder of one video's frames, read as a stream. The output folder gets of each video ``<video>.txt``
+(MOTChallenge rows), ``<video>.json`` (COCO results, ``image_id`` is the number of the frame) and
+``<video>.mp4`` (drawn), and ``videos.json`` about all.
+
+Exit code 0: all done. 1: some images or frames could not be read; they are listed, the others are
+done. 2: nothing could be done, or writing failed. 130: interrupted; what was done is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from rsd2.config import ConfigError, load_config
+from rsd2.data import datasets  # noqa: F401
+from rsd2.engine import provenance, select_device
+from rsd2.inference.clip_detector import ClipDetector
+from rsd2.inference.image_detector import ImageDetector
+from rsd2.inference.prediction_files import JSON_NAME, PredictionWriter, output_names
+from rsd2.inference.prediction_inputs import check_targets, find_images, find_videos
+from rsd2.inference.sliding_window import WindowParameters, detect_in_windows
+from rsd2.inference.video_prediction import describe_results, predict_videos
+from rsd2.io.image_io import read_image
+from rsd2.weights.checkpoint import load_weights
+from rsd2.weights.errors import CheckpointError
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="FILE", help="LazyConfig, .py or saved .yaml")
+    add("--weights", metavar="FILE", help="checkpoint; train.init_checkpoint by default")
+    add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
+    add("--input", required=True, nargs="+", metavar="PATH", help="images or videos, see above")
+    add("--output", required=True, metavar="DIR", help="gets drawings, text files and JSON")
+    add("--score-threshold", type=float, default=0.3, help="lowest score reported (default 0.3)")
+    add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
+    add("--overlap", type=int, default=200, help="of neighbouring windows (default 200)")
+    add(
+        "--nms-threshold",
+        type=float,
+        help="IoU at which detections of several windows are merged (default 0.1, of clips 0.5); "
+        "an image of one window stays as the model gives it, see model.nms_threshold",
+    )
+    add("--batch-size", type=int, default=1, help="windows in the model at once (default 1)")
+    add(
+        "--padding",
+        action="store_true",
+        help="fill windows that leave the image, as tools/prepare_dota.py does; keeps the scale "
+        "of small images for a model that was trained on such tiles",
+    )
+    add("--classes", nargs="+", metavar="NAME", help="names; those of the test set by default")
+    add("--device", help="auto, cpu, cuda or cuda:N; train.device by default")
+    add("--max-drawing-size", type=int, metavar="N", help="longer side of the drawings at most")
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="overrides of the config")
+    return parser
+
+
+def build_detector(
+    args: argparse.Namespace, cfg: DictConfig
+) -> tuple[ImageDetector | ClipDetector, dict[str, Any]]:
+    """Build the model, load its weights, and collect where they come from.
+
+    Args:
+        args: of the command line.
+        cfg: the config.
+
+    Returns:
+        The detector, of clips if the config's test mapper has ``num_frames``, and its provenance.
+
+    Raises:
+        ConfigError: no weights are named, or the config says nothing about test images.
+        CheckpointError: the weights cannot be read, or are of another model.
+        ValueError: unknown device.
+    """
+    weights = args.weights or cfg.train.init_checkpoint
+    if not weights:
+        raise ConfigError("weights are missing: give --weights FILE or train.init_checkpoint=FILE")
+    mapper = (cfg.dataloader.get("test") or {}).get("mapper") or {}
+    if "augmentations" not in mapper:
+        raise ConfigError(f"{args.config_file} has no dataloader.test.mapper.augmentations")
+    device = select_device(args.device or cfg.train.get("device", "auto"))
+    model = instantiate(cfg.model)
+    checkpoint = load_weights(model, weights, strict=cfg.train.init_strict, ema=args.ema)
+    if "ema" in checkpoint and not args.ema:
+        print(f"{weights} also has averaged weights; --ema uses them")
+    iteration = checkpoint.get("iteration")
+    origin = provenance(args.config_file, cfg.train.seed, device)
+    facts = {
+        "weights": str(weights),
+        "ema": args.ema,
+        "iteration": None if iteration is None else iteration + 1,
+        **{k: origin[k] for k in ("config", "command", "commit", "hardware", "versions", "time")},
+    }
+    augmentations = instantiate(mapper.augmentations)
+    if "num_frames" in mapper:
+        return ClipDetector(model.to(device), augmentations, mapper.num_frames), facts
+    image_format = mapper.get("image_format", "RGB")
+    return ImageDetector(model.to(device), augmentations, image_format), facts
+
+
+def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
+    """Choose the names of the classes, and say so where there are none.
+
+    Args:
+        given: on the command line, or None.
+        cfg: the config, whose test data set is asked otherwise.
+
+    Returns:
+        A name for each class, or none at all: then the index of a class stands for it.
+
+    Raises:
+        ConfigError: the names given are not as many as the classes of the model.
+    """
+    wanted = cfg.model.get("num_classes")
+    if given:
+        if wanted is not None and len(given) != wanted:
+            raise ConfigError(f"--classes has {len(given)} names, the model {wanted} classes")
+        return list(given)
+    dataset = (cfg.dataloader.test.get("dataset") or {}).get("names") or "none"
+    dataset = dataset if isinstance(dataset, str) else dataset[0]
+    names: list[str] = []
+    if dataset in DatasetCatalog.list():
+        names = list(MetadataCatalog.get(dataset).get("thing_classes", []))
+    if not names:
+        print(f"No class names: data set {dataset} is not registered; writing class indices")
+    elif wanted is not None and len(names) != wanted:
+        print(
+            f"Data set {dataset} has {len(names)} classes, the model {wanted}: writing class "
+            "indices; name them with --classes"
+        )
+        names = []
+    return names
+
+
+class UsageError(Exception):
+    """The command line asks for what cannot be done."""
+
+
+class Counts:
+    """What happened besides the results.
+
+    Attributes:
+        failed: (file, reason) of images that could not be read.
+        seconds: that detecting took, all images together.
+        below_threshold: detections left out because of their score.
+        non_finite: detections that were not finite.
+    """
+
+    def __init__(self) -> None:
+        self.failed: list[tuple[str, str]] = []
+        self.seconds = 0.0
+        self.below_threshold = self.non_finite = 0
+
+
+def predict_all(
+    images: Sequence[Path],
+    detector: ImageDetector,
+    parameters: WindowParameters,
+    out: PredictionWriter,
+) -> tuple[Counts, bool]:
+    """Detect in every image and write the results.
+
+    Args:
+        images: paths.
+        detector: the model.
+        parameters: of windows and merging.
+        out: takes the results.
+
+    Returns:
+        What happened, and False if the user interrupted it.
+
+    Raises:
+        OSError: a result cannot be written.
+    """
+    counts = Counts()
+    names = output_names(images)
+    try:
+        for path, name in zip(tqdm(images, desc="images", unit="image"), names):
+            try:
+                image = read_image(path)
+            except (OSError, ValueError) as error:
+                counts.failed.append((str(path), str(error)))
+                continue
+            with tqdm(desc=name, unit="window", leave=False, delay=2) as bar:
+
+                def show(done: int, total: int, bar: tqdm = bar) -> None:
+                    bar.total = total
+                    bar.update(done - bar.n)
+
+                start = time.perf_counter()
+                found = detect_in_windows(image, detector, parameters, show)
+                seconds = time.perf_counter() - start
+            out.add(path, name, image, found, seconds)
+            counts.seconds += seconds
+            counts.below_threshold += found.num_below_threshold
+            counts.non_finite += found.num_non_finite
+    except KeyboardInterrupt:
+        return counts, False
+    return counts, True
+
+
+def report(out: PredictionWriter, counts: Counts, num_images: int) -> None:
+    """Print what was found and what was not done."""
+    print(
+        f"{out.num_detections} detections in {out.num_images} of {num_images} images "
+        f"({counts.below_threshold} more below the score threshold), "
+        f"{counts.seconds / max(out.num_images, 1):.3f} seconds per image; see {out.folder}"
+    )
+    if counts.non_finite:
+        print(f"{counts.non_finite} detections were not finite: are these the right weights?")
+    if counts.failed:
+        print(f"{len(counts.failed)} images could not be read:", file=sys.stderr)
+        for _, reason in counts.failed:
+            print(f"  {reason}", file=sys.stderr)
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; overrides after ``--input`` or ``--classes`` are understood too.
+
+    Args:
+        argv: that of the process if None.
+
+    Returns:
+        The flags, the overrides in ``opts``.
+    """
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    for name in ("input", "classes"):
+        values = getattr(args, name) or []
+        overrides = [x for x in values if "=" in x and not Path(x).exists()]
+        setattr(args, name, [x for x in values if x not in overrides] or None)
+        args.opts = overrides + args.opts
+    if not args.input:
+        parser.error("--input is missing")
+    if args.max_drawing_size is not None and args.max_drawing_size < 1:
+        parser.error(f"--max-drawing-size has to be positive, got {args.max_drawing_size}")
+    return args
+
+
+def read_parameters(args: argparse.Namespace, nms_threshold: float) -> WindowParameters:
+    """Collect how images are cut and merged.
+
+    Args:
+        args: of the command line.
+        nms_threshold: where the command line names none.
+
+    Returns:
+        the parameters.
+
+    Raises:
+        ValueError: one is impossible.
+    """
+    return WindowParameters(
+        window=args.window,
+        overlap=args.overlap,
+        nms_threshold=nms_threshold if args.nms_threshold is None else args.nms_threshold,
+        score_threshold=args.score_threshold,
+        batch_size=args.batch_size,
+        padding=args.padding,
+    )
+
+
+def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
+    """Do everything for a model of clips.
+
+    Args:
+        args: of the command line.
+        cfg: the config.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ValueError: nothing can be done.
+        CheckpointError: the weights cannot be used.
+        OSError: a result cannot be written.
+    """
+    videos, parameters = find_videos(args.input), read_parameters(args, 0.5)
+    detector, origin = build_detector(args, cfg)
+    classes = class_names(args.classes, cfg) or list(map(str, range(cfg.model.num_classes)))
+    results, unreadable = predict_videos(
+        videos,
+        Path(args.output),
+        detector,
+        parameters,
+        classes=classes,
+        protocol={**asdict(parameters), **origin},
+        max_drawing_size=args.max_drawing_size,
+    )
+    text, problems = describe_results(results, unreadable)
+    print(f"{text}; see {args.output}")
+    print(problems, file=sys.stderr, end="\n" if problems else "")
+    if not all(result.complete for result in results):
+        print("interrupted; the files hold what was done", file=sys.stderr)
+        return 130
+    if not results:
+        return 2
+    return 1 if problems else 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do everything.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: nothing can be done; the message says what to change.
+        OSError: a result cannot be written.
+    """
+    try:
+        parameters = read_parameters(args, 0.1)
+        cfg = load_config(args.config_file, args.opts)
+        if "num_frames" in ((cfg.dataloader.get("test") or {}).get("mapper") or {}):
+            return run_on_videos(args, cfg)
+        images, num_others = find_images(args.input)
+        check_targets(images, Path(args.output))
+        detector, origin = build_detector(args, cfg)
+        classes = class_names(args.classes, cfg)
+    except (ValueError, FileNotFoundError, CheckpointError) as error:  # ConfigError is a ValueError
+        raise UsageError(str(error)) from error
+    if num_others:
+        print(f"{num_others} other files in the folders are no images and are left out")
+    with PredictionWriter(args.output, classes, args.max_drawing_size) as out:
+        counts, complete = predict_all(images, detector, parameters, out)
+        out.finish({**asdict(parameters), **origin}, counts.failed, complete)
+    report(out, counts, len(images))
+    if not complete:
+        print(f"interrupted; {out.folder / JSON_NAME} holds what was done", file=sys.stderr)
+        return 130
+    return 1 if counts.failed else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool, and say in one line why it could not be done.
+
+    Args:
+        argv: the command line; that of the process if None.
+
+    Returns:
+        The exit code, see the top of this file.
+    """
+    args = parse_arguments(argv)
+    try:
+        return run(args)
+    except UsageError as error:
+        problem = str(error)
+    except torch.cuda.OutOfMemoryError as error:
+        problem = f"{str(error).splitlines()[0]} Use a smaller --batch-size or --window"
+    except OSError as error:
+        problem = f"cannot write to --output {args.output}: {error}"
+    print(f"predict.py: error: {problem}", file=sys.stderr)
+    return 2

@@ -1,0 +1,211 @@
+"""Turn a finished run into pictures and a table: predictions beside ground truth, loss, results.
+
+    python tools/report_run.py --run output/demo/train --output output/demo --weights ema
+
+Reads config.yaml, metrics.json and results.json of the run (``tools/lazyconfig_train_net.py``)
+and writes loss_curve.png, predictions.png and results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from matplotlib.figure import Figure
+
+import rsd2.data.datasets  # noqa: F401  registers the known datasets
+from rsd2.config import ConfigError, load_config
+from rsd2.data.drawing.boxes import save_figure
+from rsd2.engine import select_device
+from rsd2.inference.drawing import draw_beside_truth
+from rsd2.io.files import make_output_folder
+from rsd2.weights.checkpoint import load_weights
+from rsd2.weights.errors import CheckpointError
+
+
+class ReportError(RuntimeError):
+    """The run cannot be reported; the message says what is missing."""
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the course of a training.
+
+    Args:
+        path: metrics.json, one JSON object per line; a last line that was cut short is left out.
+
+    Returns:
+        The objects.
+
+    Raises:
+        ReportError: the file is missing or a line in the middle is broken.
+    """
+    if not path.is_file():
+        raise ReportError(f"{path} is missing: give --run the train.output_dir of a training")
+    lines, records = path.read_text().splitlines(), []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ReportError(f"{path}:{number}: not JSON ({error})") from error
+    return records
+
+
+def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
+    """Draw total loss, the last layer's losses and the learning rate over the iterations.
+
+    Args:
+        records: of `read_json_lines`; a training that was resumed may repeat iterations.
+        path: PNG to write.
+    """
+    by_iteration = {r["iteration"]: r for r in records if "total_loss" in r}
+    if not by_iteration:
+        raise ReportError("metrics.json holds no total_loss; was anything trained?")
+    iterations = sorted(by_iteration)
+    figure = Figure(figsize=(14, 4), layout="constrained")
+    axes = figure.subplots(1, 3)
+
+    def draw(axis: Any, key: str) -> None:
+        points = [(i, by_iteration[i][key]) for i in iterations if key in by_iteration[i]]
+        axis.plot(*zip(*points), label=key)
+
+    draw(axes[0], "total_loss")
+    names = sorted(k for k in by_iteration[iterations[0]] if k.startswith("loss_"))
+    for name in [n for n in names if n.count("_") == 1] or names:
+        draw(axes[1], name)
+    draw(axes[2], "lr")
+    for axis, title in zip(axes, ("total loss", "losses of the last layer", "learning rate")):
+        axis.set(title=title, xlabel="iteration")
+        axis.grid(alpha=0.3)
+    axes[0].set_yscale("log")
+    axes[1].legend()
+    save_figure(figure, path)
+
+
+def draw_predictions(
+    cfg: Any, model: torch.nn.Module, path: Path, count: int, threshold: float
+) -> None:
+    """Draw images with ground truth beside the same with predictions.
+
+    Args:
+        cfg: of the run.
+        model: in eval mode.
+        path: PNG to write.
+        count: images, evenly spread over the test set.
+        threshold: lowest score drawn.
+
+    Raises:
+        ReportError: the test set is not a built-in one, or the picture cannot be written.
+    """
+    names = cfg.dataloader.test.dataset.names
+    name = names if isinstance(names, str) else names[0]
+    if name not in DatasetCatalog.list():
+        raise ReportError(
+            f"data set {name} is not registered: config.yaml registers nothing, so pictures are "
+            "drawn of built-in data sets only; use tools/predict.py for others"
+        )
+    records, classes = DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes
+    chosen = [
+        records[i] for i in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
+    ]
+    sheet = draw_beside_truth(
+        {"predicted": model},
+        chosen,
+        instantiate(cfg.dataloader.test.mapper),
+        classes,
+        threshold=threshold,
+        columns=4,
+    )
+    if not cv2.imwrite(str(path), sheet[..., ::-1]):
+        raise ReportError(f"{path} cannot be written")
+
+
+def write_table(results: dict[str, Any], path: Path) -> str:
+    """Write the scores with what is needed to repeat them, as Markdown.
+
+    Args:
+        results: content of results.json.
+        path: to write.
+
+    Returns:
+        The text.
+    """
+    columns = list(results["results"])
+    keys = list(dict.fromkeys(k for column in columns for k in results["results"][column]))
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None or math.isnan(value) else f"{value:.1f}"
+
+    lines = [
+        "| metric | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for key in keys:
+        values = [cell(results["results"][column].get(key)) for column in columns]
+        lines.append(f"| {key} | " + " | ".join(values) + " |")
+    lines.append("")
+    for key, value in results.items():
+        if key != "results":
+            text = " ".join(map(str, value)) if isinstance(value, list) else value
+            lines.append(f"- {key}: {text}")
+    text = "\n".join(lines) + "\n"
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+    return text
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line.
+
+    Args:
+        argv: arguments; None takes those of the process.
+
+    Returns:
+        0 if done; 1 if something is missing, with a message on stderr.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="train.output_dir of a training")
+    parser.add_argument("--results", type=Path, help="results.json (default: of the run)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the report")
+    parser.add_argument("--weights", choices=("model", "ema"), default="model")
+    parser.add_argument("--images", type=int, default=12, help="drawn (default 12)")
+    parser.add_argument("--score-threshold", type=float, default=0.3, help="drawn from (0.3)")
+    args = parser.parse_args(argv)
+    try:
+        report(args)
+    except (ReportError, CheckpointError, ConfigError, OSError) as problem:
+        print(f"report_run.py: error: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write the report that the arguments ask for."""
+    make_output_folder(args.output)
+    plot_losses(read_json_lines(args.run / "metrics.json"), args.output / "loss_curve.png")
+    results_file = args.results or args.run / "results.json"
+    if not results_file.is_file():
+        raise ReportError(f"{results_file} is missing: evaluate the run first")
+    try:
+        results = json.loads(results_file.read_text())
+    except json.JSONDecodeError as error:
+        raise ReportError(f"{results_file} is not JSON ({error}); evaluate again") from error
+    print(write_table(results, args.output / "results.md"))
+    cfg = load_config(args.run / "config.yaml")
+    model = instantiate(cfg.model).to(select_device(cfg.train.device)).eval()
+    load_weights(model, args.run / "model_final.pth", ema=args.weights == "ema")
+    draw_predictions(cfg, model, args.output / "predictions.png", args.images, args.score_threshold)
+    print(f"report written to {args.output}")

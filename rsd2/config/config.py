@@ -1,0 +1,175 @@
+"""Configs: find, load, override, check and save LazyConfigs.
+
+An experiment is a Python file that exports five names, ``model dataloader optimizer lr_multiplier
+train``. Everything that can be wrong with it is said here, before a model is built: a missing
+file or name, a misspelt key, a value of the wrong type, an argument that its target lacks.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig
+
+from .checks import ConfigError, apply_overrides, check_arguments, config_leaves
+
+EXPORTED_NAMES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+
+
+def config_roots() -> tuple[Path, ...]:
+    """Return the existing folders in which :func:`get_config` looks, in order.
+
+    Returns:
+        ``rsd2/configs`` of an installed wheel, then ``configs`` and ``projects`` of a checkout.
+    """
+    package = Path(__file__).resolve().parents[1]
+    candidates = [package / "configs"]
+    if (package.parent / "pyproject.toml").is_file():
+        candidates += [package.parent / "configs", package.parent / "projects"]
+    return tuple(path for path in candidates if path.is_dir())
+
+
+def get_config(path: str, keys: str | tuple[str, ...] | None = None) -> Any:
+    """Load a config of this project by its name, for use inside another config.
+
+    Args:
+        path: relative to ``configs`` or ``projects``, like ``"common/train.py"``.
+        keys: as in ``LazyConfig.load``: one name, a tuple of names, or None for all.
+
+    Returns:
+        The named object(s), or a DictConfig of every exported name.
+
+    Raises:
+        ConfigError: no such file; the message lists the nearest names.
+    """
+    roots = config_roots()
+    for root in roots:
+        if (root / path).is_file():
+            return LazyConfig.load(str(root / path), keys)
+    known = sorted(p.relative_to(root).as_posix() for root in roots for p in root.rglob("*.py"))
+    near = difflib.get_close_matches(path, known, n=5, cutoff=0.4) or known[:20]
+    raise ConfigError(f"no config {path!r}; the nearest of {len(known)} names: {', '.join(near)}")
+
+
+def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
+    """Load an experiment, apply overrides and check it.
+
+    Args:
+        file: a ``.py`` LazyConfig or a saved ``.yaml``.
+        opts: overrides ``key.sub=value``, see :func:`apply_overrides`.
+
+    Returns:
+        The config, with interpolations unresolved.
+
+    Raises:
+        ConfigError: file missing or broken, exported name missing, bad override or argument.
+    """
+    file = Path(file)
+    if not file.is_file():
+        folder = file.parent if file.parent.is_dir() else Path()
+        here = sorted(p.name for p in folder.iterdir() if p.suffix in (".py", ".yaml", ".yml"))
+        near = difflib.get_close_matches(file.name, here, n=5, cutoff=0.4) or here[:10]
+        raise ConfigError(f"no config file {file}; in {folder.resolve()}: {', '.join(near)}")
+    if file.suffix not in (".py", ".yaml", ".yml"):
+        raise ConfigError(f"config file {file} has to end in .py, .yaml or .yml")
+    try:
+        cfg = LazyConfig.load(str(file))
+    except SyntaxError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
+        raise ConfigError(f"syntax error in {file}, line {cause.lineno}: {cause.msg}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not readable YAML: {error}") from error
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(f"{file} holds a {type(cfg).__name__}, not a mapping of exported names")
+    missing = [name for name in EXPORTED_NAMES if name not in cfg]
+    if missing:
+        raise ConfigError(
+            f"{file} does not export {', '.join(missing)}; an experiment exports "
+            f"{', '.join(EXPORTED_NAMES)} (found: {', '.join(map(str, cfg)) or 'nothing'})"
+        )
+    apply_overrides(cfg, opts)
+    check_arguments(cfg)
+    return cfg
+
+
+def save_config(cfg: DictConfig, path: str | Path) -> None:
+    """Write a config as YAML that :func:`load_config` reads back, interpolations kept.
+
+    Args:
+        cfg: the config.
+        path: of the YAML file; it appears complete or not at all.
+
+    Raises:
+        ConfigError: a value cannot be written (a lambda, an open object); its key is named.
+        OSError: the file cannot be written.
+    """
+    for key, value in config_leaves(cfg):
+        if key.endswith("_target_") and "<" not in getattr(value, "__qualname__", "<"):
+            continue  # saved by its dotted name, also where it is a method of a class
+        try:
+            yaml.unsafe_load(yaml.dump(value))
+        except (yaml.YAMLError, TypeError, AttributeError, ImportError, ValueError) as error:
+            raise ConfigError(
+                f"{key} = {value!r} cannot be saved; use a named function or class"
+            ) from error
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.yaml")
+    try:
+        LazyConfig.save(cfg, str(temporary))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        Path(f"{temporary}.pkl").unlink(missing_ok=True)
+
+
+def config_depth(file: str | Path) -> int:
+    """Count the files in the longest inheritance chain of a config; 1 is a file of its own.
+
+    Relative imports, ``get_config("...")``, ``LazyConfig.load("...")`` and ``load_rel`` count.
+
+    Args:
+        file: a ``.py`` config.
+
+    Returns:
+        Length of the chain, >= 1.
+
+    Raises:
+        ConfigError: a parent is missing, is named by an expression, or the chain is a loop.
+    """
+    return _depth(Path(file).resolve(), ())
+
+
+def _depth(file: Path, above: tuple[Path, ...]) -> int:
+    if file in above:
+        raise ConfigError("configs inherit in a loop: " + " -> ".join(map(str, (*above, file))))
+    if not file.is_file():
+        raise ConfigError(f"{above[-1] if above else file} inherits from {file}, which is missing")
+    parents = list(_parents(file)) if file.suffix == ".py" else []
+    return 1 + max((_depth(parent, (*above, file)) for parent in parents), default=0)
+
+
+def _parents(file: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+        if isinstance(node, ast.ImportFrom) and node.level > 0 and node.module:
+            folder = file.parents[node.level - 1]
+            yield (folder / Path(*node.module.split("."))).with_suffix(".py")
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition("LazyConfig.")[2]
+            if name not in ("get_config", "load", "load_rel") or not node.args:
+                continue
+            if name == "load" and "LazyConfig" not in ast.unparse(node.func):
+                continue
+            if not isinstance(node.args[0], ast.Constant):
+                raise ConfigError(f"{file}:{node.lineno}: name the parent config by a plain string")
+            parent = node.args[0].value
+            bases = {"get_config": config_roots(), "load_rel": (file.parent,)}
+            checkout = tuple(root.parent for root in config_roots())
+            found = [b / parent for b in bases.get(name, (Path.cwd(), *checkout))]
+            yield next((path.resolve() for path in found if path.is_file()), Path(parent))

@@ -1,0 +1,1 @@
+"""Pictures of images and videos with their boxes."""

@@ -1,0 +1,1 @@
+"""Label formats, a file for each: reading, checking and writing."""

@@ -1,0 +1,1 @@
+"""From dataset dicts to what a model takes: mappers, transforms and augmentations."""

@@ -1,0 +1,187 @@
+"""From the dict of a labelled image to what a classifier takes, and the usual augmentations.
+
+Shapes: H, W height and width after augmentation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import CropTransform, PadTransform, Transform, TransformList
+
+# Whoever loads data wants the built-in data sets registered.
+from rsd2.data import datasets  # noqa: F401
+from rsd2.data.windows.tiling import crop_window
+from rsd2.io.image_io import read_image
+
+
+class ClassificationMapper:
+    """Read, cut out, augment and convert one labelled image.
+
+    All randomness comes from ``np.random``, which Detectron2 seeds in every loader worker.
+    """
+
+    def __init__(
+        self, augmentations: Sequence[T.Augmentation | T.Transform], *, cached_images: int = 0
+    ) -> None:
+        """Set the pipeline up.
+
+        Args:
+            augmentations: of Detectron2 or of this module, applied in order; the images of a
+                batch have to get one size.
+            cached_images: decoded files that each worker keeps, those used last; worth it where
+                many windows are cut out of each.
+
+        Raises:
+            ValueError: ``cached_images`` is negative.
+        """
+        if cached_images < 0:
+            raise ValueError(f"cached_images has to be >= 0, got {cached_images}")
+        self.augmentations = T.AugmentationList(list(augmentations))
+        self.cached_images = cached_images
+        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        """Map one dict, which is not changed.
+
+        Args:
+            dataset_dict: ``label`` and either ``pixels`` (H0, W0, 3) uint8 RGB or ``file_name``;
+                with ``window`` only that part of the image.
+
+        Returns:
+            ``image`` (3, H, W) uint8 RGB, ``label``, ``file_name``, ``image_id``.
+
+        Raises:
+            FileNotFoundError: the image is not there.
+            ValueError: it is broken; the message names the file.
+        """
+        image = dataset_dict.get("pixels")
+        image = self._read(dataset_dict["file_name"]) if image is None else image
+        if "window" in dataset_dict:
+            image = crop_window(image, np.array(dataset_dict["window"]))
+        aug_input = T.AugInput(image)
+        self.augmentations(aug_input)
+        pixels = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
+        kept = {k: dataset_dict[k] for k in ("label", "file_name", "image_id") if k in dataset_dict}
+        return {"image": pixels, **kept}
+
+    def _read(self, path: str) -> np.ndarray:
+        """A file, from memory if it was among the last."""
+        image = self._cache.pop(path, None)
+        image = read_image(path) if image is None else image
+        if self.cached_images:
+            self._cache[path] = image
+            if len(self._cache) > self.cached_images:
+                self._cache.popitem(last=False)
+        return image
+
+
+class RandomResizedCrop(T.Augmentation):
+    """Cut out a part of random area and shape, and resize it to a square.
+
+    Source: "Going Deeper with Convolutions" (arXiv 1409.4842), section 6, as ResNets are trained.
+
+    Args:
+        size: side of the result, pixels.
+        area: least and largest share of the image's area.
+        aspect: least and largest width / height, drawn log-uniformly.
+    """
+
+    def __init__(
+        self,
+        size: int = 224,
+        area: tuple[float, float] = (0.08, 1.0),
+        aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    ) -> None:
+        super().__init__()
+        self.size, self.area, self.aspect = size, tuple(area), tuple(aspect)
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """Draw a crop.
+
+        Args:
+            image: (H0, W0, 3).
+
+        Returns:
+            The crop and the resize; the middle of the image if ten draws do not fit in.
+        """
+        height, width = image.shape[:2]
+        for _ in range(10):
+            pixels = height * width * np.random.uniform(*self.area)
+            ratio = math.exp(np.random.uniform(*(math.log(value) for value in self.aspect)))
+            w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                x = np.random.randint(width - w + 1)
+                y = np.random.randint(height - h + 1)
+                break
+        else:
+            w = h = min(height, width)
+            x, y = (width - w) // 2, (height - h) // 2
+        return TransformList(
+            [CropTransform(x, y, w, h), T.ResizeTransform(h, w, self.size, self.size)]
+        )
+
+
+class RandomShift(T.Augmentation):
+    """Shift by up to some pixels, black coming in: a padded random crop of the same size.
+
+    Source: "Deep Residual Learning" (arXiv 1512.03385), section 4.2, for images of 32 pixels.
+
+    Args:
+        pixels: at most, in each direction.
+    """
+
+    def __init__(self, pixels: int = 4) -> None:
+        super().__init__()
+        self.pixels = pixels
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """Draw a shift.
+
+        Args:
+            image: (H0, W0, 3).
+
+        Returns:
+            Padding and crop.
+        """
+        height, width = image.shape[:2]
+        p = self.pixels
+        x, y = np.random.randint(2 * p + 1, size=2)
+        return TransformList(
+            [PadTransform(p, p, p, p, width, height), CropTransform(int(x), int(y), width, height)]
+        )
+
+
+class CenterCrop(T.Augmentation):
+    """Cut a square out of the middle.
+
+    Args:
+        size: its side, pixels; the image has to be as large.
+    """
+
+    def __init__(self, size: int = 224) -> None:
+        super().__init__()
+        self.size = size
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """Find the middle.
+
+        Args:
+            image: (H0, W0, 3).
+
+        Returns:
+            The crop.
+
+        Raises:
+            ValueError: the image is smaller.
+        """
+        height, width = image.shape[:2]
+        if min(height, width) < self.size:
+            raise ValueError(f"an image of {width} x {height} pixels has no {self.size} of them")
+        corner = ((width - self.size) // 2, (height - self.size) // 2)
+        return CropTransform(*corner, self.size, self.size)

@@ -1,0 +1,259 @@
+"""Scale match: resize pre-training images so that their objects are as large as the target's.
+
+Source: Yu et al., "Scale Match for Tiny Person Detection", WACV 2020. The size of an
+object is the square root of its box's area, in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import transforms as T
+
+NUM_BINS = 100
+"""Of the histograms; the first and the last bin hold the tails."""
+
+
+@dataclass(frozen=True)
+class SizeHistogram:
+    """Distribution of sizes as a histogram whose end bins hold the tails.
+
+    Attributes:
+        edges: (B + 1,) float64, pixels, non-decreasing.
+        weights: (B,) float64, sum 1.
+    """
+
+    edges: np.ndarray
+    weights: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Refuse what is no histogram."""
+        edges = np.asarray(self.edges, dtype=np.float64)
+        weights = np.asarray(self.weights, dtype=np.float64)
+        if edges.ndim != 1 or len(edges) != len(weights) + 1 or len(weights) < 1:
+            raise ValueError(f"got {edges.shape} edges for {weights.shape} weights")
+        if (np.diff(edges) < 0).any() or edges[0] < 0 or (weights < 0).any():
+            raise ValueError("edges must not decrease and weights must not be negative")
+        if not np.isclose(weights.sum(), 1.0):
+            raise ValueError(f"weights must sum to 1, got {weights.sum()}")
+        object.__setattr__(self, "edges", edges)
+        object.__setattr__(self, "weights", weights)
+
+    @classmethod
+    def from_sizes(cls, sizes: Sequence[float], num_bins: int = NUM_BINS) -> SizeHistogram:
+        """Count sizes.
+
+        Args:
+            sizes: pixels, > 0, at least one.
+            num_bins: B >= 3. The first and the last bin take a share of 1 / B each, however far
+                the tails reach; the others are equally wide.
+
+        Returns:
+            The histogram.
+
+        Raises:
+            ValueError: if there is no size, or one that is not positive and finite.
+        """
+        sizes = np.sort(np.asarray(sizes, dtype=np.float64))
+        if not len(sizes) or num_bins < 3 or not np.isfinite(sizes).all() or sizes[0] <= 0:
+            raise ValueError(
+                f"a histogram needs positive sizes and 3 bins or more, got {len(sizes)} sizes "
+                f"from {sizes[:1]} on and {num_bins} bins; check the annotations"
+            )
+        inner = np.quantile(sizes, (1 / num_bins, 1 - 1 / num_bins))
+        edges = np.concatenate(
+            [sizes[:1], np.linspace(inner[0], inner[1], num_bins - 1), sizes[-1:]]
+        )
+        # Of equal edges the last bin is meant, which holds its upper end.
+        index = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, num_bins - 1)
+        counts = np.bincount(index, minlength=num_bins)
+        return cls(edges, counts / counts.sum())
+
+    def sample(self, rng: np.random.Generator | np.random.RandomState) -> float:
+        """Draw a size: a bin by its weight, within it uniformly.
+
+        Args:
+            rng: source of randomness.
+
+        Returns:
+            pixels.
+        """
+        index = int(rng.choice(len(self.weights), p=self.weights))
+        return float(rng.uniform(self.edges[index], self.edges[index + 1]))
+
+    def rank(self, size: float) -> float:
+        """Share of the distribution below a size, linear within a bin.
+
+        Args:
+            size: pixels.
+
+        Returns:
+            in [0, 1].
+        """
+        cumulative = np.concatenate([[0.0], np.cumsum(self.weights)])
+        return float(np.interp(size, self.edges, cumulative))
+
+    def quantile(self, rank: float) -> float:
+        """Size below which a share of the distribution lies, linear within a bin.
+
+        Args:
+            rank: in [0, 1].
+
+        Returns:
+            pixels.
+        """
+        cumulative = np.concatenate([[0.0], np.cumsum(self.weights)])
+        # a bin without weight is skipped: its lower end has the rank of its upper end
+        rising = np.concatenate([[True], np.diff(cumulative) > 0])
+        return float(np.interp(rank, cumulative[rising], self.edges[rising]))
+
+    def save(self, path: str | Path) -> None:
+        """Write a JSON file completely or not at all.
+
+        Args:
+            path: of the file.
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        content = {"edges": self.edges.tolist(), "weights": self.weights.tolist()}
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> SizeHistogram:
+        """Read what ``save`` wrote.
+
+        Args:
+            path: of the file.
+
+        Returns:
+            The histogram.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is none of ``save``'s; the message names the file.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(np.array(content["edges"]), np.array(content["weights"]))
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is no histogram of sizes ({error!r}); write it with "
+                "rsd2.data.mappers.scale_match.measure_sizes and SizeHistogram.save"
+            ) from error
+
+
+def measure_sizes(records: Iterable[dict]) -> np.ndarray:
+    """Collect the sizes of the objects of a data set.
+
+    Args:
+        records: dataset dicts with boxes x, y, width, height; regions to ignore, uncertain objects
+            and crowds are left out.
+
+    Returns:
+        (N,) float64 pixels, square roots of the boxes' areas.
+    """
+    skipped = ("ignore", "uncertain", "logo", "iscrowd")
+    boxes = [
+        annotation["bbox"]
+        for record in records
+        for annotation in record.get("annotations", [])
+        if not any(annotation.get(flag, False) for flag in skipped)
+    ]
+    table = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    return np.sqrt(table[:, 2] * table[:, 3])
+
+
+class ScaleMatch(T.Augmentation):
+    """Resize an image so that the size of its objects follows a target distribution.
+
+    The size of the image's objects is the geometric mean of the sizes of its boxes. With ``source``
+    given this is monotone scale match: the size at a rank of the source becomes the size at the
+    same rank of the target, so that small stays smaller than large. Without, it is scale match: the
+    new size is drawn from the target.
+
+    Boxes that become too small are left to the mapper (``min_side`` of ``BoxDatasetMapper``; the
+    paper drops those below 2 px).
+    """
+
+    def __init__(
+        self,
+        target: SizeHistogram | str | Path,
+        *,
+        source: SizeHistogram | str | Path | None = None,
+        scale_limits: tuple[float, float] = (0.1, 1.0),
+        default_scale: float | None = 0.25,
+        num_draws: int = 5,
+    ) -> None:
+        """Set the distributions.
+
+        Args:
+            target: sizes of the data set that will be trained on later, or the file of them.
+            source: sizes of this data set, for monotone scale match.
+            scale_limits: least and greatest factor, both excluded when drawing.
+            default_scale: factor of images whose draws all lie outside the limits, and of images
+                without boxes; None cuts the factor at the limits instead (and leaves images without
+                boxes as they are, if 1 lies within the limits).
+            num_draws: tries to draw a factor within the limits, >= 1.
+
+        Raises:
+            ValueError: for limits that are not 0 < low < high or ``num_draws`` < 1, or a broken
+                file.
+        """
+        super().__init__()
+        if not 0 < scale_limits[0] < scale_limits[1] or num_draws < 1:
+            raise ValueError(
+                f"scale_limits must be 0 < low < high and num_draws >= 1, got {scale_limits} and "
+                f"{num_draws}"
+            )
+        self.target = _histogram(target)
+        self.source = None if source is None else _histogram(source)
+        self.scale_limits = tuple(scale_limits)
+        self.default_scale = default_scale
+        self.num_draws = num_draws
+
+    def get_transform(self, image: np.ndarray, boxes: np.ndarray) -> T.Transform:
+        """Choose the factor for one image.
+
+        Args:
+            image: (H, W, C).
+            boxes: (N, 4) x0, y0, x1, y1, pixels.
+
+        Returns:
+            a resize of the whole image, at least one pixel large.
+        """
+        scale = self._choose(boxes)
+        height, width = image.shape[:2]
+        new = (max(1, round(height * scale)), max(1, round(width * scale)))
+        return T.ResizeTransform(height, width, *new)
+
+    def _choose(self, boxes: np.ndarray) -> float:
+        low, high = self.scale_limits
+        sides = np.clip(boxes[:, 2:] - boxes[:, :2], 1e-6, None)
+        if not len(boxes):
+            return (
+                float(np.clip(1.0, low, high)) if self.default_scale is None else self.default_scale
+            )
+        size = float(np.exp(0.5 * np.log(sides).sum(axis=1).mean()))
+        # A second draw of a monotone map is the first one once more.
+        for _ in range(self.num_draws if self.source is None else 1):
+            scale = self._wanted(size) / size
+            if low < scale < high:
+                return scale
+        return (
+            float(np.clip(scale, low, high)) if self.default_scale is None else self.default_scale
+        )
+
+    def _wanted(self, size: float) -> float:
+        if self.source is None:
+            return self.target.sample(np.random)
+        return self.target.quantile(self.source.rank(size))
+
+
+def _histogram(value: SizeHistogram | str | Path) -> SizeHistogram:
+    return value if isinstance(value, SizeHistogram) else SizeHistogram.load(value)

@@ -1,0 +1,1 @@
+"""Detections in the files that benchmarks exchange."""

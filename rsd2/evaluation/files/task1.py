@@ -1,0 +1,197 @@
+"""DOTA's Task 1 submission files: written for the server, and read back to score them here.
+
+A submission is a zip with one ``Task1_<class>.txt`` per class at its top level; each line is
+``image score x1 y1 x2 y2 x3 y3 x4 y4`` in pixels of the full image.
+
+Shapes: D detections.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rsd2.evaluation.scoring.dota import Detections, DotaScores, GroundTruth, score_detections
+from rsd2.structures import boxes_to_corners
+
+# Nine significant digits give a float32 score back exactly; a ten-thousandth of a pixel is far
+# below what a label is worth.
+_LINE = "{} {:.9g}" + " {:.4f}" * 8 + "\n"
+
+
+def write_task1_zip(
+    path: str | Path,
+    image_ids: Sequence[str],
+    class_names: Sequence[str],
+    detections: Detections,
+) -> None:
+    """Write a submission for the DOTA server's Task 1, all of it or nothing.
+
+    Args:
+        path: of the zip to make; an existing one is replaced.
+        image_ids: names that ``detections.image_index`` indexes.
+        class_names: names that ``detections.class_index`` indexes; a class without detections
+            gets an empty file.
+        detections: on full images.
+
+    Raises:
+        ValueError: if an image id contains white space, which the format cannot express, or a
+            class name a path separator.
+        OSError: if the folder cannot be written.
+    """
+    check_task1_names(image_ids, class_names)
+    corners = detections.polygons
+    if detections.boxes is not None:
+        corners = boxes_to_corners(torch.from_numpy(detections.boxes)).numpy()
+    numbers = np.column_stack([detections.scores, corners.reshape(-1, 8)])
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for label, name in enumerate(class_names):
+            (rows,) = np.nonzero(detections.class_index == label)
+            names = detections.image_index[rows].tolist()
+            lines = [
+                _LINE.format(image_ids[image], *values)
+                for image, values in zip(names, numbers[rows].tolist())
+            ]
+            archive.writestr(f"Task1_{name}.txt", "".join(lines))
+    write_atomically(path, buffer.getvalue())
+
+
+def read_task1(
+    path: str | Path, image_ids: Sequence[str], class_names: Sequence[str]
+) -> Detections:
+    """Read Task 1 files of any toolbox as polygons.
+
+    Args:
+        path: a zip, or a folder that holds the text files.
+        image_ids: of the ground truth.
+        class_names: of the ground truth; the file of each must be there.
+
+    Returns:
+        The detections, class by class in the order of the files.
+
+    Raises:
+        FileNotFoundError: if the path or the file of a class is missing.
+        ValueError: naming file and line, for a malformed line, a number that is not finite or an
+            image that the ground truth does not have.
+    """
+    index_of = {name: index for index, name in enumerate(image_ids)}
+    images, classes, rows = [], [], []
+    for label, name in enumerate(class_names):
+        text = _read_member(Path(path), f"Task1_{name}.txt")
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
+                continue
+            image, values = _parse_line(line, f"{path}: Task1_{name}.txt, line {number}")
+            if image not in index_of:
+                raise ValueError(
+                    f"{path}: Task1_{name}.txt, line {number}: image {image!r} is not in the "
+                    "ground truth; score the file on the split it was made for"
+                )
+            images.append(index_of[image])
+            classes.append(label)
+            rows.append(values)
+    numbers = np.array(rows, dtype=np.float64).reshape(-1, 9)
+    return Detections(
+        image_index=np.array(images, dtype=np.int64),
+        class_index=np.array(classes, dtype=np.int64),
+        scores=numbers[:, 0],
+        polygons=numbers[:, 1:].reshape(-1, 4, 2),
+    )
+
+
+def score_task1(
+    path: str | Path,
+    dataset_dicts: Sequence[dict],
+    class_names: Sequence[str],
+    **protocol: object,
+) -> DotaScores:
+    """Score the Task 1 files of any toolbox on labelled images.
+
+    Args:
+        path: a zip or a folder, see :func:`read_task1`.
+        dataset_dicts: of the full images, see :meth:`GroundTruth.from_dicts`.
+        class_names: that ``category_id`` indexes.
+        **protocol: ``iou_thresholds``, ``ap_method``, ``difficult_policy`` of
+            :func:`score_detections`.
+
+    Returns:
+        The scores.
+    """
+    ground_truth = GroundTruth.from_dicts(dataset_dicts, class_names)
+    detections = read_task1(path, ground_truth.image_ids, ground_truth.class_names)
+    return score_detections(ground_truth, detections, **protocol)
+
+
+def check_task1_names(image_ids: Sequence[str], class_names: Sequence[str]) -> None:
+    """Refuse names that Task 1 files cannot hold.
+
+    Args:
+        image_ids: names of the images.
+        class_names: names of the classes.
+
+    Raises:
+        ValueError: naming the first such name.
+    """
+    for name in image_ids:
+        if not name or any(character.isspace() for character in name):
+            raise ValueError(
+                f"image id {name!r} is empty or contains white space, which separates the fields "
+                "of a Task 1 line; rename the image"
+            )
+    for name in class_names:
+        if "/" in name or "\\" in name:
+            raise ValueError(f"class name {name!r} contains a path separator; rename the class")
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file under a temporary name beside it, then move it into place.
+
+    Args:
+        path: of the file; its folder must exist.
+        content: all of it.
+
+    Raises:
+        OSError: if the folder cannot be written; an existing file is then untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_member(path: Path, name: str) -> str:
+    if path.is_dir():
+        member = path / name
+        if not member.is_file():
+            raise FileNotFoundError(f"{path} holds no {name}; a class without detections needs one")
+        return member.read_text()
+    with zipfile.ZipFile(path) as archive:
+        if name not in archive.namelist():
+            raise FileNotFoundError(
+                f"{path} holds no {name} at its top level; a class without detections needs one"
+            )
+        return archive.read(name).decode()
+
+
+def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
+    fields = line.split()
+    if len(fields) != 10:
+        raise ValueError(f"{where}: {len(fields)} fields instead of 'image score x1 y1 ... x4 y4'")
+    try:
+        values = [float(field) for field in fields[1:]]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if not all(math.isfinite(value) for value in values):
+        raise ValueError(f"{where}: a number is not finite: {line.strip()}")
+    return fields[0], values

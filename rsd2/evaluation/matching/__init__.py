@@ -1,0 +1,1 @@
+"""Which detection meets which labelled object."""

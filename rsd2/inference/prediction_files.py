@@ -1,0 +1,202 @@
+"""What is written of the detections in images: a drawing and a text file each, a JSON for all.
+
+Shapes: D detections of one image, H, W its size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from rsd2.data.drawing.boxes import class_color, draw_rotated_boxes
+from rsd2.evaluation.files.task1 import write_atomically
+from rsd2.structures import boxes_to_corners
+
+from .sliding_window import ImageDetections
+
+JSON_NAME = "detections.json"
+
+
+def output_names(images: Sequence[Path]) -> list[str]:
+    """Name the results of every image: its stem, with a number where several have the same.
+
+    Args:
+        images: paths.
+
+    Returns:
+        A name for each, unique also on file systems that do not know upper from lower case.
+    """
+    stems = {path.stem.casefold() for path in images}
+    taken: set[str] = set()
+    names = []
+    for path in images:
+        name, number = path.stem, 1
+        while name.casefold() in taken or (number > 1 and name.casefold() in stems):
+            number += 1
+            name = f"{path.stem}_{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+class PredictionWriter:
+    """A folder of results: ``<name>.png``, ``<name>.txt``, and ``detections.json`` for all images.
+
+    A line of a text file is ``x1 y1 x2 y2 x3 y3 x4 y4 class score``, as in DOTA's label files but
+    for the score: corners clockwise on screen, pixels of the full image, spaces in class names
+    written as ``_``. To be used as a context, and ended by :meth:`finish`; every file appears
+    complete or not at all, and what has been there is replaced.
+    """
+
+    def __init__(
+        self, folder: str | Path, classes: Sequence[str] = (), max_drawing_size: int | None = None
+    ) -> None:
+        """Open the folder.
+
+        Args:
+            folder: created if need be.
+            classes: names of the classes; none writes their indices.
+            max_drawing_size: longer side of the drawings at most, pixels; None: full size.
+
+        Raises:
+            OSError: the folder cannot be created or written to.
+        """
+        self.folder, self.classes = Path(folder), list(classes)
+        self.max_drawing_size = max_drawing_size
+        self.num_images = self.num_detections = 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Only here do the detections of all images exist together.
+        self._records = TemporaryFile("w+", encoding="utf-8", dir=self.folder)  # noqa: SIM115
+
+    def __enter__(self) -> PredictionWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._records.close()
+
+    def add(
+        self,
+        path: str | Path,
+        name: str,
+        image: np.ndarray,
+        found: ImageDetections,
+        seconds: float,
+    ) -> None:
+        """Write the results of one image.
+
+        Args:
+            path: of the image, for the JSON file.
+            name: of its result files, without extension.
+            image: (H, W, 3) uint8 RGB.
+            found: its detections.
+            seconds: that detecting took.
+
+        Raises:
+            OSError: a file cannot be written.
+            ValueError: a class index has no name.
+        """
+        indices = found.classes.tolist()
+        if self.classes and indices and not 0 <= min(indices) <= max(indices) < len(self.classes):
+            raise ValueError(
+                f"the model found class {max(indices)}, but there are {len(self.classes)} class "
+                "names; name all classes of the model"
+            )
+        labels = [self.classes[index] if self.classes else str(index) for index in indices]
+        polygons = boxes_to_corners(torch.from_numpy(found.boxes)).reshape(-1, 8).tolist()
+        scores = found.scores.tolist()
+        lines = [
+            f"{' '.join(f'{v:.2f}' for v in polygon)} {label.replace(' ', '_')} {score:.6f}\n"
+            for polygon, label, score in zip(polygons, labels, scores)
+        ]
+        write_atomically(self.folder / f"{name}.png", self._draw(image, found, labels))
+        write_atomically(self.folder / f"{name}.txt", "".join(lines).encode())
+        detections = [
+            {
+                "box": [round(value, 3) for value in box],
+                "polygon": [round(value, 3) for value in polygon],
+                "score": round(score, 6),
+                "class": label,
+                "class_index": index,
+            }
+            for box, polygon, score, label, index in zip(
+                found.boxes.tolist(), polygons, scores, labels, indices
+            )
+        ]
+        record = {
+            "file": str(path),
+            "output": name,
+            "height": image.shape[0],
+            "width": image.shape[1],
+            "windows": found.num_windows,
+            "seconds": round(seconds, 4),
+            "detections": detections,
+        }
+        self._records.write((",\n" if self.num_images else "") + json.dumps(record))
+        self.num_images += 1
+        self.num_detections += len(indices)
+
+    def _draw(self, image: np.ndarray, found: ImageDetections, labels: list[str]) -> bytes:
+        """PNG file of the image with its detections, the best ones labelled first."""
+        boxes = found.boxes
+        longer = max(image.shape[:2])
+        if self.max_drawing_size is not None and longer > self.max_drawing_size:
+            scale = self.max_drawing_size / longer
+            size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            boxes = boxes * np.array([scale, scale, scale, scale, 1.0])
+        drawn = draw_rotated_boxes(
+            image,
+            boxes,
+            labels=labels,
+            scores=found.scores.tolist(),
+            colors=[class_color(index) for index in found.classes.tolist()],
+        )
+        done, encoded = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+        if not done:
+            raise ValueError(f"a drawing of {drawn.shape[1]} x {drawn.shape[0]} pixels is no PNG")
+        return encoded.tobytes()
+
+    def finish(
+        self, protocol: dict[str, Any], failed: Sequence[tuple[str, str]], complete: bool = True
+    ) -> Path:
+        """Write ``detections.json``.
+
+        Args:
+            protocol: how the detections were made; plain values.
+            failed: (file, reason) of the images that could not be read.
+            complete: False if images are left out for another reason, like an interruption.
+
+        Returns:
+            Its path.
+
+        Raises:
+            OSError: it cannot be written; an earlier one is then untouched.
+        """
+        head = {
+            "protocol": protocol,
+            "classes": self.classes,
+            "complete": complete,
+            "failed": [{"file": file, "reason": reason} for file, reason in failed],
+        }
+        path = self.folder / JSON_NAME
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._records.seek(0)
+        try:
+            with temporary.open("w", encoding="utf-8") as stream:
+                stream.write(json.dumps(head, indent=1)[:-2] + ',\n "images": [\n')
+                shutil.copyfileobj(self._records, stream)
+                stream.write("\n ]\n}\n")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._records.seek(0, os.SEEK_END)
+        return path

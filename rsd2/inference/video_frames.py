@@ -1,0 +1,177 @@
+"""Frames of videos, one after the other: from video files and from folders of images.
+
+Nothing keeps more than one frame, so that a video may be as long as it likes. Shapes: H, W height
+and width of a frame, T frames of a window.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image
+
+VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".ts")
+FOLDER_RATE = 10.0
+"""Frames per second of folders, which do not say."""
+_MOST_MISSING = 10  # frames for one that is there, beyond which numbers are times or belong to many
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a video, or why there is none.
+
+    Attributes:
+        number: as in the name of its file, or counted from 1.
+        name: of its file; "" in a video file.
+        image: (H, W, 3) uint8 RGB, or None.
+        problem: why there is none.
+    """
+
+    number: int
+    name: str
+    image: np.ndarray | None
+    problem: str = ""
+
+
+def describe_video(path: Path) -> tuple[int | None, float]:
+    """Read the length and the frame rate of a video.
+
+    Args:
+        path: of a video file or a folder of frames.
+
+    Returns:
+        number of frames, None if the file does not say, and frames per second.
+    """
+    if path.is_dir():
+        return len(list_numbered_images(path)), FOLDER_RATE
+    capture = cv2.VideoCapture(str(path))
+    try:
+        count, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+    finally:
+        capture.release()
+    return (int(count) if count > 0 else None), (rate if 0 < rate < 1000 else FOLDER_RATE)
+
+
+def read_frames(path: Path) -> Iterator[Frame]:
+    """Read a video frame by frame.
+
+    A folder's files come in the order of `list_numbered_images`; where all names are numbers,
+    frames that these leave out are yielded too, without image. The first frame that can be read
+    says the size of all; others count as broken.
+
+    Args:
+        path: of a video file or a folder of frames.
+
+    Yields:
+        every frame, those that cannot be used without image.
+
+    Raises:
+        ValueError: a folder holds no frame, or its numbers leave out so many that they count none.
+    """
+    size: tuple[int, int] | None = None
+    for frame in _read_folder(path) if path.is_dir() else _read_file(path):
+        if frame.image is not None:
+            size = size or frame.image.shape[:2]
+            if frame.image.shape[:2] != size:
+                h, w = frame.image.shape[:2]
+                problem = f"{w} x {h} pixels, the frames before it {size[1]} x {size[0]}"
+                frame = Frame(frame.number, frame.name, None, problem)
+        yield frame
+
+
+def make_clips(
+    frames: Iterable[Frame], num_frames: int
+) -> Iterator[tuple[Frame, list[np.ndarray]]]:
+    """Join each frame to those before it, as the clip mapper does.
+
+    For a frame without image stands the next later one of the window; before the start the oldest
+    one repeats.
+
+    Args:
+        frames: of one video in their order.
+        num_frames: T >= 1.
+
+    Yields:
+        each frame and its T images, newest first; none for a frame without image.
+    """
+    earlier: deque[np.ndarray | None] = deque(maxlen=num_frames - 1)
+    for frame in frames:
+        clip: list[np.ndarray] = []
+        if frame.image is not None:
+            clip.append(frame.image)
+            for image in earlier:
+                clip.append(clip[-1] if image is None else image)
+            clip += [clip[-1]] * (num_frames - len(clip))
+        yield frame, clip
+        earlier.appendleft(frame.image)
+
+
+def list_numbered_images(folder: Path) -> list[tuple[int, Path]]:
+    """List the frames of a folder in their order, by name, numbers in it by value: 9 before 10.
+
+    Args:
+        folder: holds images, others are not looked at.
+
+    Returns:
+        number, from the names if all are different numbers and else counted from 1, and path.
+    """
+    files = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    files = [p for p in files if p.suffix.lower() in IMAGE_EXTENSIONS]
+    files.sort(key=lambda path: (_words_and_numbers(path), path.name))
+    numbers = [int(p.stem) if p.stem.isdecimal() else -1 for p in files]
+    if len(set(numbers)) < len(numbers) or -1 in numbers:
+        return list(enumerate(files, start=1))
+    return sorted(zip(numbers, files))
+
+
+def _words_and_numbers(path: Path) -> list[str | int]:
+    parts = re.split(r"(\d+)", path.name)  # words and digits in turn, a word first
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+
+
+def _read_folder(folder: Path) -> Iterator[Frame]:
+    files = list_numbered_images(folder)
+    if not files:
+        raise ValueError(f"folder {folder} holds no frame ({', '.join(IMAGE_EXTENSIONS)})")
+    numbers = np.array([number for number, _ in files])
+    step = int(np.gcd.reduce(np.diff(numbers))) or 1  # every fifth frame only: nothing is missing
+    expected, last = files[0][0], files[-1][0]
+    if (last - expected) // step > _MOST_MISSING * len(files):
+        raise ValueError(
+            f"the {len(files)} frames of {folder} are named {expected} to {last}, so nearly all "
+            "would be missing; if these are times, rename the files to 1, 2, ..., and give every "
+            "video a folder"
+        )
+    for number, path in files:
+        for missing in range(expected, number, step):
+            yield Frame(missing, "", None, f"folder {folder} has no frame of this number")
+        expected = number + step
+        try:
+            yield Frame(number, path.name, read_image(path))
+        except (OSError, ValueError) as error:
+            yield Frame(number, path.name, None, str(error))
+
+
+def _read_file(path: Path) -> Iterator[Frame]:
+    capture = cv2.VideoCapture(str(path))
+    number, promised = 0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    try:
+        while True:
+            there, image = capture.read()
+            if not there:
+                break
+            number += 1
+            yield Frame(number, "", cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    finally:
+        capture.release()
+    if number == 0 or number < promised:
+        promise = f"promises {promised} frames and " if promised > 0 else ""
+        problem = f"{path} {promise}cannot be read from here on; convert it again"
+        yield Frame(number + 1, "", None, problem)

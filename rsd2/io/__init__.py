@@ -1,0 +1,1 @@
+"""Files, images, text, worker processes: the ground floor, which imports no other room."""

@@ -1,0 +1,1 @@
+"""Backbones, and the pyramid of those that have one map."""

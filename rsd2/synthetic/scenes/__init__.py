@@ -1,0 +1,1 @@
+"""Overhead scenes with rotated objects of seven classes."""

@@ -1,0 +1,1 @@
+"""Satellite videos of moving vehicles."""

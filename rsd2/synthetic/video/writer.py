@@ -1,0 +1,276 @@
+"""Writes synthetic videos in RsCarData's format: frames, COCO files of both labels, VOC files.
+
+Layout and names are those of RsCarData with HiEUM's additions, so that what reads one reads the
+other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from rsd2.io.files import make_output_folder
+from rsd2.io.worker_pool import run_in_processes
+from rsd2.synthetic.writer import check_parameters, write_bytes, write_text
+
+from .config import VideoConfig
+from .scene import VideoLabel, VideoPlan, VideoRenderer, plan_video
+
+_SAMPLED_FRAMES = 8  # of each video, for the statistics of its pixels
+
+
+class SplitNames(NamedTuple):
+    """Where a split of RsCarData keeps its files, relative to its root.
+
+    Args:
+        images: folder of the videos.
+        old: COCO file of the first labels.
+        new: COCO file of the complete labels, with tracks.
+        voc: folder of VOC files inside a video's folder, or "" for none.
+    """
+
+    images: str
+    old: str
+    new: str
+    voc: str
+
+
+RSCARDATA_SPLITS = {
+    "train": SplitNames(
+        "images/train", "annotations/instances_train2017.json", "annotations/train_mot.json", ""
+    ),
+    "test": SplitNames(
+        "images/test1024",
+        "annotations/instances_test2017_1024.json",
+        "annotations/test1024_mot.json",
+        "xml_det",
+    ),
+}
+"""The name ``test1024`` stays, whatever the size of synthetic frames is."""
+
+
+def write_videos(
+    folder: str | Path,
+    split: str,
+    num_videos: int,
+    config: VideoConfig,
+    seed: int = 0,
+    num_workers: int = 0,
+    progress: bool = True,
+    shard: tuple[int, int] = (0, 1),
+) -> Path:
+    """Write one split of a folder in RsCarData's format, or finish one that was begun.
+
+    Videos are named ``001`` and so on. A video is complete when its record
+    ``records/<split>/001.json`` is there; the COCO files and ``videos_<split>.json`` (parameters)
+    come when all are.
+
+    Args:
+        folder: the root; made if it is missing.
+        split: ``"train"`` or ``"test"``.
+        num_videos: of the finished split, >= 1; it may be enlarged.
+        config: what the videos look like.
+        seed: of the split, >= 0; give the splits different ones.
+        num_workers: processes that draw; 0 draws in this one. The files do not depend on it. With
+            more than 0, a script must call this under ``if __name__ == "__main__"``.
+        progress: show a progress bar.
+        shard: (rank, number of processes) when several processes draw one split.
+
+    Returns:
+        The path of ``videos_<split>.json``.
+
+    Raises:
+        ValueError: if a number is out of range or the split unknown.
+        FileExistsError: if the split is there with other parameters or more videos.
+    """
+    folder, (rank, world_size) = Path(folder), shard
+    if split not in RSCARDATA_SPLITS:
+        raise ValueError(f"split must be one of {', '.join(RSCARDATA_SPLITS)}, got {split!r}")
+    if num_videos < 1 or seed < 0 or num_workers < 0 or not 0 <= rank < world_size:
+        raise ValueError(
+            "num_videos must be >= 1, seed >= 0, num_workers >= 0 and 0 <= rank < number of "
+            f"processes; got {num_videos}, {seed}, {num_workers} and shard {shard}"
+        )
+    parameters = {**config.to_dict(), "seed": seed}
+    path = folder / f"videos_{split}.json"
+    records = folder / "records" / split
+    _check_split(path, records, parameters, num_videos, folder / RSCARDATA_SPLITS[split].images)
+    for name in (records, folder / "annotations"):
+        make_output_folder(name)
+    head = {"parameters": parameters, "split": split, "num_videos": num_videos}
+    write_text(path, json.dumps({**head, "complete": False}, indent=2) + "\n")
+    part = range(rank, num_videos, world_size)
+    missing = [index for index in part if not _record_path(records, index).is_file()]
+    work = partial(_write_video, folder, split, config, seed)
+    done = run_in_processes(work, missing, num_workers)
+    bar = {"initial": len(part) - len(missing), "desc": f"{split} videos", "unit": "video"}
+    for _ in tqdm(done, total=len(part), disable=not progress, **bar):
+        pass
+    if all(_record_path(records, index).is_file() for index in range(num_videos)):
+        _gather(folder, split, num_videos, config.old_label_drop)
+        write_text(path, json.dumps({**head, "complete": True}, indent=2) + "\n")
+    return path
+
+
+def read_records(folder: str | Path, split: str) -> Iterator[dict]:
+    """Read the records of a split's videos, which the statistics are made from.
+
+    Args:
+        folder: the root.
+        split: ``"train"`` or ``"test"``.
+
+    Yields:
+        for each video ``name``, ``mode``, ``base_size``, ``drift`` (2,), ``image`` (mean, standard
+        deviation), ``size`` (height, width), ``frames`` (of each frame rows track, x, y, width,
+        height), and by track ``contrast`` (grey levels) and ``speed`` (pixels per frame).
+    """
+    for path in sorted((Path(folder) / "records" / split).glob("*.json")):
+        yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def make_record(plan: VideoPlan) -> dict:
+    """Put what is known about a video without its pixels into plain values.
+
+    Args:
+        plan: of the video.
+
+    Returns:
+        as ``read_records`` yields, without ``image``.
+    """
+    rows = [[[label.track, *label.box] for label in labels] for labels in plan.labels]
+    return {
+        "name": video_name(plan.index),
+        "mode": plan.mode,
+        "base_size": round(plan.base_size, 3),
+        "drift": [round(float(value), 5) for value in plan.drift],
+        "size": list(plan.config.size),
+        "frames": rows,
+        "contrast": [round(float(value), 2) for value in plan.contrast],
+        "speed": [round(float(value), 4) for value in plan.speed],
+    }
+
+
+def video_name(index: int) -> str:
+    """Return the folder of a video.
+
+    Args:
+        index: of the video, from 0.
+
+    Returns:
+        For example ``013`` for 12.
+    """
+    return f"{index + 1:03d}"
+
+
+def _record_path(records: Path, index: int) -> Path:
+    return records / f"{video_name(index)}.json"
+
+
+def _check_split(
+    path: Path, records: Path, parameters: dict, num_videos: int, images: Path
+) -> None:
+    if not path.exists():
+        if images.is_dir() and any(images.iterdir()):
+            raise FileExistsError(
+                f"{images} holds files but {path} is missing, so they may not be synthetic "
+                "videos; choose an empty folder"
+            )
+        return
+    check_parameters(path, parameters)
+    present = len(list(records.glob("*.json")))
+    if present > num_videos:
+        raise FileExistsError(
+            f"{records} knows {present} videos, more than the {num_videos} asked for; choose "
+            f"another folder, delete this one, or ask for at least {present}"
+        )
+
+
+def _write_video(folder: Path, split: str, config: VideoConfig, seed: int, index: int) -> None:
+    """Frames first, the record last, so that it stands for a complete video."""
+    names, plan = RSCARDATA_SPLITS[split], plan_video(config, seed, index)
+    base = folder / names.images / video_name(index)
+    make_output_folder(base / "img1")
+    if names.voc:
+        make_output_folder(base / names.voc)
+    renderer = VideoRenderer(plan)
+    dropped = _dropped_tracks(make_record(plan), config.old_label_drop)
+    sampled = set(np.linspace(0, config.num_frames - 1, _SAMPLED_FRAMES).astype(int).tolist())
+    options = (cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality)
+    moments = []
+    for frame in range(config.num_frames):
+        image = renderer.frame(frame)
+        if frame in sampled:
+            pixels = image.astype(np.float64)
+            moments.append((pixels.mean(), (pixels**2).mean()))
+        name = f"{frame + 1:06d}"
+        ok, packed = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+        if not ok:
+            raise RuntimeError(f"cv2 could not encode frame {name} of {base} as JPEG")
+        write_bytes(base / "img1" / f"{name}.jpg", packed.tobytes())
+        if names.voc:
+            labels = [label for label in plan.labels[frame] if label.track not in dropped]
+            write_text(base / names.voc / f"{name}.xml", _voc(f"{name}.jpg", config.size, labels))
+    mean, square = np.mean(moments, axis=0)
+    record = make_record(plan) | {"image": [float(mean), float(np.sqrt(square - mean**2))]}
+    write_text(_record_path(folder / "records" / split, index), json.dumps(record))
+
+
+def _dropped_tracks(record: dict, share: float) -> set[int]:
+    """Tracks that the old labels lack: the share that is seen worst."""
+    tracks = sorted({row[0] for rows in record["frames"] for row in rows})
+    seen = np.abs(record["contrast"]) * record["speed"]
+    worst = sorted(tracks, key=lambda track: seen[track - 1])
+    return set(worst[: round(share * len(tracks))])
+
+
+def _voc(name: str, size: tuple[int, int], labels: list[VideoLabel]) -> str:
+    """A VOC file; corners as integers, as RsCarData has them."""
+    lines = [
+        "<annotation>",
+        f"  <filename>{name}</filename>",
+        f"  <size><width>{size[1]}</width><height>{size[0]}</height><depth>3</depth></size>",
+    ]
+    for _, (x, y, width, height) in labels:
+        corners = f"<xmin>{x}</xmin><ymin>{y}</ymin><xmax>{x + width}</xmax><ymax>{y + height}"
+        lines.append(f"  <object><name>car</name><bndbox>{corners}</ymax></bndbox></object>")
+    return "\n".join([*lines, "</annotation>"]) + "\n"
+
+
+def _gather(folder: Path, split: str, num_videos: int, drop: float) -> None:
+    """The COCO files of a complete split."""
+    names = RSCARDATA_SPLITS[split]
+    images: list[dict] = []
+    old: list[dict] = []
+    new: list[dict] = []
+    first_track = 0  # tracks are numbered through the whole file
+    for index in range(num_videos):
+        path = _record_path(folder / "records" / split, index)
+        record = json.loads(path.read_text(encoding="utf-8"))
+        dropped = _dropped_tracks(record, drop)
+        height, width = record["size"]
+        for frame, rows in enumerate(record["frames"], start=1):
+            file_name = f"{names.images}/{record['name']}/img1/{frame:06d}.jpg"
+            image = {"id": len(images) + 1, "file_name": file_name}
+            image |= {"height": height, "width": width, "video_id": index + 1}
+            images.append({**image, "video_frame_id": frame})
+            for track, *box in rows:
+                entry = {"image_id": image["id"], "category_id": 1, "bbox": box}
+                entry |= {"area": box[2] * box[3], "iscrowd": 0}
+                new.append({"id": len(new) + 1, **entry, "track_id": first_track + track})
+                if track not in dropped:
+                    old.append({"id": len(old) + 1, **entry})
+        first_track += len(record["speed"])
+    categories = [{"id": 1, "name": "car"}]
+    plain = [
+        {key: image[key] for key in ("id", "file_name", "height", "width")} for image in images
+    ]
+    for path, shown, labels in ((names.old, plain, old), (names.new, images, new)):
+        content = {"images": shown, "annotations": labels, "categories": categories}
+        write_text(folder / path, json.dumps(content) + "\n")

@@ -1,0 +1,1 @@
+"""Weights: checkpoints of this project, what a model inherits, and those of other programs."""

@@ -1,0 +1,143 @@
+"""Key tables of plain vision transformers: I-JEPA, MAE, timm and ViTDet.
+
+They share the names of `rsd2.modeling.VisionTransformer`; what differs is what stands around the
+encoder, and what becomes of the table of absolute positions. Where it is the fixed one, of sines
+and cosines, it is dropped, because ours is made anew for every grid; a learned one needs a model
+that has one too (``learned_positions``). `rsd2.weights.conversion.rules_for` finds the tables here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+import torch
+
+from rsd2.layers import sincos_positions_2d
+
+from .conversion import ConversionReport, Rule
+
+_ENCODER = r"((?:patch_embed\.proj|blocks\.\d+\.(?:norm[12]|attn|mlp)|norm)\..+)"
+_CLASS_TOKEN = "class token, which our encoder does not have"
+
+
+def vit_prefix(model_keys: Iterable[str] | None) -> str:
+    """Where a model has its vision transformer.
+
+    Args:
+        model_keys: of the model, if known.
+
+    Returns:
+        The prefix: ``backbone.net.`` of a detector, also if the model is unknown; ``backbone.`` of
+        one without a pyramid; ``context_encoder.`` of ObjectJEPA.
+    """
+    found = "backbone.net."
+    for prefix in ("context_encoder.", "backbone.", "backbone.net."):
+        if any(key.startswith(prefix + "patch_embed.") for key in model_keys or ()):
+            found = prefix
+    return found
+
+
+def without_class_token(table: torch.Tensor) -> torch.Tensor:
+    """A table of positions without the first one, if that makes its number a square.
+
+    Args:
+        table: (1, N, D), with or without the position of a class token.
+
+    Returns:
+        (1, N or N - 1, D).
+    """
+    return table[:, 1:] if _side(table.shape[1]) is None and _side(table.shape[1] - 1) else table
+
+
+def not_fixed_positions(table: torch.Tensor) -> str | None:
+    """Why a table of positions must not be dropped, if so.
+
+    Args:
+        table: (1, N, D), with or without the position of a class token, of a square grid.
+
+    Returns:
+        None if it is the fixed table of sines and cosines, up to rounding.
+    """
+    table = without_class_token(table.float())
+    side = _side(table.shape[1])
+    if side and table.shape[2] % 4 == 0:
+        difference = (table[0] - sincos_positions_2d((side, side), table.shape[2])).abs().max()
+        if difference < 1e-2:  # also as float16 or bfloat16
+            return None
+    return (
+        f"{tuple(table.shape)} is not the fixed table of sines and cosines; the model needs a "
+        "learned one: learned_positions=true and position_grid of that many tokens"
+    )
+
+
+def vit_rules_for(source: str, model_keys: Iterable[str] | None = None) -> list[Rule]:
+    """Rules of one of the sources of this module.
+
+    Args:
+        source: "ijepa", the target encoder of I-JEPA, or "ijepa-context"; "mae", pre-training or
+            fine-tuned; "timm-vit", a classifier with or without class token; "vitdet", a detector.
+        model_keys: of the model, if known.
+
+    Returns:
+        The rules.
+    """
+    keys = list(model_keys or ())
+    target = vit_prefix(keys)
+    prefix, others = _surroundings(source)
+    p = re.escape(prefix)
+    positions = f"{target}pos_embed"
+    if source == "vitdet" or positions in keys:
+        table = Rule(p + r"pos_embed", positions, transform=without_class_token)
+    else:
+        reason = "fixed sines and cosines, which are made anew for every grid"
+        table = Rule(p + r"pos_embed", None, reason, objection=not_fixed_positions)
+    return [table, Rule(p + _ENCODER, target + r"\1"), *others]
+
+
+def fill_target_encoder(state: dict[str, torch.Tensor], report: ConversionReport) -> None:
+    """Let the target encoder of a pre-training begin as a copy of its context encoder.
+
+    Args:
+        state: converted tensors; gets the missing ones of ``target_encoder``.
+        report: of the conversion; they are no longer missing there.
+    """
+    copies = {
+        key: state[twin]
+        for key in report.missing
+        if key.startswith("target_encoder.")
+        and (twin := key.replace("target_encoder.", "context_encoder.", 1)) in state
+    }
+    state.update(copies)
+    report.missing = [key for key in report.missing if key not in copies]
+
+
+def _surroundings(source: str) -> tuple[str, list[Rule]]:
+    """Prefix of the encoder, and the rules of what stands around it."""
+    head = Rule(r"(head|head_drop|pre_logits|fc_norm)\..+", None, "classifier of the pre-training")
+    if source in ("ijepa", "ijepa-context"):
+        used, unused = ("target_encoder", "encoder")[:: 1 if source == "ijepa" else -1]
+        return f"{used}.", [
+            Rule(rf"{unused}\..+", None, f"the other encoder; {used} is taken"),
+            Rule(r"predictor\..+", None, "predictor of the pre-training"),
+        ]
+    if source == "mae":
+        return "", [
+            Rule(r"cls_token", None, _CLASS_TOKEN),
+            Rule(r"mask_token|decoder_.+", None, "decoder of the pre-training"),
+            head,
+        ]
+    if source == "timm-vit":
+        return "", [Rule(r"cls_token", None, _CLASS_TOKEN), head]
+    pyramid = r"(backbone\.simfp_\d\..+)"
+    return "backbone.net.", [
+        Rule(pyramid, r"\1", "level of a pyramid that the model does not have", optional=True),
+        Rule(r"(proposal_generator|roi_heads)\..+", None, "part of another detector"),
+    ]
+
+
+def _side(count: int) -> int | None:
+    """Side of a square grid of so many tokens, if there is one."""
+    side = math.isqrt(max(count, 0))
+    return side if side * side == count and side else None

@@ -1,0 +1,133 @@
+"""tools/report_run.py on a small run made by hand: curve, pictures, table, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from rsd2.commands import report_run as tool
+from rsd2.config import save_config
+from rsd2.data.datasets import register_dota_instances
+from rsd2.testing import TINY_CLASSES, shrink, write_tiny_dota
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "tiny_to_report"
+RESULTS = {
+    "results": {
+        "bbox": {"AP50": 61.25, "AP50-ship": None},
+        "ema/bbox": {"AP50": 70.0, "AP50-plane": 12.34},
+    },
+    "seed": 3,
+    "command": ["train.py", "--resume"],
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with config, metrics, results and a checkpoint with averaged weights."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = write_tiny_dota(folder / "data", num_images=3)
+    register_dota_instances(NAME, {"thing_classes": list(TINY_CLASSES)}, *data)
+    cfg = LazyConfig.load(str(ROOT / "configs" / "rotated_deformable_detr_small_synthetic.py"))
+    cfg = shrink(cfg)
+    cfg.model.num_classes = len(TINY_CLASSES)
+    cfg.dataloader.test.dataset.names = NAME
+    save_config(cfg, folder / "config.yaml")
+    torch.manual_seed(0)
+    state = instantiate(cfg.model).state_dict()
+    torch.save(
+        {"model": state, "ema": {"model": state, "updates": 1}, "iteration": 9},
+        folder / "model_final.pth",
+    )
+    lines = [
+        {"iteration": i, "total_loss": 9 / (i + 1), "loss_l1": 1.0, "loss_l1_0": 2.0, "lr": 0.1}
+        for i in (0, 1, 2, 1, 2, 3)
+    ]
+    text = "\n".join(map(json.dumps, [*lines, {"iteration": 3, "bbox/AP50": 1.0}]))
+    (folder / "metrics.json").write_text(text + '\n{"iteration": 4, "tot')
+    (folder / "results.json").write_text(json.dumps(RESULTS))
+    yield folder
+    DatasetCatalog.remove(NAME)
+    MetadataCatalog.remove(NAME)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the run without the checkpoint, to be damaged."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("config.yaml", "metrics.json", "results.json"):
+        (folder / name).write_bytes((trained / name).read_bytes())
+    return folder
+
+
+def test_pictures_and_table(trained, tmp_path, capsys):
+    arguments = ["--run", str(trained), "--images", "2", "--weights", "ema"]
+    for output, threshold in (("all", "0"), ("none", "1")):
+        flags = ["--output", str(tmp_path / output), "--score-threshold", threshold]
+        tool.main([*arguments, *flags])
+    names = ["loss_curve.png", "predictions.png", "results.md"]
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == names
+    assert (tmp_path / "all" / "results.md").read_text() == (
+        "| metric | bbox | ema/bbox |\n"
+        "|---|---|---|\n"
+        "| AP50 | 61.2 | 70.0 |\n"
+        "| AP50-ship | - | - |\n"
+        "| AP50-plane | - | 12.3 |\n"
+        "\n"
+        "- seed: 3\n"
+        "- command: train.py --resume\n"
+    )
+    assert "| AP50 | 61.2 | 70.0 |" in capsys.readouterr().out
+    found, nothing = (cv2.imread(str(tmp_path / x / "predictions.png")) for x in ("all", "none"))
+    assert found.shape == nothing.shape == (404, 4 * 384, 3)
+    differs = (found != nothing).any(axis=(0, 2)).reshape(4, 384).any(axis=1)
+    assert differs.tolist() == [False, True, False, True], "truth stands left of predictions"
+
+
+def test_curve_shows_each_iteration_once(trained, tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn = {}
+    monkeypatch.setattr(Axes, "plot", lambda self, x, y, label: drawn.update({label: (x, y)}))
+    monkeypatch.setattr(Axes, "legend", lambda self: None)
+    tool.plot_losses(tool.read_json_lines(trained / "metrics.json"), tmp_path / "curve.png")
+    assert set(drawn) == {"total_loss", "loss_l1", "lr"}, "losses of earlier layers are left out"
+    assert drawn["total_loss"] == ((0, 1, 2, 3), (9.0, 4.5, 3.0, 2.25))
+    assert np.ptp(cv2.imread(str(tmp_path / "curve.png"))) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.json", None, "metrics.json is missing: give --run the train.output_dir"),
+        ("metrics.json", '{"lr": 1}\n{"lr\n{"lr": 1}\n', "metrics.json:2: not JSON"),
+        ("metrics.json", '{"iteration": 1, "lr": 1}\n', "no total_loss; was anything trained"),
+        ("results.json", None, "results.json is missing: evaluate the run first"),
+        ("results.json", '{"results": ', "results.json is not JSON"),
+        ("config.yaml", None, "no config file"),
+        ("model_final.pth", None, "no checkpoint"),
+    ],
+)
+def test_what_is_missing_or_broken_is_named(run, tmp_path, name, content, message):
+    if content is not None:
+        (run / name).write_text(content)
+    else:
+        (run / name).unlink(missing_ok=True)
+    with pytest.raises(SystemExit, match=f"^report_run.py: error: .*{message}"):
+        tool.main(["--run", str(run), "--output", str(tmp_path / "out")])
+
+
+def test_test_set_that_is_not_built_in(trained, tmp_path):
+    cfg = LazyConfig.load(str(trained / "config.yaml"))
+    cfg.dataloader.test.dataset.names = ["nobody_registered_this"]
+    with pytest.raises(tool.ReportError, match="nobody_registered_this is not registered"):
+        tool.draw_predictions(cfg, torch.nn.Identity(), tmp_path / "a.png", 1, 0.5)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,158 @@
+"""Reading of COCO files of boxes: what is wrong is counted, named, and never passed over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rsd2.data.formats.coco import CocoFile, read_coco_file
+from rsd2.data.formats.label_report import LabelReport
+
+
+def content() -> dict:
+    return {
+        "images": [
+            {"id": 7, "file_name": "a.png", "height": 100, "width": 200},
+            {"id": 8, "file_name": "b.png", "height": 100, "width": 200},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 2, "bbox": [10, 20, 4, 8], "area": 30,
+             "ignore": True, "in_dense_image": 1},
+            {"id": 2, "image_id": 7, "category_id": 1, "bbox": [0, 0, 5, 5], "iscrowd": 1},
+        ],
+        "categories": [{"id": 1, "name": "sea_person"}, {"id": 2, "name": "earth_person"}],
+    }  # fmt: skip
+
+
+def read(tmp_path: Path, data: dict, **options) -> tuple[CocoFile, LabelReport]:
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(data))
+    report = LabelReport()
+    return read_coco_file(path, report, **options), report
+
+
+def test_reads_boxes_flags_and_images_without_boxes(tmp_path: Path) -> None:
+    found, report = read(tmp_path, content())
+    first, second = found.boxes[7]
+    assert first.box == (10, 20, 4, 8)
+    assert first.area == 30
+    assert first.flags == {"ignore", "in_dense_image"}
+    assert second.is_crowd
+    assert second.area == 25  # none is stated
+    assert found.boxes[8] == []
+    assert report.total == 0
+    assert (report.images, report.objects) == (2, 2)
+
+
+def test_tracks_are_whole_numbers_and_others_cost_no_box(tmp_path: Path) -> None:
+    data = content()
+    box = data["annotations"][0]
+    tracks = [5, 6.0, None, "car_12", 1.5, float("inf"), float("nan")]
+    data["annotations"] = [{**box, "track_id": track} for track in tracks]
+    found, report = read(tmp_path, data)
+    assert [b.track for b in found.boxes[7]] == [5, 6, None, None, None, None, None]
+    assert report.count("track_number", "kept") == 4 == report.total
+    assert "'car_12'" in report.problems[0].message
+
+
+def test_a_corner_is_the_window_and_its_size(tmp_path: Path) -> None:
+    data = content()
+    data["images"][0] |= {"corner": [640.0, 0, 1280, 512], "height": 1, "width": 1}
+    image = read(tmp_path, data)[0].images[7]
+    assert image.corner == (640, 0, 1280, 512)
+    assert (image.width, image.height) == (640, 512)
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind", "words"),
+    [
+        ({"image_id": 99}, "unknown_image", "image id 99"),
+        ({"category_id": 5}, "unknown_category", "category id 5"),
+        ({"bbox": [1, 2, 3]}, "coco_annotation", "annotations[2]"),
+        ({"bbox": "all"}, "coco_annotation", "annotations[2]"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "non_finite", "a.png"),
+        ({"bbox": [1, 2, 0, 4]}, "box_without_area", "id 3"),
+        ({"bbox": [1, 2, 5, -4]}, "box_without_area", "-4"),
+    ],
+)
+def test_bad_annotations_are_counted_and_named(
+    tmp_path: Path, entry: dict, kind: str, words: str
+) -> None:
+    data = content()
+    whole = {"id": 3, "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    data["annotations"].append(whole | entry)
+    found, report = read(tmp_path, data)
+    assert len(found.boxes[7]) == 2
+    assert report.count(kind) == report.total == 1
+    assert words in str(report.problems[0])
+    assert "labels.json" in str(report.problems[0])
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind"),
+    [
+        ({"id": 9, "file_name": "c.png"}, "coco_image"),
+        ({"id": 9, "file_name": "c.png", "height": 0, "width": 5}, "coco_image"),
+        ({"id": 9, "file_name": "c.png", "corner": [5, 5, 5, 9]}, "coco_image"),
+        ("c.png", "coco_image"),
+        ({"id": 7, "file_name": "c.png", "height": 5, "width": 5}, "duplicate_id"),
+    ],
+)
+def test_bad_images_are_counted(tmp_path: Path, entry: object, kind: str) -> None:
+    data = content()
+    data["images"].append(entry)
+    found, report = read(tmp_path, data)
+    assert set(found.images) == {7, 8}
+    assert report.count(kind) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "box", "area", "fates"),
+    [
+        ("keep", [190, 90, 20, 20], 400, {("crossing_border", "kept"): 1}),
+        ("clip", [190, 90, 20, 20], 100, {("crossing_border", "clipped"): 1}),
+        ("drop", [190, 90, 20, 20], None, {("crossing_border", "dropped"): 1}),
+        ("keep", [300, 0, 5, 5], 25, {("outside_image", "kept"): 1}),
+        ("clip", [300, 0, 5, 5], None, {("outside_image", "dropped"): 1}),
+        ("drop", [199, 0, 1.5, 5], 7.5, {}),  # half a pixel is rounding
+    ],
+)
+def test_border_policies(
+    tmp_path: Path, policy: str, box: list[float], area: float | None, fates: dict
+) -> None:
+    data = content()
+    data["annotations"] = [{"id": 3, "image_id": 7, "category_id": 1, "bbox": box}]
+    found, report = read(tmp_path, data, out_of_image=policy)
+    assert [b.area for b in found.boxes[7]] == ([] if area is None else [area])
+    assert dict(report.counts) == fates
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"images": [}', "labels.json:1:13"),
+        ("[]", "has no list images, annotations, categories"),
+        ('{"images": [], "annotations": {}, "categories": []}', "has no list annotations"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "categories[0]"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, '
+            '{"id": 1, "name": "b"}]}',
+            "category id 1 is there twice",
+        ),
+    ],
+)
+def test_broken_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        read_coco_file(path, LabelReport())
+    assert words in str(caught.value)
+
+
+def test_missing_files_and_unknown_policies(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="labels.json"):
+        read_coco_file(tmp_path / "labels.json", LabelReport())
+    with pytest.raises(ValueError, match="keep, clip, drop"):
+        read_coco_file(tmp_path / "labels.json", LabelReport(), out_of_image="cut")
