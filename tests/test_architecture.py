@@ -24,7 +24,7 @@ MAY_IMPORT = {  # room -> rooms that it may import, besides itself
     "layers": {"ops", "structures"},
     "modeling": {"ops", "structures", "layers"},
     "config": {"io"},
-    "weights": {"io"},
+    "weights": {"io", "layers"},
     "engine": {"io"},
     "data": {"io", "ops", "structures"},
     "synthetic": {"io", "ops", "structures", "data"},

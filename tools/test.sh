@@ -75,11 +75,17 @@ class Blocker:
 
 
 sys.meta_path.insert(0, Blocker())
-cores = sorted(p.stem for p in pathlib.Path("rsd2/evaluation").glob("*.py"))
-# the evaluators themselves, and the detectors that predict.py runs, are Detectron2's
-bound = [name for name in cores if name.endswith(("_evaluation", "_detector"))] + ["__init__"]
-cores = [f"rsd2.evaluation.{name}" for name in cores if name not in bound]
-names = ["rsd2.env", "rsd2.ops", "rsd2.structures", "rsd2.data.windows.tiling", "rsd2.evaluation", *cores]
+bound = {"aitod", "dota", "drone_crowd", "evaluator", "moving_object", "tiny"}  # the evaluators
+names = ["rsd2.env", "rsd2.io", "rsd2.ops", "rsd2.structures", "rsd2.evaluation"]
+for path in sorted(pathlib.Path("rsd2/evaluation").rglob("*.py")):
+    module = path.with_suffix("")
+    if module.name != "__init__" and not (module.parent.name == "evaluation" and module.name in bound):
+        names.append(".".join(module.parts))
+# detection in images and videos, but for the two that hold a trained model
+for path in sorted(pathlib.Path("rsd2/inference").glob("*.py")):
+    if path.stem not in ("__init__", "image_detector", "clip_detector", "detector"):
+        names.append(f"rsd2.inference.{path.stem}")
+names += ["rsd2.io.files", "rsd2.io.image_io", "rsd2.io.worker_pool", "rsd2.data.windows.tiling"]
 for name in names:
     importlib.import_module(name)
     print("imports without Detectron2:", name)

@@ -26,28 +26,33 @@ Exit codes: 0 written, 1 keys unaccounted for, 2 wrong arguments or an unreadabl
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import os
+import pkgutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig, instantiate
 
+import rsd2.projects
 from rsd2.config import apply_overrides
 from rsd2.data.class_orders import class_order
+from rsd2.weights import conversion, conversion_detr, conversion_vit
 from rsd2.weights.conversion import (
-    SOURCES,
-    VIT_SOURCES,
     ConversionReport,
+    Rule,
+    RulesOfKeys,
     backbone_prefix,
     class_permutation,
     convert_state_dict,
-    rules_for,
 )
 from rsd2.weights.conversion_vit import fill_target_encoder, vit_prefix
 from rsd2.weights.tensor_files import read_tensors
 
+VIT_SOURCES = tuple(conversion_vit.SOURCES)
 BACKBONE_SOURCES = ("torchvision-resnet", "mmcls-resnet", "detectron2", "dla34", *VIT_SOURCES)
 # what the transformers of these files do not have, and a detector starts at zero
 ZERO_AT_FIRST = ("rel_pos_h", "rel_pos_w")
@@ -74,6 +79,44 @@ PIXELS = {
 }
 
 
+def all_sources() -> dict[str, RulesOfKeys]:
+    """Collect the key tables of the core and those of every project.
+
+    A project has key tables if it has a module ``conversion`` with a dict ``SOURCES``.
+
+    Returns:
+        Name of a source -> function from the keys of a file and of our model to the rules.
+    """
+    sources = {**conversion.SOURCES, **conversion_detr.SOURCES, **conversion_vit.SOURCES}
+    for package in pkgutil.iter_modules(rsd2.projects.__path__, "rsd2.projects."):
+        name = f"{package.name}.conversion"
+        if package.ispkg and importlib.util.find_spec(name) is not None:
+            sources.update(importlib.import_module(name).SOURCES)
+    return sources
+
+
+def rules_for(
+    source: str, keys: Iterable[str], model_keys: Iterable[str] | None = None
+) -> list[Rule]:
+    """Take the rules of a kind of checkpoint.
+
+    Args:
+        source: a name of `all_sources`.
+        keys: of the checkpoint.
+        model_keys: of our model, if known.
+
+    Returns:
+        The rules, fitted to both.
+
+    Raises:
+        ValueError: no such source.
+    """
+    sources = all_sources()
+    if source not in sources:
+        raise ValueError(f"no source {source!r}; there are {', '.join(sources)}")
+    return sources[source](keys, model_keys)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the command line.
 
@@ -83,7 +126,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--source", required=True, choices=SOURCES, help="who wrote the file")
+    parser.add_argument(
+        "--source", required=True, choices=tuple(all_sources()), help="who wrote the file"
+    )
     parser.add_argument("--input", required=True, type=Path, help=".pth, .pt, .bin, or a .pkl")
     parser.add_argument("--output", required=True, type=Path, help="file to write, .pth")
     parser.add_argument("--config-file", type=Path, help="config of the model to fill")

@@ -16,9 +16,10 @@ from typing import Any
 
 import yaml
 from detectron2.config import LazyConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from .checks import ConfigError, apply_overrides, check_arguments, config_leaves
+from .renames import use_current_names
 
 EXPORTED_NAMES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
@@ -80,7 +81,7 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
     if file.suffix not in (".py", ".yaml", ".yml"):
         raise ConfigError(f"config file {file} has to end in .py, .yaml or .yml")
     try:
-        cfg = LazyConfig.load(str(file))
+        cfg = LazyConfig.load(str(file)) if file.suffix == ".py" else _load_saved(file)
     except SyntaxError as error:
         cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
         raise ConfigError(f"syntax error in {file}, line {cause.lineno}: {cause.msg}") from error
@@ -97,6 +98,12 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
     apply_overrides(cfg, opts)
     check_arguments(cfg)
     return cfg
+
+
+def _load_saved(file: Path) -> Any:
+    """Load a saved config, as ``LazyConfig.load`` does, by the names that modules have today."""
+    loaded = yaml.unsafe_load(use_current_names(file.read_text(encoding="utf-8")))
+    return OmegaConf.create(loaded, flags={"allow_objects": True})
 
 
 def save_config(cfg: DictConfig, path: str | Path) -> None:

@@ -10,6 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+SYNTHETIC_CLASSES = (
+    "plane",
+    "ship",
+    "large-vehicle",
+    "small-vehicle",
+    "storage-tank",
+    "harbor",
+    "bridge",
+)
+"""Classes of the generated scenes, in the order of their labels."""
+
 DOTA_V1_0_CLASSES = (
     "plane",
     "baseball-diamond",

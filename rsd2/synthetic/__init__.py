@@ -3,7 +3,9 @@
 They are written in DOTA's, TinyPerson's and RsCarData's formats.
 """
 
-from .scenes.objects import SYNTHETIC_CLASSES
+from rsd2.data.class_orders import SYNTHETIC_CLASSES
+from rsd2.data.formats.rscardata import RSCARDATA_SPLITS
+
 from .scenes.scene import (
     DEFAULT_THEME_WEIGHTS,
     VISIBLE_SHARE,
@@ -18,7 +20,7 @@ from .tiny.writer import describe_annotations, write_tiny_scenes
 from .video.config import VideoConfig
 from .video.scene import VideoLabel, VideoPlan, VideoRenderer, plan_video
 from .video.statistics import StatisticRow, format_statistics, measure_videos
-from .video.writer import RSCARDATA_SPLITS, make_record, read_records, write_videos
+from .video.writer import make_record, read_records, write_videos
 from .writer import format_labels, scene_name, write_dota_scenes
 
 __all__ = [

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from rsd2.data.class_orders import SYNTHETIC_CLASSES
 from rsd2.io.files import make_output_folder
 
-from .scenes.objects import SYNTHETIC_CLASSES
 from .scenes.scene import Scene, SceneConfig, draw_scene
 
 RECORD_NAME = "scenes.json"

@@ -150,49 +150,33 @@ def detectron2_backbone_rules(target_prefix: str = "backbone.") -> list[Rule]:
     ]
 
 
-def rules_for(
-    source: str, keys: Iterable[str], model_keys: Iterable[str] | None = None
-) -> list[Rule]:
-    """Rules of a kind of checkpoint.
+def mmcls_resnet_rules(keys: Iterable[str], model_keys: Iterable[str] | None = None) -> list[Rule]:
+    """OpenMMLab's classifiers, like the published ``bh_resnet.pth``, to our backbone.
 
     Args:
-        source: one of `SOURCES`.
-        keys: of the checkpoint.
+        keys: of the checkpoint, with or without the prefix ``backbone.``.
         model_keys: of our model, if known.
 
     Returns:
-        The rules, fitted to the number of decoder layers of both.
-
-    Raises:
-        ValueError: no such source.
+        The rules.
     """
-    if source == "torchvision-resnet":
-        return resnet_rules("", backbone_prefix(model_keys))
-    if source == "detectron2":
-        return detectron2_backbone_rules(backbone_prefix(model_keys))
-    if source in ("mmcls-resnet", "sspnet"):
-        from .conversion_rcnn import rcnn_rules_for  # like all below it imports this module
-
-        return rcnn_rules_for(source, keys, model_keys)
-    if source in VIT_SOURCES:
-        from .conversion_vit import vit_rules_for
-
-        return vit_rules_for(source, model_keys)
-    if source in MICML_SOURCES:
-        from rsd2.projects.micml.conversion import micml_rules_for
-
-        return micml_rules_for(source)
-    if source in ("ars-detr", "mutdet"):
-        from .conversion_detr import detr_rules_for
-
-        return detr_rules_for(source, keys, model_keys)
-    raise ValueError(f"no source {source!r}; there are {', '.join(SOURCES)}")
+    prefix = "backbone." if any(key.startswith("backbone.") for key in keys) else ""
+    return [
+        Rule(r".*num_batches_tracked", None, "a counter that no layer here uses"),
+        *resnet_rules(prefix, backbone_prefix(model_keys)),
+        Rule(r"head\..+", None, "classifier of the pre-training"),
+    ]
 
 
-VIT_SOURCES = ("ijepa", "ijepa-context", "mae", "timm-vit", "vitdet")
-MICML_SOURCES = ("micml", "dsfnet", "dla34")
-SOURCES = ("torchvision-resnet", "mmcls-resnet", "ars-detr", "mutdet", "sspnet", "detectron2")
-SOURCES += (*VIT_SOURCES, *MICML_SOURCES)
+RulesOfKeys = Callable[[Iterable[str], Iterable[str] | None], list[Rule]]
+"""From the keys of a checkpoint and those of our model, if known, to the rules of its source."""
+
+SOURCES: dict[str, RulesOfKeys] = {
+    "torchvision-resnet": lambda keys, model_keys: resnet_rules("", backbone_prefix(model_keys)),
+    "detectron2": lambda keys, model_keys: detectron2_backbone_rules(backbone_prefix(model_keys)),
+    "mmcls-resnet": mmcls_resnet_rules,
+}
+"""Name of a source -> its rules. Other modules of key tables have a dict of this name too."""
 
 
 def class_permutation(source: Sequence[str], target: Sequence[str]) -> list[int]:

@@ -1,14 +1,11 @@
-"""Key tables of ARS-DETR's and MutDet's checkpoints.
-
-`rsd2.weights.conversion.rules_for` finds them by the name of their source.
-"""
+"""Key table of ARS-DETR's checkpoints, and of detectors that were fine-tuned from them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-from .conversion import Rule, first_rows, resnet_rules, reverse_rows
+from .conversion import Rule, RulesOfKeys, first_rows, resnet_rules, reverse_rows
 
 
 def _transformer_rules() -> list[Rule]:
@@ -106,44 +103,15 @@ def ars_detr_rules(
     ]
 
 
-def mutdet_rules() -> list[Rule]:
-    """What MutDet's pre-training has beside the detector.
-
-    Returns:
-        Rules that stand before those of `ars_detr_rules`, which drop these keys.
-    """
-    h, layer = r"bbox_head\.transformer\.", r"feature_enhance\.layers\.(\d+)\."
-    renamed = {
-        r"self_attn\.(.+)": r"self_attention.\2",
-        r"cross_attn_token_to_image\.(.+)": r"object_to_image.\2",
-        r"cross_attn_image_to_token\.(.+)": r"image_to_object.\2",
-        r"mlp\.lin([12])\.(\w+)": r"ffn.linear\2.\3",
-        r"norm([12])\.(\w+)": r"norm\2.\3",
-        r"norm3\.(\w+)": r"ffn.norm.\2",
-        r"norm4\.(\w+)": r"norm3.\2",
-    }
-    return [
-        *(Rule(h + layer + old, r"enhancement.layers.\1." + new) for old, new in renamed.items()),
-        Rule(h + r"patch_enc_output\.(\w+)", r"enhancement.token_projection.\1"),
-        Rule(h + r"patch_enc_output_norm\.(\w+)", r"enhancement.token_norm.\1"),
-        Rule(h + r"patch_enc_decode\.0\.(\w+)", r"token_embedding_head.layers.0.\1"),
-        Rule(h + r"patch_enc_decode\.2\.(\w+)", r"token_embedding_head.layers.1.\1"),
-        Rule(r"bbox_head\.feature_embed\.layers\.(\d+)\.(\w+)", r"embedding_head.layers.\1.\2"),
-    ]
-
-
-def detr_rules_for(
-    source: str, keys: Iterable[str], model_keys: Iterable[str] | None = None
-) -> list[Rule]:
-    """Rules of a detector, or of MutDet's pre-training.
+def detr_rules_for(keys: Iterable[str], model_keys: Iterable[str] | None = None) -> list[Rule]:
+    """Rules of a detector, fitted to the number of decoder layers of both sides.
 
     Args:
-        source: ``"ars-detr"`` or ``"mutdet"``.
         keys: of the checkpoint.
         model_keys: of our model, if known.
 
     Returns:
-        The rules, fitted to the number of decoder layers of both.
+        The rules of `ars_detr_rules`.
     """
 
     def last(pattern: str, names: Iterable[str], default: int) -> int:
@@ -152,5 +120,8 @@ def detr_rules_for(
 
     encoder_head = last(r"bbox_head\.cls_branches\.(\d+)\.", keys, 6)
     target = last(r"heads\.class_heads\.(\d+)\.", model_keys or (), encoder_head)
-    rules = ars_detr_rules(encoder_head=encoder_head, target_encoder_head=target)
-    return [*mutdet_rules(), *rules] if source == "mutdet" else rules
+    return ars_detr_rules(encoder_head=encoder_head, target_encoder_head=target)
+
+
+SOURCES: dict[str, RulesOfKeys] = {"ars-detr": detr_rules_for}
+"""Name of a source -> its rules."""

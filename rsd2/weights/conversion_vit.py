@@ -3,7 +3,7 @@
 They share the names of `rsd2.modeling.VisionTransformer`; what differs is what stands around the
 encoder, and what becomes of the table of absolute positions. Where it is the fixed one, of sines
 and cosines, it is dropped, because ours is made anew for every grid; a learned one needs a model
-that has one too (``learned_positions``). `rsd2.weights.conversion.rules_for` finds the tables here.
+that has one too (``learned_positions``).
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 
 from rsd2.layers import sincos_positions_2d
 
-from .conversion import ConversionReport, Rule
+from .conversion import ConversionReport, Rule, RulesOfKeys
 
 _ENCODER = r"((?:patch_embed\.proj|blocks\.\d+\.(?:norm[12]|attn|mlp)|norm)\..+)"
 _CLASS_TOKEN = "class token, which our encoder does not have"
@@ -72,23 +73,26 @@ def not_fixed_positions(table: torch.Tensor) -> str | None:
     )
 
 
-def vit_rules_for(source: str, model_keys: Iterable[str] | None = None) -> list[Rule]:
+def vit_rules_for(
+    source: str, keys: Iterable[str] = (), model_keys: Iterable[str] | None = None
+) -> list[Rule]:
     """Rules of one of the sources of this module.
 
     Args:
         source: "ijepa", the target encoder of I-JEPA, or "ijepa-context"; "mae", pre-training or
             fine-tuned; "timm-vit", a classifier with or without class token; "vitdet", a detector.
+        keys: of the checkpoint; the tables do not depend on them.
         model_keys: of the model, if known.
 
     Returns:
         The rules.
     """
-    keys = list(model_keys or ())
-    target = vit_prefix(keys)
+    wanted = list(model_keys or ())
+    target = vit_prefix(wanted)
     prefix, others = _surroundings(source)
     p = re.escape(prefix)
     positions = f"{target}pos_embed"
-    if source == "vitdet" or positions in keys:
+    if source == "vitdet" or positions in wanted:
         table = Rule(p + r"pos_embed", positions, transform=without_class_token)
     else:
         reason = "fixed sines and cosines, which are made anew for every grid"
@@ -141,3 +145,10 @@ def _side(count: int) -> int | None:
     """Side of a square grid of so many tokens, if there is one."""
     side = math.isqrt(max(count, 0))
     return side if side * side == count and side else None
+
+
+SOURCES: dict[str, RulesOfKeys] = {
+    source: partial(vit_rules_for, source)
+    for source in ("ijepa", "ijepa-context", "mae", "timm-vit", "vitdet")
+}
+"""Name of a source -> its rules."""

@@ -1,4 +1,4 @@
-"""benchmarks/__main__.py: complete rows, errors that help, files that are whole."""
+"""``python -m benchmarks``: complete rows, errors that help, files that are whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cases of ``benchmarks/__main__.py ops`` at small sizes: ours and the peer do the same work.
+"""The cases of ``python -m benchmarks ops`` at small sizes: ours and the peer do the same work.
 
 Times are not judged. ``pytest tests/benchmarks --benchmark-enable`` shows them; by default each
 case runs once.

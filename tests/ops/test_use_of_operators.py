@@ -65,7 +65,7 @@ def refused_uses(root: Path) -> set[tuple[str, str]]:
 
 
 def test_overlaps_come_from_the_operators(repository: Path) -> None:
-    assert (repository / "rsd2" / "evaluation" / "tile_merging.py").is_file()
+    assert (repository / "rsd2" / "evaluation" / "merging.py").is_file()
     # An exception that nobody needs any more is a mistake too.
     assert refused_uses(repository) == EXCEPTIONS
 

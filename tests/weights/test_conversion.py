@@ -11,6 +11,7 @@ import torchvision
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock, ResNet
 from torch import nn
 
+from rsd2.commands.convert_checkpoint import rules_for
 from rsd2.modeling import AngleCoder
 from rsd2.modeling.heads import DetectionHeads
 from rsd2.weights.conversion import (
@@ -19,7 +20,6 @@ from rsd2.weights.conversion import (
     convert_state_dict,
     detectron2_backbone_rules,
     resnet_rules,
-    rules_for,
 )
 from rsd2.weights.conversion_detr import ars_detr_rules
 

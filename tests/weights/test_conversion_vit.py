@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from rsd2.commands.convert_checkpoint import rules_for
 from rsd2.layers import sincos_positions_2d
 from rsd2.modeling import SimplePyramid, VisionTransformer
-from rsd2.weights.conversion import convert_state_dict, rules_for
+from rsd2.weights.conversion import convert_state_dict
 from rsd2.weights.conversion_vit import not_fixed_positions, vit_prefix, without_class_token
 
 DIM, HEADS, DEPTH, PATCH = 32, 4, 2, 8

@@ -1,13 +1,10 @@
-"""Key tables of MICML / MICPL, DSFNet and DLA-34.
-
-`rsd2.weights.conversion.rules_for` finds them by the name of their source.
-"""
+"""Key tables of MICML / MICPL, DSFNet and DLA-34."""
 
 from __future__ import annotations
 
 import re
 
-from rsd2.weights.conversion import Rule
+from rsd2.weights.conversion import Rule, RulesOfKeys
 
 _COUNTER = Rule(r".*num_batches_tracked", None, "a counter that no layer here uses")
 _NEVER_USED = "built by the official program and never used"
@@ -118,16 +115,19 @@ def micml_rules() -> list[Rule]:
     ]
 
 
-def micml_rules_for(source: str) -> list[Rule]:
-    """Rules of one of the sources of this module.
-
-    Args:
-        source: "micml" (MICPL too), "dsfnet", or "dla34", a classifier of ImageNet.
+def dla34_rules() -> list[Rule]:
+    """A DLA-34 that was trained to classify ImageNet, to the static branch.
 
     Returns:
         The rules.
     """
-    if source == "dla34":
-        head = Rule(r"fc\.(weight|bias)", None, "classifier of the pre-training")
-        return [_COUNTER, *dla_rules("", "static.backbone."), head]
-    return micml_rules()
+    head = Rule(r"fc\.(weight|bias)", None, "classifier of the pre-training")
+    return [_COUNTER, *dla_rules("", "static.backbone."), head]
+
+
+SOURCES: dict[str, RulesOfKeys] = {
+    "micml": lambda keys, model_keys: micml_rules(),
+    "dsfnet": lambda keys, model_keys: micml_rules(),
+    "dla34": lambda keys, model_keys: dla34_rules(),
+}
+"""Name of a source -> its rules, as ``tools/convert_checkpoint.py`` collects them."""

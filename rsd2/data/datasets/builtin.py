@@ -12,8 +12,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rsd2.data.class_orders import class_order
-from rsd2.synthetic import SYNTHETIC_CLASSES
+from rsd2.data.class_orders import SYNTHETIC_CLASSES, class_order
 
 from .aitod import AITOD_SPLITS, AITOD_VERSIONS, register_aitod
 from .classification import register_classification

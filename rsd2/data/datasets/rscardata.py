@@ -16,9 +16,9 @@ from detectron2.structures import BoxMode
 from tqdm import tqdm
 
 from rsd2.data.formats.label_report import LabelReport
+from rsd2.data.formats.rscardata import RSCARDATA_SPLITS
 from rsd2.data.windows.video_clips import NUM_FRAMES, add_windows, list_frames
 from rsd2.io.image_io import read_image_size
-from rsd2.synthetic import RSCARDATA_SPLITS
 
 from .coco_boxes import load_coco_boxes
 

@@ -15,16 +15,6 @@ import numpy as np
 
 from rsd2.synthetic.canvas import CIRCLE, Color, Pen, shade
 
-SYNTHETIC_CLASSES = (
-    "plane",
-    "ship",
-    "large-vehicle",
-    "small-vehicle",
-    "storage-tank",
-    "harbor",
-    "bridge",
-)
-
 _GLASS: Color = (38, 46, 56)
 _CAR_COLORS: tuple[Color, ...] = (
     (236, 236, 234),

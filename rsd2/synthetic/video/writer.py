@@ -10,12 +10,12 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from rsd2.data.formats.rscardata import RSCARDATA_SPLITS
 from rsd2.io.files import make_output_folder
 from rsd2.io.worker_pool import run_in_processes
 from rsd2.synthetic.writer import check_parameters, write_bytes, write_text
@@ -26,33 +26,6 @@ from .scene import VideoLabel, VideoPlan, VideoRenderer, plan_video
 _SAMPLED_FRAMES = 8  # of each video, for the statistics of its pixels
 
 
-class SplitNames(NamedTuple):
-    """Where a split of RsCarData keeps its files, relative to its root.
-
-    Args:
-        images: folder of the videos.
-        old: COCO file of the first labels.
-        new: COCO file of the complete labels, with tracks.
-        voc: folder of VOC files inside a video's folder, or "" for none.
-    """
-
-    images: str
-    old: str
-    new: str
-    voc: str
-
-
-RSCARDATA_SPLITS = {
-    "train": SplitNames(
-        "images/train", "annotations/instances_train2017.json", "annotations/train_mot.json", ""
-    ),
-    "test": SplitNames(
-        "images/test1024",
-        "annotations/instances_test2017_1024.json",
-        "annotations/test1024_mot.json",
-        "xml_det",
-    ),
-}
 """The name ``test1024`` stays, whatever the size of synthetic frames is."""
 
 

@@ -17,9 +17,10 @@ from detectron2.structures import ImageList
 from torch import nn
 from torch.nn import functional as F
 
+from rsd2.commands.convert_checkpoint import rules_for
 from rsd2.config import get_config, load_config
-from rsd2.weights.conversion import convert_state_dict, rules_for
-from rsd2.weights.conversion_rcnn import size_major_anchors
+from rsd2.projects.bottom_heavy.conversion import size_major_anchors
+from rsd2.weights.conversion import convert_state_dict
 
 MODEL = "BottomHeavy/configs/models/faster_rcnn_bh50_sspnet.py"
 CONFIGS = Path(__file__).resolve().parents[3] / "projects" / "BottomHeavy" / "configs"

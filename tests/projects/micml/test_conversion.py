@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 
 from rsd2.commands import convert_checkpoint as tool
+from rsd2.commands.convert_checkpoint import rules_for
 from rsd2.projects.micml.dla import StaticBranch
 from rsd2.projects.micml.dynamic import DynamicBranch
 from rsd2.projects.micml.micml import MICML
 from rsd2.projects.micml.motion import MotionModule
-from rsd2.weights.conversion import convert_state_dict, rules_for
+from rsd2.weights.conversion import convert_state_dict
 
 MOTION, CELLS = "base3d.Motion.", "base3d.Motion.cell_list2."
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from rsd2.commands.convert_checkpoint import rules_for
 from rsd2.projects.micml.dla import StaticBranch
 from rsd2.projects.micml.dynamic import DynamicBranch
 from rsd2.projects.micml.micml import MICML
 from rsd2.projects.micml.motion import MotionModule
-from rsd2.weights.conversion import convert_state_dict, rules_for
+from rsd2.weights.conversion import convert_state_dict
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.structures import Instances, RotatedBoxes
 
+from rsd2.commands.convert_checkpoint import rules_for
 from rsd2.modeling import (
     ChannelMapper,
     DeformableEncoder,
@@ -21,7 +22,7 @@ from rsd2.modeling import (
 from rsd2.projects.mutdet.alignment import ContrastiveAlignment
 from rsd2.projects.mutdet.mutdet import MutDet
 from rsd2.projects.mutdet.mutual_enhancement import MutualEnhancement
-from rsd2.weights.conversion import convert_state_dict, rules_for
+from rsd2.weights.conversion import convert_state_dict
 
 # cx, cy, w, h in pixels and the angle in radians, clockwise
 OBJECTS = [

@@ -1,15 +1,10 @@
-"""Key tables of OpenMMLab's ResNets and of SSPNet's Faster R-CNN.
-
-`rsd2.weights.conversion.rules_for` finds them by the name of their source.
-"""
+"""Key table of SSPNet's Faster R-CNN."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 
-from .conversion import Rule, Transform, backbone_prefix, resnet_rules
+from rsd2.weights.conversion import Rule, RulesOfKeys, Transform, resnet_rules
 
 _COUNTER = Rule(r".*num_batches_tracked", None, "a counter that no layer here uses")
 
@@ -83,25 +78,7 @@ def sspnet_rules(target_backbone: str, num_sizes: int = 4, num_ratios: int = 3) 
     ]
 
 
-def rcnn_rules_for(
-    source: str, keys: Iterable[str], model_keys: Iterable[str] | None = None
-) -> list[Rule]:
-    """Rules of one of the sources of this module.
-
-    Args:
-        source: "mmcls-resnet", a classifier like the published ``bh_resnet.pth``, with or without
-            the prefix ``backbone.``; or "sspnet", a detector.
-        keys: of the checkpoint.
-        model_keys: of our model, if known.
-
-    Returns:
-        The rules.
-    """
-    if source == "sspnet":
-        return sspnet_rules("backbone.bottom_up.")
-    prefix = "backbone." if any(key.startswith("backbone.") for key in keys) else ""
-    return [
-        _COUNTER,
-        *resnet_rules(prefix, backbone_prefix(model_keys)),
-        Rule(r"head\..+", None, "classifier of the pre-training"),
-    ]
+SOURCES: dict[str, RulesOfKeys] = {
+    "sspnet": lambda keys, model_keys: sspnet_rules("backbone.bottom_up."),
+}
+"""Name of a source -> its rules, as ``tools/convert_checkpoint.py`` collects them."""
