@@ -34,7 +34,8 @@ MAY_IMPORT = {  # room -> rooms that it may import, besides itself
 }
 ROOMS = set(MAY_IMPORT) - {"__init__"}
 # A verb of the command line puts rooms together; a project too, and its own package.
-MAY_IMPORT["commands"] = set(ROOMS)
+# The package of projects is there to be searched: no command names one of them.
+MAY_IMPORT["commands"] = ROOMS | {"projects"}
 MAY_IMPORT["testing"] = set(ROOMS)
 MAY_IMPORT["projects"] = ROOMS | {"testing"}
 
