@@ -33,6 +33,7 @@ from rsd2.engine import (
     ModelEMA,
     RunError,
     build_hooks,
+    build_loader,
     build_optimizer,
     build_trainer,
     evaluate,
@@ -127,7 +128,7 @@ def run_training(run: Run) -> None:
     train = run.cfg.train
     model = run.build_model()
     optimizer = build_optimizer(run.cfg.optimizer, model)
-    loader = instantiate(run.cfg.dataloader.train)
+    loader = build_loader(run.cfg.dataloader.train, "dataloader.train")
     run.settle_length(loader)
     model = wrap_distributed(model, **train.ddp)
     ema = ModelEMA(model, train.ema.decay, train.ema.warmup) if train.ema.enabled else None

@@ -3,6 +3,7 @@
 from .defaults import (
     RunError,
     build_hooks,
+    build_loader,
     build_trainer,
     evaluate,
     prepare_output_dir,
@@ -30,6 +31,7 @@ __all__ = [
     "Trainer",
     "WeightDecaySchedule",
     "build_hooks",
+    "build_loader",
     "build_optimizer",
     "build_trainer",
     "evaluate",

@@ -131,6 +131,30 @@ def resolve_epochs(train: DictConfig, data_loader: Any) -> None:
     )
 
 
+def build_loader(config: DictConfig, name: str) -> Any:
+    """Build a loader of the config; data that are not there are one sentence, not a traceback.
+
+    Args:
+        config: the node of the loader.
+        name: its key, for the message, like ``dataloader.train``.
+
+    Returns:
+        The loader.
+
+    Raises:
+        RunError: a data set is not registered, or its files are missing.
+    """
+    try:
+        return instantiate(config)
+    except FileNotFoundError as error:
+        raise RunError(f"{name}: {error}") from error
+    except KeyError as error:
+        # Detectron2's catalog raises this for a name that nobody registered.
+        if "is not registered" not in str(error):
+            raise
+        raise RunError(f"{name}: {error.args[0]}") from error
+
+
 def build_trainer(
     train: DictConfig, model: nn.Module, data_loader: Iterable[Any], optimizer: Any
 ) -> Trainer:
@@ -257,7 +281,7 @@ def evaluate(
         _logger.warning("the config has no dataloader.test or no dataloader.evaluator: no metrics")
         return results
     with preserved_random_state():
-        loader = instantiate(dataloader.test)
+        loader = build_loader(dataloader.test, "dataloader.test")
         for prefix, module in (("", unwrap(model)), ("ema/", ema_model)):
             if module is None:
                 continue

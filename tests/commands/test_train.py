@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import instantiate
 
 from rsd2.commands import train
+from rsd2.config import load_config, save_config
+from rsd2.data.datasets import register_dota_instances
+from rsd2.testing import shrink
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "lazyconfig_train_net.py"
@@ -229,3 +233,21 @@ def test_two_processes_compute_what_one_does_with_the_whole_batch():
     results = json.loads(Path("two/results.json").read_text())
     assert results["processes"] == 2
     assert Path("two/log.txt.rank1").is_file()
+
+
+@pytest.mark.parametrize("flags", [[], ["--eval-only", "train.init_checkpoint=weights.pth"]])
+@pytest.mark.parametrize("is_registered", [True, False])
+def test_missing_data_are_one_sentence(flags, is_registered, tmp_path, capsys):
+    config = ROOT / "configs" / "rotated_deformable_detr_small_synthetic.py"
+    cfg = shrink(load_config(config))
+    torch.save({"model": instantiate(cfg.model).state_dict()}, tmp_path / "weights.pth")
+    save_config(cfg, tmp_path / "small.yaml")
+    name = f"data_that_are_not_there_{len(flags)}" if is_registered else "registered_by_nobody"
+    if is_registered:
+        register_dota_instances(name, {"thing_classes": ["ship"]}, "labels", "images")
+    split = "test" if flags else "train"
+    names = f"dataloader.{split}.dataset.names={name}"
+    assert train.main(["--config-file", str(tmp_path / "small.yaml"), *flags, names]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith(f"lazyconfig_train_net.py: error: dataloader.{split}: ")
+    assert ("no image folder" if is_registered else f"{name}' is not registered") in line
