@@ -191,7 +191,11 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=[*find_packages(include=["rsd2", "rsd2.*"]), "rsd2.configs", *PROJECTS],
     package_dir={"rsd2.configs": "configs", **PROJECTS},
-    package_data={name: ["*.py", "*.md", "**/*.py", "**/*.md"] for name in CONFIGS},
+    package_data={
+        "rsd2": ["py.typed"],
+        **{name: ["*.py", "*.md", "**/*.py", "**/*.md"] for name in CONFIGS},
+    },
+    entry_points={"console_scripts": ["rsd2 = rsd2.commands.main:main"]},
     include_package_data=False,
     zip_safe=False,
     **extension(),

@@ -1,0 +1,74 @@
+"""A trained model in one line: ``load_detector("output/model_final.pth")("scene.png")``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rsd2.config import load_config
+from rsd2.inference.detector import Detector
+from rsd2.inference.image_detector import ImageDetector
+from rsd2.inference.sliding_window import WindowParameters
+
+from . import predict
+
+
+def load_detector(
+    weights: str | Path,
+    config: str | Path | None = None,
+    *,
+    ema: bool = False,
+    device: str = "auto",
+    window: int = 1024,
+    overlap: int = 200,
+    score_threshold: float = 0.3,
+    class_names: Sequence[str] | None = None,
+) -> Detector:
+    """Load a trained model as a function from images to detections, as ``rsd2 predict`` does.
+
+    Args:
+        weights: checkpoint file.
+        config: of the model, .py or saved .yaml; None takes ``config.yaml`` beside the weights,
+            where a training leaves it.
+        ema: use the averaged weights of the checkpoint.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        window: side of the windows that larger images are cut into, pixels, > 0.
+        overlap: of neighbouring windows, pixels, in [0, window).
+        score_threshold: lowest score reported, in [0, 1].
+        class_names: one for each class of the model; those of the config's test set if None.
+
+    Returns:
+        The detector.
+
+    Raises:
+        FileNotFoundError: there are no such weights, or no config.
+        ConfigError: the config cannot be used.
+        CheckpointError: the weights cannot be read, or are of another model.
+        ValueError: a parameter is impossible, or the model is one of videos.
+    """
+    parameters = WindowParameters(window, overlap, score_threshold=score_threshold)
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"no checkpoint {weights}; pass the path of a .pth file as weights")
+
+    path = Path(weights).with_name("config.yaml") if config is None else Path(config)
+    if not path.is_file():
+        where = "beside the weights " if config is None else ""
+        raise FileNotFoundError(
+            f"no config {path} {where}to build the model from; pass "
+            "config=PATH, the config that the weights were trained with"
+        )
+
+    cfg = load_config(path)
+    wanted = cfg.model.get("num_classes")
+    if class_names is not None and wanted is not None and len(class_names) != wanted:
+        raise ValueError(
+            f"class_names has {len(class_names)} names, the model {wanted} classes; pass one each"
+        )
+
+    args = argparse.Namespace(config_file=str(path), weights=str(weights), ema=ema, device=device)
+    model, _ = predict.build_detector(args, cfg)
+    if not isinstance(model, ImageDetector):
+        raise ValueError(f"{path} is of a model of videos; use rsd2 predict for those")
+
+    return Detector(model, parameters, predict.class_names(class_names, cfg))

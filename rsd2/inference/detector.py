@@ -1,0 +1,145 @@
+"""A detector for programs: from an image of any size to what was found, to be drawn or written.
+
+Shapes: N detections of one image, H, W its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from rsd2.data.drawing.boxes import class_color, draw_rotated_boxes
+from rsd2.io.files import write_atomically
+from rsd2.io.image_io import read_image
+from rsd2.structures import boxes_to_corners
+
+from .sliding_window import Detect, WindowParameters, detect_in_windows
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Found:
+    """What was found in one image; its length is N.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (N, 5) float64 cx, cy, w, h in pixels of the image, angle in degrees,
+            counter-clockwise on screen.
+        scores: (N,) float64 in [0, 1], decreasing.
+        classes: (N,) int64, indices.
+        class_names: of all classes of the model; none if they are unknown.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    class_names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        return f"Found({len(self)} objects in {width} x {height} pixels)"
+
+    @property
+    def labels(self) -> list[str]:
+        """N names of the classes, or their indices where the classes have no names.
+
+        Raises:
+            ValueError: a class index has no name.
+        """
+        indices = self.classes.tolist()
+        if not self.class_names:
+            return [str(index) for index in indices]
+        if indices and max(indices) >= len(self.class_names):
+            raise ValueError(
+                f"the model found class {max(indices)}, but there are {len(self.class_names)} "
+                "class names; name all classes of the model"
+            )
+
+        return [self.class_names[index] for index in indices]
+
+    def draw(self, path: str | Path) -> None:
+        """Write the image with its detections.
+
+        Args:
+            path: of a PNG or JPEG file, by its suffix; replaced if it exists.
+
+        Raises:
+            ValueError: the suffix is of no kind of picture that can be written.
+            OSError: the file cannot be written.
+        """
+        if not cv2.haveImageWriter(str(path)):
+            raise ValueError(f"{path} is no name of a picture; let it end in .png or .jpg")
+
+        drawn = draw_rotated_boxes(
+            self.image,
+            self.boxes,
+            labels=self.labels,
+            scores=self.scores.tolist(),
+            colors=[class_color(index) for index in self.classes.tolist()],
+        )
+        done, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+        if not done:
+            raise ValueError(f"{drawn.shape[1]} x {drawn.shape[0]} pixels do not fit into {path}")
+
+        write_atomically(path, encoded.tobytes())
+
+    def to_dota(self, path: str | Path) -> None:
+        """Write the detections as DOTA's label files are written, with a score at each line's end.
+
+        A line is ``x1 y1 x2 y2 x3 y3 x4 y4 class score``: corners clockwise on screen, pixels,
+        spaces in class names written as ``_``; as the text files of ``rsd2 predict``.
+
+        Args:
+            path: of the text file; replaced if it exists.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        polygons = boxes_to_corners(torch.from_numpy(self.boxes)).reshape(-1, 8).tolist()
+        lines = [
+            f"{' '.join(f'{v:.2f}' for v in polygon)} {label.replace(' ', '_')} {score:.6f}\n"
+            for polygon, label, score in zip(polygons, self.labels, self.scores.tolist())
+        ]
+        write_atomically(path, "".join(lines).encode())
+
+
+class Detector:
+    """A trained model as a function from an image of any size to what it finds there.
+
+    Args:
+        detect: the model, from images to their detections.
+        parameters: of windows and merging.
+        class_names: of all classes; none if they are unknown.
+    """
+
+    def __init__(
+        self, detect: Detect, parameters: WindowParameters, class_names: Sequence[str] = ()
+    ) -> None:
+        self.detect = detect
+        self.parameters = parameters
+        self.class_names = list(class_names)
+
+    def __call__(self, image: str | Path | np.ndarray) -> Found:
+        """Detect objects in an image, in overlapping windows if it is larger than one.
+
+        Args:
+            image: path of a file, or (H, W, 3) uint8 RGB.
+
+        Returns:
+            What was found, in pixels of the image.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no image, or the array of another shape or type.
+        """
+        pixels = read_image(image) if isinstance(image, str | Path) else image
+        found = detect_in_windows(pixels, self.detect, self.parameters)
+        return Found(pixels, found.boxes, found.scores, found.classes, self.class_names)
