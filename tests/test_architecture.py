@@ -36,6 +36,9 @@ ROOMS = set(MAY_IMPORT) - {"__init__"}
 # A verb of the command line puts rooms together; a project too, and its own package.
 # The package of projects is there to be searched: no command names one of them.
 MAY_IMPORT["commands"] = ROOMS | {"projects"}
+# The shop window: for type checkers, and imported only when a name is asked for.
+MAY_IMPORT["__init__"] = ROOMS | {"commands"}
+MAY_IMPORT["__main__"] = {"commands"}
 MAY_IMPORT["testing"] = set(ROOMS)
 MAY_IMPORT["projects"] = ROOMS | {"testing"}
 
