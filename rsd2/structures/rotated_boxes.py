@@ -214,8 +214,10 @@ def to_openmmlab(boxes: Tensor, version: str = "le90") -> Tensor:
     if version == "le135":
         theta = wrap_angle(theta, 180.0, start=-45.0)
     elif version == "oc":
-        swap = (theta <= 0) & (theta > -90.0)
-        theta = torch.where(theta > 0, theta, torch.where(swap, theta + 90.0, theta + 180.0))
+        # The range is open at zero: an angle whose radians round to it counts as zero.
+        is_positive = torch.deg2rad(theta).to(boxes.dtype) > 0
+        swap = ~is_positive & (theta > -90.0)
+        theta = torch.where(is_positive, theta, torch.where(swap, theta + 90.0, theta + 180.0))
         w, h = torch.where(swap, h, w), torch.where(swap, w, h)
     theta = torch.deg2rad(theta).to(boxes.dtype)
     if version != "oc":

@@ -270,6 +270,12 @@ class TestOpenMMLab:
         torch.testing.assert_close(result[2:], expected)
         torch.testing.assert_close(S.from_openmmlab(result, version), ours)
 
+    def test_an_angle_that_rounds_to_zero_stays_in_the_range(self):
+        box = torch.tensor([0, 0, 4, 2, -1.4e-45])
+        assert box[4] < 0, "the least number of float32"
+        result = S.to_openmmlab(box, "oc")
+        torch.testing.assert_close(result, torch.tensor([0, 0, 2, 4, math.pi / 2]))
+
     def test_angle_is_minus_degrees(self):
         box = torch.tensor([0, 0, 4, 2, 0.5], dtype=torch.float64)
         assert S.from_openmmlab(box)[4].item() == pytest.approx(-0.5 * 180 / math.pi)
