@@ -28,18 +28,18 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import os
 import pkgutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 
 import rsd2.projects
-from rsd2.config import apply_overrides
+from rsd2.config import apply_overrides, read_config_file
 from rsd2.data.class_orders import class_order
+from rsd2.io.files import replaced_file
 from rsd2.weights import conversion, conversion_detr, conversion_vit
 from rsd2.weights.conversion import (
     ConversionReport,
@@ -215,7 +215,7 @@ def model_state(config_file: Path | None, opts: Sequence[str]) -> dict[str, torc
         return None
     if not config_file.is_file():
         raise FileNotFoundError(f"no config file {config_file}")
-    cfg = LazyConfig.load(str(config_file))
+    cfg = read_config_file(config_file)
     if "model" not in cfg:
         raise ValueError(f"{config_file} exports no `model`, only {', '.join(map(str, cfg))}")
     apply_overrides(cfg, opts)
@@ -241,20 +241,16 @@ def check_output(source: Path, output: Path) -> None:
         raise FileNotFoundError(f"the folder {output.parent} of --output does not exist")
 
 
-def write_atomically(state: Mapping[str, torch.Tensor], path: Path) -> None:
+def write_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write ``{"model": state}``, complete or not at all.
 
     Args:
         state: tensors by name.
         path: of the file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"model": {key: value.clone() for key, value in state.items()}}, file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # A stream, because torch writes the name of a file into it.
+    with replaced_file(path) as temporary, temporary.open("wb") as file:
+        torch.save({"model": {key: value.clone() for key, value in state.items()}}, file)
 
 
 def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
@@ -322,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if problems:
             print(f"error: {args.output} not written: {'; '.join(problems)}", file=sys.stderr)
             return 1
-        write_atomically(state, args.output)
+        write_state(state, args.output)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

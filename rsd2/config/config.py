@@ -59,6 +59,37 @@ def get_config(path: str, keys: str | tuple[str, ...] | None = None) -> Any:
     raise ConfigError(f"no config {path!r}; the nearest of {len(known)} names: {', '.join(near)}")
 
 
+def read_config_file(file: Path) -> DictConfig:
+    """Read a config as it stands, whatever it exports.
+
+    Args:
+        file: a ``.py`` LazyConfig or a saved ``.yaml``, whose modules may have moved since.
+
+    Returns:
+        What the file exports.
+
+    Raises:
+        ConfigError: the file is of another kind, or broken.
+    """
+    if file.suffix not in (".py", ".yaml", ".yml"):
+        raise ConfigError(f"config file {file} has to end in .py, .yaml or .yml")
+    try:
+        if file.suffix == ".py":
+            cfg = LazyConfig.load(str(file))
+        else:
+            # As LazyConfig.load does, but by the names that modules have today.
+            saved = yaml.unsafe_load(use_current_names(file.read_text(encoding="utf-8")))
+            cfg = OmegaConf.create(saved, flags={"allow_objects": True})
+    except SyntaxError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
+        raise ConfigError(f"syntax error in {file}, line {cause.lineno}: {cause.msg}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not readable YAML: {error}") from error
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(f"{file} holds a {type(cfg).__name__}, not a mapping of exported names")
+    return cfg
+
+
 def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
     """Load an experiment, apply overrides and check it.
 
@@ -78,17 +109,7 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
         here = sorted(p.name for p in folder.iterdir() if p.suffix in (".py", ".yaml", ".yml"))
         near = difflib.get_close_matches(file.name, here, n=5, cutoff=0.4) or here[:10]
         raise ConfigError(f"no config file {file}; in {folder.resolve()}: {', '.join(near)}")
-    if file.suffix not in (".py", ".yaml", ".yml"):
-        raise ConfigError(f"config file {file} has to end in .py, .yaml or .yml")
-    try:
-        cfg = LazyConfig.load(str(file)) if file.suffix == ".py" else _load_saved(file)
-    except SyntaxError as error:
-        cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
-        raise ConfigError(f"syntax error in {file}, line {cause.lineno}: {cause.msg}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not readable YAML: {error}") from error
-    if not isinstance(cfg, DictConfig):
-        raise ConfigError(f"{file} holds a {type(cfg).__name__}, not a mapping of exported names")
+    cfg = read_config_file(file)
     missing = [name for name in EXPORTED_NAMES if name not in cfg]
     if missing:
         raise ConfigError(
@@ -98,12 +119,6 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
     apply_overrides(cfg, opts)
     check_arguments(cfg)
     return cfg
-
-
-def _load_saved(file: Path) -> Any:
-    """Load a saved config, as ``LazyConfig.load`` does, by the names that modules have today."""
-    loaded = yaml.unsafe_load(use_current_names(file.read_text(encoding="utf-8")))
-    return OmegaConf.create(loaded, flags={"allow_objects": True})
 
 
 def save_config(cfg: DictConfig, path: str | Path) -> None:

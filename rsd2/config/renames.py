@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 MOVED_MODULES = {
     "rsd2.checkpoint": "rsd2.weights.checkpoint",
@@ -66,10 +67,22 @@ MOVED_MODULES = {
 }
 """Earlier dotted name of a module -> its name now. A row is added with every move, none goes."""
 
-_NAMES = re.compile(
-    # The longest name first, so that a module wins over the package that it lay in.
-    r"(?<![\w.])(" + "|".join(map(re.escape, sorted(MOVED_MODULES, key=len, reverse=True))) + r")\."
-)
+MOVED_NAMES = {
+    "rsd2.modeling.AttentionLoss": "rsd2.projects.bottom_heavy.attention_supervision.AttentionLoss",
+    "rsd2.modeling.SSPNet": "rsd2.projects.bottom_heavy.sspnet.SSPNet",
+}
+"""The same for what a package offered under its own name, which is the name that configs save."""
+
+
+def _any_of(names: Iterable[str]) -> str:
+    # The longest first, so that a module wins over the package that it lay in.
+    return "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+
+
+# A module is only renamed where something of it is named: rsd2.modeling.small_resnet is also the
+# name of a function, which the package still offers.
+_MODULES = re.compile(rf"(?<![\w.])({_any_of(MOVED_MODULES)})(?=\.)")
+_NAMES = re.compile(rf"(?<![\w.])({_any_of(MOVED_NAMES)})(?![\w.])")
 
 
 def use_current_names(text: str) -> str:
@@ -81,4 +94,5 @@ def use_current_names(text: str) -> str:
     Returns:
         The text with the names of today; all else as it was.
     """
-    return _NAMES.sub(lambda match: f"{MOVED_MODULES[match[1]]}.", text)
+    text = _NAMES.sub(lambda match: MOVED_NAMES[match[1]], text)
+    return _MODULES.sub(lambda match: MOVED_MODULES[match[1]], text)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
 import torch
 from detectron2.config import instantiate
+from detectron2.utils.registry import locate
 
-from rsd2.config import load_config
+from rsd2.config import ConfigError, load_config
 from rsd2.config.renames import MOVED_MODULES, use_current_names
 from rsd2.weights.checkpoint import load_weights
 
@@ -35,9 +37,23 @@ def test_a_run_of_an_earlier_commit_evaluates_to_the_same_numbers(
         assert now == pytest.approx(then, rel=1e-4)
 
 
-def test_every_moved_module_is_where_the_table_says(load_module):
-    import importlib
+def test_every_name_that_experiments_saved_is_found(repository):
+    names = (repository / FOLDER / "names.txt").read_text().split()
+    assert len(names) > 50
+    moved = [name for name in names if use_current_names(f"{name}\n") != f"{name}\n"]
+    assert {"rsd2.modeling.SSPNet", "rsd2.inheritance.Inheritance"} <= set(moved)
+    for name in names:
+        # hydra's look-up fails if a part of the name is missing
+        assert locate(use_current_names(name)) is not None, name
 
+
+def test_a_saved_config_of_another_encoding_is_an_error(tmp_path):
+    (tmp_path / "config.yaml").write_bytes("train: {output_dir: caf\u00e9}".encode("latin-1"))
+    with pytest.raises(ConfigError, match="config.yaml is not readable YAML"):
+        load_config(tmp_path / "config.yaml")
+
+
+def test_every_moved_module_is_where_the_table_says():
     for old, new in MOVED_MODULES.items():
         importlib.import_module(new)
         with pytest.raises(ModuleNotFoundError):

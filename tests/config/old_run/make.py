@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from detectron2.config import instantiate
 from detectron2.evaluation import inference_on_dataset
 from omegaconf import DictConfig
 
-from rsd2.config import load_config, save_config
+from rsd2.config import ConfigError, load_config, save_config
 from rsd2.data.datasets import register_dota_instances
 from rsd2.testing import TINY_CLASSES, shrink, write_tiny_dota
 
@@ -71,8 +72,25 @@ def evaluate(cfg: DictConfig, model: torch.nn.Module, folder: Path, name: str) -
     return {"metrics": plain, "found": found}
 
 
+def saved_names() -> list[str]:
+    """Collect the names of rsd2 that the saved configs of all experiments hold."""
+    names = set()
+    for path in sorted(
+        [*Path("configs").glob("*.py"), *Path("projects").glob("*/configs/**/*.py")]
+    ):
+        try:
+            cfg = load_config(path)
+        except ConfigError:
+            continue  # a file that others are made of exports less than an experiment
+        with tempfile.TemporaryDirectory() as folder:
+            save_config(cfg, Path(folder) / "config.yaml")
+            text = (Path(folder) / "config.yaml").read_text(encoding="utf-8")
+        names.update(re.findall(r"(?<![\w.])rsd2\.[\w.]+", text))
+    return sorted(names)
+
+
 def main(folder: Path) -> None:
-    """Write config.yaml and expected.json with the code that is on the path."""
+    """Write config.yaml, expected.json and names.txt with the code that is on the path."""
     cfg = shrink(load_config("configs/rotated_deformable_detr_small_synthetic.py"))
     cfg.model.num_classes = len(TINY_CLASSES)
     save_config(cfg, folder / "config.yaml")
@@ -81,6 +99,7 @@ def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as data:
         expected = evaluate(cfg, model, Path(data), "made_for_old_run")
     (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+    (folder / "names.txt").write_text("\n".join(saved_names()) + "\n")
 
 
 if __name__ == "__main__":
