@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import torch
 
-from rsd2.data.drawing.boxes import class_color, draw_rotated_boxes
 from rsd2.io.files import write_atomically
 from rsd2.io.image_io import read_image
 from rsd2.structures import boxes_to_corners
 
+from .prediction_files import encode_drawing, format_detections, name_classes
 from .sliding_window import Detect, WindowParameters, detect_in_windows
 
 
@@ -54,16 +54,7 @@ class Found:
         Raises:
             ValueError: a class index has no name.
         """
-        indices = self.classes.tolist()
-        if not self.class_names:
-            return [str(index) for index in indices]
-        if indices and max(indices) >= len(self.class_names):
-            raise ValueError(
-                f"the model found class {max(indices)}, but there are {len(self.class_names)} "
-                "class names; name all classes of the model"
-            )
-
-        return [self.class_names[index] for index in indices]
+        return name_classes(self.classes.tolist(), self.class_names)
 
     def draw(self, path: str | Path) -> None:
         """Write the image with its detections.
@@ -78,18 +69,10 @@ class Found:
         if not cv2.haveImageWriter(str(path)):
             raise ValueError(f"{path} is no name of a picture; let it end in .png or .jpg")
 
-        drawn = draw_rotated_boxes(
-            self.image,
-            self.boxes,
-            labels=self.labels,
-            scores=self.scores.tolist(),
-            colors=[class_color(index) for index in self.classes.tolist()],
-        )
-        done, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-        if not done:
-            raise ValueError(f"{drawn.shape[1]} x {drawn.shape[0]} pixels do not fit into {path}")
-
-        write_atomically(path, encoded.tobytes())
+        scores, classes = self.scores.tolist(), self.classes.tolist()
+        suffix = Path(path).suffix
+        content = encode_drawing(self.image, self.boxes, self.labels, scores, classes, suffix)
+        write_atomically(path, content)
 
     def to_dota(self, path: str | Path) -> None:
         """Write the detections as DOTA's label files are written, with a score at each line's end.
@@ -104,11 +87,7 @@ class Found:
             OSError: the file cannot be written.
         """
         polygons = boxes_to_corners(torch.from_numpy(self.boxes)).reshape(-1, 8).tolist()
-        lines = [
-            f"{' '.join(f'{v:.2f}' for v in polygon)} {label.replace(' ', '_')} {score:.6f}\n"
-            for polygon, label, score in zip(polygons, self.labels, self.scores.tolist())
-        ]
-        write_atomically(path, "".join(lines).encode())
+        write_atomically(path, format_detections(polygons, self.labels, self.scores.tolist()))
 
 
 class Detector:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from rsd2.data.drawing.boxes import class_color, draw_rotated_boxes
-from rsd2.evaluation.files.task1 import write_atomically
+from rsd2.io.files import replaced_file, write_atomically
 from rsd2.structures import boxes_to_corners
 
 from .sliding_window import ImageDetections
@@ -46,6 +46,84 @@ def output_names(images: Sequence[Path]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
+
+
+def name_classes(indices: Sequence[int], classes: Sequence[str]) -> list[str]:
+    """Name the classes of detections.
+
+    Args:
+        indices: D indices of classes.
+        classes: names of all classes; none writes the indices.
+
+    Returns:
+        D names.
+
+    Raises:
+        ValueError: a class index has no name.
+    """
+    if classes and len(indices) and not 0 <= min(indices) <= max(indices) < len(classes):
+        raise ValueError(
+            f"the model found class {max(indices)}, but there are {len(classes)} class "
+            "names; name all classes of the model"
+        )
+    return [classes[index] if classes else str(index) for index in indices]
+
+
+def format_detections(
+    polygons: Sequence[Sequence[float]], labels: Sequence[str], scores: Sequence[float]
+) -> str:
+    """Write detections as lines ``x1 y1 x2 y2 x3 y3 x4 y4 class score``.
+
+    Args:
+        polygons: D times 8 coordinates in pixels.
+        labels: D names of classes; their spaces are written as ``_``.
+        scores: D, in [0, 1].
+
+    Returns:
+        The text, a line for each detection.
+    """
+    return "".join(
+        f"{' '.join(f'{v:.2f}' for v in polygon)} {label.replace(' ', '_')} {score:.6f}\n"
+        for polygon, label, score in zip(polygons, labels, scores)
+    )
+
+
+def encode_drawing(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: Sequence[str],
+    scores: Sequence[float],
+    classes: Sequence[int],
+    suffix: str = ".png",
+) -> bytes:
+    """Draw detections on an image, and encode it.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (D, 5), pixels and degrees.
+        labels: D names of classes.
+        scores: D, in [0, 1].
+        classes: D indices, which choose the colours.
+        suffix: of the kind of picture, with its dot.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        ValueError: so many pixels do not fit into this kind of picture.
+    """
+    drawn = draw_rotated_boxes(
+        image,
+        boxes,
+        labels=list(labels),
+        scores=list(scores),
+        colors=[class_color(index) for index in classes],
+    )
+    done, encoded = cv2.imencode(suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    if not done:
+        size = f"{drawn.shape[1]} x {drawn.shape[0]}"
+        raise ValueError(f"a drawing of {size} pixels does not fit into a {suffix} file")
+    return encoded.tobytes()
 
 
 class PredictionWriter:
@@ -105,20 +183,12 @@ class PredictionWriter:
             ValueError: a class index has no name.
         """
         indices = found.classes.tolist()
-        if self.classes and indices and not 0 <= min(indices) <= max(indices) < len(self.classes):
-            raise ValueError(
-                f"the model found class {max(indices)}, but there are {len(self.classes)} class "
-                "names; name all classes of the model"
-            )
-        labels = [self.classes[index] if self.classes else str(index) for index in indices]
+        labels = name_classes(indices, self.classes)
         polygons = boxes_to_corners(torch.from_numpy(found.boxes)).reshape(-1, 8).tolist()
         scores = found.scores.tolist()
-        lines = [
-            f"{' '.join(f'{v:.2f}' for v in polygon)} {label.replace(' ', '_')} {score:.6f}\n"
-            for polygon, label, score in zip(polygons, labels, scores)
-        ]
+        lines = format_detections(polygons, labels, scores)
         write_atomically(self.folder / f"{name}.png", self._draw(image, found, labels))
-        write_atomically(self.folder / f"{name}.txt", "".join(lines).encode())
+        write_atomically(self.folder / f"{name}.txt", lines)
         detections = [
             {
                 "box": [round(value, 3) for value in box],
@@ -153,17 +223,8 @@ class PredictionWriter:
             size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             boxes = boxes * np.array([scale, scale, scale, scale, 1.0])
-        drawn = draw_rotated_boxes(
-            image,
-            boxes,
-            labels=labels,
-            scores=found.scores.tolist(),
-            colors=[class_color(index) for index in found.classes.tolist()],
-        )
-        done, encoded = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-        if not done:
-            raise ValueError(f"a drawing of {drawn.shape[1]} x {drawn.shape[0]} pixels is no PNG")
-        return encoded.tobytes()
+        scores, classes = found.scores.tolist(), found.classes.tolist()
+        return encode_drawing(image, boxes, labels, scores, classes)
 
     def finish(
         self, protocol: dict[str, Any], failed: Sequence[tuple[str, str]], complete: bool = True
@@ -188,15 +249,10 @@ class PredictionWriter:
             "failed": [{"file": file, "reason": reason} for file, reason in failed],
         }
         path = self.folder / JSON_NAME
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._records.seek(0)
-        try:
-            with temporary.open("w", encoding="utf-8") as stream:
-                stream.write(json.dumps(head, indent=1)[:-2] + ',\n "images": [\n')
-                shutil.copyfileobj(self._records, stream)
-                stream.write("\n ]\n}\n")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replaced_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+            stream.write(json.dumps(head, indent=1)[:-2] + ',\n "images": [\n')
+            shutil.copyfileobj(self._records, stream)
+            stream.write("\n ]\n}\n")
         self._records.seek(0, os.SEEK_END)
         return path

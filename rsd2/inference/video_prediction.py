@@ -20,8 +20,8 @@ from tqdm import tqdm
 from rsd2.data.drawing.boxes import class_color
 from rsd2.data.drawing.videos import draw_tracked_boxes, write_video
 from rsd2.evaluation.files.coco_results import to_coco_results
-from rsd2.evaluation.files.task1 import write_atomically
 from rsd2.evaluation.matching.boxes import BoxDetections
+from rsd2.io.files import write_atomically
 
 from .clip_windows import DetectClips, detect_in_clip
 from .prediction_files import output_names
