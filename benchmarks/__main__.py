@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from rsd2.io.files import write_atomically
 
 from .harness import Case, peak_memory, run_cases
 
@@ -90,19 +91,6 @@ def memory_in_child(subject: str, case: Case) -> dict[str, float | None]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file completely or not at all.
-
-    Args:
-        path: of the file; its folder is made.
-        text: its new content.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def _time(ms: float | None) -> str:
     if ms is None:
         return ""
@@ -170,7 +158,9 @@ def around_table(path: Path, subject: str) -> tuple[str, str]:
 def arguments() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("subject", metavar="SUBJECT", help=f"one of: {', '.join(subjects())}")
     parser.add_argument("--case", action="append", default=[], metavar="NAME", help="only this one")
@@ -219,14 +209,15 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
 
     def finished(rows: list[dict[str, Any]]) -> None:
         if args.output:
-            write_whole(args.output, "".join(json.dumps(row) + "\n" for row in rows))
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(args.output, "".join(json.dumps(row) + "\n" for row in rows))
 
     rows = run_cases(cases, 1 if args.quick else args.rounds, memory, finished)
     for row in rows:
         print(json.dumps(row))
     if args.markdown:
         before, after = around_table(args.markdown, args.subject)
-        write_whole(args.markdown, f"{before}\n\n{markdown_table(rows)}\n\n{after}")
+        write_atomically(args.markdown, f"{before}\n\n{markdown_table(rows)}\n\n{after}")
     return rows
 
 

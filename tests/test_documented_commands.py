@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import shutil
@@ -37,10 +38,15 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
             start = [i for i, word in enumerate(words) if _TOOL.match(word)]
             if start:
                 found.append((words[start[0]].removeprefix("tools/"), words[start[0] + 1 :]))
+        elif match and match[1].startswith("-m benchmarks"):
+            words = shlex.split(match[1], comments=True)
+            found.append(("benchmarks", words[2:]))
     return found
 
 
 def path_of(tool: str) -> Path:
+    if tool == "benchmarks":
+        return ROOT / "benchmarks" / "__main__.py"
     return ROOT / tool if tool.startswith("projects/") else ROOT / "tools" / tool
 
 
@@ -53,7 +59,10 @@ def help_of(load_module):
         if name not in texts:
             with pytest.MonkeyPatch.context() as patch:
                 patch.syspath_prepend(str(path_of(name).parent))  # as when it is run
-                tool = load_module(path_of(name).relative_to(ROOT).as_posix())
+                if name == "benchmarks":
+                    tool = importlib.import_module("benchmarks.__main__")
+                else:
+                    tool = load_module(path_of(name).relative_to(ROOT).as_posix())
             with pytest.raises(SystemExit) as stop:
                 getattr(tool, "parse_arguments", getattr(tool, "main", None))(["--help"])
             assert stop.value.code == 0
@@ -67,6 +76,7 @@ def test_reader_of_commands():
     text = "#   X=1 bash tools/a.sh  # why\npython tools/b.py --c \\\n d \\\\\n --e=1\n`tools/c.py`"
     assert commands(text) == [("a.sh", []), ("b.py", ["--c", "d", "--e=1"])]
     assert commands("python projects/X/tools/d.py --e") == [("projects/X/tools/d.py", ["--e"])]
+    assert commands("python -m benchmarks ops --quick") == [("benchmarks", ["ops", "--quick"])]
     assert commands("for x in 1; do\n  python tools/a.py '$x'") == [("a.py", ["$x"])]
 
 
@@ -74,7 +84,7 @@ def test_reader_of_commands():
 def test_commands_exist(path, help_of, capsys):
     for tool, words in commands(path.read_text()):
         assert path_of(tool).is_file(), tool
-        if not tool.endswith(".py"):
+        if path_of(tool).suffix != ".py":
             continue
         known = set(re.findall(r"--[a-z][\w-]*", help_of(tool, capsys)))
         flags = {word.split("=")[0] for word in words if re.match(r"--[a-z]", word)}
@@ -89,7 +99,7 @@ def test_commands_exist(path, help_of, capsys):
 def test_every_tool_has_a_paragraph_and_a_command():
     text = (ROOT / "tools" / "README.md").read_text()
     assert sorted(re.findall(r"^\*\*`(\S+)`\*\*", text, re.MULTILINE)) == TOOLS
-    assert {name for name, _ in commands(text) if "/" not in name} == set(TOOLS)
+    assert {name for name, _ in commands(text) if "/" not in name} == {*TOOLS, "benchmarks"}
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from rsd2.config import ConfigError, load_config
 from rsd2.data.drawing.boxes import save_figure
 from rsd2.engine import select_device
 from rsd2.inference.drawing import draw_beside_truth
-from rsd2.io.files import make_output_folder
+from rsd2.io.files import make_output_folder, write_atomically
 from rsd2.weights.checkpoint import load_weights
 from rsd2.weights.errors import CheckpointError
 
@@ -159,9 +158,7 @@ def write_table(results: dict[str, Any], path: Path) -> str:
             text = " ".join(map(str, value)) if isinstance(value, list) else value
             lines.append(f"- {key}: {text}")
     text = "\n".join(lines) + "\n"
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    write_atomically(path, text)
     return text
 
 

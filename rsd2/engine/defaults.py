@@ -30,6 +30,7 @@ from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 import rsd2
+from rsd2.io.files import write_atomically
 
 from .hooks import EMAHook, ModelEMA, PeriodicCheckpointer, StopOnSignal, unwrap
 from .random_state import preserved_random_state
@@ -365,9 +366,7 @@ def write_results(path: Path, results: Mapping[str, Any], origin: Mapping[str, A
     """
     if not comm.is_main_process():
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"results": _plain(results), **_plain(origin)}, indent=1))
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps({"results": _plain(results), **_plain(origin)}, indent=1))
 
 
 def _plain(value: Any) -> Any:

@@ -13,8 +13,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from rsd2.io.files import write_atomically
+
 from . import dota_report
-from .files.task1 import check_task1_names, write_atomically, write_task1_zip
+from .files.task1 import check_task1_names, write_task1_zip
 from .scoring.dota import (
     COCO_IOU_THRESHOLDS,
     DotaScores,

@@ -17,10 +17,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from rsd2.io.files import write_atomically
+
 from .box_records import BoxMerging, BoxRecord, assemble_boxes, make_box_record
 from .dota_report import to_json, versions
 from .files.coco_results import read_coco_results, to_coco_results
-from .files.task1 import write_atomically
 from .matching.boxes import BoxDetections, BoxTruth
 
 _logger = logging.getLogger(__name__)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -24,16 +26,41 @@ def make_output_folder(folder: str | Path) -> None:
         ) from error
 
 
-def write_atomically(path: str | Path, content: bytes, writer: int = 0) -> None:
-    """Write a file such that it is either whole or not there, even if the process is killed.
+@contextmanager
+def replaced_file(path: str | Path, writer: int = 0) -> Iterator[Path]:
+    """Give a file to write to that takes the place of another one when the block ends.
 
     Args:
-        path: the file; replaced if it exists.
-        content: all of it.
+        path: of the file in the end; it is replaced if it exists, and left as it is if the block
+            raises.
         writer: number of the process, if several may write this very file at once.
+
+    Yields:
+        Path of a file beside it, to be written; it is gone when the block has ended.
+
+    Raises:
+        OSError: the file cannot be moved into place.
     """
     path = Path(path)
     # A fixed name, so that a run after a killed one leaves no debris.
     temporary = path.with_name(f".{path.name}.{writer}.partial")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | Path, content: bytes | str, writer: int = 0) -> None:
+    """Write a file such that it is either whole or not there, even if the process is killed.
+
+    Args:
+        path: the file; replaced if it exists.
+        content: all of it; text is written as UTF-8.
+        writer: number of the process, if several may write this very file at once.
+
+    Raises:
+        OSError: the file cannot be written; an existing one is then as it was.
+    """
+    with replaced_file(path, writer) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rsd2.data.class_orders import SYNTHETIC_CLASSES
-from rsd2.io.files import make_output_folder
+from rsd2.io.files import make_output_folder, write_atomically
 
 from .scenes.scene import Scene, SceneConfig, draw_scene
 
@@ -63,7 +62,7 @@ def write_dota_scenes(
     work = partial(_write_scene, folder, config, seed)
     if finish_folder(folder, record, num_images, work, num_workers, progress, shard):
         record.update(complete=True, **_count(folder, num_images))
-        write_text(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
+        write_atomically(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
     return folder
 
 
@@ -106,7 +105,7 @@ def finish_folder(
     _check_folder(folder, record, num_images, labels)
     for name in ("images", labels[0]):
         make_output_folder(folder / name)
-    write_text(folder / RECORD_NAME, json.dumps({**record, "complete": False}, indent=2))
+    write_atomically(folder / RECORD_NAME, json.dumps({**record, "complete": False}, indent=2))
     part = range(rank, num_images, world_size)
     missing = [index for index in part if not _is_complete(folder, index, labels)]
     bar = partial(
@@ -240,7 +239,7 @@ def _is_complete(folder: Path, index: int, labels: tuple[str, str]) -> bool:
 def _write_scene(folder: Path, config: SceneConfig, seed: int, index: int) -> None:
     scene, name = draw_scene(config, seed, index), scene_name(index)
     write_image(folder / "images" / f"{name}.png", scene.image)
-    write_text(folder / "labelTxt" / f"{name}.txt", format_labels(scene, config.scale))
+    write_atomically(folder / "labelTxt" / f"{name}.txt", format_labels(scene, config.scale))
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -263,29 +262,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     ok, packed = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not ok:
         raise RuntimeError(f"cv2 could not encode {path.name} as PNG")
-    write_bytes(path, packed.tobytes())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8 under another name and move it into place.
-
-    Args:
-        path: of the file.
-        text: its content.
-    """
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file under another name and move it into place.
-
-    Args:
-        path: of the file.
-        data: its content.
-    """
-    partial_path = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial_path.write_bytes(data)
-    os.replace(partial_path, path)
+    write_atomically(path, packed.tobytes())
 
 
 def _count(folder: Path, num_images: int) -> dict:

@@ -129,12 +129,3 @@ def test_a_document_without_marks_is_refused_before_the_work(tool, tmp_path, cap
         tool.main(["ops", "--case", "iou mix 5000x5000", "--markdown", str(document)])
     assert "benchmark: ops" in capsys.readouterr().err
     assert document.read_text() == "nothing here\n"
-
-
-def test_files_are_written_completely_or_not_at_all(tool, tmp_path, monkeypatch):
-    path = tmp_path / "rows.jsonl"
-    tool.write_whole(path, "first")
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        tool.write_whole(path, "second")
-    assert path.read_text() == "first"

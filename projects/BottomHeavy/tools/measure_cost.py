@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -28,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from benchmarks.harness import Case, machine, peak_memory
 from rsd2.config import ConfigError, load_config
+from rsd2.io.files import write_atomically
 from rsd2.weights.checkpoint import load_weights
 from rsd2.weights.errors import CheckpointError
 
@@ -118,9 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, CheckpointError, OSError) as error:
         print(f"measure_cost: {error}", file=sys.stderr)
         return 2
-    temporary = args.output.with_name(f".{args.output.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(costs, indent=1), encoding="utf-8")
-    os.replace(temporary, args.output)
+    write_atomically(args.output, json.dumps(costs, indent=1))
     return 0
 
 

@@ -15,7 +15,6 @@ Shapes: M scenes, N crops, B crops of a batch, S side of the views, H, W of the 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from rsd2.io.files import make_output_folder
+from rsd2.io.files import make_output_folder, replaced_file
 from rsd2.io.worker_pool import run_in_processes
 from rsd2.modeling.backbones.small_resnet import small_resnet
 from rsd2.ops import roi_align_rotated
@@ -358,9 +357,8 @@ def _draw_one(job: tuple[int, int, int]) -> _Scene:
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    with replaced_file(path) as temporary:
+        torch.save(content, temporary)
 
 
 def _check_same(path: Path, about: object, settings: EmbedderSettings) -> None:

@@ -19,6 +19,7 @@ from detectron2.structures import BoxMode, Instances, RotatedBoxes
 # Whoever loads data wants the built-in data sets registered.
 from rsd2.data import datasets  # noqa: F401
 from rsd2.data.windows.tiling import PAD_COLOR, crop_window, visible_fractions
+from rsd2.io.files import replaced_file
 from rsd2.io.image_io import read_image
 from rsd2.structures import boxes_to_corners, canonicalize
 
@@ -168,10 +169,10 @@ class RotatedDatasetMapper:
         copy = self.decoded_cache_dir / name
         if not copy.is_file():
             self.decoded_cache_dir.mkdir(parents=True, exist_ok=True)
-            temporary = copy.with_suffix(f".{os.getpid()}.partial")
-            with temporary.open("wb") as stream:
-                np.save(stream, read_image(path))
-            os.replace(temporary, copy)
+            pixels = read_image(path)
+            # Several workers may decode one image at once.
+            with replaced_file(copy, os.getpid()) as temporary, temporary.open("wb") as stream:
+                np.save(stream, pixels)
         return np.load(copy, mmap_mode="r")
 
     def _keep(

@@ -7,13 +7,14 @@ object is the square root of its box's area, in pixels.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from detectron2.data import transforms as T
+
+from rsd2.io.files import write_atomically
 
 NUM_BINS = 100
 """Of the histograms; the first and the last bin hold the tails."""
@@ -118,11 +119,8 @@ class SizeHistogram:
         Args:
             path: of the file.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         content = {"edges": self.edges.tolist(), "weights": self.weights.tolist()}
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(path, json.dumps(content))
 
     @classmethod
     def load(cls, path: str | Path) -> SizeHistogram:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from rsd2.evaluation.scoring.dota import Detections, DotaScores, GroundTruth, score_detections
+from rsd2.io.files import write_atomically
 from rsd2.structures import boxes_to_corners
 
 # Nine significant digits give a float32 score back exactly; a ten-thousandth of a pixel is far
@@ -149,25 +149,6 @@ def check_task1_names(image_ids: Sequence[str], class_names: Sequence[str]) -> N
     for name in class_names:
         if "/" in name or "\\" in name:
             raise ValueError(f"class name {name!r} contains a path separator; rename the class")
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file under a temporary name beside it, then move it into place.
-
-    Args:
-        path: of the file; its folder must exist.
-        content: all of it.
-
-    Raises:
-        OSError: if the folder cannot be written; an existing file is then untouched.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_member(path: Path, name: str) -> str:

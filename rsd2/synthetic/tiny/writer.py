@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rsd2.synthetic.writer import RECORD_NAME, finish_folder, scene_name, write_image, write_text
+from rsd2.io.files import write_atomically
+from rsd2.synthetic.writer import RECORD_NAME, finish_folder, scene_name, write_image
 
 from .scene import TINY_CATEGORIES, TinyScene, TinySceneConfig, draw_tiny_scene
 
@@ -55,9 +56,9 @@ def write_tiny_scenes(
     work = partial(_write_scene, folder, config, seed)
     if finish_folder(folder, record, num_images, work, num_workers, progress, shard, _LABELS):
         coco = _gather(folder, num_images)
-        write_text(folder / ANNOTATION_NAME, json.dumps(coco) + "\n")
+        write_atomically(folder / ANNOTATION_NAME, json.dumps(coco) + "\n")
         record.update(complete=True, **describe_annotations(coco))
-        write_text(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
+        write_atomically(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
     return folder
 
 
@@ -99,7 +100,7 @@ def _write_scene(folder: Path, config: TinySceneConfig, seed: int, index: int) -
     scene, name = draw_tiny_scene(config, seed, index), scene_name(index)
     write_image(folder / "images" / f"{name}.png", scene.image)
     text = json.dumps(_to_record(scene, f"{name}.png"))
-    write_text(folder / _LABELS[0] / f"{name}{_LABELS[1]}", text)
+    write_atomically(folder / _LABELS[0] / f"{name}{_LABELS[1]}", text)
 
 
 def _to_record(scene: TinyScene, file_name: str) -> dict:

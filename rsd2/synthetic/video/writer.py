@@ -16,9 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from rsd2.data.formats.rscardata import RSCARDATA_SPLITS
-from rsd2.io.files import make_output_folder
+from rsd2.io.files import make_output_folder, write_atomically
 from rsd2.io.worker_pool import run_in_processes
-from rsd2.synthetic.writer import check_parameters, write_bytes, write_text
+from rsd2.synthetic.writer import check_parameters
 
 from .config import VideoConfig
 from .scene import VideoLabel, VideoPlan, VideoRenderer, plan_video
@@ -78,7 +78,7 @@ def write_videos(
     for name in (records, folder / "annotations"):
         make_output_folder(name)
     head = {"parameters": parameters, "split": split, "num_videos": num_videos}
-    write_text(path, json.dumps({**head, "complete": False}, indent=2) + "\n")
+    write_atomically(path, json.dumps({**head, "complete": False}, indent=2) + "\n")
     part = range(rank, num_videos, world_size)
     missing = [index for index in part if not _record_path(records, index).is_file()]
     work = partial(_write_video, folder, split, config, seed)
@@ -88,7 +88,7 @@ def write_videos(
         pass
     if all(_record_path(records, index).is_file() for index in range(num_videos)):
         _gather(folder, split, num_videos, config.old_label_drop)
-        write_text(path, json.dumps({**head, "complete": True}, indent=2) + "\n")
+        write_atomically(path, json.dumps({**head, "complete": True}, indent=2) + "\n")
     return path
 
 
@@ -186,13 +186,15 @@ def _write_video(folder: Path, split: str, config: VideoConfig, seed: int, index
         ok, packed = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
         if not ok:
             raise RuntimeError(f"cv2 could not encode frame {name} of {base} as JPEG")
-        write_bytes(base / "img1" / f"{name}.jpg", packed.tobytes())
+        write_atomically(base / "img1" / f"{name}.jpg", packed.tobytes())
         if names.voc:
             labels = [label for label in plan.labels[frame] if label.track not in dropped]
-            write_text(base / names.voc / f"{name}.xml", _voc(f"{name}.jpg", config.size, labels))
+            write_atomically(
+                base / names.voc / f"{name}.xml", _voc(f"{name}.jpg", config.size, labels)
+            )
     mean, square = np.mean(moments, axis=0)
     record = make_record(plan) | {"image": [float(mean), float(np.sqrt(square - mean**2))]}
-    write_text(_record_path(folder / "records" / split, index), json.dumps(record))
+    write_atomically(_record_path(folder / "records" / split, index), json.dumps(record))
 
 
 def _dropped_tracks(record: dict, share: float) -> set[int]:
@@ -246,4 +248,4 @@ def _gather(folder: Path, split: str, num_videos: int, drop: float) -> None:
     ]
     for path, shown, labels in ((names.old, plain, old), (names.new, images, new)):
         content = {"images": shown, "annotations": labels, "categories": categories}
-        write_text(folder / path, json.dumps(content) + "\n")
+        write_atomically(folder / path, json.dumps(content) + "\n")

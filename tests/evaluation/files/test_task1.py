@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rsd2.evaluation import Detections, GroundTruth, read_task1, score_detections, score_task1
-from rsd2.evaluation.files.task1 import write_atomically, write_task1_zip
+from rsd2.evaluation.files.task1 import write_task1_zip
 
 CLASSES = ("plane", "small-vehicle", "ship")
 
@@ -87,16 +87,3 @@ def test_names_that_the_format_cannot_hold(tmp_path, detections):
     with pytest.raises(ValueError, match="path separator"):
         write_task1_zip(tmp_path / "a.zip", ("P1", "P2", "P3"), ("a/b", "c"), detections)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.json"
-    write_atomically(path, b"old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
