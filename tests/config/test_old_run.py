@@ -48,7 +48,7 @@ def test_every_name_that_experiments_saved_is_found(repository):
 
 
 def test_a_saved_config_of_another_encoding_is_an_error(tmp_path):
-    (tmp_path / "config.yaml").write_bytes("train: {output_dir: caf\u00e9}".encode("latin-1"))
+    (tmp_path / "config.yaml").write_bytes("train: {output_dir: \u00e9}".encode("latin-1"))
     with pytest.raises(ConfigError, match="config.yaml is not readable YAML"):
         load_config(tmp_path / "config.yaml")
 

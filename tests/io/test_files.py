@@ -11,9 +11,9 @@ from rsd2.io.files import replaced_file, write_atomically
 
 def test_content_is_bytes_or_text(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a", b"\x00\xff")
-    write_atomically(tmp_path / "b", "caf\u00e9\n")
+    write_atomically(tmp_path / "b", "\u00e9\n")
     assert (tmp_path / "a").read_bytes() == b"\x00\xff"
-    assert (tmp_path / "b").read_bytes() == "caf\u00e9\n".encode()
+    assert (tmp_path / "b").read_bytes() == "\u00e9\n".encode()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
