@@ -6,18 +6,16 @@ Shapes: H, W height and width after augmentation.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import CropTransform, PadTransform, Transform, TransformList
 
-# Whoever loads data wants the built-in data sets registered.
-from rsd2.data import datasets  # noqa: F401
 from rsd2.data.windows.tiling import crop_window
 from rsd2.io.image_io import read_image
+
+from .image_mapper import RecentImages, to_tensor
 
 
 class ClassificationMapper:
@@ -42,9 +40,8 @@ class ClassificationMapper:
         """
         if cached_images < 0:
             raise ValueError(f"cached_images has to be >= 0, got {cached_images}")
-        self.augmentations = T.AugmentationList(list(augmentations))
-        self.cached_images = cached_images
-        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
+        self.augment = T.AugmentationList(list(augmentations))
+        self._recent = RecentImages(cached_images)
 
     def __call__(self, dataset_dict: dict) -> dict:
         """Map one dict, which is not changed.
@@ -61,24 +58,15 @@ class ClassificationMapper:
             ValueError: it is broken; the message names the file.
         """
         image = dataset_dict.get("pixels")
-        image = self._read(dataset_dict["file_name"]) if image is None else image
+        if image is None:
+            image = self._recent.get(dataset_dict["file_name"], read_image)
         if "window" in dataset_dict:
             image = crop_window(image, np.array(dataset_dict["window"]))
-        aug_input = T.AugInput(image)
-        self.augmentations(aug_input)
-        pixels = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
-        kept = {k: dataset_dict[k] for k in ("label", "file_name", "image_id") if k in dataset_dict}
-        return {"image": pixels, **kept}
 
-    def _read(self, path: str) -> np.ndarray:
-        """A file, from memory if it was among the last."""
-        image = self._cache.pop(path, None)
-        image = read_image(path) if image is None else image
-        if self.cached_images:
-            self._cache[path] = image
-            if len(self._cache) > self.cached_images:
-                self._cache.popitem(last=False)
-        return image
+        aug_input = T.AugInput(image)
+        self.augment(aug_input)
+        kept = {k: dataset_dict[k] for k in ("label", "file_name", "image_id") if k in dataset_dict}
+        return {"image": to_tensor(aug_input.image), **kept}
 
 
 class RandomResizedCrop(T.Augmentation):

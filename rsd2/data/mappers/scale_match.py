@@ -16,6 +16,8 @@ from detectron2.data import transforms as T
 
 from rsd2.io.files import write_atomically
 
+from .image_mapper import is_ignored
+
 NUM_BINS = 100
 """Of the histograms; the first and the last bin hold the tails."""
 
@@ -156,12 +158,11 @@ def measure_sizes(records: Iterable[dict]) -> np.ndarray:
     Returns:
         (N,) float64 pixels, square roots of the boxes' areas.
     """
-    skipped = ("ignore", "uncertain", "logo", "iscrowd")
     boxes = [
         annotation["bbox"]
         for record in records
         for annotation in record.get("annotations", [])
-        if not any(annotation.get(flag, False) for flag in skipped)
+        if not (is_ignored(annotation) or annotation.get("iscrowd", False))
     ]
     table = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     return np.sqrt(table[:, 2] * table[:, 3])
