@@ -43,7 +43,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from rsd2.config import ConfigError, load_config
-from rsd2.data import datasets  # noqa: F401
+from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import provenance, select_device
 from rsd2.inference.clip_detector import ClipDetector
 from rsd2.inference.image_detector import ImageDetector
@@ -151,6 +151,9 @@ def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
         if wanted is not None and len(given) != wanted:
             raise ConfigError(f"--classes has {len(given)} names, the model {wanted} classes")
         return list(given)
+
+    # The names of a built-in set are known without its files.
+    register_builtin()
     dataset = (cfg.dataloader.test.get("dataset") or {}).get("names") or "none"
     dataset = dataset if isinstance(dataset, str) else dataset[0]
     names: list[str] = []

@@ -187,8 +187,9 @@ def find_truth(name: str) -> Truth:
         return truth_of_dota_folder(name)
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    import rsd2.data.datasets  # noqa: F401  registers the built-in ones
+    from rsd2.data.datasets.builtin import register_builtin
 
+    register_builtin()
     if name not in DatasetCatalog.list():
         raise ValueError(f"--recall-against {name}: neither a folder nor a registered data set")
     return truth_of_dataset(DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes)
