@@ -24,9 +24,9 @@ class BoxDatasetMapper(ImageMapper):
     from ``np.random``. ``min_side`` 0 keeps all boxes that have an area.
 
     Attributes:
-        erase_ignored: in training, paint every box that is ``ignore``, ``uncertain`` or ``logo``
-            with its mean colour before augmentation, as TinyBenchmark's erased images are, so that
-            a find there is no mistake.
+        erase_ignored: in training, paint every crowd and every box that is ``ignore``,
+            ``uncertain`` or ``logo`` with its mean colour before augmentation, as TinyBenchmark's
+            erased images are, so that a find there is no mistake.
     """
 
     erase_ignored: bool = False

@@ -21,7 +21,7 @@ from rsd2.data.windows.tiling import PAD_COLOR, crop_window
 from rsd2.io.files import replaced_file
 from rsd2.io.image_io import read_image
 
-_IGNORE_FLAGS = ("ignore", "uncertain", "logo")
+_IGNORE_FLAGS = ("ignore", "iscrowd", "uncertain", "logo")
 
 
 class RecentImages:
@@ -164,7 +164,7 @@ def is_ignored(annotation: Mapping[str, Any]) -> bool:
         annotation: of a dataset dict.
 
     Returns:
-        True for regions to ignore, uncertain objects and logos.
+        True for regions to ignore, crowds, uncertain objects and logos.
     """
     return any(annotation.get(flag, False) for flag in _IGNORE_FLAGS)
 
