@@ -48,7 +48,7 @@ from rsd2.engine import provenance, select_device
 from rsd2.inference.clip_detector import ClipDetector
 from rsd2.inference.image_detector import ImageDetector
 from rsd2.inference.prediction_files import JSON_NAME, PredictionWriter, output_names
-from rsd2.inference.prediction_inputs import check_targets, find_images, find_videos
+from rsd2.inference.prediction_inputs import check_targets, expand_image_inputs, find_videos
 from rsd2.inference.sliding_window import WindowParameters, detect_in_windows
 from rsd2.inference.video_prediction import describe_results, predict_videos
 from rsd2.io.image_io import read_image
@@ -354,7 +354,7 @@ def run(args: argparse.Namespace) -> int:
         cfg = load_config(args.config_file, args.opts)
         if "num_frames" in ((cfg.dataloader.get("test") or {}).get("mapper") or {}):
             return run_on_videos(args, cfg)
-        images, num_others = find_images(args.input)
+        images, num_others = expand_image_inputs(args.input)
         check_targets(images, Path(args.output))
         detector, origin = build_detector(args, cfg)
         classes = class_names(args.classes, cfg)

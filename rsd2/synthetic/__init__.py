@@ -20,7 +20,7 @@ from .tiny.writer import describe_annotations, write_tiny_scenes
 from .video.config import VideoConfig
 from .video.scene import VideoLabel, VideoPlan, VideoRenderer, plan_video
 from .video.statistics import StatisticRow, format_statistics, measure_videos
-from .video.writer import make_record, read_records, write_videos
+from .video.writer import make_record, read_video_records, write_videos
 from .writer import format_labels, scene_name, write_dota_scenes
 
 __all__ = [
@@ -49,7 +49,7 @@ __all__ = [
     "make_record",
     "measure_videos",
     "plan_video",
-    "read_records",
+    "read_video_records",
     "scene_name",
     "write_dota_scenes",
     "write_tiny_scenes",

@@ -61,7 +61,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_records(args: argparse.Namespace, cfg: DictConfig) -> Sequence[dict[str, Any]]:
+def find_records(args: argparse.Namespace, cfg: DictConfig) -> Sequence[dict[str, Any]]:
     """Find the images.
 
     Args:
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{args.num_images}, {args.seed} and {args.progress}"
             )
         cfg = load_config(args.config_file, args.opts)
-        records = read_records(args, cfg)
+        records = find_records(args, cfg)
         seed_all_rng(args.seed)
         model = instantiate(cfg.model).eval()
         if args.weights:
