@@ -99,8 +99,10 @@ class RandomResizedCrop(T.Augmentation):
             The crop and the resize; the middle of the image if ten draws do not fit in.
         """
         height, width = image.shape[:2]
+
         for _ in range(10):
             pixels = height * width * np.random.uniform(*self.area)
+            # On a log scale, so that a shape and its transpose are equally likely.
             ratio = math.exp(np.random.uniform(*(math.log(value) for value in self.aspect)))
             w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
             if 0 < w <= width and 0 < h <= height:
@@ -110,6 +112,7 @@ class RandomResizedCrop(T.Augmentation):
         else:
             w = h = min(height, width)
             x, y = (width - w) // 2, (height - h) // 2
+
         return TransformList(
             [CropTransform(x, y, w, h), T.ResizeTransform(h, w, self.size, self.size)]
         )
@@ -121,7 +124,7 @@ class RandomShift(T.Augmentation):
     Source: "Deep Residual Learning" (arXiv 1512.03385), section 4.2, for images of 32 pixels.
 
     Args:
-        pixels: at most, in each direction.
+        pixels: greatest shift in each direction.
     """
 
     def __init__(self, pixels: int = 4) -> None:
@@ -139,6 +142,7 @@ class RandomShift(T.Augmentation):
         """
         height, width = image.shape[:2]
         p = self.pixels
+        # A crop at (p, p) of the padded image is the image itself.
         x, y = np.random.randint(2 * p + 1, size=2)
         return TransformList(
             [PadTransform(p, p, p, p, width, height), CropTransform(int(x), int(y), width, height)]
@@ -149,7 +153,7 @@ class CenterCrop(T.Augmentation):
     """Cut a square out of the middle.
 
     Args:
-        size: its side, pixels; the image has to be as large.
+        size: side of the square, pixels; the image has to be as large.
     """
 
     def __init__(self, size: int = 224) -> None:

@@ -81,7 +81,7 @@ class SizeHistogram:
         """Draw a size: a bin by its weight, within it uniformly.
 
         Args:
-            rng: source of randomness.
+            rng: generator that the size is drawn from.
 
         Returns:
             pixels.
@@ -111,7 +111,7 @@ class SizeHistogram:
             pixels.
         """
         cumulative = np.concatenate([[0.0], np.cumsum(self.weights)])
-        # a bin without weight is skipped: its lower end has the rank of its upper end
+        # A bin without weight is skipped: its lower end has the rank of its upper end.
         rising = np.concatenate([[True], np.diff(cumulative) > 0])
         return float(np.interp(rank, cumulative[rising], self.edges[rising]))
 
@@ -225,6 +225,7 @@ class ScaleMatch(T.Augmentation):
         if len(boxes):
             # A box without area must not pull the geometric mean to zero.
             sides = np.clip(boxes[:, 2:] - boxes[:, :2], 1e-6, None)
+
             size = float(np.exp(0.5 * np.log(sides).sum(axis=1).mean()))
             # A second draw of a monotone map is the first one once more.
             for _ in range(self.num_draws if self.source is None else 1):
