@@ -20,7 +20,7 @@ SOURCES = (
     *sorted(p for x in ("configs", "projects", "rsd2", "tools") for p in (ROOT / x).rglob("*.md")),
     *sorted((ROOT / "tools").glob("*.py")),
     *sorted((ROOT / "tools").glob("*.sh")),
-    *sorted(ROOT.glob("projects/*/tools/*.py")),
+    *sorted(ROOT.glob("projects/*/*/*.py")),
 )
 _TOOL = re.compile(r"(?:projects/\w+/)?tools/")
 _COMMAND = re.compile(r'\s*(?:# +)?(?:\w+=\S+ +)*(?:bash|python|torchrun|"\$\w+") +(.*)')
