@@ -57,12 +57,10 @@ def help_of(load_module):
 
     def get(name: str, capsys: pytest.CaptureFixture) -> str:
         if name not in texts:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.syspath_prepend(str(path_of(name).parent))  # as when it is run
-                if name == "benchmarks":
-                    tool = importlib.import_module("benchmarks.__main__")
-                else:
-                    tool = load_module(path_of(name).relative_to(ROOT).as_posix())
+            if name == "benchmarks":
+                tool = importlib.import_module("benchmarks.__main__")
+            else:
+                tool = load_module(path_of(name).relative_to(ROOT).as_posix())
             with pytest.raises(SystemExit) as stop:
                 getattr(tool, "parse_arguments", getattr(tool, "main", None))(["--help"])
             assert stop.value.code == 0

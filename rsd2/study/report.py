@@ -306,7 +306,7 @@ def plot_study(report: StudyReport, rows: Rows, path: Path) -> None:
     for k, row in enumerate(rows):
         values = [row[name] or 0.0 for name in report.metrics]
         bars.bar(places + (k + 0.5) * width - 0.4, values, width, label=row_label(row, rows))
-    bars.set_xticks(places, report.metrics.values())
+    bars.set_xticks(places, report.metrics.values(), rotation=15)
     bars.set(title="held-out data, after the last step", ylabel="per cent")
 
     for axis, (title, lines) in zip(axes, panels.items()):
