@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 
 from rsd2.config import ConfigError, load_config
 from rsd2.data.datasets.builtin import register_builtin
-from rsd2.data.drawing.boxes import save_figure
 from rsd2.engine import select_device
 from rsd2.inference.drawing import draw_beside_truth
+from rsd2.io.figures import save_figure
 from rsd2.io.files import make_output_folder, write_atomically
 from rsd2.weights.checkpoint import load_weights
 from rsd2.weights.errors import CheckpointError

@@ -1,4 +1,4 @@
-"""Drawing of rotated boxes on images: outline, first vertex, angle, label; contact sheets, figures.
+"""Drawing of rotated boxes on images: outline, first vertex, angle, label; contact sheets.
 
 Functions that draw return a new RGB image; nothing is shown on a screen.
 
@@ -8,21 +8,14 @@ Shapes: N objects, H, W image height and width.
 from __future__ import annotations
 
 import colorsys
-import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 
-from rsd2.io.files import write_atomically
 from rsd2.structures import boxes_to_corners
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 # Sub-pixel digits of OpenCV's fixed-point drawing coordinates.
@@ -202,19 +195,6 @@ def make_contact_sheet(
             origin = (left + 4, top + cell_size + 14)
             cv2.putText(sheet, text, origin, _FONT, 0.4, (235, 235, 235), 1, cv2.LINE_AA)
     return sheet
-
-
-def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Write a figure as PNG, which is whole or not there.
-
-    Args:
-        figure: made without pyplot, so that no screen is needed and nobody has to close it.
-        path: path of the file; replaced if it exists.
-        dpi: dots of the file per inch of the figure.
-    """
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
-    write_atomically(path, stream.getvalue())
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
