@@ -25,7 +25,7 @@ from rsd2.engine import build_optimizer
 from rsd2.testing import random_rotated_boxes, shrink
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("configs", "projects/*/configs", "projects/*/configs/ablation")
+FOLDERS = ("configs", "projects/*/configs")
 EXPERIMENTS = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.py"))
 FILES = sorted([*ROOT.glob("configs/**/*.py"), *ROOT.glob("projects/*/configs/**/*.py")])
 
@@ -213,6 +213,18 @@ def test_trains_and_detects(cfg):
         assert found.image_size == (x["height"], x["width"])
         assert len(found.pred_boxes) == len(found.scores) == len(found.pred_classes)
         assert found.pred_boxes.tensor.isfinite().all()
+
+
+def test_row_of_an_ablation_table_changes_what_it_says_and_trains(ablation_row):
+    before = dict(config_leaves(load_config(ablation_row.config)))
+    cfg = load_config(ablation_row.config, ablation_row.overrides)
+    after = dict(config_leaves(cfg))
+    changed = [key for key in before | after if before.get(key, ...) != after.get(key, ...)]
+    for override in ablation_row.overrides:
+        key = override.partition("=")[0]
+        assert key.startswith(("model.", "dataloader.train.")), "the recipe is the same for all"
+        assert any(f"{one}.".startswith(f"{key}.") for one in changed), f"{override} has no effect"
+    test_trains_and_detects(cfg)
 
 
 def test_shrink_makes_every_loader_small_and_changes_nothing_else(cfg):

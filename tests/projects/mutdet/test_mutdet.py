@@ -14,9 +14,9 @@ SIDE_LENGTH = 64
 NO_DENOISING = "model.detector.num_denoising_queries=0"
 ROWS = {
     "detreg": (BASELINE, ()),
-    "contrastive": ("ablation/contrastive_r50_dota_pretrain", ()),
-    "embedding": ("ablation/enhanced_embedding_r50_dota_pretrain", ()),
-    "feature": ("ablation/enhanced_feature_r50_dota_pretrain", ()),
+    "contrastive": ("contrastive", ()),
+    "embedding": ("enhanced_embedding", ()),
+    "feature": ("enhanced_feature", ()),
     "full": (FULL, ()),
     "gathering": (FULL, ("model.alignment.gather=true",)),
     "masking": (FULL, ("model.alignment.mask_same_class=true",)),
