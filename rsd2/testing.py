@@ -106,7 +106,8 @@ def shrink(cfg: DictConfig) -> DictConfig:
     stays, and so does every interpolation. Known are models of the kind of
     ``RotatedDeformableDETR`` (subclasses too, and those built around a ``detector``) on
     Detectron2's ``ResNet``, ``small_resnet`` or a ``SimplePyramid``, ``GeneralizedRCNN`` on an
-    ``FPN`` or a ``SimplePyramid``, ``ImageClassifier``, ``MICML`` and ``ObjectJEPA``.
+    ``FPN`` or a ``SimplePyramid``, ``ImageClassifier``, ``ContrastiveEmbedder``,
+    ``MICML`` and ``ObjectJEPA``.
 
     Args:
         cfg: a loaded LazyConfig with at least ``model``; not changed.
@@ -297,6 +298,7 @@ _MODEL_RULES = {
     "RotatedDeformableDETR": _shrink_deformable_detr,
     "GeneralizedRCNN": _shrink_rcnn,
     "ImageClassifier": _shrink_classifier,
+    "ContrastiveEmbedder": _shrink_classifier,
     "ObjectJEPA": _shrink_jepa,
     "MICML": _shrink_micml,
 }

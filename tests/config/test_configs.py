@@ -101,6 +101,8 @@ def as_the_model_takes(batch, cfg):
             x["instances"].gt_boxes = Boxes(
                 torch.cat([centers - sides / 2, centers + sides / 2], 1)
             )
+        elif is_embedding(cfg):
+            x["views"] = torch.rand(2, 3, 48, 48)
         elif is_feature_learning(cfg):  # one size for all
             x["image"] = x["image"][:, :48]
         elif is_classifier(cfg):
@@ -123,7 +125,11 @@ def is_classifier(cfg):
 
 
 def is_feature_learning(cfg):
-    return "encoder" in cfg.model and "masks" in cfg.model
+    return is_embedding(cfg) or ("encoder" in cfg.model and "masks" in cfg.model)
+
+
+def is_embedding(cfg):
+    return "output" in cfg.model
 
 
 def test_there_are_experiments():

@@ -20,7 +20,9 @@ from .label_statistics import PAGE
 ARMS = ("none", "detreg", "mutdet")
 PSEUDO_LABELS = "data/pseudo/synthetic_train"
 """Folder of the boxes with embeddings, where the configs of the pre-training look for it."""
-_BACKBONE = "backbone/backbone.pth"
+_BACKBONE = "backbone/model_final.pth"
+_EMBEDDER = "projects/MutDet/configs/embedder_small_synthetic_pretrain.py"
+_EMBEDDER_BATCH = 64  # crops, of the loss that compares them with each other
 _FINETUNE = "projects/MutDet/configs/mutdet_small_synthetic_finetune.py"
 _PRETRAIN = "projects/MutDet/configs/{}_small_synthetic_pretrain.py"
 _TOOLS = "projects/MutDet/tools"
@@ -188,10 +190,16 @@ def _label_jobs(settings: StudySettings, folder: Path) -> list[Job]:
     """The backbone that everybody starts from, and the boxes and embeddings to learn from."""
     images, boxes = folder / "data/synthetic/train/images", folder / "data/pseudo/boxes"
     embedder = (
-        *python_command(f"{_TOOLS}/train_embedder.py", "--output", folder / _BACKBONE),
-        *("--steps", str(settings.embedder_steps), "--scenes", str(settings.embedder_scenes)),
-        *("--image-size", str(settings.image_size), "--seed", str(settings.seed)),
-        *("--test-scenes", str(settings.val_images)),
+        *training_command(
+            _EMBEDDER,
+            (folder / _BACKBONE).parent,
+            steps=settings.embedder_steps,
+            batch=_EMBEDDER_BATCH,
+            seed=settings.seed,
+        ),
+        f"dataloader.train.dataset.scenes={settings.embedder_scenes}",
+        f"dataloader.train.dataset.image_size={settings.image_size}",
+        f"dataloader.test.dataset.scenes={settings.val_images}",
     )
     proposals = (
         *python_command(f"{_TOOLS}/make_pseudo_labels.py", "--images", images, "--output", boxes),
