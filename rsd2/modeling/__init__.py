@@ -10,6 +10,7 @@ from .criterion import SetCriterion
 from .denoising import DenoisingQueries
 from .matcher import HungarianMatcher
 from .neck import ChannelMapper
+from .quirks import DetectorQuirks
 from .rotated_deformable_detr import RotatedDeformableDETR
 from .transformer import DeformableEncoder, RotatedDeformableDecoder
 
@@ -20,6 +21,7 @@ __all__ = [
     "ChannelMapper",
     "DeformableEncoder",
     "DenoisingQueries",
+    "DetectorQuirks",
     "HungarianMatcher",
     "MinimumQualityMatcher",
     "RotatedDeformableDETR",

@@ -11,7 +11,13 @@ from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 
 from rsd2.config import ConfigError, load_config
-from rsd2.config.renames import MOVED_MODULES, use_current_names
+from rsd2.config.renames import (
+    GATHERED_OPTIONS,
+    MOVED_MODULES,
+    gather_options,
+    use_current_names,
+)
+from rsd2.modeling import DetectorQuirks
 from rsd2.weights.checkpoint import load_weights
 
 FOLDER = "tests/config/old_run"
@@ -68,3 +74,31 @@ def test_names_are_replaced_whole():
     )
     unchanged = "_target_: rsd2.data.tiling_of_mine.f\nx: my.rsd2.data.tiling.f\n"
     assert use_current_names(unchanged) == unchanged
+
+
+def test_options_of_an_earlier_commit_are_quirks_of_today():
+    detector = {"_target_": "rsd2.modeling.RotatedDeformableDETR", "num_classes": 3}
+    decoder = {"_target_": "rsd2.modeling.RotatedDeformableDecoder", "official_fold_at_45": True}
+    saved = {
+        "model": {**detector, "official_denoising": True, "box_normalization": "long_side"},
+        "others": [decoder, {"official_denoising": True}],
+    }
+    found = gather_options(saved)
+    assert found["model"] == {
+        **detector,
+        "quirks": {
+            "_target_": "rsd2.modeling.DetectorQuirks",
+            "multiplied_angle_noise": True,
+            "trained_empty_slots": True,
+            "boxes_per_axis": False,
+        },
+    }
+    assert instantiate(found["others"][0]["quirks"]) == DetectorQuirks(unswapped_at_45=True)
+    assert found["others"][1] == {"official_denoising": True}, "no argument of a target"
+    assert gather_options({**detector, "box_normalization": "official_per_axis"})["quirks"][
+        "boxes_per_axis"
+    ]
+
+    for option, (target, fields) in GATHERED_OPTIONS.items():
+        gathered = gather_options({"_target_": "anything", option: True})["quirks"]
+        assert all(getattr(instantiate(gathered), field) for field in fields), target

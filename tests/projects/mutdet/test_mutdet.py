@@ -134,7 +134,7 @@ def test_raw_embeddings_stay_fixed_targets_without_enhanced_ones(
 )
 def test_queries_are_the_tokens_most_like_an_object(build_pretraining, official, expected):
     """With equal and negative objectness logits the official score prefers the least similar."""
-    model = build_pretraining(FULL, f"model.official_query_score={official}".lower())
+    model = build_pretraining(FULL, f"model.quirks.raw_query_score={official}".lower())
     model.proposals.num_queries = 3
     model.token_embedding_head = nn.Identity()
     head = model.heads.class_heads[model.heads.encoder_index]
