@@ -77,28 +77,15 @@ def test_names_are_replaced_whole():
 
 
 def test_options_of_an_earlier_commit_are_quirks_of_today():
-    detector = {"_target_": "rsd2.modeling.RotatedDeformableDETR", "num_classes": 3}
-    decoder = {"_target_": "rsd2.modeling.RotatedDeformableDecoder", "official_fold_at_45": True}
-    saved = {
-        "model": {**detector, "official_denoising": True, "box_normalization": "long_side"},
-        "others": [decoder, {"official_denoising": True}],
-    }
-    found = gather_options(saved)
-    assert found["model"] == {
-        **detector,
-        "quirks": {
-            "_target_": "rsd2.modeling.DetectorQuirks",
-            "multiplied_angle_noise": True,
-            "trained_empty_slots": True,
-            "boxes_per_axis": False,
-        },
-    }
-    assert instantiate(found["others"][0]["quirks"]) == DetectorQuirks(unswapped_at_45=True)
-    assert found["others"][1] == {"official_denoising": True}, "no argument of a target"
-    assert gather_options({**detector, "box_normalization": "official_per_axis"})["quirks"][
-        "boxes_per_axis"
-    ]
+    kept = {"_target_": "any.Detector", "num_classes": 3}
+    saved = {**kept, "official_denoising": True, "box_normalization": "long_side"}
+    found = gather_options({"model": [saved], "official_denoising": True})
+    quirks = found["model"][0].pop("quirks")
+    assert found == {"model": [kept], "official_denoising": True}, "arguments of targets alone"
+    expected = DetectorQuirks(multiplied_angle_noise=True, trained_empty_slots=True)
+    assert instantiate(quirks) == expected
 
-    for option, (target, fields) in GATHERED_OPTIONS.items():
-        gathered = gather_options({"_target_": "anything", option: True})["quirks"]
-        assert all(getattr(instantiate(gathered), field) for field in fields), target
+    for option, (_, fields) in GATHERED_OPTIONS.items():
+        value = "official_per_axis" if option == "box_normalization" else True
+        quirks = instantiate(gather_options({"_target_": "any", option: value})["quirks"])
+        assert all(getattr(quirks, field) for field in fields), option

@@ -5,14 +5,12 @@ compares the crops of one process, so on N GPUs each of them needs a large batch
 """
 
 from detectron2.config import LazyCall as L
-from omegaconf import OmegaConf
 
 from rsd2.config import get_config
 from rsd2.data.datasets.pseudo import get_pseudo_dicts
-from rsd2.data.samplers import build_train_loader
-from rsd2.projects.mutdet.embedder_data import CropViewMapper, list_crops
+from rsd2.projects.mutdet.embedder_data import list_crops
 
-from .common.embedder import lr_multiplier, model, optimizer, train
+from .common.embedder import dataloader, lr_multiplier, model, optimizer, train
 
 _root = "${oc.env:DETECTRON2_DATASETS,datasets}"
 
@@ -21,20 +19,17 @@ model.backbone = get_config("common/models/rotated_deformable_detr_r50.py").mode
 model.backbone.stem.norm = model.backbone.stages.norm = "BN"
 model.backbone.update(out_features=["res5"], freeze_at=0)
 
-dataloader = OmegaConf.create()
-dataloader.train = L(build_train_loader)(
-    dataset=L(list_crops)(
-        dataset=L(get_pseudo_dicts)(
-            folder=f"{_root}/pseudo/dota_v1.0_train_800_200",
-            image_root=f"{_root}/dota/v1.0/tiles/train_800_200/images",
-            classes="one",
-        ),
-        min_crops="${..total_batch_size}",
+dataloader.train.update(total_batch_size=256, num_workers=8)
+dataloader.train.mapper.size = 128
+dataloader.train.dataset = L(list_crops)(
+    dataset=L(get_pseudo_dicts)(
+        folder=f"{_root}/pseudo/dota_v1.0_train_800_200",
+        image_root=f"{_root}/dota/v1.0/tiles/train_800_200/images",
+        classes="one",
     ),
-    mapper=L(CropViewMapper)(size=128, is_train=True),
-    total_batch_size=256,
-    num_workers=8,
+    min_crops="${..total_batch_size}",
 )
+
 lr_multiplier.warmup_iters = 1000
 train.max_iter = 50_000
 train.amp.update(enabled=True, dtype="bfloat16")

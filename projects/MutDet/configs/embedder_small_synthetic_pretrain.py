@@ -7,26 +7,18 @@ optimizer.lr=0 train.max_iter=1             measures random weights
 
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader
-from omegaconf import OmegaConf
 
 from rsd2.config import get_config
-from rsd2.data.samplers import build_train_loader
 from rsd2.projects.mutdet.embedder_data import CropViewMapper, draw_crops, draw_objects
 from rsd2.projects.mutdet.embedder_pretraining import NeighbourEvaluator
 
-from .common.embedder import lr_multiplier, model, optimizer, train
+from .common.embedder import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone = get_config("common/models/rotated_deformable_detr_small.py").model.backbone
 model.backbone.out_features = ["res5"]
 
-dataloader = OmegaConf.create()
-dataloader.train = L(build_train_loader)(
-    dataset=L(draw_crops)(
-        scenes=400, image_size=128, scene_seed=9001, min_crops="${..total_batch_size}"
-    ),
-    mapper=L(CropViewMapper)(size=48, is_train=True),
-    total_batch_size=64,
-    num_workers=0,
+dataloader.train.dataset = L(draw_crops)(
+    scenes=400, image_size=128, scene_seed=9001, min_crops="${..total_batch_size}"
 )
 dataloader.test = L(build_detection_test_loader)(
     dataset=L(draw_objects)(

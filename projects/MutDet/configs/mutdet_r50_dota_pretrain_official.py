@@ -2,14 +2,11 @@
 
 from detectron2.config import LazyCall as L
 
-from rsd2.config import get_config
 from rsd2.modeling import DetectorQuirks
 from rsd2.projects.mutdet.quirks import MutDetQuirks
 
-dataloader, optimizer, lr_multiplier, train = get_config(
-    "MutDet/configs/common/pretrain.py", ("dataloader", "optimizer", "lr_multiplier", "train")
-)
-model = get_config("MutDet/configs/models/mutdet_r50.py").model
+from .common.pretrain import dataloader, lr_multiplier, optimizer, train
+from .models.mutdet_r50 import model
 
 # fine-tuning from it: train.init_inherit.encoder_layers=random and decoder_layers the same
 model.detector.encoder.num_layers = model.detector.decoder.num_layers = 2

@@ -6,17 +6,15 @@ Shapes: N crops, V views of a crop, S side of the views, H, W of the images.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from rsd2.io.image_io import read_image
-from rsd2.io.worker_pool import run_in_processes
 from rsd2.ops import roi_align_rotated
 from rsd2.structures import corners_to_boxes
 from rsd2.synthetic import SceneConfig, draw_scene
@@ -29,87 +27,62 @@ from .proposals import FelzenszwalbProposals
 _FILTERS = BoxFilters(min_side=3.0, max_area_fraction=0.4, duplicate_iou=0.5, top_k=16)
 
 
-class _Scene(NamedTuple):
-    pixels: np.ndarray  # (H, W, 3) uint8 RGB
-    boxes: np.ndarray  # (n, 5) float32, pixels and degrees
-    labels: list[str]  # one for each box, or none at all
-
-
-class SceneCrops(Dataset):
-    """Boxes on scenes in memory, each box an element."""
-
-    def __init__(self, scenes: Sequence[_Scene]) -> None:
-        """Keep the scenes.
-
-        Args:
-            scenes: image, boxes and labels of each.
-        """
-        self._scenes = scenes
-        self._places = [(i, k) for i, scene in enumerate(scenes) for k in range(len(scene.boxes))]
-
-    def __len__(self) -> int:
-        """Return N."""
-        return len(self._places)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return one crop.
-
-        Args:
-            index: in [0, N).
-
-        Returns:
-            ``pixels`` (H, W, 3) uint8 RGB of the whole scene, ``box`` (5,) pixels and degrees,
-            ``file_name`` for messages, and ``label`` where the boxes have labels.
-        """
-        scene_index, box_index = self._places[index]
-        scene = self._scenes[scene_index]
-        crop = {
-            "pixels": scene.pixels,
-            "box": scene.boxes[box_index],
-            "file_name": f"scene {scene_index}",
-        }
-        return {**crop, "label": scene.labels[box_index]} if scene.labels else crop
-
-
 def draw_crops(
-    scenes: int, image_size: int, scene_seed: int, *, min_crops: int = 2, num_workers: int = 0
-) -> SceneCrops:
+    scenes: int, image_size: int, scene_seed: int, *, min_crops: int = 2
+) -> tuple[dict[str, Any], ...]:
     """Draw scenes and propose boxes on them; no labels of the scenes are used.
 
     Args:
-        scenes: how many, >= 1.
+        scenes: how many.
         image_size: side of the scenes, pixels.
         scene_seed: of the scenes; take one that no other data have.
         min_crops: how many crops are needed: two of one batch must not be the same.
-        num_workers: processes that draw; 0 draws in this one.
 
     Returns:
-        The proposals.
+        A dict for each proposal: ``pixels`` (H, W, 3) uint8 RGB of the whole scene, which its
+        proposals share, ``box`` (5,) pixels and degrees, and ``file_name`` for messages.
 
     Raises:
-        ValueError: ``scenes`` is too small, or there are too few proposals.
+        ValueError: there are too few proposals.
     """
-    return _draw(_draw_proposals, scenes, image_size, scene_seed, min_crops, num_workers)
+    labeller, crops = Labeller(FelzenszwalbProposals(), _FILTERS), []
+    for index in tqdm(range(scenes), desc="scenes", unit="image"):
+        image = draw_scene(SceneConfig(size=image_size), scene_seed, index).image
+        crops += [
+            {"pixels": image, "box": box, "file_name": f"scene {index}"}
+            for box in labeller(image, "")[0].boxes
+        ]
+    _check_count(len(crops), min_crops, scenes)
+    # No list, of which a loader would copy each crop's scene.
+    return tuple(crops)
 
 
-def draw_objects(
-    scenes: int, image_size: int, scene_seed: int, *, num_workers: int = 0
-) -> SceneCrops:
-    """Draw scenes and list their true objects, difficult ones left out, with their classes.
+def draw_objects(scenes: int, image_size: int, scene_seed: int) -> tuple[dict[str, Any], ...]:
+    """Draw scenes and list their true objects, difficult ones left out.
 
     Args:
-        scenes: how many, >= 1.
+        scenes: how many.
         image_size: side of the scenes, pixels.
         scene_seed: of the scenes.
-        num_workers: processes that draw; 0 draws in this one.
 
     Returns:
-        The objects, the names of their classes as labels.
+        A dict for each object, like those of `draw_crops`, with its class as ``label``.
 
     Raises:
-        ValueError: ``scenes`` is too small, or no scene has an object.
+        ValueError: no scene has an object.
     """
-    return _draw(_draw_truth, scenes, image_size, scene_seed, 1, num_workers)
+    crops = []
+    for index in range(scenes):
+        scene = draw_scene(SceneConfig(size=image_size), scene_seed, index)
+        easy = [item for item in scene.objects if item.difficult == 0]
+        polygons = np.array([item.poly for item in easy]).reshape(-1, 4, 2)
+        boxes = corners_to_boxes(torch.from_numpy(polygons)).float().numpy()
+        crops += [
+            {"pixels": scene.image, "box": box, "file_name": f"scene {index}", "label": item.name}
+            for box, item in zip(boxes, easy)
+        ]
+    _check_count(len(crops), 1, scenes)
+    return tuple(crops)
 
 
 def list_crops(dataset: Sequence[dict[str, Any]], *, min_crops: int = 2) -> list[dict[str, Any]]:
@@ -220,37 +193,6 @@ def make_views(image: Tensor, box: Tensor, size: int, count: int = 2) -> Tensor:
     views = torch.where(uniform(0, 1, 1, 1, 1) < 0.2, grey, views)
     views = torch.where(uniform(0, 1, 1, 1, 1) < 0.5, views.flip(3), views)
     return normalize(views + 4 * torch.randn(views.shape))
-
-
-def _draw(
-    work: Callable[[tuple[int, int, int]], _Scene],
-    count: int,
-    image_size: int,
-    seed: int,
-    min_crops: int,
-    num_workers: int,
-) -> SceneCrops:
-    jobs = [(image_size, seed, index) for index in range(count)]
-    scenes = run_in_processes(work, jobs, num_workers)
-    crops = SceneCrops(list(tqdm(scenes, total=count, desc="scenes", unit="image")))
-    _check_count(len(crops), min_crops, count)
-    return crops
-
-
-def _draw_proposals(job: tuple[int, int, int]) -> _Scene:
-    image_size, seed, index = job
-    image = draw_scene(SceneConfig(size=image_size), seed, index).image
-    labels, _ = Labeller(FelzenszwalbProposals(), _FILTERS)(image, "")
-    return _Scene(image, labels.boxes, [])
-
-
-def _draw_truth(job: tuple[int, int, int]) -> _Scene:
-    image_size, seed, index = job
-    scene = draw_scene(SceneConfig(size=image_size), seed, index)
-    easy = [item for item in scene.objects if item.difficult == 0]
-    polygons = np.array([item.poly for item in easy]).reshape(-1, 4, 2)
-    boxes = corners_to_boxes(torch.from_numpy(polygons)).float().numpy()
-    return _Scene(scene.image, boxes, [item.name for item in easy])
 
 
 def _check_count(crops: int, needed: int, images: int) -> None:

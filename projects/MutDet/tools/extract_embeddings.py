@@ -45,13 +45,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--images", type=Path, required=True, metavar="DIR", help="that the boxes were made on")
     add("--output", type=Path, required=True, metavar="DIR", help="gets the finished shards")
     add("--backbone", choices=BACKBONES, default="resnet50", help="default resnet50")
-    add(
-        "--weights",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="of torchvision, an embedder or a detector",
-    )
+    add("--weights", type=Path, required=True, metavar="FILE", help="of the backbone")
     add(
         "--shard", type=parse_shard, metavar="I/N", help="part of the features; default: torchrun's"
     )
