@@ -19,7 +19,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
 from .checks import ConfigError, apply_overrides, check_arguments, config_leaves
-from .renames import use_current_names
+from .renames import gather_options, use_current_names
 
 EXPORTED_NAMES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
@@ -77,9 +77,9 @@ def read_config_file(file: Path) -> DictConfig:
         if file.suffix == ".py":
             cfg = LazyConfig.load(str(file))
         else:
-            # As LazyConfig.load does, but by the names that modules have today.
+            # As LazyConfig.load does, but by the names that modules and options have today.
             saved = yaml.unsafe_load(use_current_names(file.read_text(encoding="utf-8")))
-            cfg = OmegaConf.create(saved, flags={"allow_objects": True})
+            cfg = OmegaConf.create(gather_options(saved), flags={"allow_objects": True})
     except SyntaxError as error:
         cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
         raise ConfigError(f"syntax error in {file}, line {cause.lineno}: {cause.msg}") from error

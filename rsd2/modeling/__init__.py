@@ -12,6 +12,7 @@ from .criterion import SetCriterion as SetCriterion
 from .denoising import DenoisingQueries as DenoisingQueries
 from .matcher import HungarianMatcher as HungarianMatcher
 from .neck import ChannelMapper as ChannelMapper
+from .quirks import DetectorQuirks as DetectorQuirks
 from .rotated_deformable_detr import RotatedDeformableDETR as RotatedDeformableDETR
 from .transformer import DeformableEncoder as DeformableEncoder
 from .transformer import RotatedDeformableDecoder as RotatedDeformableDecoder

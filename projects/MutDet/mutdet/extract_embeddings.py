@@ -7,7 +7,8 @@ Example::
         --weights resnet50.pth --image-size 1024 --device cuda
     python projects/MutDet/tools/extract_embeddings.py --boxes output/boxes \\
         --images datasets/synthetic/train/images --output datasets/pseudo/synthetic_train \\
-        --backbone small --weights output/backbone.pth --crop-size 64 --dim 128 --clusters 64
+        --backbone small --weights output/embedder/model_final.pth \\
+        --crop-size 64 --dim 128 --clusters 64
 
 Each box is cropped with some context and turned, goes through a frozen backbone, and its features
 are reduced by PCA to unit vectors; k-means makes pseudo-classes of them. Both are fitted on these
@@ -42,7 +43,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--boxes", type=Path, required=True, metavar="DIR", help="of make_pseudo_labels.py")
     add("--images", type=Path, required=True, metavar="DIR", help="that the boxes were made on")
     add("--output", type=Path, required=True, metavar="DIR", help="gets the finished shards")
-    add("--backbone", choices=BACKBONES, default="resnet50", help="default resnet50, torchvision's")
+    add("--backbone", choices=BACKBONES, default="resnet50", help="default resnet50")
     add("--weights", type=Path, required=True, metavar="FILE", help="of the backbone")
     add(
         "--shard", type=parse_shard, metavar="I/N", help="part of the features; default: torchrun's"

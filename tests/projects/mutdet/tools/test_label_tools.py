@@ -185,27 +185,7 @@ def test_embeddings_by_the_command(
         assert message in error
 
 
-def test_the_embedder_by_the_command(
-    tool: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    main = tool("train_embedder").main
-    command = ["--output", str(tmp_path / "b.pth"), "--steps", "2", "--batch-size", "4"]
-    command += ["--scenes", "3", "--image-size", "64", "--view-size", "16", "--test-scenes", "6"]
-    assert main(command) == 0
-    out = capsys.readouterr().out
-    assert (
-        "2 steps" in out
-        and "this backbone, plain: of " in out
-        and "random weights, whitened: of " in out
-    )
-    stamp = (tmp_path / "b.pth").stat().st_mtime_ns
-    assert main([*command, "--test-scenes", "0"]) == 0  # done already
-    assert (tmp_path / "b.pth").stat().st_mtime_ns == stamp
-    assert main([*command, "--lr", "0.5"]) == 2
-    assert "made with other settings" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["make_pseudo_labels", "extract_embeddings", "train_embedder"])
+@pytest.mark.parametrize("name", ["make_pseudo_labels", "extract_embeddings"])
 def test_help_names_every_option(
     tool: Callable, name: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
