@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from rsd2.projects.mutdet.command_line import run_guarded
+from rsd2.io.folder_run import run_command
 from rsd2.projects.mutdet.embedder_training import (
     EmbedderSettings,
     draw_crops,
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if done, 2 if an argument or a file cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
-    return run_guarded("train_embedder", lambda: _run(args))
+    return run_command("train_embedder", lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:
