@@ -29,6 +29,7 @@ import numpy as np
 from rsd2.data.drawing.boxes import make_contact_sheet
 from rsd2.data.drawing.videos import draw_record
 from rsd2.io.folder_run import run_command, shard_from_environment
+from rsd2.io.image_io import write_image
 from rsd2.synthetic import (
     RSCARDATA_SPLITS,
     SYNTHETIC_CLASSES,
@@ -161,8 +162,7 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)]
     path = folder / "preview.png"
-    if not cv2.imwrite(str(path), np.vstack(rows)):
-        raise OSError(f"{path} cannot be written; check the folder and the free space")
+    write_image(path, np.vstack(rows)[..., ::-1])
     return path
 
 
@@ -265,8 +265,7 @@ def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
             captions.append(f"{record['name']}, frame {index + 1}, {record['mode']}")
     sheet = make_contact_sheet(images, captions, columns=3, cell_size=_SHEET_SIDE // 3)
     path = folder / f"preview_{split}.png"
-    if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path} cannot be written; check the folder and the free space")
+    write_image(path, sheet)
     return path
 
 

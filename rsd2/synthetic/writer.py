@@ -10,15 +10,23 @@ from functools import partial
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from rsd2.data.class_orders import SYNTHETIC_CLASSES
 from rsd2.io.files import make_output_folder, write_atomically
 from rsd2.io.folder_run import FolderRun, FolderTakenError, check_shard, claim_folder
+from rsd2.io.image_io import write_image
 
 from .scenes.scene import Scene, SceneConfig, draw_scene
 
 RECORD_NAME = "scenes.json"
+SCENE_PNG = (
+    cv2.IMWRITE_PNG_COMPRESSION,
+    1,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_RLE,
+)
+"""Grain does not compress: the run-length strategy gives the same size in less time."""
+
 _LABELS = "labelTxt/{}.txt"
 _METERS_PER_UNIT = 0.33
 
@@ -206,31 +214,8 @@ def format_labels(scene: Scene, scale: float) -> str:
 def _write_scene(folder: Path, config: SceneConfig, seed: int, index: int) -> None:
     scene = draw_scene(config, seed, index)
     image, labels = scene_files(folder, index, _LABELS)
-    write_image(image, scene.image)
+    write_image(image, scene.image, SCENE_PNG)
     write_atomically(labels, format_labels(scene, config.scale))
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write a PNG file under another name and move it into place.
-
-    Args:
-        path: of the file.
-        image: (H, W, 3) uint8 RGB.
-
-    Raises:
-        RuntimeError: if it cannot be encoded.
-    """
-    # Grain does not compress: the run-length strategy gives the same size in less time.
-    options = (
-        cv2.IMWRITE_PNG_COMPRESSION,
-        1,
-        cv2.IMWRITE_PNG_STRATEGY,
-        cv2.IMWRITE_PNG_STRATEGY_RLE,
-    )
-    ok, packed = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    if not ok:
-        raise RuntimeError(f"cv2 could not encode {path.name} as PNG")
-    write_atomically(path, packed.tobytes())
 
 
 def _count(folder: Path, num_images: int) -> dict:

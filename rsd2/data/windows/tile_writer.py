@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from rsd2.data.formats.dota import (
@@ -36,7 +35,7 @@ from rsd2.data.formats.dota import (
 from rsd2.data.formats.label_report import LabelProblem, LabelReport
 from rsd2.io.files import make_output_folder, write_atomically
 from rsd2.io.folder_run import FolderRun, FolderTakenError, check_shard, claim_folder
-from rsd2.io.image_io import read_image
+from rsd2.io.image_io import read_image, write_image
 
 from .tile_index import INDEX_NAME, Tile, TileIndex, TileSource
 from .tiling import (
@@ -226,7 +225,9 @@ def _cut_image(
             objects=len(indices),
             truncated=int((difficult == TRUNCATED).sum()),
         )
-        _write_png(output / "images" / f"{tile.name}.png", image, window, parameters.pad_color)
+        # OpenCV's default compression is its fastest, and its files are no larger than others.
+        pixels = crop_window(image, window, parameters.pad_color)
+        write_image(output / "images" / f"{tile.name}.png", pixels)
         if with_labels:
             names = [labels.names[index] for index in indices]
             text = format_dota_labels(polygons, names, difficult)
@@ -235,15 +236,6 @@ def _cut_image(
     dropped = len(windows) - len(tiles)
     source = TileSource(job.source_id, width, height, len(labels), int((~seen).sum()), dropped)
     _write_record(output, job, fingerprint, source, tiles, report)
-
-
-def _write_png(path: Path, image: np.ndarray, window: np.ndarray, pad_color: tuple) -> None:
-    """Encode a window with OpenCV's default setting, its fastest and no larger than the others."""
-    tile = cv2.cvtColor(crop_window(image, window, pad_color), cv2.COLOR_RGB2BGR)
-    written, data = cv2.imencode(".png", tile)
-    if not written:
-        raise OSError(f"OpenCV could not encode the tile {path}.")
-    write_atomically(path, data.tobytes())
 
 
 def _fingerprint(job: TileJob) -> dict:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from rsd2.io.files import write_atomically
-from rsd2.synthetic.writer import RECORD_NAME, finish_folder, scene_files, write_image
+from rsd2.io.image_io import write_image
+from rsd2.synthetic.writer import RECORD_NAME, SCENE_PNG, finish_folder, scene_files
 
 from .scene import TINY_CATEGORIES, TinyScene, TinySceneConfig, draw_tiny_scene
 
@@ -106,7 +107,7 @@ def describe_annotations(coco: dict) -> dict:
 def _write_scene(folder: Path, config: TinySceneConfig, seed: int, index: int) -> None:
     scene = draw_tiny_scene(config, seed, index)
     image, labels = scene_files(folder, index, _LABELS)
-    write_image(image, scene.image)
+    write_image(image, scene.image, SCENE_PNG)
     write_atomically(labels, json.dumps(_to_record(scene, image.name)))
 
 

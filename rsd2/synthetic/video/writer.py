@@ -16,6 +16,7 @@ import numpy as np
 
 from rsd2.data.formats.rscardata import RSCARDATA_SPLITS
 from rsd2.io.files import make_output_folder, write_atomically
+from rsd2.io.image_io import write_image
 from rsd2.synthetic.writer import finish_folder
 
 from .config import VideoConfig
@@ -154,10 +155,7 @@ def _write_video(folder: Path, split: str, config: VideoConfig, seed: int, index
             pixels = image.astype(np.float64)
             moments.append((pixels.mean(), (pixels**2).mean()))
         name = f"{frame + 1:06d}"
-        ok, packed = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-        if not ok:
-            raise RuntimeError(f"cv2 could not encode frame {name} of {base} as JPEG")
-        write_atomically(base / "img1" / f"{name}.jpg", packed.tobytes())
+        write_image(base / "img1" / f"{name}.jpg", image, options)
         if names.voc:
             labels = [label for label in plan.labels[frame] if label.track not in dropped]
             write_atomically(
