@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from rsd2.commands import make_synthetic, prepare_dota
 from rsd2.data.formats.pseudo_labels import read_folder
 from rsd2.data.windows.tile_writer import write_tiles
 from rsd2.data.windows.tiling import TilingParameters
@@ -408,3 +409,22 @@ def test_errors_become_a_line_and_a_status(capsys: pytest.CaptureFixture) -> Non
     assert "same command" in capsys.readouterr().err
     with pytest.raises(AssertionError):  # our own mistakes keep their trace
         run_command("x", partial(fail, AssertionError()))
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments"),
+    [
+        (prepare_dota.main, ["--images", "x"]),
+        (make_synthetic.main, ["--num-images", "2", "--size", "64"]),
+    ],
+    ids=("prepare_dota", "make_synthetic"),
+)
+def test_commands_refuse_a_rank_beyond_the_others_before_they_write(
+    main: Callable, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setenv("RANK", "4")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "0 <= RANK < WORLD_SIZE" in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
