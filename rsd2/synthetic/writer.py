@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import cv2
 
 from rsd2.data.class_orders import SYNTHETIC_CLASSES
 from rsd2.io.files import make_output_folder, write_atomically
-from rsd2.io.folder_run import FolderRun, FolderTakenError, check_shard, claim_folder
+from rsd2.io.folder_run import FolderRun, FolderTakenError, claim_folder
 from rsd2.io.image_io import write_image
 
 from .scenes.scene import Scene, SceneConfig, draw_scene
@@ -67,28 +68,23 @@ def write_dota_scenes(
     """
     folder = Path(folder)
     head = {"parameters": {**config.to_dict(), "seed": seed}, "classes": list(SYNTHETIC_CLASSES)}
-    finish_folder(
-        folder / RECORD_NAME,
-        head,
-        num_images,
-        lambda index: scene_files(folder, index, _LABELS),
-        partial(_write_scene, folder, config, seed),
-        lambda: _count(folder, num_images),
-        holds="synthetic scenes",
-        num_workers=num_workers,
-        progress=progress,
-        shard=shard,
+    files = partial(scene_files, folder, _LABELS)
+    work = partial(_write_scene, folder, config, seed)
+    gather = partial(_count, folder, num_images)
+    scenes = NumberedFolder(
+        folder / RECORD_NAME, head, "synthetic scenes", num_images, files, work, gather
     )
+    scenes.finish(num_workers, progress, shard)
     return folder
 
 
-def scene_files(folder: Path, index: int, labels: str) -> list[Path]:
+def scene_files(folder: Path, labels: str, index: int) -> list[Path]:
     """Return the files that make a scene complete.
 
     Args:
         folder: root of the folder.
-        index: index of the scene.
         labels: path of label files, relative to the folder, with ``{}`` for the name of the scene.
+        index: index of the scene.
 
     Returns:
         the image and the label file.
@@ -97,78 +93,86 @@ def scene_files(folder: Path, index: int, labels: str) -> list[Path]:
     return [folder / "images" / f"{name}.png", folder / labels.format(name)]
 
 
-def finish_folder(
-    record: Path,
-    head: dict,
-    number: int,
-    files: Callable[[int], Sequence[Path]],
-    work: Callable[[int], None],
-    gather: Callable[[], dict],
-    *,
-    holds: str,
-    num_workers: int,
-    progress: bool,
-    shard: tuple[int, int],
-) -> None:
-    """Draw what a folder of scenes or videos lacks of one process's part.
+@dataclass(frozen=True)
+class NumberedFolder:
+    """A folder of scenes or videos with numbers from 0.
 
-    Args:
+    Attributes:
         record: JSON file in the folder, made if missing. It gets ``head`` and ``complete``.
         head: ``parameters`` (with ``seed``), compared with those of the folder, and more.
-        number: scenes or videos of the finished folder, >= 1.
-        files: files and folders of one index. It is complete when all are there; the last one
+        holds: what lies in the folder, in the plural, for messages.
+        size: scenes or videos of the finished folder, >= 1.
+        files: files and folders of one number. It is complete when all are there; the last one
             alone tells how many are in the folder.
-        work: makes the files of one index, the last one last; sent to other processes.
+        work: makes the files of one number, the last one last; sent to other processes.
         gather: called when all are complete, those of other processes too; writes whatever the
             folder has as a whole, and returns more values for the record.
-        holds: what lies in the folder, in the plural, for messages.
-        num_workers: processes that draw; 0 draws in this one.
-        progress: show a progress bar.
-        shard: (rank, number of processes).
-
-    Raises:
-        ValueError: if a number is out of range.
-        FolderTakenError: if the folder holds scenes of other parameters, or files of another
-            origin.
     """
-    seed = head["parameters"]["seed"]
-    if number < 1 or seed < 0 or num_workers < 0:
-        raise ValueError(
-            f"the number of {holds} must be >= 1, seed >= 0 and num_workers >= 0; got {number}, "
-            f"{seed} and {num_workers}"
+
+    record: Path
+    head: dict
+    holds: str
+    size: int
+    files: Callable[[int], Sequence[Path]]
+    work: Callable[[int], None]
+    gather: Callable[[], dict]
+
+    def finish(self, num_workers: int, progress: bool, shard: tuple[int, int]) -> None:
+        """Draw what is missing of one process's part.
+
+        Args:
+            num_workers: processes that draw; 0 draws in this one.
+            progress: show a progress bar.
+            shard: (rank, number of processes).
+
+        Raises:
+            ValueError: if a number is out of range.
+            FolderTakenError: if the folder holds scenes of other parameters, or files of another
+                origin.
+        """
+        self._check(num_workers)
+        run = FolderRun(range(self.size), self._is_complete, shard)
+        for path in self.files(0):
+            make_output_folder(path.parent)
+        self._write_record({"complete": False}, shard[0])
+
+        unit = self.holds.split()[-1]
+        with _single_thread():
+            run.make(
+                self.work, title=self.holds, unit=unit, num_workers=num_workers, progress=progress
+            )
+        if run.is_finished():
+            self._write_record({"complete": True, **self.gather()}, shard[0])
+
+    def _check(self, num_workers: int) -> None:
+        parameters, folders = self.head["parameters"], [path.parent for path in self.files(0)]
+        if self.size < 1 or parameters["seed"] < 0 or num_workers < 0:
+            raise ValueError(
+                f"the number of {self.holds} must be >= 1, seed >= 0 and num_workers >= 0; got "
+                f"{self.size}, {parameters['seed']} and {num_workers}"
+            )
+
+        claim_folder(
+            self.record.parent,
+            self.record,
+            parameters,
+            holds=self.holds,
+            contents=folders,
+            section="parameters",
         )
-    check_shard(shard)
+        present = len(list(folders[-1].glob(f"*{self.files(0)[-1].suffix}")))
+        if present > self.size:
+            raise FolderTakenError(
+                f"{folders[-1]} knows {present} {self.holds}, more than the {self.size} asked for; "
+                f"choose another folder, delete this one, or ask for at least {present}"
+            )
 
-    marker, folders = files(0)[-1], [path.parent for path in files(0)]
-    claim_folder(
-        record.parent,
-        record,
-        head["parameters"],
-        holds=holds,
-        contents=folders,
-        section="parameters",
-    )
-    present = len(list(marker.parent.glob(f"*{marker.suffix}")))
-    if present > number:
-        raise FolderTakenError(
-            f"{marker.parent} knows {present} {holds}, more than the {number} asked for; choose "
-            f"another folder, delete this one, or ask for at least {present}"
-        )
+    def _is_complete(self, number: int) -> bool:
+        return all(path.exists() for path in self.files(number))
 
-    for folder in folders:
-        make_output_folder(folder)
-    _write_record(record, {**head, "complete": False}, shard[0])
-    run = FolderRun(range(number), lambda index: all(path.exists() for path in files(index)), shard)
-    with _single_thread():
-        run.make(
-            work, title=holds, unit=holds.split()[-1], num_workers=num_workers, progress=progress
-        )
-    if run.is_finished():
-        _write_record(record, {**head, "complete": True, **gather()}, shard[0])
-
-
-def _write_record(path: Path, record: dict, rank: int) -> None:
-    write_atomically(path, json.dumps(record, indent=2) + "\n", rank)
+    def _write_record(self, more: dict, rank: int) -> None:
+        text = json.dumps({**self.head, **more}, indent=2) + "\n"
+        write_atomically(self.record, text, rank)
 
 
 @contextmanager
@@ -213,7 +217,7 @@ def format_labels(scene: Scene, scale: float) -> str:
 
 def _write_scene(folder: Path, config: SceneConfig, seed: int, index: int) -> None:
     scene = draw_scene(config, seed, index)
-    image, labels = scene_files(folder, index, _LABELS)
+    image, labels = scene_files(folder, _LABELS, index)
     write_image(image, scene.image, SCENE_PNG)
     write_atomically(labels, format_labels(scene, config.scale))
 
@@ -221,7 +225,7 @@ def _write_scene(folder: Path, config: SceneConfig, seed: int, index: int) -> No
 def _count(folder: Path, num_images: int) -> dict:
     objects, difficult, empty = Counter(), Counter(), 0
     for index in range(num_images):
-        text = scene_files(folder, index, _LABELS)[-1].read_text(encoding="utf-8")
+        text = scene_files(folder, _LABELS, index)[-1].read_text(encoding="utf-8")
         rows = [line.split() for line in text.splitlines()[2:]]
         empty += not rows
         objects.update(row[8] for row in rows)

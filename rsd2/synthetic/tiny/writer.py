@@ -11,7 +11,7 @@ import numpy as np
 
 from rsd2.io.files import write_atomically
 from rsd2.io.image_io import write_image
-from rsd2.synthetic.writer import RECORD_NAME, SCENE_PNG, finish_folder, scene_files
+from rsd2.synthetic.writer import RECORD_NAME, SCENE_PNG, NumberedFolder, scene_files
 
 from .scene import TINY_CATEGORIES, TinyScene, TinySceneConfig, draw_tiny_scene
 
@@ -55,18 +55,13 @@ def write_tiny_scenes(
     """
     folder = Path(folder)
     head = {"parameters": {**config.to_dict(), "seed": seed}, "classes": list(TINY_CATEGORIES)}
-    finish_folder(
-        folder / RECORD_NAME,
-        head,
-        num_images,
-        lambda index: scene_files(folder, index, _LABELS),
-        partial(_write_scene, folder, config, seed),
-        lambda: _gather(folder, num_images),
-        holds="tiny scenes",
-        num_workers=num_workers,
-        progress=progress,
-        shard=shard,
+    files = partial(scene_files, folder, _LABELS)
+    work = partial(_write_scene, folder, config, seed)
+    gather = partial(_gather, folder, num_images)
+    scenes = NumberedFolder(
+        folder / RECORD_NAME, head, "tiny scenes", num_images, files, work, gather
     )
+    scenes.finish(num_workers, progress, shard)
     return folder
 
 
@@ -106,7 +101,7 @@ def describe_annotations(coco: dict) -> dict:
 
 def _write_scene(folder: Path, config: TinySceneConfig, seed: int, index: int) -> None:
     scene = draw_tiny_scene(config, seed, index)
-    image, labels = scene_files(folder, index, _LABELS)
+    image, labels = scene_files(folder, _LABELS, index)
     write_image(image, scene.image, SCENE_PNG)
     write_atomically(labels, json.dumps(_to_record(scene, image.name)))
 
@@ -138,7 +133,7 @@ def _gather(folder: Path, num_images: int) -> dict:
     """Write the COCO file of all scenes, and count what it holds."""
     images, annotations = [], []
     for index in range(num_images):
-        path = scene_files(folder, index, _LABELS)[-1]
+        path = scene_files(folder, _LABELS, index)[-1]
         record = json.loads(path.read_text(encoding="utf-8"))
         images.append({"id": index + 1, **record["image"]})
         for annotation in record["annotations"]:

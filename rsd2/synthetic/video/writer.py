@@ -17,7 +17,7 @@ import numpy as np
 from rsd2.data.formats.rscardata import RSCARDATA_SPLITS
 from rsd2.io.files import make_output_folder, write_atomically
 from rsd2.io.image_io import write_image
-from rsd2.synthetic.writer import finish_folder
+from rsd2.synthetic.writer import NumberedFolder
 
 from .config import VideoConfig
 from .scene import VideoLabel, VideoPlan, VideoRenderer, plan_video
@@ -63,20 +63,15 @@ def write_videos(
     folder = Path(folder)
     if split not in RSCARDATA_SPLITS:
         raise ValueError(f"split must be one of {', '.join(RSCARDATA_SPLITS)}, got {split!r}")
-    head = {"parameters": {**config.to_dict(), "seed": seed}, "split": split}
+    parameters = {**config.to_dict(), "seed": seed}
+    head = {"parameters": parameters, "split": split, "num_videos": num_videos}
     path = folder / f"videos_{split}.json"
-    finish_folder(
-        path,
-        head | {"num_videos": num_videos},
-        num_videos,
-        lambda index: _video_files(folder, split, index),
-        partial(_write_video, folder, split, config, seed),
-        lambda: _gather(folder, split, num_videos, config.old_label_drop),
-        holds=f"synthetic {split} videos",
-        num_workers=num_workers,
-        progress=progress,
-        shard=shard,
-    )
+    files = partial(_video_files, folder, split)
+    work = partial(_write_video, folder, split, config, seed)
+    gather = partial(_gather, folder, split, num_videos, config.old_label_drop)
+    holds = f"synthetic {split} videos"
+    videos = NumberedFolder(path, head, holds, num_videos, files, work, gather)
+    videos.finish(num_workers, progress, shard)
     return path
 
 
