@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from typing import Any
 import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
+
+from rsd2.io.files import replaced_file
 
 from .checks import ConfigError, apply_overrides, check_arguments, config_leaves
 from .renames import gather_options, use_current_names
@@ -141,14 +142,13 @@ def save_config(cfg: DictConfig, path: str | Path) -> None:
             raise ConfigError(
                 f"{key} = {value!r} cannot be saved; use a named function or class"
             ) from error
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.yaml")
-    try:
-        LazyConfig.save(cfg, str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        Path(f"{temporary}.pkl").unlink(missing_ok=True)
+
+    with replaced_file(path) as temporary:
+        try:
+            LazyConfig.save(cfg, str(temporary))
+        finally:
+            # Detectron2 writes this beside a file that it cannot write as YAML.
+            Path(f"{temporary}.pkl").unlink(missing_ok=True)
 
 
 def config_depth(file: str | Path) -> int:

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 
 from rsd2.data.formats.pseudo_labels import read_folder
-from rsd2.projects.mutdet.command_line import parse_shard, run_guarded, torchrun_shard
+from rsd2.io.folder_run import parse_shard, run_command, shard_from_environment
 from rsd2.projects.mutdet.embedder import BACKBONES, CropSettings, FeatureExtractor, load_backbone
 from rsd2.projects.mutdet.embedding_run import EmbeddingRun, FitSettings, embed_folder
 from rsd2.projects.mutdet.label_statistics import write_statistics
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if done, 2 if an argument, an image or a folder cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
-    return run_guarded("extract_embeddings", lambda: _run(args))
+    return run_command("extract_embeddings", lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     run = EmbeddingRun(args.boxes, args.images, args.output, extractor)
-    if embed_folder(run, fit, given=args.reduction, shard=args.shard or torchrun_shard()):
+    if embed_folder(run, fit, given=args.reduction, shard=args.shard or shard_from_environment()):
         records, header = read_folder(args.output)
         print(f"Statistics: {write_statistics(args.output, records, header, args.images)}")
 

@@ -24,8 +24,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from rsd2.data.formats.pseudo_labels import PseudoLabelError, find_shards, read_folder
+from rsd2.io.folder_run import parse_shard, run_command, shard_from_environment
 from rsd2.projects.mutdet.box_filters import FELZENSZWALB_FILTERS, BoxFilters
-from rsd2.projects.mutdet.command_line import parse_shard, run_guarded, torchrun_shard
 from rsd2.projects.mutdet.label_recall import (
     Truth,
     format_recall,
@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if done, 2 if an argument, an image or the folder cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
-    return run_guarded("make_pseudo_labels", lambda: _run(args))
+    return run_command("make_pseudo_labels", lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -245,14 +245,14 @@ def _run(args: argparse.Namespace) -> None:
         args.output,
         make_labeller(args),
         skip_unreadable=args.unreadable == "skip",
-        shard=args.shard or torchrun_shard(),
+        shard=args.shard or shard_from_environment(),
         num_workers=workers,
         part_size=args.part_size,
     )
     try:
         find_shards(args.output)
     except PseudoLabelError:
-        print("This shard is done; the last of the others writes the statistics.")
+        print("This shard is done; the last process to finish writes the statistics.")
         return
     report(args, truth)
 
