@@ -9,10 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .box_records import BoxMerging
 from .files.task1 import read_task1, score_task1, write_task1_zip
 from .matching.boxes import BoxDetections, BoxTruth
 from .merging import merge_tile_detections, shift_to_full_image
+from .records import BoxMerging
 from .scoring.aitod import AitodScores, score_aitod
 from .scoring.average_precision import average_precision, precision_recall
 from .scoring.dota import (

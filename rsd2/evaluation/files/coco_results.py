@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rsd2.evaluation.box_records import BoxRecord
 from rsd2.evaluation.matching.boxes import BoxDetections
+from rsd2.evaluation.records import OutputRecord, WindowKey
 
 _MAX_EXAMPLES = 5
 
@@ -22,11 +22,11 @@ class ResultFileError(ValueError):
 
 def read_coco_results(
     path: str | Path,
-    inputs: Mapping[int, tuple[str, tuple[int, ...]]],
+    inputs: Mapping[int, tuple[str, WindowKey]],
     classes: Mapping[int, int],
     *,
     on_problem: str = "error",
-) -> tuple[list[BoxRecord], Counter[str]]:
+) -> tuple[list[OutputRecord], Counter[str]]:
     """Read detections that another program wrote.
 
     Args:
@@ -65,10 +65,10 @@ def read_coco_results(
     records = []
     for number, entries in rows.items():
         table = np.array(entries, dtype=np.float64).reshape(-1, 6)
-        image_id, tile = inputs[number]
-        boxes = table[:, :4] + np.tile(tile[:2] or (0, 0), 2)
+        image_id, window = inputs[number]
+        boxes = table[:, :4] + np.tile(window[:2] or (0, 0), 2)
         labels = table[:, 5].astype(np.int64)
-        records.append(BoxRecord(image_id, tile, boxes, table[:, 4], labels))
+        records.append(OutputRecord(image_id, window, boxes, table[:, 4], labels))
     return records, problems
 
 

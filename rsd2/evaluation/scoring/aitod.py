@@ -53,18 +53,24 @@ class AitodScores:
     lrp: np.ndarray
 
 
-def score_aitod(truth: BoxTruth, detections: BoxDetections) -> AitodScores:
+def score_aitod(
+    truth: BoxTruth,
+    detections: BoxDetections,
+    max_detections: Sequence[int] = AITOD_MAX_DETECTIONS,
+) -> AitodScores:
     """Score detections by AI-TOD's rules.
 
     Args:
-        truth: of the data set; what is flagged ``ignore`` is a crowd in COCO's sense.
-        detections: on its images.
+        truth: labels of the dataset; what is flagged ``ignore`` is a crowd in COCO's sense.
+        detections: detections on its images.
+        max_detections: M numbers of detections of one class in one image, increasing.
 
     Returns:
         The scores.
     """
-    precision, recall = score_coco(truth, detections)
-    return AitodScores(precision, recall, optimal_lrp(truth, detections))
+    precision, recall = score_coco(truth, detections, max_detections=max_detections)
+    lrp = optimal_lrp(truth, detections, max_detections[-1])
+    return AitodScores(precision, recall, lrp)
 
 
 def optimal_lrp(
