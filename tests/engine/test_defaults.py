@@ -57,6 +57,28 @@ def test_average_is_reported_beside_the_raw_weights(tmp_path):
     assert evaluate(cfg, raw) == {}
 
 
+def test_weights_and_detections_that_are_not_finite_end_the_run_in_a_sentence(
+    tmp_path, monkeypatch
+):
+    import toy
+
+    cfg = _config(tmp_path)
+    good, broken = toy.ToyDetector(), toy.ToyDetector()
+    with torch.no_grad():
+        broken.head.bias.fill_(float("nan"))
+    with pytest.raises(RunError, match=r"1 of .* first is head\.bias: are these the right weights"):
+        evaluate(cfg, broken)
+    with pytest.raises(RunError, match=r"first is ema/head\.bias"):
+        evaluate(cfg, good, broken)
+
+    def refuse(self):
+        raise FloatingPointError("all 3 detections are NaN")
+
+    monkeypatch.setattr(toy.ToyEvaluator, "evaluate", refuse)
+    with pytest.raises(RunError, match="all 3 detections"):
+        evaluate(cfg, good)
+
+
 def test_results_are_strict_json_with_provenance(tmp_path):
     path = tmp_path / "results.json"
     origin = provenance("c.py", 3, torch.device("cpu"))
