@@ -23,7 +23,7 @@ from rsd2.ops.box_iou_rotated_reference import NO_OVERLAP
 from rsd2.structures import boxes_to_corners
 
 MAX_PAIRS_AT_ONCE = 1 << 20
-_IOU_BLOCK = 1 << 15
+_IOU_BLOCK = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -289,49 +289,37 @@ def _shared_area(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     that rounding changes the result by rounding only. Positive if both polygons turn alike.
     """
     # About a corner of their own, because areas are differences of large numbers elsewhere.
-    origin = first[:, :1]
-    first, second = first - origin, second - origin
-    base = np.minimum(first[..., 1].min(axis=1), second[..., 1].min(axis=1))
-    total = np.zeros(len(first))
-    for one in _edges(first, base):
-        for other in _edges(second, base):
-            left = np.maximum(one[0], other[0])
-            width = np.maximum(np.minimum(one[2], other[2]) - left, 0.0)
-            heights = [_heights(edge, left, left + width) for edge in (one, other)]
-            # How far the first edge is above the second, at both ends.
-            start, end = (a - b for a, b in zip(*heights))
-            mean_above = np.maximum(start + end, 0.0) / 2
-            crosses = start * end < 0
-            spread = np.where(crosses, abs(start) + abs(end), 1.0)
-            peak = np.maximum(start, end)
-            mean_above = np.where(crosses, peak * (peak / spread) / 2, mean_above)
-            lower = (heights[0][0] + heights[0][1]) / 2 - mean_above
-            total += one[4] * other[4] * width * lower
-    return total
+    origin = first[:, :1].copy()
+    origin[..., 1] = np.minimum(first[..., 1].min(axis=1), second[..., 1].min(axis=1))[:, None]
+    one = (values[:, :, None] for values in _edges(first - origin))
+    other = (values[:, None] for values in _edges(second - origin))
+    (sign, x, y, length, rise), (sign2, x2, y2, length2, rise2) = one, other
+
+    # The stretch that the edges of a pair (K, V, W) have in common, and its heights at both ends.
+    # Shares of the length, because a slope could overflow; upright edges have no stretch.
+    left = np.maximum(x, x2)
+    width = np.maximum(np.minimum(x + length, x2 + length2) - left, 0.0)
+    ends = np.stack([left, left + width])
+    heights = y + np.clip((ends - x) / np.where(length > 0, length, 1.0), 0, 1) * rise
+    heights2 = y2 + np.clip((ends - x2) / np.where(length2 > 0, length2, 1.0), 0, 1) * rise2
+
+    # The mean of the lower edge is that of the first less the mean by which it is above the second.
+    above = heights - heights2
+    crosses = above[0] * above[1] < 0
+    peak = above.max(axis=0)
+    spread = np.where(crosses, abs(above).sum(axis=0), 1.0)
+    mean_above = np.where(crosses, peak * (peak / spread), np.maximum(above.sum(axis=0), 0)) / 2
+    lower = heights.mean(axis=0) - mean_above
+    return (sign * sign2 * width * lower).sum(axis=(1, 2))
 
 
-def _edges(polygons: np.ndarray, base: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield V times x0, y0, x1, y1 (K,) with x0 <= x1, y above ``base``, and the direction."""
+def _edges(polygons: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Direction (-1, 0, 1), left end x, y, and extent to the right and up of edges, (K, V) each."""
     ends = np.roll(polygons, -1, axis=1)
-    for (xa, ya), (xb, yb) in zip(polygons.transpose(1, 2, 0), ends.transpose(1, 2, 0)):
-        forward = xb >= xa
-        yield (
-            np.where(forward, xa, xb),
-            np.where(forward, ya, yb) - base,
-            np.where(forward, xb, xa),
-            np.where(forward, yb, ya) - base,
-            np.sign(xb - xa),
-        )
-
-
-def _heights(
-    edge: tuple[np.ndarray, ...], left: np.ndarray, right: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ordinates (K,) of an edge at two abscissae within it; upright edges have direction 0."""
-    x0, y0, x1, y1, direction = edge
-    # Shares of the length first: a slope could overflow.
-    length = np.where(direction == 0, 1.0, x1 - x0)
-    return y0 + (left - x0) / length * (y1 - y0), y0 + (right - x0) / length * (y1 - y0)
+    (x, y), run = polygons.transpose(2, 0, 1), (ends - polygons)[..., 0]
+    forward = run >= 0
+    left, lower = np.where(forward, x, ends[..., 0]), np.where(forward, y, ends[..., 1])
+    return np.sign(run), left, lower, abs(run), np.where(forward, 1, -1) * (ends[..., 1] - y)
 
 
 def _ratio(common: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
