@@ -18,7 +18,7 @@ def summarize(scores: DotaScores, class_names: tuple[str, ...]) -> OrderedDict[s
     """Make the result dict that Detectron2 prints and logs.
 
     Args:
-        scores: of :func:`score_detections`.
+        scores: result of :func:`score_detections`.
         class_names: C names.
 
     Returns:
@@ -44,7 +44,7 @@ def format_table(scores: DotaScores, class_names: tuple[str, ...]) -> str:
     """Lay out the scores of every class and their mean.
 
     Args:
-        scores: of :func:`score_detections`.
+        scores: result of :func:`score_detections`.
         class_names: C names.
 
     Returns:
@@ -72,9 +72,9 @@ def describe_protocol(
     """State how the scores were computed.
 
     Args:
-        scores: of :func:`score_detections`.
-        ap_method: that it was called with.
-        difficult_policy: that it was called with.
+        scores: result of :func:`score_detections`.
+        ap_method: value that it was called with.
+        difficult_policy: value that it was called with.
         **others: more entries, such as the merging threshold and the score floor.
 
     Returns:
@@ -99,7 +99,7 @@ def per_class_record(scores: DotaScores, class_names: tuple[str, ...]) -> list[d
     """List everything known about each class.
 
     Args:
-        scores: of :func:`score_detections`.
+        scores: result of :func:`score_detections`.
         class_names: C names.
 
     Returns:

@@ -42,7 +42,7 @@ class DroneCrowdEvaluator(BoxEvaluator):
             dataset_name: registered dataset that the model is run on.
             output_dir: gets ``metrics_drone_crowd.json`` and ``coco_instances_results.json``.
             distances: over which L-mAP is the mean, pixels, > 0.
-            max_detections: of one class in one frame; None counts all.
+            max_detections: most detections of one class in one frame; None counts all.
             train_dataset_names: datasets the model was trained on.
             distributed: gather the outputs of all processes.
 
@@ -74,6 +74,7 @@ class DroneCrowdEvaluator(BoxEvaluator):
         """
         wanted = dict.fromkeys((*self._distances, *HEADLINE_DISTANCES))
         values = score_points(truth, detections, list(wanted), self.max_detections)
+
         has_objects = np.isfinite(values).all(axis=0)
         means = np.full(len(values), np.nan)
         if has_objects.any():

@@ -155,6 +155,7 @@ class DetectionEvaluator(DatasetEvaluator):
         metadata = MetadataCatalog.get(self._dataset_name)
         self._scored_name = metadata.get("source_dataset") or self._dataset_name
         dicts = DatasetCatalog.get(self._scored_name)
+
         classes = MetadataCatalog.get(self._scored_name).get("thing_classes")
         self._scores_windows = any(record.get("tile") for record in dicts)
         self._truth = self.read_truth(dicts, classes or metadata.thing_classes)
@@ -189,6 +190,7 @@ class DetectionEvaluator(DatasetEvaluator):
                     f"image {image_id!r} is not in dataset {self._scored_name!r} "
                     f"({len(self._image_index)} images); evaluate the loader of that dataset"
                 )
+
             instances = output["instances"]
             boxes, classes = instances.pred_boxes.tensor, instances.pred_classes
             if boxes.shape[1:] != (self.merging.columns,):
@@ -207,6 +209,7 @@ class DetectionEvaluator(DatasetEvaluator):
                     f"{int(classes.max())}, but dataset {self._scored_name!r} has {num_classes} "
                     "classes; set the model's num_classes to that"
                 )
+
             floor = self.merging.score_floor
             self._records.append(
                 make_record(image_id, tile, boxes, instances.scores, classes, floor)
@@ -359,6 +362,7 @@ class BoxEvaluator(DetectionEvaluator):
             numbers = [record.get("json_id") for record in dicts]
             if len(set(numbers)) < len(numbers):  # virtual windows share the id of their image
                 dicts = DatasetCatalog.get(self._scored_name)
+
         inputs = {}
         for k, record in enumerate(dicts):
             image_id, tile = self._locate(record)

@@ -56,8 +56,8 @@ class MovingObjectEvaluator(BoxEvaluator):
             output_dir: gets ``metrics_moving_objects.json`` and ``coco_instances_results.json``.
             protocols: names of `MOVING_OBJECT_PROTOCOLS` or own ones; the first is the headline.
             average_precision: compute COCO's too.
-            max_detections: of one class in one frame that the AP sees; 100 in published numbers,
-                which is fewer than the objects in some frames of RsCarData.
+            max_detections: most detections of one class in one frame that the AP sees; 100
+                in published numbers, which is fewer than the objects in some frames of RsCarData.
             train_dataset_names: datasets the model was trained on.
             distributed: gather the outputs of all processes.
 
@@ -72,6 +72,7 @@ class MovingObjectEvaluator(BoxEvaluator):
             train_dataset_names=train_dataset_names,
             distributed=distributed,
         )
+
         unknown = [p for p in protocols if isinstance(p, str) and p not in MOVING_OBJECT_PROTOCOLS]
         if unknown:
             raise ValueError(
@@ -81,9 +82,11 @@ class MovingObjectEvaluator(BoxEvaluator):
         self._protocols = [
             MOVING_OBJECT_PROTOCOLS[p] if isinstance(p, str) else p for p in protocols
         ]
+
         names = [protocol.name for protocol in self._protocols]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"protocols must be one or more of different names, got {names}")
+
         self._average_precision = average_precision
         self._videos: list[str] = []
         self._num_pixels = 0
@@ -134,11 +137,13 @@ class MovingObjectEvaluator(BoxEvaluator):
                 result.update({f"F1-{v}": float(x) for v, x in zip(scores.videos, f1)})
             described.append(self._describe(scores))
             _logger.info("Protocol %s:\n%s", protocol.name, _table(scores))
+
         record = {
             "name": "moving objects in video",
             "headline": self._protocols[0].name,
             "protocols": described,
         }
+
         if self._average_precision:
             most = self.max_detections
             precision, recall = score_coco(truth, detections, _ALL_AREAS, (most,))

@@ -55,14 +55,14 @@ class TinyEvaluator(BoxEvaluator):
         """Check the protocol; the labels are read by :meth:`reset`.
 
         Args:
-            dataset_name: registered data set that the model is run on, windows or whole images.
+            dataset_name: registered dataset that the model is run on, windows or whole images.
             output_dir: gets ``metrics_tiny.json`` and ``coco_instances_results.json``.
             iou_thresholds: see ``TinyProtocol``, as the next four.
-            max_detections: of one class in one merged image.
+            max_detections: most detections of one class in one merged image.
             ignore_uncertain: uncertain objects are ignored.
             use_iod: ignored objects take any number of detections, by intersection over detection.
             miss_rate: compute it too.
-            miss_rate_quirks: as the released script computes it; then named ``MRq...``.
+            miss_rate_quirks: compute it as the released script does; it is then named ``MRq...``.
             nms_threshold: see ``BoxMerging``, as the next two.
             legacy_pixels: suppress with sides that are one pixel longer.
             score_floor: detections with a smaller score are dropped; None keeps all.

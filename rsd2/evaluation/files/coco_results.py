@@ -30,7 +30,7 @@ def read_coco_results(
     """Read detections that another program wrote.
 
     Args:
-        path: of the JSON file.
+        path: path of the JSON file.
         inputs: id of the file's images -> (image id, window (x, y, width, height) or empty).
         classes: category id of the file -> class index.
         on_problem: ``"error"``, or ``"drop"`` what is wrong and count it.
@@ -56,12 +56,14 @@ def read_coco_results(
                 examples.append(f"entry {index}: {kind}: {str(entry)[:120]}")
             continue
         rows.setdefault(entry["image_id"], []).append(row)
+
     if problems and on_problem == "error":
         counts = ", ".join(f"{number} x {kind}" for kind, number in sorted(problems.items()))
         raise ResultFileError(
             f"{path}: {counts}; correct the file, or pass on_problem='drop' to leave them out. "
             + "; ".join(examples)
         )
+
     records = []
     for number, entries in rows.items():
         table = np.array(entries, dtype=np.float64).reshape(-1, 6)
@@ -78,7 +80,7 @@ def to_coco_results(
     """Turn detections into COCO's result format.
 
     Args:
-        detections: on whole images.
+        detections: detections on whole images.
         image_numbers: id in the annotation file of each image.
         category_ids: id in the file of each class.
 

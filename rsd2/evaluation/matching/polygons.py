@@ -218,6 +218,7 @@ def _candidate_pairs(
     first = np.searchsorted(stretch, low + offset[group] - slack)
     runs = np.searchsorted(stretch, high + offset[group] + slack, side="right") - first
     det, first, runs = (values[runs > 0] for values in (det, first, runs))
+
     most_pairs = np.cumsum(runs)
     start = 0
     while start < len(det):
@@ -246,7 +247,7 @@ def _iou_bound(
 
 
 def _surely_simple(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Tell (N,) which polygons (N, V) turn the same way at all of at most four corners.
+    """Return (N,) which polygons (N, V) turn the same way at all of at most four corners.
 
     Fewer than five such turns add up to one full turn, so that the polygon is convex.
     """

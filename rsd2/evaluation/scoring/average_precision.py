@@ -55,7 +55,7 @@ def average_precision(precision: np.ndarray, recall: np.ndarray, method: str = "
     after precision has been made non-increasing in recall (VOC 2010 and later).
 
     Args:
-        precision: (D,) of :func:`precision_recall`; may be empty.
+        precision: (D,) of the curve of :func:`precision_recall`; may be empty.
         recall: (D,) non-decreasing, of :func:`precision_recall`.
         method: ``"voc07"`` or ``"area"``.
 
@@ -83,7 +83,7 @@ def best_precision_at(precision: np.ndarray, recall: np.ndarray, points: np.ndar
     """Greatest precision at some recalls or beyond, as PASCAL VOC 2007 and COCO average it.
 
     Args:
-        precision: (D,) of :func:`precision_recall`; may be empty.
+        precision: (D,) of the curve of :func:`precision_recall`; may be empty.
         recall: (D,) non-decreasing, without ``nan``.
         points: (R,) recalls in [0, 1].
 
@@ -95,7 +95,7 @@ def best_precision_at(precision: np.ndarray, recall: np.ndarray, points: np.ndar
 
 
 def check_ap_method(method: str) -> None:
-    """Refuse a name that is not one of ``AP_METHODS``.
+    """Check that a name is one of ``AP_METHODS``.
 
     Args:
         method: the name to check.

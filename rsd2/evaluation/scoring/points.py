@@ -36,10 +36,10 @@ def score_points(
     distance <= d. All frames are pooled; the area under the curve is VOC 2010's.
 
     Args:
-        truth: of the data set; objects flagged ``ignore`` do not count.
-        detections: on its frames.
+        truth: labels of the dataset; objects flagged ``ignore`` do not count.
+        detections: detections on its frames.
         distances: R values d, pixels, > 0.
-        max_detections: of one class in one frame; None keeps all.
+        max_detections: most detections of one class in one frame; None keeps all.
 
     Returns:
         (R, K) float64 in [0, 1]; ``nan`` for classes without object.
@@ -51,6 +51,7 @@ def score_points(
         raise ValueError(f"distances must be positive, got {distances}")
     ranked = rank_detections(detections, max_detections)
     detection, found, distance = _near_pairs(truth, ranked, max(distances))
+
     order = np.argsort(-ranked.scores, kind="stable")
     result = np.full((len(distances), len(truth.class_names)), np.nan)
     for r, limit in enumerate(distances):
@@ -75,6 +76,7 @@ def _near_pairs(
     counted = counted[np.argsort(truth_keys, kind="stable")]
     truth_keys = np.sort(truth_keys)
     keys = ranked.image_index * num_classes + ranked.class_index  # sorted
+
     centers = (ranked.boxes[:, :2] + ranked.boxes[:, 2:]) / 2
     places = (truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2
     none = np.zeros(0, dtype=np.int64)
