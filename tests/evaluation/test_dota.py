@@ -14,10 +14,11 @@ from rsd2.structures import boxes_to_corners, corners_to_boxes
 
 pytest.importorskip("detectron2")
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode, Instances, RotatedBoxes
+from detectron2.structures import BoxMode
 
 from rsd2.evaluation import DotaEvaluator
+
+from .cases import model_output
 
 CLASSES = ["plane", "small-vehicle", "ship"]
 
@@ -68,42 +69,21 @@ def make_tiles(dicts, window=200, starts=(0, 100)):
 
 
 @pytest.fixture
-def register():
-    """Function that registers dicts under a name and forgets them after the test."""
-    names = []
-
-    def add(name, dicts, **metadata):
-        DatasetCatalog.register(name, lambda: dicts)
-        MetadataCatalog.get(name).set(thing_classes=CLASSES, evaluator_type="dota", **metadata)
-        names.append(name)
-        return name
-
-    yield add
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-@pytest.fixture
 def images(register):
     dicts = make_images()
-    register("eval_full", dicts)
+    register("eval_full", dicts, CLASSES)
     return dicts
 
 
 @pytest.fixture
 def tiles(register, images):
     dicts = make_tiles(images)
-    register("eval_tiles", dicts, source_dataset="eval_full")
+    register("eval_tiles", dicts, CLASSES, source_dataset="eval_full")
     return dicts
 
 
 def output(item, boxes, scores, classes):
-    result = Instances((item["height"], item["width"]))
-    result.pred_boxes = RotatedBoxes(torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 5))
-    result.scores = torch.as_tensor(scores, dtype=torch.float32)
-    result.pred_classes = torch.as_tensor(classes, dtype=torch.int64)
-    return {"instances": result}
+    return model_output(boxes, scores, classes, (item["height"], item["width"]), columns=5)
 
 
 def perfect(item, dicts):
@@ -160,7 +140,7 @@ def test_files_state_the_protocol(images, tiles, tmp_path, caplog):
 
 def test_hidden_labels_still_make_a_submission(register, tmp_path, caplog):
     dicts = [{key: v for key, v in d.items() if key != "annotations"} for d in make_images()]
-    register("eval_hidden", dicts)
+    register("eval_hidden", dicts, CLASSES)
     box = [50, 50, 20, 10, 0]
     with caplog.at_level(logging.WARNING):
         result = run(
@@ -175,7 +155,7 @@ def test_hidden_labels_still_make_a_submission(register, tmp_path, caplog):
 
 def test_names_with_spaces_are_scored_but_not_submitted(register, tmp_path, caplog):
     dicts = [{**record, "image_id": f"a {record['image_id']}"} for record in make_images()]
-    register("eval_spaces", dicts)
+    register("eval_spaces", dicts, CLASSES)
     evaluator = DotaEvaluator("eval_spaces", output_dir=tmp_path)
     result = run(evaluator, dicts, lambda item: perfect(item, dicts))
     assert result["AP50"] == pytest.approx(100) and "white space" in caplog.text
@@ -193,9 +173,7 @@ def test_real_labels_as_predictions(dota_sample, register):
     from rsd2.data.datasets import DOTA_V1_0_CLASSES, load_dota_instances
 
     dicts = load_dota_instances(dota_sample / "labelTxt", dota_sample / "images", DOTA_V1_0_CLASSES)
-    register("eval_sample", dicts)
-    MetadataCatalog.pop("eval_sample")
-    MetadataCatalog.get("eval_sample").set(thing_classes=list(DOTA_V1_0_CLASSES))
+    register("eval_sample", dicts, DOTA_V1_0_CLASSES)
     result = run(DotaEvaluator("eval_sample"), dicts, lambda item: from_labels(item))
     # Hand-drawn quadrilaterals are no rectangles, so only the loose threshold gives everything.
     assert result["AP50"] == pytest.approx(100)

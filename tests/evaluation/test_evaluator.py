@@ -7,7 +7,7 @@ import logging
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from rsd2.structures import boxes_to_corners
 
 pytest.importorskip("detectron2")
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import Boxes, BoxMode, Instances, RotatedBoxes
+from detectron2.structures import Boxes, BoxMode, RotatedBoxes
 
 from rsd2.evaluation import (
     AitodEvaluator,
@@ -29,6 +29,8 @@ from rsd2.evaluation import (
     MovingObjectEvaluator,
     TinyEvaluator,
 )
+
+from .cases import model_output
 
 PLACES = [[(10, 10), (97, 40), (150, 80)], [(97, 20)]]
 WINDOWS = ((0, 110), (90, 110))
@@ -63,7 +65,7 @@ KINDS = {
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS)
-def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
+def kind(request: pytest.FixtureRequest, register: Callable[..., str]) -> Kind:
     """Registers ``whole`` (two images of 200 x 100 px), its ``windows``, and two more."""
     kind = request.param
     whole, windows = [], []
@@ -84,13 +86,8 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
         "empty": [{**record, "annotations": []} for record in whole],
     }
     for name, records in sets.items():
-        DatasetCatalog.register(name, lambda records=records: records)
-        MetadataCatalog.get(name).set(thing_classes=["person"])
-    MetadataCatalog.get("windows").set(source_dataset="whole")
-    yield kind
-    for name in sets:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+        register(name, records, source_dataset="whole" if name == "windows" else None)
+    return kind
 
 
 def annotate(kind: Kind, x: float, y: float) -> dict:
@@ -103,13 +100,10 @@ def annotate(kind: Kind, x: float, y: float) -> dict:
 
 
 def output(kind: Kind, boxes: list, score: float = 0.9, label: int = 0) -> dict:
-    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 5 if kind.rotated else 4)
-    instances = Instances((100, 200))
-    instances.pred_boxes = (RotatedBoxes if kind.rotated else Boxes)(boxes)
     # Higher objects are found with more certainty, alike in all windows.
-    instances.scores = score - 0.001 * boxes[:, 1]
-    instances.pred_classes = torch.full((len(boxes),), label, dtype=torch.int64)
-    return {"instances": instances}
+    scores = [score - 0.001 * box[1] for box in boxes]
+    labels = [label] * len(boxes)
+    return model_output(boxes, scores, labels, (100, 200), 5 if kind.rotated else 4)
 
 
 def perfect(kind: Kind, record: dict) -> dict:
@@ -200,21 +194,16 @@ def test_detections_that_are_not_finite(
     assert read(kind, tmp_path)["counts"]["detections_dropped_not_finite"] == 2
 
 
-def test_broken_detections_below_the_floor_are_counted_as_broken(tmp_path: Path) -> None:
+def test_broken_detections_below_the_floor_are_counted_as_broken(
+    register: Callable[..., str],
+) -> None:
     """For evaluators with a floor of the score: NaN is not less than it."""
     tiny = KINDS["tiny"]
     evaluator = tiny.evaluator("broken", score_floor=0.5)
-    DatasetCatalog.register(
-        "broken", lambda: [{"image_id": "a", "annotations": [annotate(tiny, 1, 1)]}]
-    )
-    MetadataCatalog.get("broken").set(thing_classes=["person"])
-    try:
-        evaluator.process([{"image_id": "a"}], [output(tiny, [tiny.box(1, 1)], math.nan)])
-        with pytest.raises(FloatingPointError, match="right weights"):
-            evaluator.evaluate()
-    finally:
-        DatasetCatalog.remove("broken")
-        MetadataCatalog.remove("broken")
+    register("broken", [{"image_id": "a", "annotations": [annotate(tiny, 1, 1)]}])
+    evaluator.process([{"image_id": "a"}], [output(tiny, [tiny.box(1, 1)], math.nan)])
+    with pytest.raises(FloatingPointError, match="right weights"):
+        evaluator.evaluate()
 
 
 def test_nothing_predicted_and_nothing_to_find(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.data import DatasetCatalog
+from detectron2.structures import BoxMode
 
 from rsd2.evaluation import DroneCrowdEvaluator, MovingObjectEvaluator, MovingObjectProtocol
+
+from .cases import model_output
 
 NAME = "moving_object_evaluation_test"
 
@@ -33,20 +34,12 @@ def make_records() -> list[dict]:
 
 
 @pytest.fixture(autouse=True)
-def data_set() -> Iterator[None]:
-    DatasetCatalog.register(NAME, make_records)
-    MetadataCatalog.get(NAME).set(thing_classes=["car"])
-    yield
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
+def data_set(register: Callable[..., str]) -> None:
+    register(NAME, make_records(), ["car"])
 
 
 def output(boxes: list, scores: list) -> dict:
-    instances = Instances((50, 80))
-    instances.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    instances.scores = torch.tensor(scores, dtype=torch.float32)
-    instances.pred_classes = torch.zeros(len(scores), dtype=torch.int64)
-    return {"instances": instances}
+    return model_output(boxes, scores, [0] * len(scores), (50, 80))
 
 
 def half_found(record: dict) -> dict:
@@ -158,14 +151,7 @@ def test_errors() -> None:
         MovingObjectEvaluator(NAME, protocols=["micml", own])
     with pytest.raises(ValueError, match="distances must be positive"):
         DroneCrowdEvaluator(NAME, distances=[0, 1])
-    name = f"{NAME}_still"
-    DatasetCatalog.register(
-        name, lambda: [{k: v for k, v in r.items() if k != "video_id"} for r in make_records()]
-    )
-    MetadataCatalog.get(name).set(thing_classes=["car"])
-    try:
-        with pytest.raises(ValueError, match="has no video_id; moving objects are scored video by"):
-            MovingObjectEvaluator(name).reset()
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    for record in DatasetCatalog.get(NAME):
+        del record["video_id"]
+    with pytest.raises(ValueError, match="has no video_id; moving objects are scored video by"):
+        MovingObjectEvaluator(NAME).reset()

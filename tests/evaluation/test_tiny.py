@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import BoxMode
 
 from rsd2.data.datasets import register_box_tiles
 from rsd2.evaluation import AitodEvaluator, TinyEvaluator
+
+from .cases import model_output
 
 NAME = "tiny_evaluation_test"
 TILES = f"{NAME}_tiles"
@@ -40,22 +41,16 @@ def make_records() -> list[dict]:
 
 
 @pytest.fixture(autouse=True)
-def data_sets() -> Iterator[None]:
-    DatasetCatalog.register(NAME, make_records)
-    MetadataCatalog.get(NAME).set(thing_classes=["person", "boat"])
+def data_sets(register: Callable[..., str]) -> Iterator[None]:
+    register(NAME, make_records(), ["person", "boat"])
     register_box_tiles(TILES, NAME, window=(110, 100), overlap=(20, 0))
     yield
-    for name in (NAME, TILES):
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    DatasetCatalog.remove(TILES)
+    MetadataCatalog.remove(TILES)
 
 
 def output(boxes: list, scores: list, classes: list) -> dict:
-    instances = Instances((100, 200))
-    instances.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    instances.scores = torch.tensor(scores, dtype=torch.float32)
-    instances.pred_classes = torch.tensor(classes, dtype=torch.int64)
-    return {"instances": instances}
+    return model_output(boxes, scores, classes, (100, 200))
 
 
 def perfect(record: dict) -> dict:
