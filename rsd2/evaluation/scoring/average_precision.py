@@ -79,6 +79,27 @@ def average_precision(precision: np.ndarray, recall: np.ndarray, method: str = "
     return float((steps * best_from_here).sum())
 
 
+def average_precision_by_group(
+    is_true: np.ndarray, groups: np.ndarray, num_objects: np.ndarray
+) -> np.ndarray:
+    """Exact area under the curve of each group of detections, such as those of a class.
+
+    Args:
+        is_true: (D,) bool, true positives among detections in decreasing score; others are false.
+        groups: (D,) int64, group of each detection.
+        num_objects: (N,) int64, objects that count of each group.
+
+    Returns:
+        (N,) float64 in [0, 1]; ``nan`` for groups without objects.
+    """
+    result = np.full(len(num_objects), np.nan)
+    for group in np.flatnonzero(num_objects):
+        own = is_true[groups == group]
+        curve = precision_recall(own, ~own, int(num_objects[group]))
+        result[group] = average_precision(*curve, method="area")
+    return result
+
+
 def best_precision_at(precision: np.ndarray, recall: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Greatest precision at some recalls or beyond, as PASCAL VOC 2007 and COCO average it.
 

@@ -24,7 +24,7 @@ from rsd2.evaluation.matching.boxes import (
     rank_detections,
 )
 
-from .average_precision import average_precision, precision_recall
+from .average_precision import average_precision_by_group
 
 RULES = ("iou", "distance")
 
@@ -266,17 +266,12 @@ def _average_precision(
     order = np.argsort(-ranked.scores, kind="stable")
     order = order[~matching.ignored[order]]
 
-    result = np.full((num_videos, len(truth.class_names)), np.nan)
-    for video in range(num_videos):
-        for label in range(len(truth.class_names)):
-            own_truth = (video_index[truth.image_index] == video) & (truth.class_index == label)
-            num_objects = int((own_truth & ~truth.ignore).sum())
-            if not num_objects:
-                continue
-            own = (video_index[ranked.image_index] == video) & (ranked.class_index == label)
-            is_true = matching.truth[order[own[order]]] >= 0
-            curve = precision_recall(is_true, ~is_true, num_objects)
-            result[video, label] = average_precision(*curve, method="area")
+    num_classes = len(truth.class_names)
+    objects = video_index[truth.image_index] * num_classes + truth.class_index
+    groups = video_index[ranked.image_index] * num_classes + ranked.class_index
+    num_objects = np.bincount(objects[~truth.ignore], minlength=num_videos * num_classes)
+    result = average_precision_by_group(matching.truth[order] >= 0, groups[order], num_objects)
+    result = result.reshape(num_videos, num_classes)
 
     counted = np.isfinite(result)
     total = np.where(counted, result, 0).sum(axis=1)

@@ -18,7 +18,7 @@ from rsd2.evaluation.matching.boxes import (
     rank_detections,
 )
 
-from .average_precision import average_precision, precision_recall
+from .average_precision import average_precision_by_group
 
 LOCALIZATION_DISTANCES = tuple(range(1, 26))
 """Pixels, over which L-mAP is the mean."""
@@ -53,16 +53,14 @@ def score_points(
     detection, found, distance = _near_pairs(truth, ranked, max(distances))
 
     order = np.argsort(-ranked.scores, kind="stable")
-    result = np.full((len(distances), len(truth.class_names)), np.nan)
+    counted = truth.class_index[~truth.ignore]
+    num_objects = np.bincount(counted, minlength=len(truth.class_names))
+    result = np.full((len(distances), len(num_objects)), np.nan)
     for r, limit in enumerate(distances):
         near = distance <= limit
         match = defer_acceptance(detection[near], found[near], len(ranked.scores), len(truth.boxes))
-        for label in range(len(truth.class_names)):
-            num_objects = int(((truth.class_index == label) & ~truth.ignore).sum())
-            if num_objects:
-                is_true = match[order[ranked.class_index[order] == label]] >= 0
-                curve = precision_recall(is_true, ~is_true, num_objects)
-                result[r, label] = average_precision(*curve, method="area")
+        is_true, labels = match[order] >= 0, ranked.class_index[order]
+        result[r] = average_precision_by_group(is_true, labels, num_objects)
     return result
 
 
