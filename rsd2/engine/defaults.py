@@ -303,6 +303,24 @@ def evaluate(
     return results
 
 
+def check_evaluators(cfg: DictConfig) -> None:
+    """Build the evaluators once, so that a folder or an option of theirs fails before the work.
+
+    Args:
+        cfg: the whole config.
+
+    Raises:
+        RunError: an evaluator cannot write its results or cannot score as it is asked to.
+    """
+    if cfg.dataloader.get("evaluator") is None:
+        return
+    try:
+        with preserved_random_state():
+            instantiate(cfg.dataloader.evaluator)
+    except (OSError, ValueError) as error:
+        raise RunError(f"dataloader.evaluator: {error}") from error
+
+
 def _check_weights(model: nn.Module, prefix: str) -> None:
     """Refuse weights that are not finite: Detectron2's heads drop such boxes without a word."""
     names = [f"{prefix}{name}" for name, p in model.named_parameters() if not p.isfinite().all()]

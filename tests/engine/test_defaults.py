@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from rsd2.engine import (
     RunError,
+    check_evaluators,
     evaluate,
     prepare_output_dir,
     provenance,
@@ -77,6 +78,23 @@ def test_weights_and_detections_that_are_not_finite_end_the_run_in_a_sentence(
     monkeypatch.setattr(toy.ToyEvaluator, "evaluate", refuse)
     with pytest.raises(RunError, match="all 3 detections"):
         evaluate(cfg, good)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path):
+    from detectron2.config import LazyCall as L
+
+    from rsd2.evaluation import DotaEvaluator
+
+    cfg = _config(tmp_path)
+    check_evaluators(cfg)
+    (tmp_path / "file").write_text("")
+    cfg.dataloader.evaluator = L(DotaEvaluator)(
+        dataset_name="any", output_dir=str(tmp_path / "file" / "inference")
+    )
+    with pytest.raises(RunError, match=r"dataloader\.evaluator: cannot write evaluation results"):
+        check_evaluators(cfg)
+    cfg.dataloader.evaluator = None
+    check_evaluators(cfg)
 
 
 def test_results_are_strict_json_with_provenance(tmp_path):
