@@ -36,6 +36,7 @@ from rsd2.engine import (
     build_loader,
     build_optimizer,
     build_trainer,
+    check_evaluators,
     evaluate,
     launch,
     prepare_output_dir,
@@ -170,6 +171,7 @@ def run_process(args: argparse.Namespace) -> None:
         args: of the command line.
     """
     run = Run(args)
+    check_evaluators(run.cfg)
     if args.eval_only:
         run_evaluation(run)
     else:

@@ -4,6 +4,7 @@ from .defaults import RunError as RunError
 from .defaults import build_hooks as build_hooks
 from .defaults import build_loader as build_loader
 from .defaults import build_trainer as build_trainer
+from .defaults import check_evaluators as check_evaluators
 from .defaults import evaluate as evaluate
 from .defaults import prepare_output_dir as prepare_output_dir
 from .defaults import provenance as provenance
