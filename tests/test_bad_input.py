@@ -62,7 +62,7 @@ def test_missing_and_truncated_image(folder):
         mapper(record)
     assert str(error.value) == (
         f"Cannot decode image {path}: image file is truncated; download or convert it again, "
-        "or remove it from the data set."
+        "or remove it from the dataset."
     )
     path.unlink()
     with pytest.raises(FileNotFoundError) as error:

@@ -139,7 +139,7 @@ def _write_tiff(path, bits, sample_format, bands, planar):
     tags[259], tags[262], tags[277], tags[278] = 1, 2 if bands >= 3 else 1, bands, 6
     tags[284], tags[339] = 2 if planar else 1, (sample_format,) * bands
     if bands == 4:
-        tags[338] = (0,)
+        tags[338] = 2  # the fourth is an alpha channel
     band = 8 * 6 * bits // 8
     # Pillow adds where the directory ends, and there the pixels follow.
     tags[273] = tuple(range(0, band * bands, band)) if planar else 0
