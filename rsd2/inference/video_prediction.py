@@ -67,10 +67,9 @@ class RowFiles:
 
     A line of the text file is ``frame,-1,x,y,width,height,score,class,-1,-1``, detections as
     MOTChallenge's trackers read them, the class counted from 1. The JSON file is a list in COCO's
-    result format whose ``image_id`` is the number of the frame; ``seconds`` is its time stamp, where
-    the video has them. To be used as a context, which
-    writes under other names; the files appear when it ends, by the user's interruption too, and
-    not at all if an error ends it.
+    result format whose ``image_id`` is the number of the frame; where the video has time stamps,
+    ``seconds`` is that of the frame. To be used as a context, which writes under other names; the
+    files appear when it ends, by the user's interruption too, and not at all if an error ends it.
     """
 
     def __init__(self, folder: Path, name: str, num_classes: int) -> None:
