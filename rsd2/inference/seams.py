@@ -58,10 +58,12 @@ class SeamCounts:
 
     Attributes:
         dropped: pieces that went.
-        joined: pieces that became part of a joined detection.
+        pieces: pieces that became part of a joined detection.
+        joined: detections that pieces were joined to.
     """
 
     dropped: int = 0
+    pieces: int = 0
     joined: int = 0
 
 
@@ -103,11 +105,11 @@ def resolve_seams(
     if rule == "keep" or len(found.boxes) < 2:
         return found, SeamCounts()
 
-    joined = 0
+    pieces = joined = 0
     if rule == "join":
-        found, joined = _join(found, size)
+        found, pieces, joined = _join(found, size)
     remain = _remaining(found, size)
-    return found.select(remain), SeamCounts(int((~remain).sum()), joined)
+    return found.select(remain), SeamCounts(int((~remain).sum()), pieces, joined)
 
 
 def _polygons(boxes: np.ndarray) -> np.ndarray:
@@ -149,8 +151,11 @@ def _remaining(found: WindowDetections, size: tuple[int, int]) -> np.ndarray:
     return remain
 
 
-def _join(found: WindowDetections, size: tuple[int, int]) -> tuple[WindowDetections, int]:
-    """Put one detection in the place of the pieces of each object that no window sees whole."""
+def _join(found: WindowDetections, size: tuple[int, int]) -> tuple[WindowDetections, int, int]:
+    """Put one detection in the place of the pieces of each object that no window sees whole.
+
+    Also returned: the numbers of pieces and of joined detections.
+    """
     polygons = _polygons(found.boxes)
     is_cut = _is_cut(polygons, found.windows, size)
     first, second = _pairs_of_windows(found, polygons)
@@ -183,7 +188,8 @@ def _join(found: WindowDetections, size: tuple[int, int]) -> tuple[WindowDetecti
             )
         )
     parts = zip(found.select(kept), *rows)
-    return WindowDetections(*(np.concatenate(values) for values in parts)), int((~kept).sum())
+    together = WindowDetections(*(np.concatenate(values) for values in parts))
+    return together, int((~kept).sum()), len(rows)
 
 
 def _groups(number: int, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
@@ -201,34 +207,50 @@ def _joined_box(pieces: np.ndarray, windows: np.ndarray) -> np.ndarray | None:
     cuts, as far as the other pieces reach beside it: small pieces are triangles, whose smallest
     rectangle is turned otherwise and reaches beyond the object.
     """
-    largest = int(np.argmax(shapely.area(pieces)))
-    corners = shapely.get_coordinates(pieces[largest])[:4]
-    axes = np.stack([corners[1] - corners[0], corners[3] - corners[0]])
-    sides = np.linalg.norm(axes, axis=1)
-    axes = axes / sides[:, None]
+    areas = shapely.area(pieces)
+    # Of pieces of about one size the one that fewer borders cut is nearer to the object.
+    cut = np.array([_cut_ends(piece, window).sum() for piece, window in zip(pieces, windows)])
+    largest = int(np.lexsort((-areas, cut, areas < 0.9 * areas.max()))[0])
 
+    corners, axes, sides = _frame(pieces[largest])
     # In the frame of the largest piece that one is the rectangle from (0, 0) to its sides.
     turned = shapely.transform(pieces, lambda points: (points - corners[0]) @ axes.T)
-    low, high = np.zeros(2), sides.copy()
-    x0, y0, x1, y1 = windows[largest] + (_TOUCH, _TOUCH, -_TOUCH, -_TOUCH)
+    ends = np.stack([np.zeros(2), sides])
+    is_cut = _cut_ends(pieces[largest], windows[largest])
     for axis in np.argsort(-sides):  # the long side first: it is the one that borders cut
-        beside = shapely.intersection(turned, shapely.box(*_band(low, high, axis)))
-        extents = shapely.bounds(beside[shapely.area(beside) > 0])
-        for end, place in ((0, low), (1, high)):
-            middle = sides / 2
-            middle[axis] = end * sides[axis]
-            x, y = corners[0] + middle @ axes
-            if not (x0 < x < x1 and y0 < y < y1):
-                place[axis] = (extents[:, axis].min(), extents[:, 2 + axis].max())[end]
+        beside = shapely.intersection(turned, shapely.box(*_band(ends, axis)))
+        # Across the object only what is no sliver says where it ends.
+        enough = areas > (0.25 * areas.max() if axis == np.argmin(sides) else 0)
+        extents = shapely.bounds(beside[enough & (shapely.area(beside) > 0)])
+        reach = (extents[:, axis].min(), extents[:, 2 + axis].max())
+        ends[:, axis] = np.where(is_cut[:, axis], reach, ends[:, axis])
 
+    low, high = ends
     if (high - low).prod() > _LOOSENESS * shapely.area(shapely.union_all(pieces)):
         return None
     outline = np.array([[low[0], low[1]], [high[0], low[1]], high, [low[0], high[1]]])
     return corners_to_boxes(torch.from_numpy(outline @ axes + corners[0])).numpy()
 
 
-def _band(low: np.ndarray, high: np.ndarray, axis: int) -> tuple[float, ...]:
-    """x0, y0, x1, y1 of a rectangle that is endless along an axis."""
-    low, high = low.copy(), high.copy()
-    low[axis], high[axis] = -1e9, 1e9
-    return (*low, *high)
+def _frame(piece: shapely.Polygon) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Corners (4, 2), unit vectors (2, 2) along the sides from the first one, and sides (2,)."""
+    corners = shapely.get_coordinates(piece)[:4]
+    axes = np.stack([corners[1] - corners[0], corners[3] - corners[0]])
+    sides = np.linalg.norm(axes, axis=1)
+    return corners, axes / sides[:, None], sides
+
+
+def _cut_ends(piece: shapely.Polygon, window: np.ndarray) -> np.ndarray:
+    """(2, 2) bool: which of the two ends along either axis of its frame a border cuts."""
+    corners, axes, sides = _frame(piece)
+    shares = np.array([[[0, 0.5], [0.5, 0]], [[1, 0.5], [0.5, 1]]])  # middles of the four edges
+    middles = corners[0] + (shares * sides) @ axes
+    inside = (middles > window[:2] + _TOUCH) & (middles < window[2:] - _TOUCH)
+    return ~inside.all(axis=-1)
+
+
+def _band(ends: np.ndarray, axis: int) -> tuple[float, ...]:
+    """x0, y0, x1, y1 of the rectangle between two ends, endless along an axis."""
+    ends = ends.copy()
+    ends[:, axis] = -1e9, 1e9
+    return tuple(ends.reshape(-1))
