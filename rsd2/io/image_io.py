@@ -15,6 +15,9 @@ from PIL import Image
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Looked for in this order; upper and lower case are equal."""
 
+PAD_COLOR = (124, 116, 104)
+"""RGB of the padding: ImageNet's mean, which OpenCV's BGR order writes as (104, 116, 124)."""
+
 _REMEDY = "download or convert it again, or remove it from the data set"
 _PUT_BACK = "correct the path, put the file back, or remove it from the data set"
 
