@@ -247,7 +247,9 @@ class Radiometry:
         elif values.dtype in (np.uint8, np.uint16):
             # So few numbers exist that each is scaled once, not once for every pixel.
             tables = _tables(self, values.dtype.name, num_bands)
-            channels = np.stack([t[values[..., k]] for k, t in enumerate(tables)], axis=-1)
+            channels = np.empty(values.shape, dtype=self.precision)
+            for band, table in enumerate(tables):
+                channels[..., band] = table[values[..., band]]
         else:
             channels = self._scale(values)
         if valid is not None and not valid.all():
