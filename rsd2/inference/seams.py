@@ -10,6 +10,7 @@ Shapes: N detections of all windows of one image, M that remain, P pairs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -19,6 +20,7 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from rsd2.evaluation.records import OutputRecord
 from rsd2.structures import boxes_to_corners, corners_to_boxes
 
 SeamRule = Literal["drop", "join", "keep"]
@@ -50,6 +52,27 @@ class WindowDetections(NamedTuple):
     def select(self, index: np.ndarray) -> WindowDetections:
         """Take some of the detections, by a mask or by positions."""
         return WindowDetections(*(values[index] for values in self))
+
+
+def to_window_detections(records: Sequence[OutputRecord]) -> WindowDetections:
+    """Put the records of some windows together.
+
+    Args:
+        records: records of windows of one image; of one that came whole the window is empty.
+
+    Returns:
+        All of their detections, in the order of the records.
+    """
+    boxes, scores, classes = [np.zeros((0, 5))], [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
+    windows = [np.zeros((0, 4))]
+    for record in records:
+        boxes.append(record.boxes)
+        scores.append(record.scores)
+        classes.append(record.classes)
+        x, y, width, height = record.window or (0, 0, 0, 0)
+        corners = np.array([x, y, x + width, y + height], dtype=np.float64)
+        windows.append(np.tile(corners, (len(record.scores), 1)))
+    return WindowDetections(*map(np.concatenate, (boxes, scores, classes, windows)))
 
 
 @dataclass(frozen=True)
