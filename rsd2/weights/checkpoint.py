@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,12 +15,14 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from .errors import CheckpointError
+from .tensor_files import as_tensor, read_weight_file, without_wrappers
 
 if TYPE_CHECKING:
     from .inheritance import Inheritance
 
 _logger = logging.getLogger(__name__)
 _CONVERTER = "tools/convert_checkpoint.py --source ... --output ... --input"
+_SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors")
 _SHOWN_KEYS = 12
 
 
@@ -29,8 +30,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint without running any code that it may carry.
 
     Args:
-        path: a ``.pth`` file: this project's checkpoint (``model`` and more), or a bare state
-            dict of tensors.
+        path: a ``.pth`` or ``.safetensors`` file: this project's checkpoint (``model`` and more),
+            or a bare state dict of tensors.
 
     Returns:
         A dict with the state dict under ``"model"``; tensors on the CPU.
@@ -40,39 +41,34 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             that are not tensors or plain values.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; name the file{_neighbours(path / 'model.pth')}")
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}{_neighbours(path)}")
     if path.suffix == ".pkl":
         raise CheckpointError(
-            f"{path} is a pickle, which could run any code; convert it first: "
-            f"python {_CONVERTER} {path}"
+            f"{path} is a pickle, whose tensors have other names than this project's; convert it "
+            f"first: python {_CONVERTER} {path}"
         )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "unreadable"
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain values, or is no checkpoint ({reason}); "
-            f"a third-party file is converted by python {_CONVERTER} {path}"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is damaged or incomplete: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
+
+    checkpoint = read_weight_file(path)
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path} holds a {type(checkpoint).__name__}, not a dict of tensors")
     if "model" not in checkpoint:
         checkpoint = {"model": checkpoint}
     state = checkpoint["model"]
+    if isinstance(state, Mapping):
+        state = {key: as_tensor(value) for key, value in state.items()}
     if not isinstance(state, Mapping) or not all(
         isinstance(value, torch.Tensor) for value in state.values()
     ):
+        keys = _listed(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
         raise CheckpointError(
-            f"{path} is not in this project's layout (keys: {_listed(map(str, state))}); "
-            f"convert it: python {_CONVERTER} {path}"
+            f"{path} is not in this project's layout (keys: {keys}). If another program wrote it, "
+            f"convert it: python {_CONVERTER} {path}; if its tensors have the names of your model, "
+            "save them anew as torch.save({'model': tensors}, ...)"
         )
-    return checkpoint
+    return {**checkpoint, "model": state}
 
 
 def load_weights(
@@ -106,19 +102,19 @@ def load_state(
 ) -> None:
     """Load a state dict after comparing it with the model's.
 
+    Values that are not finite where the model starts with finite ones are warned of.
+
     Args:
         model: gets the weights in place; unchanged if an error is raised.
-        state: tensors by name; a common prefix ``module.`` is dropped.
+        state: tensors by name; what wrappers add to the names is dropped.
         strict: refuse every difference; otherwise skip what differs, but never everything.
         source: named in messages.
 
     Raises:
         CheckpointError: with the missing, unexpected and mismatching keys.
     """
-    if state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
     own = model.state_dict()
-    state = _placed_backbone(state, own)
+    state = _placed_backbone(without_wrappers(state, own), own)
     shapes = {
         key: f"{key} {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
         for key in own.keys() & state.keys()
@@ -149,7 +145,37 @@ def load_state(
         raise CheckpointError(f"{source} is of another model: not one key fits; {report}")
     if report:
         _logger.warning("%s fits in %d of %d keys; %s", source, len(fitting), len(own), report)
+    if damage := describe_non_finite(fitting, own):
+        _logger.warning("%s %s", source, damage)
     model.load_state_dict(fitting, strict=False)
+
+
+def describe_non_finite(
+    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> str | None:
+    """Name the weights that are NaN or infinite.
+
+    Args:
+        state: tensors by name.
+        own: the model's before loading. Where it is not finite itself, as a mask of attention is,
+            nothing is wrong.
+
+    Returns:
+        The rest of a sentence about their file, or None if all are finite.
+    """
+    names = [
+        key
+        for key, value in state.items()
+        if value.is_floating_point() and not torch.isfinite(value).all()
+        if key not in own or torch.isfinite(own[key]).all()
+    ]
+    if not names:
+        return None
+    return (
+        f"holds NaN or infinite numbers in {len(names)} of {len(state)} tensors "
+        f"({_listed(names)}): are these the right weights? A training that diverged, or a damaged "
+        "file, looks like this"
+    )
 
 
 def _placed_backbone(
@@ -196,7 +222,8 @@ class Checkpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **checkpointables)
         self._strict_weights = strict
         self._inheritance = inheritance
-        self._source, self._strict, self._inherits = "", strict, False
+        self._source, self._strict = "", strict
+        self._inherits = self._resumes = False
 
     def save(self, name: str, **extra: Any) -> None:
         """Write ``<name>.pth``, complete or not at all, then point ``last_checkpoint`` to it.
@@ -252,7 +279,7 @@ class Checkpointer(DetectionCheckpointer):
         finally:
             temporary.unlink(missing_ok=True)
 
-    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+    def load(self, path: str | Path, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights and states.
 
         Args:
@@ -266,23 +293,37 @@ class Checkpointer(DetectionCheckpointer):
             CheckpointError: see :func:`load_checkpoint` and :func:`load_state`.
         """
         self._source = str(path)
-        resumes = checkpointables is None
-        self._strict = True if resumes else self._strict_weights
-        self._inherits = self._inheritance is not None and not resumes
+        self._resumes = checkpointables is None
+        self._strict = True if self._resumes else self._strict_weights
+        self._inherits = self._inheritance is not None and not self._resumes
         if path and "://" not in str(path) and not Path(path).is_file():
             raise CheckpointError(f"no checkpoint {path}{_neighbours(Path(path))}")
-        return super().load(path, checkpointables)
+        return super().load(str(path), checkpointables)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         return load_checkpoint(filename)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
+        # Training on them would only say at the first loss that something is not finite.
+        own = self.model.state_dict()
+        if damage := describe_non_finite(without_wrappers(checkpoint["model"], own), own):
+            raise CheckpointError(f"{self._source} {damage}; take an earlier checkpoint")
+
         if self._inherits:
             self._inheritance.load(self.model, checkpoint, self._source)
             checkpoint.pop("model")
-        else:
-            state = checkpoint.pop("model")
+            return
+        state = checkpoint.pop("model")
+        try:
             load_state(self.model, state, strict=self._strict, source=self._source)
+        except CheckpointError as error:
+            if not self._resumes:
+                raise
+            raise CheckpointError(
+                f"{str(error).partition(' If that is meant')[0]} --resume continues the same "
+                "model: give the options that it began with, or begin another training from these "
+                "weights with train.init_checkpoint=... and another train.output_dir"
+            ) from error
 
 
 def _first_cause(error: BaseException) -> str:
@@ -296,7 +337,7 @@ def _neighbours(path: Path) -> str:
     """Return a hint: files of the folder that may have been meant."""
     if not path.parent.is_dir():
         return f"; the folder {path.parent} does not exist"
-    names = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".pth", ".pt", ".pkl"))
+    names = sorted(p.name for p in path.parent.iterdir() if p.suffix in _SUFFIXES)
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.3) or names[:5]
     return f"; there are: {', '.join(near)}" if near else f"; {path.parent} holds no checkpoint"
 

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from .errors import CheckpointError
+from .tensor_files import without_wrappers
 
 _logger = logging.getLogger(__name__)
 _LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.(.+)")
@@ -118,8 +119,8 @@ class Inheritance:
                 "train.init_inherit.averaged=false"
             )
         state = checkpoint["ema"]["model"] if self.averaged else checkpoint["model"]
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-        values, report = self.plan(model.state_dict(), state)
+        own = model.state_dict()
+        values, report = self.plan(own, without_wrappers(state, own))
         if report.errors:
             more = len(report.errors) - _SHOWN
             shown = [*report.errors[:_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
