@@ -1,9 +1,7 @@
 """The trainer: loop, hooks, optimizer groups, schedules, launching. It is handed every object."""
 
 from .defaults import (
-    RunError,
     build_hooks,
-    build_loader,
     build_trainer,
     evaluate,
     prepare_output_dir,
@@ -13,14 +11,29 @@ from .defaults import (
     setup_logging,
     write_results,
 )
+from .errors import RunError
 from .hooks import EMAHook, ModelEMA, PeriodicCheckpointer, StopOnSignal
 from .launch import launch, select_device, wrap_distributed
 from .optimizers import build_optimizer, optimizer_params
+from .preflight import (
+    build_loader,
+    check_classes,
+    check_run,
+    classes_of,
+    dataset_names,
+    num_classes,
+)
 from .pretraining_hooks import TargetUpdate, WeightDecaySchedule, move_average
+from .resuming import describe_data, settings_of
 from .schedules import with_warmup
 from .train_loop import NonFiniteError, Trainer
 
 __all__ = [
+    "num_classes",
+    "dataset_names",
+    "classes_of",
+    "check_run",
+    "check_classes",
     "EMAHook",
     "ModelEMA",
     "NonFiniteError",
@@ -34,6 +47,7 @@ __all__ = [
     "build_loader",
     "build_optimizer",
     "build_trainer",
+    "describe_data",
     "evaluate",
     "launch",
     "move_average",
@@ -43,6 +57,7 @@ __all__ = [
     "resolve_epochs",
     "resolve_seed",
     "select_device",
+    "settings_of",
     "setup_logging",
     "with_warmup",
     "wrap_distributed",

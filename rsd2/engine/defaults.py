@@ -32,15 +32,13 @@ from torch import nn
 import rsd2
 from rsd2.io.files import write_atomically
 
+from .errors import RunError
 from .hooks import EMAHook, ModelEMA, PeriodicCheckpointer, StopOnSignal, unwrap
+from .preflight import build_evaluators, build_loader
 from .random_state import preserved_random_state
 from .train_loop import Trainer
 
 _logger = logging.getLogger(__name__)
-
-
-class RunError(RuntimeError):
-    """The run cannot start as it was asked for; the message says what to change."""
 
 
 def prepare_output_dir(output_dir: str) -> Path:
@@ -130,30 +128,6 @@ def resolve_epochs(train: DictConfig, data_loader: Any) -> None:
         data_loader.num_samples,
         step,
     )
-
-
-def build_loader(config: DictConfig, name: str) -> Any:
-    """Build a loader of the config; data that are not there are one sentence, not a traceback.
-
-    Args:
-        config: the node of the loader.
-        name: its key, for the message, like ``dataloader.train``.
-
-    Returns:
-        The loader.
-
-    Raises:
-        RunError: a data set is not registered, or its files are missing.
-    """
-    try:
-        return instantiate(config)
-    except FileNotFoundError as error:
-        raise RunError(f"{name}: {error}") from error
-    except KeyError as error:
-        # Detectron2's catalog raises this for a name that nobody registered.
-        if "is not registered" not in str(error):
-            raise
-        raise RunError(f"{name}: {error.args[0]}") from error
 
 
 def build_trainer(
@@ -286,9 +260,7 @@ def evaluate(
         for prefix, module in (("", unwrap(model)), ("ema/", ema_model)):
             if module is None:
                 continue
-            evaluator = instantiate(_evaluator_config(cfg, prefix.strip("/")))
-            if isinstance(evaluator, ListConfig):
-                evaluator = list(evaluator)
+            evaluator = build_evaluators(_evaluator_config(cfg, prefix.strip("/")))
             found = inference_on_dataset(module, loader, evaluator)
             results.update({f"{prefix}{task}": metrics for task, metrics in found.items()})
     if results:

@@ -21,6 +21,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .errors import RunError
+
 _logger = logging.getLogger(__name__)
 
 
@@ -52,10 +54,10 @@ class ModelEMA:
             warmup: updates, >= 0; 0 uses ``decay`` from the start.
 
         Raises:
-            ValueError: a number is out of range.
+            RunError: a number is out of range.
         """
         if not 0 <= decay < 1 or warmup < 0:
-            raise ValueError(
+            raise RunError(
                 f"train.ema needs decay in [0, 1) and warmup >= 0, got {decay} and {warmup}"
             )
         self.model = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
@@ -149,10 +151,10 @@ class PeriodicCheckpointer(HookBase):
             max_to_keep: periodic checkpoints of this run that stay on disk, >= 1; None keeps all.
 
         Raises:
-            ValueError: a number is out of range.
+            RunError: a number is out of range.
         """
         if period < 1 or (max_to_keep is not None and max_to_keep < 1):
-            raise ValueError(
+            raise RunError(
                 "train.checkpointer needs period >= 1 and max_to_keep >= 1 or null, got "
                 f"{period} and {max_to_keep}"
             )

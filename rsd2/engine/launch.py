@@ -14,6 +14,8 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .errors import RunError
+
 _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
@@ -41,13 +43,13 @@ def launch(
         timeout: of collective operations.
 
     Raises:
-        ValueError: fewer GPUs than asked for.
+        RunError: fewer GPUs than asked for.
     """
     if all(name in os.environ for name in _TORCHRUN_VARIABLES):
         _run_in_torchrun(main, args, timeout)
         return
     if torch.cuda.is_available() and num_gpus > torch.cuda.device_count():
-        raise ValueError(
+        raise RunError(
             f"--num-gpus {num_gpus}, but this machine has {torch.cuda.device_count()}; "
             "lower it, or use several machines with --num-machines"
         )
@@ -97,7 +99,7 @@ def select_device(name: str = "auto") -> torch.device:
         The device; of several processes on GPUs each has its own.
 
     Raises:
-        ValueError: unknown name, or a GPU was asked for and there is none.
+        RunError: unknown name, or a GPU was asked for and there is none.
     """
     on_gloo = dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo"
     if name == "auto":
@@ -105,9 +107,9 @@ def select_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"train.device={name!r} is no device; use auto, cpu or cuda") from error
+        raise RunError(f"train.device={name!r} is no device; use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"train.device={name}, but torch sees no GPU; use auto or cpu")
+        raise RunError(f"train.device={name}, but torch sees no GPU; use auto or cpu")
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device

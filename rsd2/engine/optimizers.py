@@ -14,6 +14,8 @@ from detectron2.solver.build import get_default_optimizer_params
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from .errors import RunError
+
 _logger = logging.getLogger(__name__)
 _BLOCK = re.compile(r"backbone\.(?:.+\.)?blocks\.(\d+)\.")
 
@@ -50,14 +52,14 @@ def optimizer_params(
         Parameter groups for a torch optimizer.
 
     Raises:
-        ValueError: the model has no trainable parameter, or ``layer_decay`` is out of range or
+        RunError: the model has no trainable parameter, or ``layer_decay`` is out of range or
             the model has no transformer that it could apply to.
     """
     multipliers = dict(lr_multipliers or {})
     patterns = sorted(multipliers, key=len, reverse=True)
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not names:
-        raise ValueError("the model has no parameter with requires_grad, so nothing can be trained")
+        raise RunError("the model has no parameter with requires_grad, so nothing can be trained")
     for pattern in patterns:
         if not any(pattern in name for name in names):
             _logger.warning(
@@ -68,7 +70,7 @@ def optimizer_params(
 
     depth = _transformer_depth(model) if layer_decay != 1.0 else 0
     if layer_decay != 1.0 and not (depth and 0.0 < layer_decay < 1.0):
-        raise ValueError(
+        raise RunError(
             "layer_decay lies in (0, 1] and, below 1, needs a model whose backbone has transformer "
             f"blocks; got {layer_decay} and {depth} blocks"
         )

@@ -8,6 +8,7 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .errors import RunError
 from .hooks import unwrap
 
 
@@ -27,10 +28,10 @@ class TargetUpdate(HookBase):
             end: the same after the last step; 1 stands still.
 
         Raises:
-            ValueError: a number is out of range.
+            RunError: a number is out of range.
         """
         if not (0 <= start <= 1 and 0 <= end <= 1):
-            raise ValueError(f"the momentum lies in [0, 1], got start {start} and end {end}")
+            raise RunError(f"the momentum lies in [0, 1], got start {start} and end {end}")
         self._start, self._end = start, end
 
     def before_step(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import ParamScheduler
 
+from .errors import RunError
+
 
 def with_warmup(
     scheduler: ParamScheduler,
@@ -27,10 +29,10 @@ def with_warmup(
         The multiplier over the progress of the training.
 
     Raises:
-        ValueError: a number is out of range.
+        RunError: a number is out of range.
     """
     if max_iter < 1 or warmup_iters < 0 or warmup_factor < 0:
-        raise ValueError(
+        raise RunError(
             f"with_warmup needs max_iter >= 1, warmup_iters >= 0 and warmup_factor >= 0, got "
             f"{max_iter}, {warmup_iters} and {warmup_factor}"
         )

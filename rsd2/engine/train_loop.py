@@ -16,7 +16,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from .errors import RunError
+from .hooks import unwrap
 from .random_state import capture_random_state, restore_random_state
+from .resuming import Settings, compare_settings, continue_optimizer, describe_changes
 
 _logger = logging.getLogger(__name__)
 _AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -57,19 +60,19 @@ class Trainer(SimpleTrainer):
             accumulate: batches per optimizer step, >= 1. The gradient is that of their mean loss.
 
         Raises:
-            ValueError: an option is out of range or does not fit the device.
+            RunError: an option is out of range or does not fit the device.
         """
         super().__init__(model, data_loader, optimizer)
         self._device_type = next(model.parameters()).device.type
         if amp_dtype is not None and amp_dtype not in _AMP_DTYPES:
-            raise ValueError(f"train.amp.dtype must be float16 or bfloat16, got {amp_dtype!r}")
+            raise RunError(f"train.amp.dtype must be float16 or bfloat16, got {amp_dtype!r}")
         if amp_dtype == "float16" and self._device_type != "cuda":
-            raise ValueError(
+            raise RunError(
                 f"train.amp.dtype=float16 needs a GPU, the model is on {self._device_type}; "
                 "use train.amp.dtype=bfloat16 or train.amp.enabled=false"
             )
         if accumulate < 1 or (max_grad_norm is not None and max_grad_norm <= 0):
-            raise ValueError(
+            raise RunError(
                 "train.accumulate must be >= 1 and train.clip_grad.max_norm > 0, got "
                 f"{accumulate} and {max_grad_norm}"
             )
@@ -79,6 +82,10 @@ class Trainer(SimpleTrainer):
         self._accumulate = accumulate
         self.grad_scaler = torch.amp.GradScaler("cuda", enabled=amp_dtype == "float16")
         self._pending_random_state: dict[str, Any] | None = None
+        self.settings: Settings = {}
+        """Saved with checkpoints, and compared when they are resumed; empty compares nothing."""
+        self.allow_new_data = False
+        """Resume on other data than the checkpoint's."""
 
     def run_step(self) -> None:
         """Load the batches of one step, compute the gradient, update the weights.
@@ -181,10 +188,13 @@ class Trainer(SimpleTrainer):
         """Collect what an exact continuation needs; every process has to call it.
 
         Returns:
-            Iteration, hooks, optimizer, loss scale, position in the data, and on the main
-            process the random state of every process.
+            Iteration, hooks, optimizer with the names of its parameters, loss scale, position in
+            the data, the settings of the run, and on the main process the random state of every
+            process.
         """
         state = super().state_dict()
+        state["parameter_names"] = self._parameter_names()
+        state["settings"] = dict(self.settings)
         state["grad_scaler"] = self.grad_scaler.state_dict()
         state["random_state"] = comm.gather(capture_random_state())
         if hasattr(self.data_loader, "state_dict"):
@@ -192,14 +202,37 @@ class Trainer(SimpleTrainer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; what cannot be continued exactly is warned of.
+        """Continue from :meth:`state_dict` with the rates and options of this run.
+
+        What changed is logged; what cannot be continued exactly is warned of.
 
         Args:
-            state_dict: of a trainer with the same model and optimizer.
+            state_dict: of a trainer with the same model and class of optimizer.
+
+        Raises:
+            RunError: a setting differs that a resumed run cannot change.
         """
-        super().load_state_dict(state_dict)
+        before = state_dict.get("settings")
+        if before and self.settings:
+            changes = compare_settings(before, self.settings, allow_new_data=self.allow_new_data)
+            if changes:
+                _logger.warning(describe_changes(changes))
+            if self.settings.get("train.seed") is None:
+                self.settings["train.seed"] = before.get("train.seed")
+
+        optimizer = continue_optimizer(
+            self.optimizer,
+            self._parameter_names(),
+            state_dict["optimizer"],
+            state_dict.get("parameter_names"),
+        )
+        super().load_state_dict({**state_dict, "optimizer": optimizer})
         if self.grad_scaler.is_enabled() and state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        self._continue_data(state_dict)
+
+    def _continue_data(self, state_dict: dict[str, Any]) -> None:
+        """Continue random numbers and data where they were, as far as that is possible."""
         states = state_dict.get("random_state", [])
         if len(states) == comm.get_world_size():
             self._pending_random_state = states[comm.get_rank()]
@@ -214,3 +247,9 @@ class Trainer(SimpleTrainer):
             self.data_loader.load_state_dict(state_dict["data_loader"])
         else:
             _logger.warning("the data loader starts over: it or the checkpoint has no position")
+
+    def _parameter_names(self) -> list[str]:
+        """Names of the optimizer's parameters, in the order in which its state numbers them."""
+        names = {id(p): name for name, p in unwrap(self.model).named_parameters()}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return [names.get(id(p), f"#{place}") for place, p in enumerate(parameters)]
