@@ -45,7 +45,6 @@ from rsd2.engine import (
     describe_data,
     evaluate,
     launch,
-    num_classes,
     prepare_output_dir,
     provenance,
     resolve_epochs,
@@ -186,11 +185,7 @@ def run_training(run: Run) -> None:
     train = run.cfg.train
     model = run.build_model()
     optimizer = build_optimizer(run.cfg.optimizer, model)
-    loader = build_loader(
-        run.cfg.dataloader.train,
-        "dataloader.train",
-        needs_objects=num_classes(run.cfg)[0] is not None,
-    )
+    loader = build_loader(run.cfg.dataloader.train, "dataloader.train", run.cfg)
     check_run(run.cfg, is_training=True)
     run.settle_length(loader)
 

@@ -4,7 +4,6 @@ from .defaults import (
     build_hooks,
     build_trainer,
     evaluate,
-    prepare_output_dir,
     provenance,
     resolve_epochs,
     resolve_seed,
@@ -21,7 +20,7 @@ from .preflight import (
     check_run,
     classes_of,
     dataset_names,
-    num_classes,
+    prepare_output_dir,
 )
 from .pretraining_hooks import TargetUpdate, WeightDecaySchedule, move_average
 from .resuming import describe_data, settings_of
@@ -29,11 +28,6 @@ from .schedules import with_warmup
 from .train_loop import NonFiniteError, Trainer
 
 __all__ = [
-    "num_classes",
-    "dataset_names",
-    "classes_of",
-    "check_run",
-    "check_classes",
     "EMAHook",
     "ModelEMA",
     "NonFiniteError",
@@ -47,6 +41,10 @@ __all__ = [
     "build_loader",
     "build_optimizer",
     "build_trainer",
+    "check_classes",
+    "check_run",
+    "classes_of",
+    "dataset_names",
     "describe_data",
     "evaluate",
     "launch",

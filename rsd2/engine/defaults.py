@@ -41,32 +41,6 @@ from .train_loop import Trainer
 _logger = logging.getLogger(__name__)
 
 
-def prepare_output_dir(output_dir: str) -> Path:
-    """Create the output folder and prove that it can be written to.
-
-    Args:
-        output_dir: local folder.
-
-    Returns:
-        Its path.
-
-    Raises:
-        RunError: it cannot be created or written to.
-    """
-    folder = Path(output_dir)
-    probe = folder / f".probe.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("writable")
-        probe.unlink()
-    except OSError as error:
-        raise RunError(
-            f"the output folder {folder} cannot be written to ({error.strerror or error}); "
-            "choose another with train.output_dir=..."
-        ) from error
-    return folder
-
-
 def setup_logging(output_dir: str) -> logging.Logger:
     """Log to the console and to ``log.txt`` (``log.txt.rank<N>`` on other processes).
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import instantiate
@@ -13,9 +15,38 @@ from omegaconf import DictConfig, ListConfig
 from .errors import RunError
 from .random_state import preserved_random_state
 
-# Where models say how many classes they tell apart.
+# Where models say how many classes they tell apart; the last one is a pre-training's, whose
+# classes are clusters, of which the data may have fewer.
 _CLASS_KEYS = ("num_classes", "roi_heads.num_classes")
+_CLUSTER_KEY = "detector.num_classes"
 _SHOWN = 12
+
+
+def prepare_output_dir(output_dir: str, key: str = "train.output_dir") -> Path:
+    """Create an output folder and prove that it can be written to.
+
+    Args:
+        output_dir: local folder.
+        key: of the config, for the message.
+
+    Returns:
+        Its path.
+
+    Raises:
+        RunError: it cannot be created or written to.
+    """
+    folder = Path(output_dir)
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("writable")
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"the output folder {folder} cannot be written to ({error.strerror or error}); "
+            f"choose another with {key}=..."
+        ) from error
+    return folder
 
 
 def check_run(cfg: DictConfig, *, is_training: bool) -> None:
@@ -81,17 +112,18 @@ def check_classes(cfg: DictConfig, splits: Sequence[str] = ("train", "test")) ->
             )
 
 
-def num_classes(cfg: DictConfig) -> tuple[str | None, int]:
-    """Look up how many classes the detector of a config tells apart.
+def num_classes(cfg: DictConfig, keys: Sequence[str] = _CLASS_KEYS) -> tuple[str | None, int]:
+    """Look up how many classes the model of a config tells apart.
 
     Args:
         cfg: the whole config.
+        keys: of the model, of which the first one counts that there is.
 
     Returns:
-        (dotted key, number), or (None, 0) if the model has no such key: a pre-training has
-        classes of its own.
+        (dotted key, number), or (None, 0) if the model has no such key: some pre-trainings have
+        no classes, or classes of their own.
     """
-    for key in _CLASS_KEYS:
+    for key in keys:
         node: Any = cfg.model
         for part in key.split("."):
             node = node.get(part) if isinstance(node, DictConfig) else None
@@ -134,28 +166,30 @@ def classes_of(name: str) -> list[str] | None:
     return None if classes is None else list(classes)
 
 
-def build_loader(config: DictConfig, name: str, *, needs_objects: bool = False) -> Any:
+def build_loader(config: DictConfig, name: str, whole: DictConfig | None = None) -> Any:
     """Build a loader of the config; data that cannot be used are one sentence, not a traceback.
 
     Args:
         config: the node of the loader.
         name: its key, for the message, like ``dataloader.train``.
-        needs_objects: refuse labels of which none is of the classes of the data.
+        whole: the whole config; if it is given, the labels have to fit the model's classes.
 
     Returns:
         The loader.
 
     Raises:
-        RunError: a data set is not registered, its files are missing or cannot be used, or it
-            shows no object.
+        RunError: a data set is not registered, its files are missing or cannot be used, it shows
+            no object, or an object of a class that the model does not have.
     """
     with _one_sentence(name):
         # The images come first, because the loader does not give them out again.
         parts = {key: config[key] for key in config}
         parts["dataset"] = instantiate(parts["dataset"]) if "dataset" in parts else None
         records = parts["dataset"]
-        if needs_objects and isinstance(records, list):
-            _check_objects(records, config, name)
+        if whole is not None and isinstance(records, list):
+            if num_classes(whole)[0] is not None:
+                _check_objects(records, config, name)
+            _check_categories(records, name, *num_classes(whole, (*_CLASS_KEYS, _CLUSTER_KEY)))
         if records is None:
             del parts["dataset"]
         return instantiate(parts)
@@ -194,13 +228,30 @@ def _check_objects(records: Sequence[Any], config: DictConfig, name: str) -> Non
     )
 
 
+def _check_categories(records: Sequence[Any], name: str, key: str | None, number: int) -> None:
+    """Refuse labels of a class that the model does not have."""
+    if key is None:
+        return
+    for record in records:
+        if not isinstance(record, Mapping):
+            continue
+        labels = [a.get("category_id", 0) for a in record.get("annotations", ())]
+        labels += [record["label"]] if "label" in record else []
+        wrong = [label for label in labels if not 0 <= label < number]
+        if wrong:
+            raise RunError(
+                f"{name}: image {record.get('file_name', record.get('image_id'))} has an object of "
+                f"class {wrong[0]}, counted from 0, and {key}={number}; set {key} to the number of "
+                "classes of the data"
+            )
+
+
 def _check_evaluation(cfg: DictConfig) -> None:
     """Build everything that the evaluation after the last step needs."""
     dataloader = cfg.dataloader
     if dataloader.get("evaluator") is None or dataloader.get("test") is None:
         return
-    has_classes = num_classes(cfg)[0] is not None
-    build_loader(dataloader.test, "dataloader.test", needs_objects=has_classes)
+    build_loader(dataloader.test, "dataloader.test", cfg)
 
     evaluators = build_evaluators(dataloader.evaluator)
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
@@ -209,6 +260,8 @@ def _check_evaluation(cfg: DictConfig) -> None:
     configs = dataloader.evaluator
     for config in configs if isinstance(configs, ListConfig) else [configs]:
         _check_dataset_of(config, cfg)
+        if config.get("output_dir"):
+            prepare_output_dir(config.output_dir, "dataloader.evaluator.output_dir")
 
 
 def _check_dataset_of(config: DictConfig, cfg: DictConfig) -> None:
