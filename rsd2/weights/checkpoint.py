@@ -102,7 +102,7 @@ def load_state(
 ) -> None:
     """Load a state dict after comparing it with the model's.
 
-    Values that are not finite where the model starts with finite ones are warned of.
+    Values that are NaN or infinite are warned of.
 
     Args:
         model: gets the weights in place; unchanged if an error is raised.
@@ -145,36 +145,28 @@ def load_state(
         raise CheckpointError(f"{source} is of another model: not one key fits; {report}")
     if report:
         _logger.warning("%s fits in %d of %d keys; %s", source, len(fitting), len(own), report)
-    if damage := describe_non_finite(fitting, own):
-        _logger.warning("%s %s", source, damage)
     model.load_state_dict(fitting, strict=False)
+    if damage := describe_damage(model):
+        _logger.warning("%s %s", source, damage)
 
 
-def describe_non_finite(
-    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
-) -> str | None:
-    """Name the weights that are NaN or infinite.
+def describe_damage(model: nn.Module) -> str | None:
+    """Name the weights of a model that are NaN or infinite.
 
     Args:
-        state: tensors by name.
-        own: the model's before loading. Where it is not finite itself, as a mask of attention is,
-            nothing is wrong.
+        model: whose weights were loaded. Buffers may be infinite, as masks of attention are.
 
     Returns:
-        The rest of a sentence about their file, or None if all are finite.
+        The rest of a sentence about their file, or None if nothing is wrong.
     """
-    names = [
-        key
-        for key, value in state.items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
-        if key not in own or torch.isfinite(own[key]).all()
-    ]
+    names = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
+    names += [name for name, value in model.named_buffers() if torch.isnan(value).any()]
     if not names:
         return None
+    total = len(model.state_dict())
     return (
-        f"holds NaN or infinite numbers in {len(names)} of {len(state)} tensors "
-        f"({_listed(names)}): are these the right weights? A training that diverged, or a damaged "
-        "file, looks like this"
+        f"holds NaN or infinite numbers in {len(names)} of {total} tensors ({_listed(names)}): are "
+        "these the right weights? A training that diverged, or a damaged file, looks like this"
     )
 
 
@@ -304,16 +296,16 @@ class Checkpointer(DetectionCheckpointer):
         return load_checkpoint(filename)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
-        # Training on them would only say at the first loss that something is not finite.
-        own = self.model.state_dict()
-        if damage := describe_non_finite(without_wrappers(checkpoint["model"], own), own):
-            raise CheckpointError(f"{self._source} {damage}; take an earlier checkpoint")
-
         if self._inherits:
             self._inheritance.load(self.model, checkpoint, self._source)
             checkpoint.pop("model")
-            return
-        state = checkpoint.pop("model")
+        else:
+            self._load_whole(checkpoint.pop("model"))
+        # Training on them would only say at the first loss that something is not finite.
+        if damage := describe_damage(self.model):
+            raise CheckpointError(f"{self._source} {damage}; take an earlier checkpoint")
+
+    def _load_whole(self, state: Mapping[str, torch.Tensor]) -> None:
         try:
             load_state(self.model, state, strict=self._strict, source=self._source)
         except CheckpointError as error:
