@@ -26,6 +26,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from omegaconf import OmegaConf
 from torch import nn
+from torch.multiprocessing import ProcessExitedException
 
 import rsd2.data.datasets  # noqa: F401  registers the known datasets
 from rsd2 import env
@@ -45,6 +46,7 @@ from rsd2.engine import (
     describe_data,
     evaluate,
     launch,
+    one_sentence,
     prepare_output_dir,
     provenance,
     resolve_epochs,
@@ -59,6 +61,9 @@ from rsd2.weights.checkpoint import Checkpointer, load_state
 from rsd2.weights.errors import CheckpointError
 
 _logger = logging.getLogger("rsd2.train")
+
+PROBLEMS = (ConfigError, CheckpointError, RunError)
+"""What ends a run in one sentence."""
 
 SETTINGS_OF_TRAIN = (
     *("init_checkpoint", "max_iter", "epochs", "seed", "accumulate"),
@@ -135,7 +140,9 @@ class Run:
 
     def build_model(self) -> nn.Module:
         """Build the model on its device."""
-        model = instantiate(self.cfg.model).to(self.device)
+        with one_sentence("model"):
+            model = instantiate(self.cfg.model)
+        model = model.to(self.device)
         _logger.info("Model on %s:\n%s", self.device, model)
         return model
 
@@ -184,7 +191,8 @@ def run_training(run: Run) -> None:
     """Train, from the last checkpoint on with --resume."""
     train = run.cfg.train
     model = run.build_model()
-    optimizer = build_optimizer(run.cfg.optimizer, model)
+    with one_sentence("optimizer"):
+        optimizer = build_optimizer(run.cfg.optimizer, model)
     loader = build_loader(run.cfg.dataloader.train, "dataloader.train", run.cfg)
     check_run(run.cfg, is_training=True)
     run.settle_length(loader)
@@ -205,7 +213,8 @@ def run_training(run: Run) -> None:
         done = min(trainer.iter + 1, train.max_iter)
         return run.evaluate(model, ema, {"iteration": done, "max_iter": train.max_iter})
 
-    schedule = instantiate(run.cfg.lr_multiplier)
+    with one_sentence("lr_multiplier"):
+        schedule = instantiate(run.cfg.lr_multiplier)
     trainer.register_hooks(build_hooks(train, checkpointer, schedule, evaluate_now, ema))
     resumed = load_start(run, checkpointer, trainer, loader)
     start = trainer.iter + 1 if resumed else 0
@@ -265,6 +274,26 @@ def run_process(args: argparse.Namespace) -> None:
         run_training(run)
 
 
+def run_or_explain(args: argparse.Namespace) -> None:
+    """Run in a process that another one started, which would show a traceback of an error.
+
+    Args:
+        args: of the command line.
+
+    Raises:
+        SystemExit: the run cannot start as it was asked for; this process has said why.
+    """
+    try:
+        run_process(args)
+    except PROBLEMS as problem:
+        _explain(problem)
+        raise SystemExit(1) from problem
+
+
+def _explain(problem: Exception) -> None:
+    print(f"lazyconfig_train_net.py: error: {problem}", file=sys.stderr)
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse Detectron2's flags.
 
@@ -293,8 +322,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     job = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
     try:
-        launch(run_process, *job, args=(args,))
-    except (ConfigError, CheckpointError, RunError) as problem:
-        print(f"lazyconfig_train_net.py: error: {problem}", file=sys.stderr)
+        launch(run_process if args.num_gpus <= 1 else run_or_explain, *job, args=(args,))
+    except PROBLEMS as problem:
+        _explain(problem)
         return 1
+    except ProcessExitedException as stop:
+        return stop.exit_code
     return 0

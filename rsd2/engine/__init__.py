@@ -20,6 +20,7 @@ from .preflight import (
     check_run,
     classes_of,
     dataset_names,
+    one_sentence,
     prepare_output_dir,
 )
 from .pretraining_hooks import TargetUpdate, WeightDecaySchedule, move_average
@@ -49,6 +50,7 @@ __all__ = [
     "evaluate",
     "launch",
     "move_average",
+    "one_sentence",
     "optimizer_params",
     "prepare_output_dir",
     "provenance",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .errors import RunError
 
-_TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+# (number of this process, number of processes): of the job, and of those on this machine
+_JOB, _MACHINE = ("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 
 
 def launch(
@@ -43,10 +45,10 @@ def launch(
         timeout: of collective operations.
 
     Raises:
-        RunError: fewer GPUs than asked for.
+        RunError: fewer GPUs than asked for, or only some of torchrun's variables are set.
     """
-    if all(name in os.environ for name in _TORCHRUN_VARIABLES):
-        _run_in_torchrun(main, args, timeout)
+    if place := _place_in_torchrun(os.environ):
+        _run_in_torchrun(main, args, timeout, *place)
         return
     if torch.cuda.is_available() and num_gpus > torch.cuda.device_count():
         raise RunError(
@@ -64,9 +66,55 @@ def launch(
     )
 
 
-def _run_in_torchrun(main: Callable[..., Any], args: tuple[Any, ...], timeout: timedelta) -> None:
-    local_rank = int(os.environ["LOCAL_RANK"])
-    local_size = int(os.environ["LOCAL_WORLD_SIZE"])
+def _place_in_torchrun(environment: Mapping[str, str]) -> tuple[int, int] | None:
+    """Read (local rank, local size) from torchrun's variables; None without torchrun.
+
+    With some of the variables a process would train alone and write over the results of the
+    others, or wait for them without end.
+    """
+    job = _read_pair(environment, _JOB)
+    machine = _read_pair(environment, _MACHINE)
+    if job is None and machine is None:
+        return None
+    if job is None or machine is None:
+        given, absent = (_JOB, _MACHINE) if machine is None else (_MACHINE, _JOB)
+        if job == (0, 1) and not any(name in environment for name in _MACHINE):
+            return None  # one process: a scheduler's variables around an ordinary start
+        raise RunError(
+            f"{' and '.join(given)} are set, but {' and '.join(absent)} are not: start the "
+            f"processes by torchrun, which sets all four, or unset {' and '.join(given)}"
+        )
+    missing = [name for name in _ADDRESS if not environment.get(name)]
+    if missing:
+        raise RunError(
+            f"RANK={job[0]} and WORLD_SIZE={job[1]} are set, but not {' and '.join(missing)}, "
+            "where the processes meet: start them by torchrun, or unset the variables"
+        )
+    return machine
+
+
+def _read_pair(environment: Mapping[str, str], names: tuple[str, str]) -> tuple[int, int] | None:
+    """Read the number of a process and that of all; None if neither variable is set."""
+    texts = [environment.get(name) for name in names]
+    if texts == [None, None]:
+        return None
+    numbers = [int(text) if text and text.strip().isdecimal() else -1 for text in texts]
+    if not 0 <= numbers[0] < numbers[1]:
+        rank, size = ("not set" if text is None else repr(text) for text in texts)
+        raise RunError(
+            f"{names[0]} is {rank} and {names[1]} is {size}, but they have to be whole numbers "
+            f"with 0 <= {names[0]} < {names[1]}; torchrun sets both. For one process unset both"
+        )
+    return numbers[0], numbers[1]
+
+
+def _run_in_torchrun(
+    main: Callable[..., Any],
+    args: tuple[Any, ...],
+    timeout: timedelta,
+    local_rank: int,
+    local_size: int,
+) -> None:
     use_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= local_size
     if use_gpu:
         torch.cuda.set_device(local_rank)

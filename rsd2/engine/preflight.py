@@ -181,7 +181,7 @@ def build_loader(config: DictConfig, name: str, whole: DictConfig | None = None)
         RunError: a data set is not registered, its files are missing or cannot be used, it shows
             no object, or an object of a class that the model does not have.
     """
-    with _one_sentence(name):
+    with one_sentence(name):
         # The images come first, because the loader does not give them out again.
         parts = {key: config[key] for key in config}
         parts["dataset"] = instantiate(parts["dataset"]) if "dataset" in parts else None
@@ -207,7 +207,7 @@ def build_evaluators(config: DictConfig | ListConfig) -> Any:
     Raises:
         RunError: a protocol is impossible, or the output folder cannot be written to.
     """
-    with _one_sentence("dataloader.evaluator"):
+    with one_sentence("dataloader.evaluator"):
         evaluators = instantiate(config)
     return list(evaluators) if isinstance(evaluators, ListConfig) else evaluators
 
@@ -255,7 +255,7 @@ def _check_evaluation(cfg: DictConfig) -> None:
 
     evaluators = build_evaluators(dataloader.evaluator)
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        with _one_sentence("dataloader.evaluator"):
+        with one_sentence("dataloader.evaluator"):
             evaluator.reset()
     configs = dataloader.evaluator
     for config in configs if isinstance(configs, ListConfig) else [configs]:
@@ -269,7 +269,7 @@ def _check_dataset_of(config: DictConfig, cfg: DictConfig) -> None:
     name, tested = config.get("dataset_name"), dataset_names(cfg, "test")
     if not isinstance(name, str) or not tested or name in tested:
         return
-    with _one_sentence("dataloader.evaluator"):
+    with one_sentence("dataloader.evaluator"):
         scored = {name, MetadataCatalog.get(name).get("source_dataset") or name}
         known = {one for each in scored for one in _image_ids(each)}
         seen = {one for each in tested for one in _image_ids(each)}
@@ -288,8 +288,18 @@ def _image_ids(name: str) -> Iterator[str]:
 
 
 @contextmanager
-def _one_sentence(name: str) -> Iterator[None]:
-    """Turn what says that data or a setting cannot be used into one kind of error."""
+def one_sentence(name: str) -> Iterator[None]:
+    """Turn what says that data or a setting cannot be used into one kind of error.
+
+    Args:
+        name: of what is built in the block, for the message: a key of the config.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RunError: the block raised an error about values, files, or names of Detectron2.
+    """
     try:
         yield
     except RunError:

@@ -137,11 +137,12 @@ def compare_settings(before: Settings, now: Settings, *, allow_new_data: bool = 
 def _refused_train_options(changed: dict[str, str], before: Settings, now: Settings) -> list[str]:
     """Take the options out that a resumed run cannot have, and say why."""
     refusals = []
-    if "train.seed" in changed:
-        refusals.append(
-            f"{changed.pop('train.seed')}: the order of the data and the random numbers are "
-            f"continued; give train.seed={before.get('train.seed')}"
-        )
+    for key in ("train.seed", "dataloader.train.seed"):
+        if key in changed:
+            refusals.append(
+                f"{changed.pop(key)}: the order of the data and the random numbers are continued; "
+                f"give {key}={_shown(before.get(key))}"
+            )
     start = changed.pop("train.init_checkpoint", None)
     if start and now.get("train.init_checkpoint"):
         refusals.append(

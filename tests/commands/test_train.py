@@ -235,6 +235,37 @@ def test_two_processes_compute_what_one_does_with_the_whole_batch():
     assert Path("two/log.txt.rank1").is_file()
 
 
+def test_processes_of_the_tool_explain_themselves_too():
+    options = ("--config-file", "config.py", "--num-gpus", "2", "train.max_iter=null")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "engine")])
+    done = subprocess.run(
+        [sys.executable, str(TOOL), *options],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert "error: how long to train? give train.epochs or train.max_iter" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("optimizer.lr=-1.0", "optimizer: Invalid learning rate"),
+        ("lr_multiplier.warmup_iters=-1", "with_warmup needs"),
+        ("train.amp={enabled: true, dtype: float8}", "must be float16 or bfloat16"),
+        ("train.device=abacus", "is no device; use auto, cpu or cuda"),
+        ("dataloader.train.total_batch_size=0", "dataloader.train: dataloader.train.total_batch"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_one_sentence(option, message, capsys):
+    assert train.main(["--config-file", "config.py", option]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("lazyconfig_train_net.py: error: ") and message in last
+
+
 @pytest.mark.parametrize("flags", [[], ["--eval-only", "train.init_checkpoint=weights.pth"]])
 @pytest.mark.parametrize("is_registered", [True, False])
 def test_missing_data_are_one_sentence(flags, is_registered, tmp_path, capsys):
@@ -315,6 +346,7 @@ def test_moments_follow_their_parameters_into_other_groups(begun):
     [
         ("optimizer.amsgrad=true", r"optimizer\.amsgrad=true \(was null\): the optimizer would"),
         ("train.seed=5", r"train\.seed=5 \(was 0\): .* give train\.seed=0"),
+        ("dataloader.train.seed=5", r"dataloader\.train\.seed=5 \(was null\): the order"),
         ("train.init_checkpoint=run/model_final.pth", "the last checkpoint is continued, not this"),
         ("model.channels=8", r"of another shape: .* --resume continues the same model"),
         ("dataloader.train.dataset.size=9", r"data are others: .*size=9 \(was 7\).*allow_new_data"),
