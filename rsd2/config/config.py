@@ -73,6 +73,7 @@ def read_config_file(file: Path) -> DictConfig:
     """
     if file.suffix not in (".py", ".yaml", ".yml"):
         raise ConfigError(f"config file {file} has to end in .py, .yaml or .yml")
+
     try:
         if file.suffix == ".py":
             cfg = LazyConfig.load(str(file))
@@ -85,6 +86,7 @@ def read_config_file(file: Path) -> DictConfig:
         raise ConfigError(f"syntax error in {file}, line {cause.lineno}: {cause.msg}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not readable YAML: {error}") from error
+
     if not isinstance(cfg, DictConfig):
         raise ConfigError(f"{file} holds a {type(cfg).__name__}, not a mapping of exported names")
     return cfg
@@ -109,6 +111,7 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
         here = sorted(p.name for p in folder.iterdir() if p.suffix in (".py", ".yaml", ".yml"))
         near = difflib.get_close_matches(file.name, here, n=5, cutoff=0.4) or here[:10]
         raise ConfigError(f"no config file {file}; in {folder.resolve()}: {', '.join(near)}")
+
     cfg = read_config_file(file)
     missing = [name for name in EXPORTED_NAMES if name not in cfg]
     if missing:
@@ -116,6 +119,7 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
             f"{file} does not export {', '.join(missing)}; an experiment exports "
             f"{', '.join(EXPORTED_NAMES)} (found: {', '.join(map(str, cfg)) or 'nothing'})"
         )
+
     apply_overrides(cfg, opts)
     check_arguments(cfg)
     return cfg
@@ -141,6 +145,7 @@ def save_config(cfg: DictConfig, path: str | Path) -> None:
             raise ConfigError(
                 f"{key} = {value!r} cannot be saved; use a named function or class"
             ) from error
+
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.yaml")
     try:
@@ -190,6 +195,7 @@ def _parents(file: Path) -> Iterator[Path]:
                 continue
             if not isinstance(node.args[0], ast.Constant):
                 raise ConfigError(f"{file}:{node.lineno}: name the parent config by a plain string")
+
             parent = node.args[0].value
             bases = {"get_config": config_roots(), "load_rel": (file.parent,)}
             checkout = tuple(root.parent for root in config_roots())

@@ -83,16 +83,20 @@ def resolve_epochs(train: DictConfig, data_loader: Any) -> None:
         if train.max_iter is None:
             raise RunError("how long to train? give train.epochs or train.max_iter")
         return
+
     if train.max_iter is not None:
         raise RunError(
             f"train.epochs={train.epochs} and train.max_iter={train.max_iter} are two lengths of "
             "one training; set one of them to null"
         )
+
     if not hasattr(data_loader, "num_samples"):
         raise RunError(
             f"train.epochs needs a loader of build_train_loader, got {type(data_loader).__name__}; "
             "give train.max_iter instead"
         )
+
+    # Rounded up, so that the last epoch is a whole one.
     step = data_loader.total_batch_size * train.accumulate
     train.max_iter = math.ceil(train.epochs * data_loader.num_samples / step)
     _logger.info(
@@ -155,6 +159,9 @@ def build_hooks(
     keeper = PeriodicCheckpointer(
         checkpointer, train.checkpointer.period, train.checkpointer.max_to_keep
     )
+
+    # The order matters: the average takes in the new weights before they are saved and evaluated,
+    # and the writers come after all that writes metrics.
     result = [
         hooks.IterationTimer(),
         *_further_hooks(train),
@@ -167,6 +174,7 @@ def build_hooks(
         else None,
         StopOnSignal(keeper, train.log_period),
     ]
+
     return [hook for hook in result if hook is not None]
 
 
@@ -229,6 +237,7 @@ def evaluate(
     if dataloader.get("evaluator") is None or dataloader.get("test") is None:
         _logger.warning("the config has no dataloader.test or no dataloader.evaluator: no metrics")
         return results
+
     with preserved_random_state():
         loader = build_loader(dataloader.test, "dataloader.test")
         for prefix, module in (("", unwrap(model)), ("ema/", ema_model)):
@@ -237,6 +246,7 @@ def evaluate(
             evaluator = build_evaluators(_evaluator_config(cfg, prefix.strip("/")))
             found = inference_on_dataset(module, loader, evaluator)
             results.update({f"{prefix}{task}": metrics for task, metrics in found.items()})
+
     if results:
         print_csv_format(results)
     return results

@@ -233,6 +233,8 @@ class StopOnSignal(HookBase):
             number = max(comm.all_gather(self._signal))
         else:
             number = self._signal
+
+        # After the last iteration the training ends anyway, and saves its final checkpoint.
         if number and self.trainer.iter + 1 < self.trainer.max_iter:
             self._checkpointer.save_now()
             _logger.warning(

@@ -50,11 +50,13 @@ def launch(
     if place := _place_in_torchrun(os.environ):
         _run_in_torchrun(main, args, timeout, *place)
         return
+
     if torch.cuda.is_available() and num_gpus > torch.cuda.device_count():
         raise RunError(
             f"--num-gpus {num_gpus}, but this machine has {torch.cuda.device_count()}; "
             "lower it, or use several machines with --num-machines"
         )
+
     detectron2_launch(
         _limited_to_its_threads if num_gpus > 1 else main,
         num_gpus,
@@ -76,6 +78,7 @@ def _place_in_torchrun(environment: Mapping[str, str]) -> tuple[int, int] | None
     machine = _read_pair(environment, _MACHINE)
     if job is None and machine is None:
         return None
+
     if job is None or machine is None:
         given, absent = (_JOB, _MACHINE) if machine is None else (_MACHINE, _JOB)
         if job == (0, 1) and not any(name in environment for name in _MACHINE):
@@ -84,6 +87,7 @@ def _place_in_torchrun(environment: Mapping[str, str]) -> tuple[int, int] | None
             f"{' and '.join(given)} are set, but {' and '.join(absent)} are not: start the "
             f"processes by torchrun, which sets all four, or unset {' and '.join(given)}"
         )
+
     missing = [name for name in _ADDRESS if not environment.get(name)]
     if missing:
         raise RunError(

@@ -237,6 +237,7 @@ def _check_categories(records: Sequence[Any], name: str, key: str | None, number
             continue
         labels = [a.get("category_id", 0) for a in record.get("annotations", ())]
         labels += [record["label"]] if "label" in record else []
+
         wrong = [label for label in labels if not 0 <= label < number]
         if wrong:
             raise RunError(

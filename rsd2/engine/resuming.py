@@ -143,11 +143,13 @@ def _refused_train_options(changed: dict[str, str], before: Settings, now: Setti
                 f"{changed.pop(key)}: the order of the data and the random numbers are continued; "
                 f"give {key}={_shown(before.get(key))}"
             )
+
     start = changed.pop("train.init_checkpoint", None)
     if start and now.get("train.init_checkpoint"):
         refusals.append(
             f"{start}: the last checkpoint is continued, not this one; leave it out, or {_ANEW}"
         )
+
     sizes = ("dataloader.train.total_batch_size", "train.accumulate", "data.num_images")
     other = [changed[key] for key in sizes if key in changed]
     if now.get("train.epochs") is not None and other:
@@ -247,10 +249,13 @@ def _assumed_names(
     sizes = [len(group["params"]) for group in optimizer.param_groups]
     old_sizes = [len(group["params"]) for group in saved["param_groups"]]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
     shapes = {
         place: {tuple(v.shape) for v in values.values() if torch.is_tensor(v) and v.dim()}
         for place, values in saved["state"].items()
     }
+
+    # Moments have the shape of their parameter, which tells most wrong orders.
     fit = all(shapes.get(i, set()) <= {tuple(p.shape)} for i, p in enumerate(parameters))
     if sizes != old_sizes or not fit:
         raise RunError(

@@ -71,11 +71,13 @@ class Trainer(SimpleTrainer):
                 f"train.amp.dtype=float16 needs a GPU, the model is on {self._device_type}; "
                 "use train.amp.dtype=bfloat16 or train.amp.enabled=false"
             )
+
         if accumulate < 1 or (max_grad_norm is not None and max_grad_norm <= 0):
             raise RunError(
                 "train.accumulate must be >= 1 and train.clip_grad.max_norm > 0, got "
                 f"{accumulate} and {max_grad_norm}"
             )
+
         self._amp_dtype = None if amp_dtype is None else _AMP_DTYPES[amp_dtype]
         self._max_grad_norm = max_grad_norm
         self._norm_type = norm_type
@@ -96,11 +98,13 @@ class Trainer(SimpleTrainer):
         """
         if not self.model.training:
             raise RuntimeError("the model was left in eval mode; a hook has to restore train()")
+
         iterator = self._data_loader_iter
         if self._pending_random_state is not None:
             # A loader may draw a seed when it starts, so this has to come after it.
             restore_random_state(self._pending_random_state)
             self._pending_random_state = None
+
         self.optimizer.zero_grad()
         means: dict[str, torch.Tensor] = {}
         file_names: list[str] = []
@@ -113,10 +117,12 @@ class Trainer(SimpleTrainer):
                     f"the training data loader ended at iteration {self.iter}; it has to be "
                     "endless (rsd2.data.samplers.build_train_loader is)"
                 )
+
             data_time += time.perf_counter() - start
             file_names += [str(x.get("file_name", "?")) for x in batch if isinstance(x, Mapping)]
             for name, loss in self._backward(batch, index, file_names).items():
                 means[name] = means.get(name, 0.0) + loss.detach() / self._accumulate
+
         self._update_weights(file_names)
         self._write_metrics(means, data_time)
 
@@ -127,6 +133,7 @@ class Trainer(SimpleTrainer):
         is_last = index == self._accumulate - 1
         distributed = isinstance(self.model, DistributedDataParallel)
         with contextlib.ExitStack() as stack:
+            # Gradients are exchanged once a step, with the last batch.
             if distributed and not is_last:
                 stack.enter_context(self.model.no_sync())
             with torch.autocast(
@@ -138,6 +145,7 @@ class Trainer(SimpleTrainer):
                 if not losses:
                     raise RuntimeError(f"{type(self.model).__name__} returned no loss to minimize")
                 total = sum(losses.values())
+
             if not torch.isfinite(total):
                 values = {name: float(loss.detach()) for name, loss in losses.items()}
                 bad = {name: value for name, value in values.items() if not math.isfinite(value)}
@@ -146,6 +154,7 @@ class Trainer(SimpleTrainer):
                     f"{bad or 'the sum only'}; images: {', '.join(file_names)}. Look at their "
                     "labels, lower optimizer.lr, enable train.clip_grad or disable train.amp"
                 )
+
             self.grad_scaler.scale(total / self._accumulate).backward()
         return losses
 
@@ -155,6 +164,7 @@ class Trainer(SimpleTrainer):
         grads = [p.grad for p in parameters if p.grad is not None]
         norm = get_total_norm(grads, self._norm_type)
         finite = bool(torch.isfinite(norm))
+
         # With loss scaling an overflow is ordinary: the scaler skips the step and scales less.
         if not finite and not self.grad_scaler.is_enabled():
             names = [
@@ -167,11 +177,13 @@ class Trainer(SimpleTrainer):
                 f"is finite; parameters: {', '.join(names[:10])} ({len(names)} in all); images: "
                 f"{', '.join(file_names)}"
             )
+
         if finite and self._max_grad_norm is not None:
             clip_grads_with_norm_(parameters, self._max_grad_norm, norm)
         self.after_backward()
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+
         if finite:
             self.storage.put_scalar("grad_norm", float(norm))
         if self.grad_scaler.is_enabled():
@@ -243,6 +255,7 @@ class Trainer(SimpleTrainer):
                 len(states),
                 comm.get_world_size(),
             )
+
         if hasattr(self.data_loader, "load_state_dict") and "data_loader" in state_dict:
             self.data_loader.load_state_dict(state_dict["data_loader"])
         else:

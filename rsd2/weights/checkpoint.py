@@ -120,11 +120,13 @@ def load_state(
         for key in own.keys() & state.keys()
         if state[key].shape != own[key].shape
     }
+
     # Counters of BatchNorm, which matter only for its cumulative averages.
     missing, unexpected = (
         [key for key in keys if not key.endswith("num_batches_tracked")]
         for keys in (own.keys() - state.keys(), state.keys() - own.keys())
     )
+
     fitting = {key: state[key] for key in own.keys() & state.keys() if key not in shapes}
     report = "; ".join(
         f"{len(keys)} {what}: {_listed(keys)}"
@@ -135,12 +137,14 @@ def load_state(
         )
         if keys
     )
+
     if report and strict:
         raise CheckpointError(
             f"{source} does not fit {type(model).__name__}: {report}. If that is meant, as when "
             "the classes change, use train.init_strict=false, or train.init_inherit for a "
             "pre-training"
         )
+
     if own and not fitting:
         raise CheckpointError(f"{source} is of another model: not one key fits; {report}")
     if report:
@@ -237,6 +241,7 @@ class Checkpointer(DetectionCheckpointer):
         data.update(extra)
         if not self.save_to_disk:
             return
+
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
