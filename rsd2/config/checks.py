@@ -1,4 +1,4 @@
-"""Checks of a config: overrides that mean something, arguments that their targets accept.
+"""Checks of a config: overrides have an effect, and targets accept their arguments.
 
 Part of :mod:`rsd2.config`, which is the module to import from.
 """
@@ -29,7 +29,7 @@ def check_overrides(cfg: DictConfig, opts: Sequence[str]) -> None:
     """Raise if :func:`apply_overrides` would; ``cfg`` stays as it is.
 
     Args:
-        cfg: the config.
+        cfg: config.
         opts: overrides.
 
     Raises:
@@ -46,7 +46,7 @@ def apply_overrides(cfg: DictConfig, opts: Sequence[str]) -> DictConfig:
     argument of the target it is given to; ``+key=value`` adds an entry to a plain dictionary.
 
     Args:
-        cfg: the config.
+        cfg: config.
         opts: overrides.
 
     Returns:
@@ -93,7 +93,7 @@ def _override(cfg: DictConfig, key: str, value: Any, added: bool) -> None:
 
 
 def _find(cfg: DictConfig, key: str, added: bool) -> tuple[Any, str, Any]:
-    """Return (the node that holds the key, the key's last part, its present value)."""
+    """Return (the node that holds the key, the last part of the key, its current value)."""
     node: Any = cfg
     parts = key.split(".")
     for depth, part in enumerate(parts):
@@ -191,7 +191,7 @@ def check_arguments(cfg: DictConfig, late: Iterable[str] = LATE_ARGUMENTS) -> No
 
     Args:
         cfg: the config.
-        late: dotted keys that are filled in after loading.
+        late: dotted keys whose values are filled in after loading.
 
     Raises:
         ConfigError: one line for each unknown target, unknown or missing argument, ``???`` or
@@ -293,7 +293,7 @@ def config_leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Walk a config.
 
     Args:
-        node: a config, a container of plain Python objects, or a value.
+        node: config, container of plain Python objects, or value.
         path: dotted key of ``node``.
 
     Yields:

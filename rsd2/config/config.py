@@ -1,8 +1,8 @@
 """Configs: find, load, override, check and save LazyConfigs.
 
 An experiment is a Python file that exports five names, ``model dataloader optimizer lr_multiplier
-train``. Everything that can be wrong with it is said here, before a model is built: a missing
-file or name, a misspelt key, a value of the wrong type, an argument that its target lacks.
+train``. This module reports every mistake in it before a model is built: a missing file or name, a
+misspelt key, a value of the wrong type, an argument that its target lacks.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def save_config(cfg: DictConfig, path: str | Path) -> None:
 
     Args:
         cfg: the config.
-        path: of the YAML file; it appears complete or not at all.
+        path: path of the YAML file, which appears complete or not at all.
 
     Raises:
         ConfigError: a value cannot be written (a lambda, an open object); its key is named.
@@ -162,7 +162,7 @@ def config_depth(file: str | Path) -> int:
     Relative imports, ``get_config("...")``, ``LazyConfig.load("...")`` and ``load_rel`` count.
 
     Args:
-        file: a ``.py`` config.
+        file: path of a ``.py`` config.
 
     Returns:
         Length of the chain, >= 1.

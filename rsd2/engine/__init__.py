@@ -1,4 +1,4 @@
-"""The trainer: loop, hooks, optimizer groups, schedules, launching. It is handed every object."""
+"""The trainer: loop, hooks, optimizer groups, schedules, launching; callers hand in all objects."""
 
 from .defaults import (
     build_hooks,

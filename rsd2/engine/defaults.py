@@ -1,4 +1,4 @@
-"""The usual pieces of a run: output folder, log, trainer, hooks, evaluation, results."""
+"""The standard parts of a run: log, seed, trainer, hooks, evaluation, results."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def resolve_seed(seed: int | None) -> int:
     """Return the seed of the run, the same on every process.
 
     Args:
-        seed: >= 0 as given; None or negative draws one.
+        seed: seed that the user gave, >= 0; None or a negative number draws one.
 
     Returns:
         A seed >= 0.
@@ -72,9 +72,9 @@ def resolve_epochs(train: DictConfig, data_loader: Any) -> None:
     """Turn ``train.epochs``, if it is given, into ``train.max_iter``.
 
     Args:
-        train: the config's ``train``; ``max_iter`` is set, to whole optimizer steps that see each
-            sample at least ``epochs`` times on average.
-        data_loader: with ``num_samples`` and ``total_batch_size``.
+        train: the config's ``train``. Its ``max_iter`` is set to the smallest number of optimizer
+            steps in which each sample is seen at least ``epochs`` times on average.
+        data_loader: loader with ``num_samples`` and ``total_batch_size``.
 
     Raises:
         RunError: both or neither of the two lengths are given, or the loader has no sizes.
@@ -115,9 +115,9 @@ def build_trainer(
 
     Args:
         train: the config's ``train``.
-        model: on its device, wrapped for several processes.
-        data_loader: endless.
-        optimizer: over the model's parameters.
+        model: model on its device, wrapped if there are several processes.
+        data_loader: endless loader of batches.
+        optimizer: optimizer of the model's parameters.
 
     Returns:
         The trainer, without hooks.
@@ -144,14 +144,15 @@ def build_hooks(
 
     Args:
         train: the config's ``train``.
-        checkpointer: saves the model, the trainer and the average.
-        lr_multiplier: multiplier of the learning rates over the progress.
-        evaluate_function: returns nested metrics; called periodically and at the end.
-        ema: averaged after each step.
+        checkpointer: checkpointer that saves the model, the trainer and the average.
+        lr_multiplier: schedule that multiplies the learning rates over the training's progress.
+        evaluate_function: function that returns nested metrics; called periodically and at the
+            end.
+        ema: average that is updated after each step.
 
     Returns:
-        Timer, those of ``train.hooks`` in their order, average, schedule, checkpoints, evaluation,
-        writers, stop on a signal.
+        Hooks for timing, those of ``train.hooks`` in their order, then for the average, the
+        schedule, checkpoints, evaluation, writers, and stopping on a signal.
 
     Raises:
         RunError: an entry of ``train.hooks`` builds something that is no hook.
@@ -179,7 +180,7 @@ def build_hooks(
 
 
 def _further_hooks(train: DictConfig) -> list[HookBase]:
-    """Hooks that the config names, without those set to null."""
+    """Build the hooks that the config names, except those set to null."""
     built = {name: instantiate(hook) for name, hook in (train.get("hooks") or {}).items()}
     for name, hook in built.items():
         if hook is not None and not isinstance(hook, HookBase):
@@ -188,7 +189,7 @@ def _further_hooks(train: DictConfig) -> list[HookBase]:
 
 
 def _writers(train: DictConfig) -> list[EventWriter]:
-    """Console and ``metrics.json``, and TensorBoard's events if tensorboard is installed."""
+    """Write to the console, ``metrics.json`` and, if it is installed, TensorBoard's event files."""
     writers = [
         _MetricPrinter(train.max_iter),
         JSONWriter(str(Path(train.output_dir) / "metrics.json")),
@@ -204,7 +205,10 @@ def _writers(train: DictConfig) -> list[EventWriter]:
 
 
 class _MetricPrinter(CommonMetricPrinter):
-    """Prints an iteration once; twice, as after an early stop, Detectron2's divides by zero."""
+    """Prints each iteration only once.
+
+    After an early stop Detectron2's printer is called twice for one iteration and divides by zero.
+    """
 
     _printed: int | None = None
 
@@ -223,11 +227,11 @@ def evaluate(
     Random generators are left as they were, so that evaluating does not change a training.
 
     Args:
-        cfg: the whole config; of its ``dataloader`` it takes ``test`` and ``evaluator`` (one or
-            a list).
-        model: wrapped or not.
-        ema_model: its metrics get names that begin with ``ema/``, its files go to a subfolder
-            ``ema`` of each evaluator's ``output_dir``.
+        cfg: the whole config, with ``dataloader.test`` and ``dataloader.evaluator`` (one
+            evaluator or a list).
+        model: model, wrapped or not.
+        ema_model: averaged model. The names of its metrics begin with ``ema/``, and its files go
+            to a subfolder ``ema`` of each evaluator's ``output_dir``.
 
     Returns:
         Task -> metric -> value on the main process, empty on others and without an evaluator.
@@ -269,8 +273,8 @@ def provenance(config_file: str, seed: int, device: torch.device) -> dict[str, A
 
     Args:
         config_file: as given on the command line.
-        seed: of the run.
-        device: of the model.
+        seed: seed of the run.
+        device: device of the model.
 
     Returns:
         Config, command, commit, seed, hardware, versions, processes and time (UTC).
@@ -316,9 +320,9 @@ def write_results(path: Path, results: Mapping[str, Any], origin: Mapping[str, A
     """Write results with their provenance as JSON, complete or not at all, on the main process.
 
     Args:
-        path: of the file.
+        path: path of the file.
         results: task -> metric -> value; an undefined value (nan) is written as null.
-        origin: of :func:`provenance`, and whatever else belongs to it.
+        origin: result of :func:`provenance`, and any further facts about the run.
     """
     if not comm.is_main_process():
         return

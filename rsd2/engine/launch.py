@@ -36,13 +36,13 @@ def launch(
     ``num_gpus`` processes are started on this machine: on GPUs, or on CPUs where there are none.
 
     Args:
-        main: importable function.
-        num_gpus: processes on each machine, >= 1.
-        num_machines: machines, >= 1.
-        machine_rank: of this one, in [0, num_machines).
-        dist_url: rendezvous, ``"auto"`` on one machine.
-        args: of ``main``.
-        timeout: of collective operations.
+        main: function that can be imported by name.
+        num_gpus: number of processes on each machine, >= 1.
+        num_machines: number of machines, >= 1.
+        machine_rank: number of this machine, in [0, num_machines).
+        dist_url: address at which the processes meet; ``"auto"`` on one machine.
+        args: arguments of ``main``.
+        timeout: longest wait of a collective operation.
 
     Raises:
         RunError: fewer GPUs than asked for, or only some of torchrun's variables are set.
@@ -134,7 +134,7 @@ def _run_in_torchrun(
 def _limited_to_its_threads(
     local_size: int, main: Callable[..., Any], args: tuple[Any, ...]
 ) -> None:
-    """Share the machine's cores between its processes, unless the user says otherwise."""
+    """Divide the machine's cores among its processes, unless OMP_NUM_THREADS is set."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
     main(*args)
@@ -171,8 +171,8 @@ def wrap_distributed(model: nn.Module, **options: Any) -> nn.Module:
     """Wrap a model in DistributedDataParallel if there are several processes.
 
     Args:
-        model: on its device, GPU or CPU.
-        **options: of DistributedDataParallel, e.g. ``find_unused_parameters``.
+        model: model on its device, GPU or CPU.
+        **options: options of DistributedDataParallel, e.g. ``find_unused_parameters``.
 
     Returns:
         The wrapped model, or ``model`` itself in a single process.

@@ -15,13 +15,13 @@ def with_warmup(
     warmup_factor: float = 1 / 3,
     warmup_method: str = "linear",
 ) -> ParamScheduler:
-    """Put a warm-up whose length is in iterations before a schedule, which it does not shift.
+    """Add a warm-up to the beginning of a schedule without shifting the schedule.
 
     Args:
         scheduler: multiplier over the progress [0, 1] of the training.
-        max_iter: iterations of the whole training, >= 1.
-        warmup_iters: iterations until the schedule's own value is reached, >= 0; a training
-            shorter than this is all warm-up.
+        max_iter: number of iterations of the whole training, >= 1.
+        warmup_iters: number of iterations until the schedule's own value is reached, >= 0; a
+            shorter training is all warm-up.
         warmup_factor: multiplier at iteration 0, relative to the schedule's first value, >= 0.
         warmup_method: ``"linear"`` or ``"constant"``.
 

@@ -49,15 +49,17 @@ class Trainer(SimpleTrainer):
         """Prepare; nothing is loaded or computed yet.
 
         Args:
-            model: maps a batch (list of dicts) to a loss or a dict of losses, whose sum is
-                minimized; may be wrapped in DistributedDataParallel.
-            data_loader: endless. If it has ``state_dict`` and ``load_state_dict``, its position
-                is saved and resumed.
-            optimizer: over the model's parameters.
-            amp_dtype: None (full precision), ``"bfloat16"``, or ``"float16"`` (GPU only).
+            model: model that maps a batch (list of dicts) to a loss or a dict of losses, whose
+                sum is minimized; may be wrapped in DistributedDataParallel.
+            data_loader: endless loader of batches. If it has ``state_dict`` and
+                ``load_state_dict``, its position is saved and resumed.
+            optimizer: optimizer of the model's parameters.
+            amp_dtype: precision of the forward pass: None (full), ``"bfloat16"``, or
+                ``"float16"`` (GPU only).
             max_grad_norm: upper bound of the gradient's norm, > 0; None does not clip.
-            norm_type: p of that norm.
-            accumulate: batches per optimizer step, >= 1. The gradient is that of their mean loss.
+            norm_type: exponent p of that norm.
+            accumulate: number of batches per optimizer step, >= 1. The gradient is that of their
+                mean loss.
 
         Raises:
             RunError: an option is out of range or does not fit the device.
@@ -219,7 +221,7 @@ class Trainer(SimpleTrainer):
         What changed is logged; what cannot be continued exactly is warned of.
 
         Args:
-            state_dict: of a trainer with the same model and class of optimizer.
+            state_dict: state of a trainer with the same model and class of optimizer.
 
         Raises:
             RunError: a setting differs that a resumed run cannot change.

@@ -1,4 +1,4 @@
-"""Checkpoints: safe loading that never starts silently from the wrong weights, atomic saving."""
+"""Checkpoints: safe loading, which never accepts wrong weights silently, and atomic saving."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ def load_weights(
     """Load a checkpoint's weights into a model.
 
     Args:
-        model: gets the weights in place.
-        path: of the checkpoint.
+        model: model to fill in place.
+        path: path of the checkpoint.
         strict: refuse any difference between the keys or shapes of the two; otherwise
             differences are listed in the log and skipped.
-        ema: take the averaged weights, which the checkpoint then must have.
+        ema: load the averaged weights, which the checkpoint then must have.
 
     Returns:
         The whole checkpoint.
@@ -105,10 +105,10 @@ def load_state(
     Values that are NaN or infinite are warned of.
 
     Args:
-        model: gets the weights in place; unchanged if an error is raised.
+        model: model to fill in place; unchanged if an error is raised.
         state: tensors by name; what wrappers add to the names is dropped.
-        strict: refuse every difference; otherwise skip what differs, but never everything.
-        source: named in messages.
+        strict: refuse every difference; otherwise skip the tensors that differ, but not all.
+        source: name of the file, for messages.
 
     Raises:
         CheckpointError: with the missing, unexpected and mismatching keys.
@@ -208,11 +208,12 @@ class Checkpointer(DetectionCheckpointer):
         """Prepare.
 
         Args:
-            model: to save and load, wrapped or not.
+            model: model to save and load, wrapped or not.
             save_dir: local folder.
-            strict: when weights alone are loaded; a resumed checkpoint always has to fit.
-            inheritance: takes the place of ``strict`` when weights alone are loaded: what is
-                inherited, dropped and missing is logged, and checked against what is meant.
+            strict: refuse every difference when only weights are loaded; a resumed checkpoint
+                always has to fit.
+            inheritance: replaces ``strict`` when only weights are loaded: it logs what is
+                inherited, dropped and missing, and checks that against what is expected.
             **checkpointables: objects with ``state_dict`` and ``load_state_dict``.
         """
         super().__init__(model, save_dir, **checkpointables)
@@ -227,8 +228,8 @@ class Checkpointer(DetectionCheckpointer):
         Every process has to call it, because states may be gathered; the main one writes.
 
         Args:
-            name: without suffix.
-            **extra: more values to store.
+            name: file name without suffix.
+            **extra: further values to store.
 
         Raises:
             CheckpointError: it cannot be written; earlier checkpoints are left as they were.
@@ -280,11 +281,12 @@ class Checkpointer(DetectionCheckpointer):
         """Load weights and states.
 
         Args:
-            path: of the checkpoint; empty loads nothing.
-            checkpointables: names to load; None loads all, and then the weights must fit.
+            path: path of the checkpoint; empty loads nothing.
+            checkpointables: names of the states to load; None loads all, and then the weights must
+                fit.
 
         Returns:
-            What of the checkpoint was not used.
+            The unused rest of the checkpoint.
 
         Raises:
             CheckpointError: see :func:`load_checkpoint` and :func:`load_state`.
@@ -324,14 +326,14 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def _first_cause(error: BaseException) -> str:
-    """Return the first error of a chain: torch follows a failed write by errors of its own."""
+    """Return the first error of a chain, because torch adds its own to a failed write."""
     while error.__context__ is not None:
         error = error.__context__
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _neighbours(path: Path) -> str:
-    """Return a hint: files of the folder that may have been meant."""
+    """Return a hint that lists similar files of the folder."""
     if not path.parent.is_dir():
         return f"; the folder {path.parent} does not exist"
     names = sorted(p.name for p in path.parent.iterdir() if p.suffix in _SUFFIXES)

@@ -1,4 +1,4 @@
-"""The error of this room."""
+"""The error of reading and writing weights."""
 
 
 class CheckpointError(ValueError):
