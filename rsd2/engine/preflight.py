@@ -20,6 +20,7 @@ from .random_state import preserved_random_state
 _CLASS_KEYS = ("num_classes", "roi_heads.num_classes")
 _CLUSTER_KEY = "detector.num_classes"
 _SHOWN = 12
+_MAX_FILES = 10_000
 
 
 def prepare_output_dir(output_dir: str, key: str = "train.output_dir") -> Path:
@@ -189,6 +190,7 @@ def build_loader(config: DictConfig, name: str, whole: DictConfig | None = None)
         if whole is not None and isinstance(records, list):
             if num_classes(whole)[0] is not None:
                 _check_objects(records, config, name)
+            _check_files(records, config, name)
             _check_categories(records, name, *num_classes(whole, (*_CLASS_KEYS, _CLUSTER_KEY)))
         if records is None:
             del parts["dataset"]
@@ -226,6 +228,25 @@ def _check_objects(records: Sequence[Any], config: DictConfig, name: str) -> Non
         f"shows an object of its classes{listed}; compare their spelling with that of the label "
         "files, whose unknown classes are in the log above"
     )
+
+
+def _check_files(records: Sequence[Any], config: DictConfig, name: str) -> None:
+    """Refuse images that are not there, which a loader would meet in the middle of a run."""
+    target = (config.get("mapper") or {}).get("_target_")
+    module = target if isinstance(target, str) else getattr(target, "__module__", "")
+    if not module.startswith(("rsd2.", "detectron2.")):
+        return  # a mapper of the user's may make its images, or have them elsewhere
+
+    # Of very many images every n-th one is looked for: this must not take minutes.
+    step = max(1, len(records) // _MAX_FILES)
+    files = [r["file_name"] for r in records[::step] if isinstance(r, Mapping) and "file_name" in r]
+    missing = [file for file in dict.fromkeys(files) if not Path(file).exists()]
+    if missing:
+        raise RunError(
+            f"{name}: {len(missing)} of {len(set(files))} images that were looked for are not "
+            f"there, for example {missing[0]}; put them where the labels say, or correct the path "
+            "of the data set"
+        )
 
 
 def _check_categories(records: Sequence[Any], name: str, key: str | None, number: int) -> None:

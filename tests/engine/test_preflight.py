@@ -107,6 +107,20 @@ def test_test_data_are_looked_for_before_the_training(register, refusal):
     assert reason.startswith("dataloader.test: ") and "no image folder" in reason
 
 
+def test_images_that_are_not_there_are_missed_before_the_training(register, refusal, tmp_path):
+    register("of_two")
+    records = [dict(record) for record in DatasetCatalog.get("of_two")]
+    records[1]["file_name"] = str(tmp_path / "lost.png")
+    DatasetCatalog.register("of_two_without_one", lambda: records)
+    MetadataCatalog.get("of_two_without_one").set(thing_classes=list(TINY_CLASSES))
+    try:
+        reason = refusal("of_two", "of_two_without_one", "model.num_classes=2")
+    finally:
+        DatasetCatalog.remove("of_two_without_one")
+    assert reason.startswith("dataloader.test: 1 of 4 images that were looked for are not there")
+    assert str(tmp_path / "lost.png") in reason
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_empty_folders_are_one_sentence(register, refusal, tmp_path, split):
     register("of_two")
