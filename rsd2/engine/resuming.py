@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -37,6 +37,8 @@ _REFUSED = {
 }
 # These change how fast a machine works, not what it computes.
 _UNIMPORTANT = ("dataloader.train.num_workers", "dataloader.train.mapper.decoded_cache_dir")
+# These follow from another setting, which is the one to name.
+_DERIVED = {"lr_multiplier.max_iter": "train.max_iter", "optimizer.params.base_lr": "optimizer.lr"}
 _RATES = ("lr", "weight_decay", "betas", "momentum")
 _MAX_IDS, _MAX_SHOWN = 1000, 12
 
@@ -58,6 +60,9 @@ def _plain(key: str, value: Any) -> str | int | float | bool | None:
         return getattr(value, "__name__", type(value).__name__)
     if isinstance(value, str) and key.endswith("_target_"):
         return value.rpartition(".")[2]
+    if key == "train.init_checkpoint" and value:
+        # The run may have moved, or name the file in another way.
+        return "/".join(Path(value).resolve().parts[-2:])
     if value is None or isinstance(value, str | bool | int | float):
         return value
     return type(value).__name__
@@ -110,6 +115,11 @@ def compare_settings(before: Settings, now: Settings, *, allow_new_data: bool = 
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
     }
+    if "data.digest" in changed:
+        changed["data.digest"] = "other images"
+    for key, origin in _DERIVED.items():
+        if origin in changed:
+            changed.pop(key, None)
     if now.get("train.seed") is None:
         changed.pop("train.seed", None)
     if "train.max_iter" not in changed:
@@ -129,8 +139,6 @@ def compare_settings(before: Settings, now: Settings, *, allow_new_data: bool = 
         )
     if refusals:
         raise RunError("--resume cannot obey this:\n  " + "\n  ".join(refusals))
-
-    _forget_digest(changed)
     return list(changed.values())
 
 
@@ -168,11 +176,6 @@ def _is_of_data(key: str, before: Settings, now: Settings) -> bool:
     # A folder may have moved; whether the images are the same is what the digest says.
     values = before.get(key), now.get(key)
     return not all(isinstance(value, str) and "/" in value for value in values)
-
-
-def _forget_digest(changed: dict[str, str]) -> None:
-    if "data.digest" in changed:
-        changed["data.digest"] = "other images than before, as train.allow_new_data allows"
 
 
 def continue_optimizer(

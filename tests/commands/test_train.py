@@ -374,7 +374,7 @@ def test_another_class_of_optimizer_is_refused(begun, capsys):
 
 def test_other_data_are_trained_on_if_that_is_meant(begun, caplog):
     _resume("dataloader.train.dataset.size=9", "train.allow_new_data=true")
-    assert "other images than before" in caplog.text
+    assert "other images, data.num_images=9 (was 7)" in caplog.text
     assert _weights("run/model_final.pth")["iteration"] == 5
 
 
@@ -384,6 +384,14 @@ def test_a_drawn_seed_is_the_checkpoint_s_in_every_file():
     _resume("train.seed=-1")
     assert json.loads(Path("run/results.json").read_text())["seed"] == seed
     assert load_config("run/config.yaml").train.seed == seed
+
+
+def test_the_weights_that_a_run_began_with_may_be_named_again():
+    _run("train.output_dir=first")
+    start = "train.init_checkpoint={}first/model_final.pth"
+    _run("train.output_dir=run", start.format(""))
+    _resume(start.format(f"{Path.cwd()}/"))
+    assert _weights("run/model_final.pth")["iteration"] == 5
 
 
 def test_epochs_are_not_counted_on_with_another_batch_size(begun, capsys):
