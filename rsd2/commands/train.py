@@ -28,10 +28,10 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.multiprocessing import ProcessExitedException
 
-import rsd2.data.datasets  # noqa: F401  registers the known datasets
 from rsd2 import env
 from rsd2.config import ConfigError, load_config, save_config
 from rsd2.config.checks import config_leaves
+from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import (
     ModelEMA,
     RunError,
@@ -40,6 +40,7 @@ from rsd2.engine import (
     build_loader,
     build_optimizer,
     build_trainer,
+    check_evaluators,
     check_run,
     classes_of,
     dataset_names,
@@ -76,7 +77,8 @@ class Run:
     """One training or evaluation: the config, the device, and where results go."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        """Load the config and set up folder, log, seeds and device."""
+        """Register the known data sets, load the config, set up folder, log, seeds and device."""
+        register_builtin()
         self.args = args
         self.cfg = load_config(args.config_file, args.opts)
         train = self.cfg.train
@@ -268,6 +270,7 @@ def run_process(args: argparse.Namespace) -> None:
         args: of the command line.
     """
     run = Run(args)
+    check_evaluators(run.cfg)
     if args.eval_only:
         run_evaluation(run)
     else:

@@ -1,65 +1,36 @@
 """The trainer: loop, hooks, optimizer groups, schedules, launching; callers hand in all objects."""
 
-from .defaults import (
-    build_hooks,
-    build_trainer,
-    evaluate,
-    provenance,
-    resolve_epochs,
-    resolve_seed,
-    setup_logging,
-    write_results,
-)
-from .errors import RunError
-from .hooks import EMAHook, ModelEMA, PeriodicCheckpointer, StopOnSignal
-from .launch import launch, select_device, wrap_distributed
-from .optimizers import build_optimizer, optimizer_params
-from .preflight import (
-    build_loader,
-    check_classes,
-    check_run,
-    classes_of,
-    dataset_names,
-    one_sentence,
-    prepare_output_dir,
-)
-from .pretraining_hooks import TargetUpdate, WeightDecaySchedule, move_average
-from .resuming import describe_data, settings_of
-from .schedules import with_warmup
-from .train_loop import NonFiniteError, Trainer
-
-__all__ = [
-    "EMAHook",
-    "ModelEMA",
-    "NonFiniteError",
-    "PeriodicCheckpointer",
-    "RunError",
-    "StopOnSignal",
-    "TargetUpdate",
-    "Trainer",
-    "WeightDecaySchedule",
-    "build_hooks",
-    "build_loader",
-    "build_optimizer",
-    "build_trainer",
-    "check_classes",
-    "check_run",
-    "classes_of",
-    "dataset_names",
-    "describe_data",
-    "evaluate",
-    "launch",
-    "move_average",
-    "one_sentence",
-    "optimizer_params",
-    "prepare_output_dir",
-    "provenance",
-    "resolve_epochs",
-    "resolve_seed",
-    "select_device",
-    "settings_of",
-    "setup_logging",
-    "with_warmup",
-    "wrap_distributed",
-    "write_results",
-]
+from .defaults import build_hooks as build_hooks
+from .defaults import build_trainer as build_trainer
+from .defaults import evaluate as evaluate
+from .defaults import provenance as provenance
+from .defaults import resolve_epochs as resolve_epochs
+from .defaults import resolve_seed as resolve_seed
+from .defaults import setup_logging as setup_logging
+from .defaults import write_results as write_results
+from .errors import RunError as RunError
+from .hooks import EMAHook as EMAHook
+from .hooks import ModelEMA as ModelEMA
+from .hooks import PeriodicCheckpointer as PeriodicCheckpointer
+from .hooks import StopOnSignal as StopOnSignal
+from .launch import launch as launch
+from .launch import select_device as select_device
+from .launch import wrap_distributed as wrap_distributed
+from .optimizers import build_optimizer as build_optimizer
+from .optimizers import optimizer_params as optimizer_params
+from .preflight import build_loader as build_loader
+from .preflight import check_classes as check_classes
+from .preflight import check_evaluators as check_evaluators
+from .preflight import check_run as check_run
+from .preflight import classes_of as classes_of
+from .preflight import dataset_names as dataset_names
+from .preflight import one_sentence as one_sentence
+from .preflight import prepare_output_dir as prepare_output_dir
+from .pretraining_hooks import TargetUpdate as TargetUpdate
+from .pretraining_hooks import WeightDecaySchedule as WeightDecaySchedule
+from .pretraining_hooks import move_average as move_average
+from .resuming import describe_data as describe_data
+from .resuming import settings_of as settings_of
+from .schedules import with_warmup as with_warmup
+from .train_loop import NonFiniteError as NonFiniteError
+from .train_loop import Trainer as Trainer

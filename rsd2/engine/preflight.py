@@ -214,6 +214,25 @@ def build_evaluators(config: DictConfig | ListConfig) -> Any:
     return list(evaluators) if isinstance(evaluators, ListConfig) else evaluators
 
 
+def check_evaluators(cfg: DictConfig) -> list[Any]:
+    """Build the evaluators once, so that a folder or an option of theirs fails before the work.
+
+    Args:
+        cfg: the whole config.
+
+    Returns:
+        The evaluators; none if the config has none.
+
+    Raises:
+        RunError: an evaluator cannot write its results or cannot score as it is asked to.
+    """
+    if cfg.dataloader.get("evaluator") is None:
+        return []
+    with preserved_random_state():
+        evaluators = build_evaluators(cfg.dataloader.evaluator)
+    return evaluators if isinstance(evaluators, list) else [evaluators]
+
+
 def _check_objects(records: Sequence[Any], config: DictConfig, name: str) -> None:
     """Refuse labels without a single object, as of a class list that fits no label."""
     labelled = [r for r in records if isinstance(r, Mapping) and "annotations" in r]
@@ -275,8 +294,7 @@ def _check_evaluation(cfg: DictConfig) -> None:
         return
     build_loader(dataloader.test, "dataloader.test", cfg)
 
-    evaluators = build_evaluators(dataloader.evaluator)
-    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+    for evaluator in check_evaluators(cfg):
         with one_sentence("dataloader.evaluator"):
             evaluator.reset()
     configs = dataloader.evaluator

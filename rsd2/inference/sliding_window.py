@@ -14,7 +14,12 @@ import numpy as np
 import torch
 
 from rsd2.data.windows.tiling import compute_windows, crop_window
-from rsd2.evaluation.tile_records import OutputRecord, assemble_outputs, make_record
+from rsd2.evaluation.records import (
+    OutputRecord,
+    RotatedBoxMerging,
+    assemble_outputs,
+    make_record,
+)
 
 Detect = Callable[[list[np.ndarray]], Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]
 """From (h, w, 3) uint8 images to boxes (N, 5) in pixels of each, scores (N,), classes (N,)."""
@@ -142,7 +147,8 @@ def detect_in_windows(
             )
         if progress is not None:
             progress(len(records), len(windows))
-    merged = assemble_outputs(records, {"": 0}, nms_threshold=parameters.nms_threshold)
+    merging = RotatedBoxMerging(parameters.nms_threshold)
+    merged = assemble_outputs(records, {"": 0}, merging)
     found = merged.detections
     return ImageDetections(
         boxes=found.boxes,

@@ -1,16 +1,19 @@
-"""Reading of images: what becomes of each pixel format, and errors that name the file.
+"""Images: what becomes of each pixel format when read, whole files when written.
 
 Shapes: H, W image height and width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
+
+from .files import write_atomically
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Looked for in this order; upper and lower case are equal."""
@@ -86,6 +89,24 @@ def read_image(path: str | Path, image_format: str = "RGB") -> np.ndarray:
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"Cannot decode image {path}: {error}; {_REMEDY}.") from error
     return np.ascontiguousarray(pixels[:, :, ::-1]) if image_format == "BGR" else pixels
+
+
+def write_image(path: str | Path, image_rgb: np.ndarray, options: Sequence[int] = ()) -> None:
+    """Write an image, whole or not at all.
+
+    Args:
+        path: file whose suffix chooses the format; replaced if it exists.
+        image_rgb: (H, W, 3) uint8.
+        options: flags and values for OpenCV's encoder; empty for its defaults.
+
+    Raises:
+        OSError: if it cannot be encoded or written.
+    """
+    bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
+    written, data = cv2.imencode(Path(path).suffix, bgr, options)
+    if not written:
+        raise OSError(f"OpenCV cannot encode {path}")
+    write_atomically(path, data.tobytes())
 
 
 class _PixelFormatError(ValueError):
