@@ -83,6 +83,21 @@ def has_module(name: str) -> bool:
     return spec is not None and (spec.origin is not None or spec.loader is not None)
 
 
+def package_folder(name: str) -> Path:
+    """Find the folder of an installed package by importing it.
+
+    Args:
+        name: name of the package.
+
+    Returns:
+        The folder of its ``__init__.py``, or of the first of its parts if it has none.
+
+    Raises:
+        Exception: whatever the package raises while it is imported.
+    """
+    return Path(importlib.import_module(name).__path__[0])
+
+
 def describe_detectron2() -> str:
     """Say which Detectron2 is here and where it came from."""
     if not has_module("detectron2"):
@@ -95,7 +110,7 @@ def describe_detectron2() -> str:
     else:
         origin = "own copy, no compiled extension"
     try:
-        location = Path(importlib.import_module("detectron2").__file__).parent
+        location = package_folder("detectron2")
     except Exception as error:  # the report must name a broken package, not die of it
         return f"{version}; {origin}; cannot be imported: {type(error).__name__}: {error}"
     return f"{version}; {origin}; {location}"
@@ -267,7 +282,7 @@ def collect() -> list[tuple[str, str]]:
     """
     rsd2 = importlib.import_module("rsd2")
     lines = [
-        ("rsd2", f"{rsd2.__version__}; {Path(rsd2.__file__).parent}"),
+        ("rsd2", f"{rsd2.__version__}; {package_folder('rsd2')}"),
         ("python", f"{platform.python_version()}; {sys.executable}"),
         ("platform", platform.platform()),
         *describe_devices(),

@@ -27,10 +27,11 @@ MAY_IMPORT = {  # room -> rooms that it may import, besides itself
     "weights": {"io", "layers"},
     "engine": {"io"},
     "data": {"io", "ops", "structures"},
-    "synthetic": {"io", "ops", "structures", "data"},
+    "synthetic": {"io", "ops", "structures", "data", "geo"},
     "evaluation": {"io", "ops", "structures", "data"},
-    "inference": {"io", "ops", "structures", "data", "evaluation"},
+    "inference": {"io", "ops", "structures", "data", "evaluation", "geo"},
     "study": {"io", "config"},
+    "geo": {"io", "ops", "structures"},
 }
 ROOMS = set(MAY_IMPORT) - {"__init__"}
 # A verb of the command line puts rooms together; a project too, and its own package.

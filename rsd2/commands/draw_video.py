@@ -135,7 +135,8 @@ def draw_sheet(videos: dict[str, list[dict]], args: argparse.Namespace) -> np.nd
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    images, captions = [], []
+    images: list[np.ndarray] = []
+    captions: list[str] = []
     for name, records in videos.items():
         # always as many pictures, so that a row stays a video
         indices = np.linspace(0, len(records) - 1, args.columns).astype(int).tolist()

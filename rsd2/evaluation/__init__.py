@@ -39,11 +39,11 @@ from .scoring.tiny import score_miss_rate as score_miss_rate
 from .scoring.tiny import score_tiny as score_tiny
 
 if TYPE_CHECKING:
-    from .aitod import AitodEvaluator
-    from .dota import DotaEvaluator
-    from .drone_crowd import DroneCrowdEvaluator
-    from .moving_object import MovingObjectEvaluator
-    from .tiny import TinyEvaluator
+    from .aitod import AitodEvaluator as AitodEvaluator
+    from .dota import DotaEvaluator as DotaEvaluator
+    from .drone_crowd import DroneCrowdEvaluator as DroneCrowdEvaluator
+    from .moving_object import MovingObjectEvaluator as MovingObjectEvaluator
+    from .tiny import TinyEvaluator as TinyEvaluator
 
 _EVALUATORS = {
     "AitodEvaluator": "aitod",

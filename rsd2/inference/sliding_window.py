@@ -21,6 +21,8 @@ from rsd2.evaluation.records import (
     make_record,
 )
 
+from .seams import SeamRule, check_seam_rule
+
 Detect = Callable[[list[np.ndarray]], Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]
 """From (h, w, 3) uint8 images to boxes (N, 5) in pixels of each, scores (N,), classes (N,)."""
 
@@ -39,6 +41,8 @@ class WindowParameters:
         batch_size: windows handed to the model at once, >= 1.
         padding: fill windows that leave the image with the padding colour, as written tiles are;
             else they end where the image ends.
+        seams: what becomes of objects that the border of a window cuts, before the merging; see
+            `rsd2.inference.seams`.
     """
 
     window: int = 1024
@@ -47,9 +51,11 @@ class WindowParameters:
     score_threshold: float = 0.0
     batch_size: int = 1
     padding: bool = False
+    seams: SeamRule = "drop"
 
     def __post_init__(self) -> None:
         """Refuse parameters that cannot be meant."""
+        check_seam_rule(self.seams)
         if not 0 <= self.overlap < self.window:
             raise ValueError(
                 f"overlap must be in [0, window), got overlap {self.overlap} and window "

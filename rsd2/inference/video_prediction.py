@@ -68,9 +68,9 @@ class RowFiles:
 
     A line of the text file is ``frame,-1,x,y,width,height,score,class,-1,-1``, detections as
     MOTChallenge's trackers read them, the class counted from 1. The JSON file is a list in COCO's
-    result format whose ``image_id`` is the number of the frame. To be used as a context, which
-    writes under other names; the files appear when it ends, by the user's interruption too, and
-    not at all if an error ends it.
+    result format whose ``image_id`` is the number of the frame; where the video has time stamps,
+    ``seconds`` is that of the frame. To be used as a context, which writes under other names; the
+    files appear when it ends, by the user's interruption too, and not at all if an error ends it.
     """
 
     def __init__(self, folder: Path, name: str, num_classes: int) -> None:
@@ -105,12 +105,14 @@ class RowFiles:
         else:
             self._stack.__exit__(kind, *error)
 
-    def add(self, number: int, found: BoxDetections) -> None:
+    def add(self, number: int, found: BoxDetections, seconds: float | None = None) -> None:
         """Write the detections of a frame.
 
         Args:
-            number: of the frame.
-            found: ``image_index`` is not looked at.
+            number: number of the frame.
+            found: detections; ``image_index`` is not looked at.
+            seconds: time stamp of the frame, which the JSON file keeps; the lines for trackers
+                have no place for it.
         """
         here = found._replace(image_index=np.zeros(len(found.scores), dtype=np.int64))
         for entry in to_coco_results(here, [number], self._categories):
@@ -119,6 +121,8 @@ class RowFiles:
             box = ",".join(map(str, entry["bbox"]))
             row = f"{number},-1,{box},{entry['score']:g},{entry['category_id']},-1,-1\n"
             self._streams[0].write(row)
+            if seconds is not None:
+                entry["seconds"] = round(seconds, 6)
             self._streams[1].write(("\n" if self._is_first else ",\n") + json.dumps(entry))
             self._is_first = False
 
@@ -168,7 +172,7 @@ def predict_video(
                     result.failed.append((frame.number, frame.problem))
                     continue
                 found = _detect(clip, detector, parameters, result)
-                rows.add(frame.number, found)
+                rows.add(frame.number, found, frame.seconds)
                 yield _draw(frame.image, found, max_drawing_size)
         except KeyboardInterrupt:
             result.complete = False

@@ -69,6 +69,9 @@ class RotatedDeformableDETR(nn.Module):
         pixel_std: per channel, 0-255, RGB.
     """
 
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
+
     def __init__(
         self,
         *,
@@ -189,8 +192,8 @@ class RotatedDeformableDETR(nn.Module):
             positions.append(encoding)
             masks.append(level_mask.flatten(1))
             shapes.append(shape)
-        padding_mask = torch.cat(masks, dim=1)
-        padding_mask = padding_mask if bool(padding_mask.any()) else None
+        all_masks = torch.cat(masks, dim=1)
+        padding_mask = all_masks if bool(all_masks.any()) else None
         memory = self.encoder(
             torch.cat(tokens, dim=1),
             torch.cat(positions, dim=1),
@@ -233,7 +236,7 @@ class RotatedDeformableDETR(nn.Module):
             boxes = torch.cat([noised.boxes, boxes], dim=1)
             angles = torch.cat([noised.angles, angles], dim=1)
             mask = noised.attention_mask
-            if not self.denoising.quirks.trained_empty_slots:
+            if self.denoising is not None and not self.denoising.quirks.trained_empty_slots:
                 empty = F.pad(noised.empty_slots, (0, num_queries))
         layers, states = self.decoder(
             queries,

@@ -232,15 +232,16 @@ class RotatedDeformableDecoder(nn.Module):
         quirks: DetectorQuirks = NO_QUIRKS,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
+        layers = [
             DecoderLayer(embed_dim, num_heads, num_levels, num_points, feedforward_dim, dropout)
             for _ in range(num_layers)
-        )
+        ]
+        self.layers = nn.ModuleList(layers)
         self.query_position_mlp = MLP(2 * embed_dim, embed_dim, embed_dim, 2)
         self.norm = nn.LayerNorm(embed_dim)
         self.embed_dim = embed_dim
         self.quirks = quirks
-        for layer in self.layers:
+        for layer in layers:
             nn.init.xavier_uniform_(layer.self_attention.out_proj.weight)
             layer.cross_attention.reset_sampling(random_weights=quirks.random_sampling_init)
 

@@ -18,8 +18,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import shapely
 
-PAD_COLOR = (124, 116, 104)
-"""RGB of the padding: ImageNet's mean, which OpenCV's BGR order writes as (104, 116, 124)."""
+from rsd2.io.image_io import PAD_COLOR
 
 TRUNCATED = 2
 """Difficulty of an object of which a tile shows only a part."""
