@@ -86,7 +86,7 @@ def check_classes(cfg: DictConfig, splits: Sequence[str] = ("train", "test")) ->
     key, wanted = num_classes(cfg)
     if key is None:
         return
-    found = {}
+    found: dict[str, tuple[str, list[str]]] = {}
     for split in splits:
         for name in dataset_names(cfg, split):
             classes = classes_of(name)

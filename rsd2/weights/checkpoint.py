@@ -297,7 +297,7 @@ class Checkpointer(DetectionCheckpointer):
         return load_checkpoint(filename)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
-        if self._inherits:
+        if self._inherits and self._inheritance is not None:
             self._inheritance.load(self.model, checkpoint, self._source)
             checkpoint.pop("model")
         else:

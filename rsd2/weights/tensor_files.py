@@ -122,7 +122,7 @@ def read_weight_file(path: str | Path) -> Any:
         is_pickle = head.startswith(b"\x80") and not head.startswith(_OLD_TORCH_FILE)
         if is_pickle or (path.suffix == ".pkl" and not head.startswith(b"PK")):
             return _NumpyUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-        allowed = [(_Ignored, name) for name in _IGNORED_GLOBALS] + _numpy_safe_globals()
+        allowed: list[Any] = [(_Ignored, name) for name in _IGNORED_GLOBALS] + _numpy_safe_globals()
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
@@ -297,7 +297,7 @@ def _multiarray() -> ModuleType:
     return np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
 
 
-def _numpy_safe_globals() -> list[object]:
+def _numpy_safe_globals() -> list[Any]:
     # Numbers and arrays of numbers only: an array of objects would name their classes too, which
     # are refused one by one.
     dtypes = {type(dtype) for dtype in _NUMERIC}
