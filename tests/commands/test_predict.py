@@ -114,6 +114,36 @@ def test_folder_with_a_broken_image(run, images, tmp_path, capsys):
         assert drawn.shape == original.shape and not np.array_equal(drawn, original)
 
 
+@pytest.mark.parametrize("share", ["all", "one head"])
+def test_weights_that_are_not_finite_are_no_empty_result(
+    run, trained, images, tmp_path, capsys, share
+):
+    checkpoint = torch.load(trained / "plain.pth", weights_only=True)
+    for key, value in checkpoint["model"].items():
+        if value.is_floating_point() and (share == "all" or "box_heads" in key):
+            value.fill_(float("nan"))
+    torch.save(checkpoint, trained / "nan.pth")
+    assert run("--input", images / "small.png", weights="nan.pth") == 1
+    error = capsys.readouterr().err
+    assert "nan.pth holds NaN or infinite numbers in" in error
+    assert "are these the right weights?" in error
+    content = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert content["complete"] and not content["images"][0]["detections"]
+
+
+def test_detections_that_are_not_finite_are_counted_and_fail(run, images, monkeypatch, capsys):
+    original = ImageDetector.__call__
+
+    def diverged(self, batch):
+        boxes, scores, classes = original(self, batch)[0]
+        return [(boxes, scores.clone().index_fill(0, torch.tensor([0, 1]), torch.nan), classes)]
+
+    monkeypatch.setattr(ImageDetector, "__call__", diverged)
+    assert run("--input", images / "small.png") == 1
+    captured = capsys.readouterr()
+    assert "2 detections were not finite and are left out: are these the right" in captured.err
+
+
 def test_same_again_with_other_batches_and_without_broken_images(run, images, tmp_path, capsys):
     (images / "broken.png").unlink()
     contents = []
