@@ -7,8 +7,9 @@
     python tools/predict.py --config-file CLIP_CONFIG.py --weights model_final.pth \\
         --input traffic.mp4 videos/003/img1 --output predictions
 
-An image that is larger than a window is cut into overlapping windows, whose detections are merged
-by rotated NMS. Every window (or whole image) goes through the augmentations of
+An image that is larger than a window is cut into overlapping windows. Pieces of objects that a
+window's border cuts are dropped where another window sees more, and the detections of all windows
+are merged by rotated NMS. Every window (or whole image) goes through the augmentations of
 ``dataloader.test.mapper``. The output folder gets, replacing what is there:
 
 * ``<image>.png``: the detections drawn;
@@ -52,7 +53,7 @@ from rsd2.inference.prediction_files import JSON_NAME, PredictionWriter, output_
 from rsd2.inference.prediction_inputs import check_targets, expand_image_inputs, find_videos
 from rsd2.inference.sliding_window import WindowParameters, detect_in_windows
 from rsd2.inference.video_prediction import describe_results, predict_videos
-from rsd2.io.image_io import read_image
+from rsd2.io.image_io import ExifRule, read_image
 from rsd2.weights.checkpoint import describe_damage, load_weights
 from rsd2.weights.errors import CheckpointError
 
@@ -83,6 +84,20 @@ def get_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="fill windows that leave the image, as tools/prepare_dota.py does; keeps the scale "
         "of small images for a model that was trained on such tiles",
+    )
+    add(
+        "--seams",
+        choices=("drop", "join", "keep"),
+        default="drop",
+        help="pieces of objects that a window's border cuts go where another window sees more "
+        "(drop, the default), become one where none sees the whole (join), or stay (keep)",
+    )
+    add(
+        "--exif-orientation",
+        choices=("ignore", "obey"),
+        default="ignore",
+        help="turn photographs upright as their EXIF data say (obey), or use the pixels as they "
+        "are stored (ignore, the default), with a warning",
     )
     add("--classes", nargs="+", metavar="NAME", help="names; those of the test set by default")
     add("--device", help="auto, cpu, cuda or cuda:N; train.device by default")
@@ -196,6 +211,7 @@ def predict_all(
     detector: ImageDetector,
     parameters: WindowParameters,
     out: PredictionWriter,
+    exif: ExifRule = "ignore",
 ) -> tuple[Counts, bool]:
     """Detect in every image and write the results.
 
@@ -204,6 +220,7 @@ def predict_all(
         detector: the model.
         parameters: of windows and merging.
         out: takes the results.
+        exif: what is done with the EXIF orientation of an image.
 
     Returns:
         What happened, and False if the user interrupted it.
@@ -216,7 +233,7 @@ def predict_all(
     try:
         for path, name in zip(tqdm(images, desc="images", unit="image"), names):
             try:
-                image = read_image(path)
+                image = read_image(path, exif=exif)
             except (OSError, ValueError) as error:
                 counts.failed.append((str(path), str(error)))
                 continue
@@ -329,6 +346,7 @@ def read_parameters(args: argparse.Namespace, nms_threshold: float) -> WindowPar
         score_threshold=args.score_threshold,
         batch_size=args.batch_size,
         padding=args.padding,
+        seams=args.seams,
     )
 
 
@@ -398,7 +416,7 @@ def run(args: argparse.Namespace) -> int:
     if num_others:
         print(f"{num_others} other files in the folders are no images and are left out")
     with PredictionWriter(args.output, classes, args.max_drawing_size) as out:
-        counts, complete = predict_all(images, detector, parameters, out)
+        counts, complete = predict_all(images, detector, parameters, out, args.exif_orientation)
         out.finish({**asdict(parameters), **origin}, counts.failed, complete)
     is_well = report(out, counts, len(images), damage_of(detector, origin))
     if not complete:

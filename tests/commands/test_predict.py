@@ -11,6 +11,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances, RotatedBoxes
+from PIL import Image
 from torch import nn
 
 from rsd2.commands import predict as tool
@@ -218,16 +219,38 @@ def test_missing_weights_and_empty_folder(run, tmp_path, capsys):
 def test_interruption_keeps_what_is_done(run, images, tmp_path, monkeypatch, capsys):
     read = tool.read_image
 
-    def interrupted(path):
+    def interrupted(path, **options):
         if Path(path).name == "small.png":
             raise KeyboardInterrupt
-        return read(path)
+        return read(path, **options)
 
     monkeypatch.setattr(tool, "read_image", interrupted)
     assert run("--input", images / "large.png", images / "small.png") == 130
     assert "interrupted" in capsys.readouterr().err
     content = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert not content["complete"] and len(content["images"]) == 1
+
+
+@pytest.mark.parametrize("rule, size", [("ignore", (64, 50)), ("obey", (50, 64))])
+def test_exif_orientation_is_ignored_or_obeyed(run, images, tmp_path, rule, size):
+    picture = Image.open(images / "small.png").convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(images / "turned.jpg", exif=exif)
+    assert run("--input", images / "turned.jpg", "--exif-orientation", rule) == 0
+    (image,) = json.loads((tmp_path / "out" / "detections.json").read_text())["images"]
+    assert (image["width"], image["height"]) == size
+
+
+def test_the_rule_for_seams_is_recorded_and_changes_what_is_found(run, images, tmp_path):
+    counts = {}
+    for rule in ("keep", "drop"):
+        flags = ["--seams", rule, "--nms-threshold", "1"]
+        assert run("--input", images / "large.png", *flags, output=rule) == 0
+        content = json.loads((tmp_path / rule / "detections.json").read_text())
+        assert content["protocol"]["seams"] == rule
+        counts[rule] = len(content["images"][0]["detections"])
+    assert counts["drop"] < counts["keep"]
 
 
 def test_class_names_come_from_the_test_set(trained):
