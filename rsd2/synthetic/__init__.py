@@ -6,6 +6,7 @@ They are written in DOTA's, TinyPerson's and RsCarData's formats.
 from rsd2.data.class_orders import SYNTHETIC_CLASSES
 from rsd2.data.formats.rscardata import RSCARDATA_SPLITS
 
+from .georeferenced import PlaceConfig, write_georeferenced_scenes
 from .scenes.scene import (
     DEFAULT_THEME_WEIGHTS,
     VISIBLE_SHARE,
@@ -21,11 +22,13 @@ from .video.config import VideoConfig
 from .video.scene import VideoLabel, VideoPlan, VideoRenderer, plan_video
 from .video.statistics import StatisticRow, format_statistics, measure_videos
 from .video.writer import make_record, read_records, write_videos
-from .writer import format_labels, scene_name, write_dota_scenes
+from .writer import METRES_PER_UNIT, format_labels, scene_name, write_dota_scenes
 
 __all__ = [
     "DEFAULT_THEME_WEIGHTS",
     "LEAST_SHARE",
+    "METRES_PER_UNIT",
+    "PlaceConfig",
     "RSCARDATA_SPLITS",
     "SYNTHETIC_CLASSES",
     "TINY_CATEGORIES",
@@ -52,6 +55,7 @@ __all__ = [
     "read_records",
     "scene_name",
     "write_dota_scenes",
+    "write_georeferenced_scenes",
     "write_tiny_scenes",
     "write_videos",
 ]

@@ -1,0 +1,269 @@
+"""Labels and areas with coordinates, as pixels of a scene.
+
+Shapes: N objects; polygons (N, 4, 2) x, y in pixels of the scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+
+from .georeference import LONGITUDE_LATITUDE, Georeference, transform_points
+from .vector_files import VectorFileError, read_vector_file
+
+_LEAST_AREA = 1e-3
+"""Square pixels below which a polygon is no object, as in DOTA's label files."""
+
+_AREA_STEPS = 64
+"""Parts of the longer side of an area's envelope: straight lines of one system are curves of
+another."""
+
+
+@dataclass(frozen=True)
+class SceneLabels:
+    """Objects of a scene, and what was left out.
+
+    Attributes:
+        polygons: (N, 4, 2) float64 pixels; a quadrilateral of the file keeps its corners and its
+            first one, any other shape has become the smallest rectangle around it; clockwise as
+            seen on the screen.
+        names: N classes.
+        num_outside: objects that lie wholly outside the scene.
+        num_without_class: objects whose class is empty.
+        num_without_area: points, lines, empty shapes, and polygons of no area.
+    """
+
+    polygons: np.ndarray
+    names: list[str]
+    num_outside: int = 0
+    num_without_class: int = 0
+    num_without_area: int = 0
+
+    def __len__(self) -> int:
+        """Return the number of objects."""
+        return len(self.names)
+
+    def describe(self) -> str:
+        """Say how many objects there are, and what was left out and why.
+
+        Returns:
+            A line.
+        """
+        left_out = {
+            "outside the scene": self.num_outside,
+            "without a class": self.num_without_class,
+            "without an area": self.num_without_area,
+        }
+        parts = [f"{number} {why}" for why, number in left_out.items() if number]
+        return f"{len(self)} objects" + (f"; left out: {', '.join(parts)}" if parts else "")
+
+
+def read_scene_labels(
+    path: str | Path,
+    georeference: Georeference,
+    size: tuple[int, int],
+    class_column: str | None = "class",
+    *,
+    class_name: str = "object",
+    layer: str | None = None,
+    in_pixels: bool = False,
+) -> SceneLabels:
+    """Read labels of any coordinate system as quadrilaterals in pixels of a scene.
+
+    Parts of a multipolygon are objects of their own, but for two parts of one box that the date
+    line has cut.
+
+    Args:
+        path: of a vector file that GDAL knows, like GeoPackage, GeoJSON or FlatGeobuf.
+        georeference: of the scene.
+        size: H, W of the scene.
+        class_column: name of the column with the classes; None if all are ``class_name``.
+        class_name: of all objects, without ``class_column``.
+        layer: of the file; None for its only one.
+        in_pixels: the coordinates are pixels of the scene, whatever the file says; GeoJSON cannot
+            say it.
+
+    Returns:
+        The labels, in the order of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        VectorFileError: the file cannot be read, or has no such column.
+        GeoreferenceError: the scene has no coordinates, but the labels have.
+    """
+    shapes, columns, crs = read_vector_file(path, layer)
+    if class_column is not None and len(shapes) and class_column not in columns:
+        raise VectorFileError(
+            f"{path} has no column {class_column!r} for the classes; it has "
+            f"{', '.join(columns) or 'none'}"
+        )
+
+    shapes, owners = _split_parts(shapes)
+    corners, is_shape = _to_pixels(shapes, georeference, None if in_pixels else crs, in_pixels)
+    polygons = np.array([_quadrilateral(points) for points in corners]).reshape(-1, 4, 2)
+    has_area = is_shape & (_signed_area(polygons) > _LEAST_AREA)
+
+    names = [class_name] * len(shapes)
+    if class_column is not None:
+        values = columns.get(class_column, [])
+        names = [_class_text(values[owner]) for owner in owners]
+    has_class = np.array([bool(name) for name in names], dtype=bool)
+
+    height, width = size
+    scene = shapely.box(0, 0, width, height)
+    meets = np.zeros(len(polygons), dtype=bool)
+    meets[has_area] = shapely.intersects(shapely.polygons(polygons[has_area]), scene)
+
+    keep = has_area & has_class & meets
+    return SceneLabels(
+        polygons=polygons[keep],
+        names=[name for name, kept in zip(names, keep) if kept],
+        num_outside=int((has_area & ~meets).sum()),
+        num_without_class=int((has_area & meets & ~has_class).sum()),
+        num_without_area=int((~has_area).sum()),
+    )
+
+
+def read_area(
+    path: str | Path,
+    georeference: Georeference,
+    size: tuple[int, int],
+    layer: str | None = None,
+) -> shapely.Geometry:
+    """Read an area of interest.
+
+    Args:
+        path: of a vector file with one or more polygons.
+        georeference: of the scene.
+        size: H, W of the scene.
+        layer: of the file; None for its only one.
+
+    Returns:
+        The union of its polygons within the scene, in pixels.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        VectorFileError: the file cannot be read, or the area does not meet the scene.
+        GeoreferenceError: the scene has no coordinates, but the area has.
+    """
+    shapes, _, crs = read_vector_file(path, layer)
+    shapes, _ = _split_parts(shapes)
+    is_area = np.array([shape.geom_type == "Polygon" for shape in shapes], dtype=bool)
+    shapes = shapes[is_area]
+    if not len(shapes):
+        raise VectorFileError(f"{path} holds no polygon; draw the area of interest as one")
+
+    west, south, east, north = shapely.total_bounds(shapes)
+    step = max(east - west, north - south) / _AREA_STEPS
+    fine = shapely.segmentize(shapes, step) if step > 0 else shapes
+    corners, is_shape = _to_pixels(fine, georeference, crs, in_pixels=False)
+    rings = [shapely.Polygon(points) for points, good in zip(corners, is_shape) if good]
+    height, width = size
+    union = shapely.union_all(shapely.make_valid(np.array(rings, dtype=object)))
+    area = shapely.intersection(union, shapely.box(0, 0, width, height))
+    if not area.area > 0:
+        raise VectorFileError(
+            f"the area of {path} ({_range(west, east)}, {_range(south, north)}) does not meet the "
+            f"scene {georeference.name} ({_scene_range(georeference, size, crs)}); check both"
+        )
+    return area
+
+
+def _split_parts(shapes: Sequence[shapely.Geometry | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Shapes (P,) that are no collections, and the index (P,) of the object that each is of."""
+    parts: list[shapely.Geometry] = []
+    owners: list[int] = []
+    for owner, shape in enumerate(shapes):
+        if shape is None or shape.is_empty:
+            inner = [shapely.Point()]  # counted as without an area
+        else:
+            inner = _join_at_date_line(list(getattr(shape, "geoms", [shape])))
+        parts += inner
+        owners += [owner] * len(inner)
+    array = np.empty(len(parts), dtype=object)
+    array[:] = parts
+    return array, np.array(owners, dtype=np.int64)
+
+
+def _join_at_date_line(parts: list[shapely.Geometry]) -> list[shapely.Geometry]:
+    """Put a polygon together again that was cut in two at 180 degrees (RFC 7946, 3.1.9)."""
+    if len(parts) != 2 or {part.bounds[0] for part in parts} & {-180.0} == set():
+        return parts
+    west = next(part for part in parts if part.bounds[0] == -180.0)
+    east = next(part for part in parts if part is not west)
+    if east.bounds[2] != 180.0:
+        return parts
+    moved = shapely.transform(west, lambda points: points + (360.0, 0.0))
+    # The cut itself leaves two corners that are none of the box.
+    joined = shapely.simplify(shapely.union(east, moved), 1e-7)
+    return [joined] if joined.geom_type == "Polygon" else parts
+
+
+def _to_pixels(
+    shapes: np.ndarray, georeference: Georeference, crs: str | None, in_pixels: bool
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Outer corners (k, 2) of each shape in pixels, not closed, and which shapes are polygons."""
+    rings = [
+        shapely.get_coordinates(shapely.get_exterior_ring(shape))[:-1]
+        if shape.geom_type == "Polygon"
+        else np.zeros((0, 2))
+        for shape in shapes
+    ]
+    points = np.concatenate([np.zeros((0, 2)), *rings])
+    if in_pixels or (crs is None and georeference.crs is None):
+        pass
+    elif crs is None:
+        points = georeference.from_crs(points)  # a file that does not say: the scene's own
+    else:
+        points = georeference.from_other_crs(points, crs)
+    corners = np.split(points, np.cumsum([len(ring) for ring in rings])[:-1]) if rings else []
+    good = [len(ring) >= 3 and bool(np.isfinite(ring).all()) for ring in corners]
+    return corners, np.array(good, dtype=bool)
+
+
+def _quadrilateral(points: np.ndarray) -> np.ndarray:
+    """Four corners (4, 2), clockwise on the screen, of outer corners (k, 2)."""
+    if len(points) < 3 or not np.isfinite(points).all():
+        return np.zeros((4, 2))
+    if len(points) != 4:
+        rectangle = shapely.oriented_envelope(shapely.MultiPoint(points))
+        if rectangle.geom_type != "Polygon":
+            return np.zeros((4, 2))
+        points = shapely.get_coordinates(rectangle)[:4]
+    if _signed_area(points[None])[0] < 0:
+        # The first corner keeps its meaning; only the sense changes.
+        points = np.concatenate([points[:1], points[:0:-1]])
+    return points
+
+
+def _signed_area(polygons: np.ndarray) -> np.ndarray:
+    """Areas (N,), positive if the corners (N, 4, 2) run clockwise on the screen."""
+    x, y = polygons[..., 0], polygons[..., 1]
+    return (x * np.roll(y, -1, axis=1) - np.roll(x, -1, axis=1) * y).sum(axis=1) / 2
+
+
+def _class_text(value: object) -> str:
+    """Name of a class; empty for a missing value."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    # Numbers of classes that a file keeps as floating-point ones.
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value)) if whole else str(value).strip()
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.6g} to {high:.6g}"
+
+
+def _scene_range(georeference: Georeference, size: tuple[int, int], crs: str | None) -> str:
+    """Envelope of the scene in the area's coordinate system, for messages."""
+    height, width = size
+    corners = georeference.to_crs(np.array([(0, 0), (width, 0), (width, height), (0, height)]))
+    if georeference.crs is not None:
+        corners = transform_points(corners, georeference.crs, crs or LONGITUDE_LATITUDE)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return f"{_range(low[0], high[0])}, {_range(low[1], high[1])}"
