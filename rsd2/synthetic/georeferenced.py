@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from rsd2.data.class_orders import SYNTHETIC_CLASSES
 from rsd2.geo.georeference import LONGITUDE_LATITUDE, Georeference, transform_points
-from rsd2.geo.libraries import geo_library
+from rsd2.geo.libraries import bounded_cache, geo_library
 from rsd2.geo.vector_files import VectorWriter, read_vector_file
 from rsd2.io.files import make_output_folder, replaced_file, write_atomically
 from rsd2.io.worker_pool import run_in_processes
@@ -191,6 +191,7 @@ def write_georeferenced_scene(
     )
     profile = _profile(place, side, georeference)
     with (
+        bounded_cache(),
         tqdm(total=rows * columns, desc=path.stem, unit="tile", disable=not progress) as bar,
         writer,  # ends last, so that the labels stand for a whole scene
         replaced_file(path) as temporary,
