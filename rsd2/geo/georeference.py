@@ -70,7 +70,7 @@ class Georeference:
     crs: str | None = None
     transform: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     points: tuple[tuple[float, ...], ...] = ()
-    rpcs: Any = field(default=None, repr=False)
+    rpcs: Any = field(default=None, repr=False, hash=False)
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class Georeference:
             (..., 2) float64 x, y of ``crs``; the pixels themselves if there are no coordinates.
         """
         x, y = np.moveaxis(np.asarray(pixels, dtype=np.float64), -1, 0)
-        if self.kind in ("gcps", "rpcs"):
+        if self.kind in ("gcps", "rpcs") and x.size:
             # A point that the sensor's model does not reach is NaN, not an exception.
             with self._fitted() as fitted:
                 east, north = fitted.xy(y.ravel(), x.ravel(), offset="ul")
@@ -128,7 +128,7 @@ class Georeference:
             (..., 2) float64 x, y in pixels of the scene.
         """
         x, y = np.moveaxis(np.asarray(coordinates, dtype=np.float64), -1, 0)
-        if self.kind in ("gcps", "rpcs"):
+        if self.kind in ("gcps", "rpcs") and x.size:
             with self._fitted() as fitted:
                 rows, columns = fitted.rowcol(x.ravel(), y.ravel(), op=lambda value: value)
             return _finite(np.stack([np.asarray(columns), np.asarray(rows)], -1), x.shape)

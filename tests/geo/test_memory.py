@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("rasterio")
-pytest.importorskip("pyproj")
-
 PROGRAM = """
     import resource, sys
     import numpy as np
