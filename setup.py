@@ -215,11 +215,13 @@ setup(
         "tensorboard",
         "tqdm",
         "pyyaml",
+        "safetensors",
         *DETECTRON2_NEEDS,
     ],
     extras_require={
         "pretrain": ["scikit-learn", "scikit-image"],
         "sam": ["segment-anything"],
+        "geo": ["rasterio>=1.4", "pyogrio>=0.10", "pyproj"],
         "dev": [
             "pytest",
             "pytest-xdist",
@@ -227,6 +229,7 @@ setup(
             "hypothesis",
             "ruff",
             "codespell",
+            "mypy",
             "clang-format",
             "pre-commit",
             "pre-commit-hooks",

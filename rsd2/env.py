@@ -1,10 +1,14 @@
-"""What this machine has: versions, devices, compilers, and which operators are compiled.
+"""What this machine has (versions, devices, compilers, compiled operators), and what a call takes.
 
 ``python -m rsd2.env`` prints it; put its output into a bug report. Works without Detectron2.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
+import gc
 import importlib
 import importlib.metadata
 import importlib.util
@@ -12,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 OPERATORS = {  # as users know them -> as the dispatcher does
@@ -78,6 +83,21 @@ def has_module(name: str) -> bool:
     return spec is not None and (spec.origin is not None or spec.loader is not None)
 
 
+def package_folder(name: str) -> Path:
+    """Find the folder of an installed package by importing it.
+
+    Args:
+        name: name of the package.
+
+    Returns:
+        The folder of its ``__init__.py``, or of the first of its parts if it has none.
+
+    Raises:
+        Exception: whatever the package raises while it is imported.
+    """
+    return Path(importlib.import_module(name).__path__[0])
+
+
 def describe_detectron2() -> str:
     """Say which Detectron2 is here and where it came from."""
     if not has_module("detectron2"):
@@ -90,7 +110,7 @@ def describe_detectron2() -> str:
     else:
         origin = "own copy, no compiled extension"
     try:
-        location = Path(importlib.import_module("detectron2").__file__).parent
+        location = package_folder("detectron2")
     except Exception as error:  # the report must name a broken package, not die of it
         return f"{version}; {origin}; cannot be imported: {type(error).__name__}: {error}"
     return f"{version}; {origin}; {location}"
@@ -132,6 +152,82 @@ def describe_devices() -> list[tuple[str, str]]:
         text = f"{device.name}, {device.total_memory / 2**30:.0f} GiB"
         lines.append((f"cuda:{index}", f"{text}, compute {device.major}.{device.minor}"))
     return lines
+
+
+@functools.cache
+def processor_name(device: str) -> str:
+    """Name the processor or GPU, for the row of a measurement.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The model, with the number of cores and the instruction set of a CPU.
+    """
+    torch = importlib.import_module("torch")
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []  # not Linux
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {max(1, len(names))} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def peak_memory(work: Callable[[], object], device: str) -> float | None:
+    """Measure what a call takes at its peak above what was there before, its result included.
+
+    On a CPU the kernel's high-water mark is reset before the call; on a GPU the allocator tells.
+
+    Args:
+        work: called twice, of which the first call warms up.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        MB (10^6 bytes); None where that mark cannot be reset (elsewhere than on Linux).
+    """
+    work()
+    gc.collect()
+
+    if device == "cuda":
+        cuda = importlib.import_module("torch").cuda
+        cuda.synchronize()
+        cuda.reset_peak_memory_stats()
+        before = cuda.memory_allocated()
+        work()
+        cuda.synchronize()
+        return (cuda.max_memory_allocated() - before) / 1e6
+
+    if not _reset_high_water_mark():
+        return None
+    before = _memory_status("VmRSS")
+    kept = work()
+    peak = _memory_status("VmHWM")
+    del kept  # not earlier: the result belongs to the peak
+    return max(0.0, peak - before)
+
+
+def _reset_high_water_mark() -> bool:
+    # Elsewhere than in glibc freed memory stays resident, and the peak is a little too low.
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _memory_status(key: str) -> float:
+    """Read an entry of /proc/self/status, in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == key:
+            return int(value.split()[0]) * 1024 / 1e6
+    raise KeyError(key)
 
 
 def describe_operators() -> list[tuple[str, str]]:
@@ -186,7 +282,7 @@ def collect() -> list[tuple[str, str]]:
     """
     rsd2 = importlib.import_module("rsd2")
     lines = [
-        ("rsd2", f"{rsd2.__version__}; {Path(rsd2.__file__).parent}"),
+        ("rsd2", f"{rsd2.__version__}; {package_folder('rsd2')}"),
         ("python", f"{platform.python_version()}; {sys.executable}"),
         ("platform", platform.platform()),
         *describe_devices(),

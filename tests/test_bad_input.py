@@ -62,14 +62,14 @@ def test_missing_and_truncated_image(folder):
         mapper(record)
     assert str(error.value) == (
         f"Cannot decode image {path}: image file is truncated; download or convert it again, "
-        "or remove it from the data set."
+        "or remove it from the dataset."
     )
     path.unlink()
     with pytest.raises(FileNotFoundError) as error:
         mapper(record)
     assert str(error.value) == (
         f"There is no image {path}; correct the path, put the file back, or remove it from the "
-        "data set."
+        "dataset."
     )
     with pytest.raises(ValueError, match="put the image into the image folder or remove the label"):
         load_dota_instances(*folder, TINY_CLASSES, on_problem="error")

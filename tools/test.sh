@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must pass before a change lands: set-up, lint, import without Detectron2, tests.
+# Everything that must pass before a change lands: set-up, lint, types, import without Detectron2,
+# tests.
 #
 #   bash tools/test.sh                       # all
 #   bash tools/test.sh tests/ops -k iou      # arguments go to pytest
@@ -58,6 +59,10 @@ lint() {
     return "$status"
 }
 
+types() {
+    "$PY" -m mypy
+}
+
 # These parts promise to work where Detectron2 is not installed.
 import_without_detectron2() {
     "$PY" - <<'PY'
@@ -100,6 +105,7 @@ run_tests() {
 
 step "set-up" bash tools/setup_env.sh || finish
 step "lint" lint
+step "types" types
 step "import without Detectron2" import_without_detectron2
 step "tests" run_tests "$@"
 finish

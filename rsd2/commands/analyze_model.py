@@ -218,7 +218,8 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
     cfg = load_config(args.config_file, args.opts)
     torch.manual_seed(0)
     model = instantiate(cfg.model).eval()
-    batch = random_input(*args.size, clip_length(cfg, args.num_frames))
+    height, width = args.size
+    batch = random_input(height, width, clip_length(cfg, args.num_frames))
     totals = analyze(model, batch, args.tasks, args.depth)
     print(json.dumps({"input": list(args.size), **totals}))
     return totals

@@ -20,7 +20,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
-import rsd2.data.datasets  # noqa: F401  registers the data sets
+from rsd2.data.datasets.builtin import register_builtin
 from rsd2.data.datasets.rscardata import RSCARDATA_LABELS, load_rscardata
 from rsd2.data.drawing.boxes import make_contact_sheet
 from rsd2.data.drawing.videos import VIDEO_CODECS, draw_record, group_videos, write_video
@@ -135,7 +135,8 @@ def draw_sheet(videos: dict[str, list[dict]], args: argparse.Namespace) -> np.nd
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    images, captions = [], []
+    images: list[np.ndarray] = []
+    captions: list[str] = []
     for name, records in videos.items():
         # always as many pictures, so that a row stays a video
         indices = np.linspace(0, len(records) - 1, args.columns).astype(int).tolist()
@@ -158,6 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = get_parser().parse_args(argv)
     output = Path(args.output)
+    register_builtin()
     try:
         check_arguments(args)
         videos = read_videos(args)

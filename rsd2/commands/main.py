@@ -13,6 +13,7 @@ import rsd2
 VERBS = {  # verb -> module with ``main(argv) -> int``, and what it does
     "train": ("rsd2.commands.train", "train or evaluate the model of a config"),
     "predict": ("rsd2.commands.predict", "detect objects in images or videos of any size"),
+    "scene": ("rsd2.commands.predict_scene", "detect objects in satellite scenes, write maps"),
     "prepare": ("rsd2.commands.prepare_dota", "cut DOTA images and labels into tiles"),
     "convert": ("rsd2.commands.convert_checkpoint", "convert a checkpoint of another program"),
     "synthesize": ("rsd2.commands.make_synthetic", "draw synthetic scenes or videos with labels"),

@@ -23,7 +23,6 @@ import argparse
 import json
 import math
 import os
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -34,8 +33,9 @@ from rsd2.data.drawing.boxes import make_contact_sheet
 from rsd2.data.drawing.videos import draw_record
 from rsd2.geo import Radiometry, Raster
 from rsd2.geo.labels import read_scene_labels
-from rsd2.inference.quicklook import draw_quicklook, encode_quicklook
-from rsd2.io.files import write_atomically
+from rsd2.inference.quicklook import draw_quicklook
+from rsd2.io.folder_run import run_command, shard_from_environment
+from rsd2.io.image_io import write_image
 from rsd2.synthetic import (
     METRES_PER_UNIT,
     RSCARDATA_SPLITS,
@@ -47,7 +47,7 @@ from rsd2.synthetic import (
     VideoConfig,
     format_statistics,
     measure_videos,
-    read_records,
+    read_video_records,
     scene_name,
     write_dota_scenes,
     write_georeferenced_scenes,
@@ -185,8 +185,7 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)]
     path = folder / "preview.png"
-    if not cv2.imwrite(str(path), np.vstack(rows)):
-        raise OSError(f"{path} cannot be written; check the folder and the free space")
+    write_image(path, np.vstack(rows)[..., ::-1])
     return path
 
 
@@ -303,14 +302,14 @@ def draw_georeferenced_preview(folder: Path, num_scenes: int) -> Path:
             labels = read_scene_labels(
                 path.with_suffix(".gpkg"), raster.georeference, (raster.height, raster.width)
             )
-            classes = [SYNTHETIC_CLASSES.index(name) for name in labels.names]
+            classes = np.array([SYNTHETIC_CLASSES.index(name) for name in labels.names])
             rule = Radiometry(scaling="percentile", percentiles=(0, 100)).measure(raster)
             side = _SHEET_SIDE // columns
             images.append(draw_quicklook(raster, rule, labels.polygons, classes, max_size=side))
         captions.append(f"{path.name}: {len(labels)} objects")
     sheet = make_contact_sheet(images, captions, columns=columns, cell_size=_SHEET_SIDE // columns)
     path = folder / "preview.png"
-    write_atomically(path, encode_quicklook(sheet))
+    write_image(path, sheet)
     return path
 
 
@@ -326,7 +325,7 @@ def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
         path of the sheet, ``preview_<split>.png`` in the folder.
     """
     images, captions = [], []
-    for record in islice(read_records(folder, split), num_videos):
+    for record in islice(read_video_records(folder, split), num_videos):
         frames = folder / RSCARDATA_SPLITS[split].images / record["name"] / "img1"
         labelled = [
             {
@@ -342,8 +341,7 @@ def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
             captions.append(f"{record['name']}, frame {index + 1}, {record['mode']}")
     sheet = make_contact_sheet(images, captions, columns=3, cell_size=_SHEET_SIDE // 3)
     path = folder / f"preview_{split}.png"
-    if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path} cannot be written; check the folder and the free space")
+    write_image(path, sheet)
     return path
 
 
@@ -357,30 +355,26 @@ def main(argv: list[str] | None = None) -> int:
         0 if done, 2 if an argument or the folder cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
-    shard = (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-    try:
-        path = write_scenes(args, shard)
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not record["complete"]:
-            print("This shard is done; the last of the others counts the objects.")
-            return 0
-        folder, shown = path.parent, min(args.preview, args.num_images)
+    return run_command("make_synthetic", lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
+    path = write_scenes(args, shard_from_environment())
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not record["complete"]:
+        print("This shard is done; the last process to finish counts the objects.")
+        return
+
+    folder, shown = path.parent, min(args.preview, args.num_images)
+    if args.kind == "video":
+        print(format_statistics(measure_videos(read_video_records(folder, record["split"]))))
+    else:
+        print(describe(record))
+    if shown > 0:
         if args.kind == "video":
-            print(format_statistics(measure_videos(read_records(folder, record["split"]))))
+            sheet = draw_video_preview(folder, record["split"], shown)
+        elif args.kind == "georeferenced":
+            sheet = draw_georeferenced_preview(folder, shown)
         else:
-            print(describe(record))
-        if shown > 0:
-            if args.kind == "video":
-                sheet = draw_video_preview(folder, record["split"], shown)
-            elif args.kind == "georeferenced":
-                sheet = draw_georeferenced_preview(folder, shown)
-            else:
-                sheet = draw_preview(folder, shown)
-            print(f"Preview: {sheet}")
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"make_synthetic: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("make_synthetic: interrupted; run the same command to continue.", file=sys.stderr)
-        return 130
-    return 0
+            sheet = draw_preview(folder, shown)
+        print(f"Preview: {sheet}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
+from rsd2.io.files import replaced_file
+
 from .checks import ConfigError, apply_overrides, check_arguments, config_leaves
-from .renames import use_current_names
+from .renames import gather_options, use_current_names
 
 EXPORTED_NAMES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
@@ -77,9 +78,9 @@ def read_config_file(file: Path) -> DictConfig:
         if file.suffix == ".py":
             cfg = LazyConfig.load(str(file))
         else:
-            # As LazyConfig.load does, but by the names that modules have today.
+            # As LazyConfig.load does, but by the names that modules and options have today.
             saved = yaml.unsafe_load(use_current_names(file.read_text(encoding="utf-8")))
-            cfg = OmegaConf.create(saved, flags={"allow_objects": True})
+            cfg = OmegaConf.create(gather_options(saved), flags={"allow_objects": True})
     except SyntaxError as error:
         cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
         raise ConfigError(f"syntax error in {file}, line {cause.lineno}: {cause.msg}") from error
@@ -141,14 +142,13 @@ def save_config(cfg: DictConfig, path: str | Path) -> None:
             raise ConfigError(
                 f"{key} = {value!r} cannot be saved; use a named function or class"
             ) from error
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.yaml")
-    try:
-        LazyConfig.save(cfg, str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        Path(f"{temporary}.pkl").unlink(missing_ok=True)
+
+    with replaced_file(path) as temporary:
+        try:
+            LazyConfig.save(cfg, str(temporary))
+        finally:
+            # Detectron2 writes this beside a file that it cannot write as YAML.
+            Path(f"{temporary}.pkl").unlink(missing_ok=True)
 
 
 def config_depth(file: str | Path) -> int:

@@ -275,6 +275,9 @@ def evaluate(
 
     Returns:
         Task -> metric -> value on the main process, empty on others and without an evaluator.
+
+    Raises:
+        RunError: the weights, or all that the model finds, are not finite.
     """
     results: OrderedDict[str, Any] = OrderedDict()
     dataloader = cfg.dataloader
@@ -286,14 +289,46 @@ def evaluate(
         for prefix, module in (("", unwrap(model)), ("ema/", ema_model)):
             if module is None:
                 continue
+            _check_weights(module, prefix)
             evaluator = instantiate(_evaluator_config(cfg, prefix.strip("/")))
             if isinstance(evaluator, ListConfig):
                 evaluator = list(evaluator)
-            found = inference_on_dataset(module, loader, evaluator)
+            try:
+                found = inference_on_dataset(module, loader, evaluator)
+            except FloatingPointError as error:
+                raise RunError(str(error)) from error
             results.update({f"{prefix}{task}": metrics for task, metrics in found.items()})
     if results:
         print_csv_format(results)
     return results
+
+
+def check_evaluators(cfg: DictConfig) -> None:
+    """Build the evaluators once, so that a folder or an option of theirs fails before the work.
+
+    Args:
+        cfg: the whole config.
+
+    Raises:
+        RunError: an evaluator cannot write its results or cannot score as it is asked to.
+    """
+    if cfg.dataloader.get("evaluator") is None:
+        return
+    try:
+        with preserved_random_state():
+            instantiate(cfg.dataloader.evaluator)
+    except (OSError, ValueError) as error:
+        raise RunError(f"dataloader.evaluator: {error}") from error
+
+
+def _check_weights(model: nn.Module, prefix: str) -> None:
+    """Refuse weights that are not finite: Detectron2's heads drop such boxes without a word."""
+    names = [f"{prefix}{name}" for name, p in model.named_parameters() if not p.isfinite().all()]
+    if names:
+        raise RunError(
+            f"{len(names)} of the model's weights hold NaN or infinite numbers, the first is "
+            f"{names[0]}: are these the right weights?"
+        )
 
 
 def _evaluator_config(cfg: DictConfig, subfolder: str) -> DictConfig | ListConfig:

@@ -237,16 +237,16 @@ class Georeference:
             return None
         offsets = np.array([(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)])
         left, right, top, bottom = self.to_longitude_latitude(offsets + (x, y))
-        sizes = tuple(
+        along, across = (
             float(_inverse(start[None], end[None])[1][0])
             for start, end in ((left, right), (top, bottom))
         )
-        if not all(np.isfinite(size) and size > 0 for size in sizes):
+        if not all(np.isfinite(size) and size > 0 for size in (along, across)):
             raise GeoreferenceError(
                 f"{self.name}: pixel ({x:g}, {y:g}) has no longitude and latitude in "
                 f"{_shorten(self.crs)}; the transform or the coordinate system is wrong"
             )
-        return sizes
+        return along, across
 
     def _fitted(self) -> Any:
         """Make rasterio's transformer of control points or rational polynomials."""

@@ -84,8 +84,8 @@ class Raster:
     """
 
     def __init__(self, paths: str | Path | Sequence[str | Path], crs: str | None = None) -> None:
-        alone = isinstance(paths, str | os.PathLike)
-        self.paths = [str(paths)] if alone else [str(path) for path in paths]
+        several = [paths] if isinstance(paths, str | Path) else paths
+        self.paths = [str(path) for path in several]
         if not self.paths:
             raise RasterError("a scene needs at least one file, got none")
         self.name = self.paths[0]

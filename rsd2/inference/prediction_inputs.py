@@ -9,10 +9,10 @@ from pathlib import Path
 from rsd2.io.image_io import IMAGE_EXTENSIONS
 
 from .prediction_files import output_names
-from .video_frames import VIDEO_EXTENSIONS, list_numbered_images
+from .video_frames import is_video, list_numbered_images
 
 
-def find_images(inputs: Sequence[str]) -> tuple[list[Path], int]:
+def expand_image_inputs(inputs: Sequence[str]) -> tuple[list[Path], int]:
     """Find the images that the command line asks for.
 
     Args:
@@ -73,7 +73,7 @@ def find_videos(inputs: Sequence[str]) -> list[Path]:
 
     Raises:
         FileNotFoundError: an input matches nothing, or a folder holds no frame.
-        ValueError: a file is no video by its extension.
+        ValueError: a file is no video, neither by its name nor by its content.
     """
     videos: dict[Path, None] = {}
     for name in inputs:
@@ -87,9 +87,9 @@ def find_videos(inputs: Sequence[str]) -> list[Path]:
                     f"folder {video} holds no frame ({', '.join(IMAGE_EXTENSIONS)}); give the "
                     "folder of the frames itself"
                 )
-            if video.is_file() and video.suffix.lower() not in VIDEO_EXTENSIONS:
+            if video.is_file() and not is_video(video):
                 raise ValueError(
-                    f"{video} is no video ({', '.join(VIDEO_EXTENSIONS)}); this config needs "
+                    f"{video} is no video, neither by its name nor for OpenCV; this config needs "
                     "videos: give a video file, or a folder with the frames of one"
                 )
             videos[video] = None

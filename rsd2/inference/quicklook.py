@@ -1,37 +1,39 @@
-"""A small picture of a scene with boxes on it, to see at a glance whether they lie right.
+"""A small picture of a scene with outlines on it, to see at a glance whether they lie right.
 
-Shapes: D boxes; polygons (D, 4, 2) x, y in pixels of the scene.
+Shapes: D objects; polygons (D, 4, 2) x, y in pixels of the scene.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 
-from rsd2.data.drawing.boxes import class_color, draw_rotated_boxes
+from rsd2.data.drawing.boxes import class_color
 from rsd2.geo.radiometry import Radiometry
 from rsd2.geo.raster import Raster
+
+QUICKLOOK_SIZE = 2048
+"""Longer side of the picture at most, pixels."""
+
+_SHIFT = 4
+"""Binary digits behind the point of the coordinates that OpenCV takes."""
 
 
 def draw_quicklook(
     raster: Raster,
     radiometry: Radiometry,
     polygons: np.ndarray,
-    classes: Sequence[int],
-    labels: Sequence[str] | None = None,
-    max_size: int = 2000,
+    classes: np.ndarray,
+    max_size: int = QUICKLOOK_SIZE,
 ) -> np.ndarray:
-    """Draw a scene, read from its overviews, with boxes on it.
+    """Draw the whole scene in few pixels, with outlines coloured by class.
 
     Args:
         raster: the scene.
-        radiometry: fixed for it; of more than three bands the first three are shown, of fewer the
+        radiometry: fixed for it; of more than three bands the first three are shown, of two the
             first one.
         polygons: (D, 4, 2) pixels of the scene, corners around the objects.
-        classes: D indices, which choose the colours.
-        labels: D texts; None draws outlines alone.
+        classes: (D,) indices, which choose the colours.
         max_size: longer side of the picture at most, pixels.
 
     Returns:
@@ -41,39 +43,13 @@ def draw_quicklook(
         RasterError: the file is damaged.
     """
     window, grid = raster.read_overview(max_size, radiometry)
-    num_bands = window.pixels.shape[-1]
-    shown = [0, 1, 2] if num_bands >= 3 else [0, 0, 0]
-    image = np.rint(window.pixels[..., shown]).astype(np.uint8)
+    shown = [0, 1, 2] if window.pixels.shape[-1] >= 3 else [0, 0, 0]
+    picture = np.ascontiguousarray(np.rint(window.pixels[..., shown]).astype(np.uint8))
 
-    corners = grid.from_scene(np.asarray(polygons, dtype=np.float64).reshape(-1, 4, 2))
-    return draw_rotated_boxes(
-        image,
-        _envelopes(corners),
-        labels=labels,
-        colors=[class_color(index) for index in classes],
-        polygons=corners,
-    )
-
-
-def encode_quicklook(picture: np.ndarray) -> bytes:
-    """Encode a picture as PNG.
-
-    Args:
-        picture: (h, w, 3) uint8 RGB.
-
-    Returns:
-        Content of the file.
-
-    Raises:
-        ValueError: the picture cannot be encoded.
-    """
-    done, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise ValueError(f"a picture of {picture.shape} cannot be written as PNG")
-    return encoded.tobytes()
-
-
-def _envelopes(corners: np.ndarray) -> np.ndarray:
-    """Upright boxes (D, 5) around polygons: only their being finite matters to the drawing."""
-    low, high = corners.min(axis=1), corners.max(axis=1)
-    return np.concatenate([(low + high) / 2, high - low, np.zeros((len(corners), 1))], axis=1)
+    corners = grid.from_scene(np.asarray(polygons).reshape(-1, 4, 2))
+    # OpenCV counts from the centre of the first pixel, we from its corner.
+    points = np.rint((corners - 0.5) * (1 << _SHIFT)).astype(np.int32)
+    for label in np.unique(classes):
+        chosen = list(points[np.asarray(classes) == label])
+        cv2.polylines(picture, chosen, True, class_color(int(label)), 1, cv2.LINE_AA, _SHIFT)
+    return picture

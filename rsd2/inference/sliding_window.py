@@ -14,7 +14,14 @@ import numpy as np
 import torch
 
 from rsd2.data.windows.tiling import compute_windows, crop_window
-from rsd2.evaluation.tile_records import OutputRecord, assemble_outputs, make_record
+from rsd2.evaluation.records import (
+    OutputRecord,
+    RotatedBoxMerging,
+    assemble_outputs,
+    make_record,
+)
+
+from .seams import SeamRule, check_seam_rule
 
 Detect = Callable[[list[np.ndarray]], Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]
 """From (h, w, 3) uint8 images to boxes (N, 5) in pixels of each, scores (N,), classes (N,)."""
@@ -34,6 +41,8 @@ class WindowParameters:
         batch_size: windows handed to the model at once, >= 1.
         padding: fill windows that leave the image with the padding colour, as written tiles are;
             else they end where the image ends.
+        seams: what becomes of objects that the border of a window cuts, before the merging; see
+            `rsd2.inference.seams`.
     """
 
     window: int = 1024
@@ -42,9 +51,11 @@ class WindowParameters:
     score_threshold: float = 0.0
     batch_size: int = 1
     padding: bool = False
+    seams: SeamRule = "drop"
 
     def __post_init__(self) -> None:
         """Refuse parameters that cannot be meant."""
+        check_seam_rule(self.seams)
         if not 0 <= self.overlap < self.window:
             raise ValueError(
                 f"overlap must be in [0, window), got overlap {self.overlap} and window "
@@ -142,7 +153,8 @@ def detect_in_windows(
             )
         if progress is not None:
             progress(len(records), len(windows))
-    merged = assemble_outputs(records, {"": 0}, nms_threshold=parameters.nms_threshold)
+    merging = RotatedBoxMerging(parameters.nms_threshold)
+    merged = assemble_outputs(records, {"": 0}, merging)
     found = merged.detections
     return ImageDetections(
         boxes=found.boxes,

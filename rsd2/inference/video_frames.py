@@ -6,6 +6,7 @@ and width of a frame, T frames of a window.
 
 from __future__ import annotations
 
+import mimetypes
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,6 @@ import numpy as np
 
 from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image
 
-VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".ts")
 FOLDER_RATE = 10.0
 """Frames per second of folders, which do not say."""
 _MOST_MISSING = 10  # frames for one that is there, beyond which numbers are times or belong to many
@@ -32,12 +32,39 @@ class Frame:
         name: of its file; "" in a video file.
         image: (H, W, 3) uint8 RGB, or None.
         problem: why there is none.
+        seconds: time stamp in a video file, since its start; None in a folder and where the file
+            has none. The rate of a video may vary, so that the number does not tell the time.
     """
 
     number: int
     name: str
     image: np.ndarray | None
     problem: str = ""
+    seconds: float | None = None
+
+
+def is_video(path: Path) -> bool:
+    """Tell whether a file is meant as a video, by its name or else by its content.
+
+    Args:
+        path: a file.
+
+    Returns:
+        True if the name ends as those of videos do, even if the file then proves to be broken, or
+        if OpenCV decodes a first frame. An image is not a video, although OpenCV would take it,
+        and those beside it, for one.
+    """
+    if path.suffix.lower() in IMAGE_EXTENSIONS:
+        return False
+    kind, _ = mimetypes.guess_type(path.name)
+    if kind is not None and kind.startswith("video/"):
+        return True
+
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return bool(capture.grab())
+    finally:
+        capture.release()
 
 
 def describe_video(path: Path) -> tuple[int | None, float]:
@@ -168,7 +195,11 @@ def _read_file(path: Path) -> Iterator[Frame]:
             if not there:
                 break
             number += 1
-            yield Frame(number, "", cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            milliseconds = capture.get(cv2.CAP_PROP_POS_MSEC)
+            # The first frame stands at 0; where a later one does too, the file has no time stamps.
+            has_time = number == 1 or milliseconds > 0
+            seconds = milliseconds / 1000 if has_time else None
+            yield Frame(number, "", cv2.cvtColor(image, cv2.COLOR_BGR2RGB), "", seconds)
     finally:
         capture.release()
     if number == 0 or number < promised:

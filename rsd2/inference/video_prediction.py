@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,7 +22,7 @@ from rsd2.data.drawing.boxes import class_color
 from rsd2.data.drawing.videos import draw_tracked_boxes, write_video
 from rsd2.evaluation.files.coco_results import to_coco_results
 from rsd2.evaluation.matching.boxes import BoxDetections
-from rsd2.io.files import write_atomically
+from rsd2.io.files import replaced_file, write_atomically
 
 from .clip_windows import DetectClips, detect_in_clip
 from .prediction_files import output_names
@@ -67,9 +68,9 @@ class RowFiles:
 
     A line of the text file is ``frame,-1,x,y,width,height,score,class,-1,-1``, detections as
     MOTChallenge's trackers read them, the class counted from 1. The JSON file is a list in COCO's
-    result format whose ``image_id`` is the number of the frame. To be used as a context, which
-    writes under other names; the files appear when it ends, by the user's interruption too, and
-    not at all if an error ends it.
+    result format whose ``image_id`` is the number of the frame; where the video has time stamps,
+    ``seconds`` is that of the frame. To be used as a context, which writes under other names; the
+    files appear when it ends, by the user's interruption too, and not at all if an error ends it.
     """
 
     def __init__(self, folder: Path, name: str, num_classes: int) -> None:
@@ -81,31 +82,37 @@ class RowFiles:
             num_classes: of the model.
         """
         self._paths = [folder / f"{name}.txt", folder / f"{name}.json"]
-        self._unfinished = [p.with_name(f".{p.name}.{os.getpid()}.tmp") for p in self._paths]
         self._streams: list[TextIO] = []
+        self._stack = ExitStack()
         self._categories = range(1, num_classes + 1)
         self._is_first = True
 
     def __enter__(self) -> RowFiles:
-        self._streams = [path.open("w", encoding="utf-8") for path in self._unfinished]
-        self._streams[1].write("[")
+        with ExitStack() as stack:
+            unfinished = [stack.enter_context(replaced_file(path)) for path in self._paths]
+            self._streams = [
+                stack.enter_context(path.open("w", encoding="utf-8")) for path in unfinished
+            ]
+            self._streams[1].write("[")
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         self._streams[1].write("\n]\n")
-        for stream, unfinished, path in zip(self._streams, self._unfinished, self._paths):
-            stream.close()
-            if kind in (None, KeyboardInterrupt):
-                os.replace(unfinished, path)
-            else:
-                unfinished.unlink()
+        # What was found before an interruption is worth keeping, so the files end as if whole.
+        if kind is KeyboardInterrupt:
+            self._stack.close()
+        else:
+            self._stack.__exit__(kind, *error)
 
-    def add(self, number: int, found: BoxDetections) -> None:
+    def add(self, number: int, found: BoxDetections, seconds: float | None = None) -> None:
         """Write the detections of a frame.
 
         Args:
-            number: of the frame.
-            found: ``image_index`` is not looked at.
+            number: number of the frame.
+            found: detections; ``image_index`` is not looked at.
+            seconds: time stamp of the frame, which the JSON file keeps; the lines for trackers
+                have no place for it.
         """
         here = found._replace(image_index=np.zeros(len(found.scores), dtype=np.int64))
         for entry in to_coco_results(here, [number], self._categories):
@@ -114,6 +121,8 @@ class RowFiles:
             box = ",".join(map(str, entry["bbox"]))
             row = f"{number},-1,{box},{entry['score']:g},{entry['category_id']},-1,-1\n"
             self._streams[0].write(row)
+            if seconds is not None:
+                entry["seconds"] = round(seconds, 6)
             self._streams[1].write(("\n" if self._is_first else ",\n") + json.dumps(entry))
             self._is_first = False
 
@@ -163,7 +172,7 @@ def predict_video(
                     result.failed.append((frame.number, frame.problem))
                     continue
                 found = _detect(clip, detector, parameters, result)
-                rows.add(frame.number, found)
+                rows.add(frame.number, found, frame.seconds)
                 yield _draw(frame.image, found, max_drawing_size)
         except KeyboardInterrupt:
             result.complete = False

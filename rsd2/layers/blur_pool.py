@@ -22,6 +22,8 @@ class BlurPool(nn.Module):
         gain: factor of the result; > 0.
     """
 
+    kernel: torch.Tensor
+
     def __init__(self, channels: int, gain: float = 1.0) -> None:
         super().__init__()
         if gain <= 0:

@@ -159,7 +159,8 @@ def init_transformer_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
     elif isinstance(module, PatchEmbed):
+        nn.init.xavier_uniform_(module.proj.weight.flatten(1))
         module = module.proj
-        nn.init.xavier_uniform_(module.weight.flatten(1))
+
     if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
         nn.init.zeros_(module.bias)

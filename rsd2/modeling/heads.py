@@ -54,16 +54,19 @@ class DetectionHeads(nn.Module):
         super().__init__()
         count = num_layers + 1
         self.num_layers, self.angle_coder = num_layers, angle_coder
-        self.class_heads = nn.ModuleList(nn.Linear(embed_dim, num_classes) for _ in range(count))
-        self.box_heads = nn.ModuleList(MLP(embed_dim, embed_dim, 4, 3) for _ in range(count))
+        class_heads = [nn.Linear(embed_dim, num_classes) for _ in range(count)]
+        box_heads = [MLP(embed_dim, embed_dim, 4, 3) for _ in range(count)]
+        self.class_heads, self.box_heads = nn.ModuleList(class_heads), nn.ModuleList(box_heads)
         self.angle_heads = nn.ModuleList(
             nn.Linear(embed_dim, angle_coder.num_bins) for _ in range(count)
         )
-        for head in self.class_heads:
-            nn.init.constant_(head.bias, -math.log((1 - prior_probability) / prior_probability))
-        for head in self.box_heads:
-            nn.init.zeros_(head.layers[-1].weight)
-            nn.init.zeros_(head.layers[-1].bias)
+
+        # At the start every class has the prior probability, and every box stays its reference.
+        class_bias = -math.log((1 - prior_probability) / prior_probability)
+        for class_head, box_head in zip(class_heads, box_heads):
+            nn.init.constant_(class_head.bias, class_bias)
+            for parameter in box_head.layers[-1].parameters():
+                nn.init.zeros_(parameter)
 
     @property
     def encoder_index(self) -> int:

@@ -195,8 +195,7 @@ def _backward(
         shares = torch.autograd.grad(iou, chosen, grad[matters].double())
         for total, end, share in zip(totals, ends, shares):
             total.index_add_(1, end, share)
-    columns = [boxes.columns for boxes in described]
-    grad1, grad2 = torch.autograd.grad(columns, leaves, totals)
+    grad1, grad2 = torch.autograd.grad([boxes.columns for boxes in described], leaves, totals)
     return grad1, grad2
 
 

@@ -107,7 +107,10 @@ def reference_ms_deform_attn_backward(
     batch, length, heads, channels = value.shape
     inputs = (value, locations, weights)
     if value.numel() == 0 or weights.numel() == 0:
-        return tuple(torch.zeros_like(x, memory_format=torch.contiguous_format) for x in inputs)
+        contiguous = torch.contiguous_format
+        nothing = [torch.zeros_like(tensor, memory_format=contiguous) for tensor in inputs]
+        return nothing[0], nothing[1], nothing[2]
+
     dtype = torch.promote_types(value.dtype, torch.float32)
     rows = grad.to(dtype).unflatten(2, (heads, channels)).permute(0, 2, 3, 1).flatten(0, 1)
     found = []
@@ -214,7 +217,11 @@ def _fake(value: Tensor, spatial_shapes: list[int], locations: Tensor, weights: 
 def _fake_backward(
     grad: Tensor, value: Tensor, spatial_shapes: list[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(tensor.new_empty(tensor.shape) for tensor in (value, locations, weights))
+    return (
+        value.new_empty(value.shape),
+        locations.new_empty(locations.shape),
+        weights.new_empty(weights.shape),
+    )
 
 
 def _setup_context(ctx, inputs: tuple, output: Tensor) -> None:

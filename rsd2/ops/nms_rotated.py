@@ -143,11 +143,12 @@ def _overlapping_pairs(
     With ``groups`` (B,) given, ``ones`` and ``twos`` are one block: only pairs of one group, the
     visited first as the row, are of interest.
     """
+    choice = None
+    if groups is not None:
 
-    def wanted(rows: Tensor, columns: Tensor) -> Tensor:
-        return (rows < columns) & (groups[rows] == groups[columns])
+        def choice(rows: Tensor, columns: Tensor) -> Tensor:
+            return (rows < columns) & (groups[rows] == groups[columns])
 
-    choice = None if groups is None else wanted
     rows, columns = [ones[:0]], [ones[:0]]
     for row, column, iou in described[ones].near_ious(described[twos], choice):
         over = iou > max(threshold, NO_OVERLAP)

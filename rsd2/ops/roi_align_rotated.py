@@ -119,7 +119,7 @@ def reference_roi_align_rotated(
 ) -> Tensor:
     """Compute :func:`roi_align_rotated`, whose arguments it takes, in plain PyTorch."""
     dtype = torch.promote_types(features.dtype, torch.float32)
-    channels, size = features.shape[1], tuple(output_size)
+    channels, size = features.shape[1], (output_size[0], output_size[1])
     rows = features.to(dtype).permute(0, 2, 3, 1).flatten(0, 2)
     pooled = rows.new_zeros(len(rois), size[0] * size[1], channels)
     for chosen, index, weight in _portions(
@@ -142,7 +142,7 @@ def reference_roi_align_rotated_backward(
     dtype = torch.promote_types(grad.dtype, torch.float32)
     rows = grad.new_zeros(batch * height * width, channels, dtype=dtype)
     grad_bins = grad.to(dtype).flatten(2).transpose(1, 2)  # (K, T, C)
-    size = tuple(grad.shape[2:])
+    size = (grad.shape[2], grad.shape[3])
     plan = _portions(rois, features_shape, size, spatial_scale, sampling_ratio)
     for chosen, index, weight in plan:
         spread = weight.to(dtype)[..., None] * grad_bins[chosen].flatten(0, 1)[:, None]
@@ -222,7 +222,7 @@ def _sample_points(
 
 
 def _bilinear(
-    x: Tensor, y: Tensor, images: Tensor, features_shape: tuple[int, ...]
+    x: Tensor, y: Tensor, images: Tensor, features_shape: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Rows of the feature table and weights (k, T, G, 4) of the four neighbours of each sample."""
     _, _, height, width = features_shape

@@ -222,8 +222,8 @@ def to_openmmlab(boxes: Tensor, version: str = "le90") -> Tensor:
     theta = torch.deg2rad(theta).to(boxes.dtype)
     if version != "oc":
         # Rounding to the dtype may have reached the open end of the range.
-        start = -math.pi / 2 if version == "le90" else -math.pi / 4
-        start, end = theta.new_tensor(start), theta.new_tensor(start + math.pi)
+        first = -math.pi / 2 if version == "le90" else -math.pi / 4
+        start, end = theta.new_tensor(first), theta.new_tensor(first + math.pi)
         theta = torch.where(theta >= end, start, theta)
     sides = torch.stack([w, h], dim=-1)
     return torch.cat([center.to(boxes.dtype), sides.to(boxes.dtype), theta[..., None]], dim=-1)

@@ -10,6 +10,7 @@ import math
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 _SHIFT = 4  # fixed-point bits of cv2's polygon coordinates
 _FIXED = 1 << _SHIFT
@@ -222,7 +223,7 @@ class Pen:
         """
         return np.asarray(points, dtype=np.float64) @ self._matrix + self.center
 
-    def fill(self, points: np.ndarray, color: Color) -> None:
+    def fill(self, points: ArrayLike, color: Color) -> None:
         """Fill a polygon given in the object's frame.
 
         Args:

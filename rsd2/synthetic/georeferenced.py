@@ -22,11 +22,11 @@ from rsd2.data.class_orders import SYNTHETIC_CLASSES
 from rsd2.geo.georeference import LONGITUDE_LATITUDE, Georeference, transform_points
 from rsd2.geo.libraries import bounded_cache, geo_library
 from rsd2.geo.vector_files import VectorWriter, read_vector_file
-from rsd2.io.files import make_output_folder, replaced_file, write_atomically
+from rsd2.io.files import replaced_file
 from rsd2.io.worker_pool import run_in_processes
 
 from .scenes.scene import SceneConfig, SceneObject, draw_scene
-from .writer import RECORD_NAME, check_parameters, scene_name
+from .writer import RECORD_NAME, NumberedFolder, scene_name
 
 SIXTEEN_BIT_LOW = 200
 SIXTEEN_BIT_STEP = 7
@@ -35,8 +35,15 @@ SIXTEEN_BIT_STEP = 7
 _TILES_PER_SCENE = 10**6
 _CUT = 2
 _METRES_OF_MEASURE = 100.0
-_COLORS = ((255, 60, 60), (60, 220, 60), (255, 160, 0), (240, 240, 0), (0, 200, 255))
-_COLORS += ((255, 0, 255), (80, 120, 255))
+_COLORS = (
+    (255, 60, 60),
+    (60, 220, 60),
+    (255, 160, 0),
+    (240, 240, 0),
+    (0, 200, 255),
+    (255, 0, 255),
+    (80, 120, 255),
+)
 
 
 @dataclass(frozen=True)
@@ -114,39 +121,49 @@ def write_georeferenced_scenes(
 
     Raises:
         ValueError: a number is out of range, or the place is not part of the coordinate system.
-        FileExistsError: the folder holds scenes of other parameters.
+        FolderTakenError: the folder holds scenes of other parameters, or files of another origin.
         OSError: a file cannot be written.
         ImportError: rasterio, pyogrio or pyproj is missing.
     """
     folder = Path(folder)
-    side = config.size[0]
-    rank, world_size = shard
-    if num_images < 1 or seed < 0 or num_workers < 0 or not 0 <= rank < world_size:
-        raise ValueError(
-            "num_images must be >= 1, seed >= 0, num_workers >= 0 and 0 <= rank < number of "
-            f"processes; got {num_images}, {seed}, {num_workers} and shard {shard}"
-        )
-    if config.size != (side, side) or side % 16:
-        raise ValueError(f"tiles must be square and a multiple of 16 wide, got {config.size}")
-
+    _tile_side(config)
     parameters = {**config.to_dict(), "place": asdict(place), "seed": seed}
-    record = {"parameters": parameters, "classes": list(SYNTHETIC_CLASSES)}
-    make_output_folder(folder)
-    path = folder / RECORD_NAME
-    if path.exists():
-        check_parameters(path, json.loads(json.dumps(parameters)))
-    write_atomically(path, json.dumps({**record, "complete": False}, indent=2) + "\n")
-
-    files = [folder / f"{scene_name(index)}.gpkg" for index in range(num_images)]
-    for index in range(rank, num_images, world_size):
-        if not files[index].is_file():
-            write_georeferenced_scene(
-                files[index].with_suffix(".tif"), config, place, seed, index, num_workers, progress
-            )
-    if all(file.is_file() for file in files):
-        record.update(complete=True, num_images=num_images, **_count(files))
-        write_atomically(path, json.dumps(record, indent=2) + "\n")
+    head = {"parameters": parameters, "classes": list(SYNTHETIC_CLASSES)}
+    files = partial(_scene_files, folder)
+    draw = partial(_write_numbered, folder, config, place, seed, num_workers, progress)
+    gather = partial(_count, [files(index)[-1] for index in range(num_images)])
+    scenes = NumberedFolder(
+        folder / RECORD_NAME, head, "georeferenced scenes", num_images, files, draw, gather
+    )
+    # One scene after the other: the workers share the tiles of each.
+    scenes.finish(0, False, shard)
     return folder
+
+
+def _tile_side(config: SceneConfig) -> int:
+    """Side of the square tiles, which GeoTIFF wants to be a multiple of 16."""
+    height, width = np.broadcast_to(config.size, 2).tolist()
+    if height != width or height % 16:
+        raise ValueError(f"tiles must be square and a multiple of 16 wide, got {config.size}")
+    return height
+
+
+def _scene_files(folder: Path, index: int) -> list[Path]:
+    """The files that make a scene complete, the labels last."""
+    return [folder / f"{scene_name(index)}{ending}" for ending in (".tif", ".gpkg")]
+
+
+def _write_numbered(
+    folder: Path,
+    config: SceneConfig,
+    place: PlaceConfig,
+    seed: int,
+    num_workers: int,
+    progress: bool,
+    index: int,
+) -> None:
+    path = _scene_files(folder, index)[0]
+    write_georeferenced_scene(path, config, place, seed, index, num_workers, progress)
 
 
 def write_georeferenced_scene(
@@ -178,7 +195,7 @@ def write_georeferenced_scene(
     """
     georeference = _georeference(path.name, place, index)
     height, width = place.size
-    side = config.size[0]
+    side = _tile_side(config)
     rows, columns = math.ceil(height / side), math.ceil(width / side)
     description = {"seed": seed, "index": index, **asdict(place)}
     labels = path.with_suffix(".gpkg")
@@ -233,7 +250,7 @@ def _profile(place: PlaceConfig, side: int, georeference: Georeference) -> dict[
     }
 
 
-def _write_strip(dataset: object, strip: np.ndarray, top: int, sixteen_bit: bool) -> None:
+def _write_strip(dataset: Any, strip: np.ndarray, top: int, sixteen_bit: bool) -> None:
     window = geo_library("rasterio.windows").Window(0, top, strip.shape[1], strip.shape[0])
     for band in (1, 2, 3):
         plane = strip[..., band - 1]
@@ -294,13 +311,16 @@ def _add_labels(
 
 def _count(files: list[Path]) -> dict[str, Any]:
     """Objects per class and difficulty of all scenes."""
-    names, levels, empty = Counter(), Counter(), 0
+    names: Counter[str] = Counter()
+    levels: Counter[int] = Counter()
+    empty = 0
     for file in files:
         _, columns, _ = read_vector_file(file, "labels")
         names.update(columns["class"].tolist())
         levels.update(columns["difficult"].tolist())
         empty += not len(columns["class"])
     return {
+        "num_images": len(files),
         "empty_images": empty,
         "objects": {name: names[name] for name in SYNTHETIC_CLASSES},
         "difficult": {str(level): levels[level] for level in range(3)},

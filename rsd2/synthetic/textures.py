@@ -89,8 +89,8 @@ def wave_noise(rng: np.random.Generator, height: int, width: int, scale: float) 
         (math.ceil(side / across) + 1, math.ceil(side / along) + 1), dtype=np.float32
     )
     field = cv2.resize(grid, (side, side), interpolation=cv2.INTER_LINEAR)
-    matrix = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(0, 180), 1.0)
-    matrix[:, 2] -= ((side - width) / 2, (side - height) / 2)
+    matrix: np.ndarray = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(0, 180), 1.0)
+    matrix[:, 2] -= np.array([side - width, side - height]) / 2
     rotated = cv2.warpAffine(field, matrix, (width, height), borderMode=cv2.BORDER_REFLECT)
     return rotated + 0.7 * fractal_noise(rng, height, width, (60 * scale + 2,))
 
@@ -150,7 +150,8 @@ class Ground:
             spread = 7.0 if kind.roughness > 10 else 2.5  # concrete is grey, fields are of any hue
             gain, jitter = self._rng.uniform(0.86, 1.14), self._rng.uniform(-spread, spread, 3)
             values = np.asarray(kind.color) * gain + jitter
-            self._tints[material] = tuple(int(v) for v in np.clip(values, 5, 245))
+            red, green, blue = (int(value) for value in np.clip(values, 5, 245))
+            self._tints[material] = (red, green, blue)
         return self._tints[material]
 
     def fill(self, points: np.ndarray, material: str, stripe: float = 0.0) -> None:
@@ -186,7 +187,7 @@ class Ground:
         # The coarse octaves are summed on a coarse grid: resizing is what noise costs.
         small = (-(-height // 4), -(-width // 4))
         coarse = fractal_noise(self._rng, *small, (17 * unit, 3.5 * unit))
-        noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+        noise: np.ndarray = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
         noise += fractal_noise(self._rng, height, width, (4 * unit, 1.5))
         noise *= np.float32(math.sqrt(0.5))
         water = (self.zone & WATER) > 0

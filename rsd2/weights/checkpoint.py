@@ -15,6 +15,8 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from rsd2.io.files import replaced_file, write_atomically
+
 from .errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -220,13 +222,13 @@ class Checkpointer(DetectionCheckpointer):
             return
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
         try:
-            with temporary.open("wb") as file:
+            with replaced_file(path) as temporary, temporary.open("wb") as file:
                 torch.save(data, file)
+                # On disk before it takes its name: a power cut must not leave an empty checkpoint.
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
             self.tag_last_checkpoint(path.name)
         except (OSError, RuntimeError) as error:
             last = self.get_checkpoint_file() if self.has_checkpoint() else "none"
@@ -235,8 +237,6 @@ class Checkpointer(DetectionCheckpointer):
                 f"cannot write {path} ({_first_cause(error)}; {free} MiB free). The last "
                 f"complete checkpoint is {last}; make room, then continue with --resume"
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the newest checkpoint in ``last_checkpoint``, atomically.
@@ -244,13 +244,7 @@ class Checkpointer(DetectionCheckpointer):
         Args:
             last_filename_basename: file name without folder.
         """
-        target = Path(self.save_dir) / "last_checkpoint"
-        temporary = target.with_name(f".last_checkpoint.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(last_filename_basename)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights and states.

@@ -69,12 +69,13 @@ def test_resumed_training_equals_an_uninterrupted_one_to_the_last_bit(options):
     Path("killed").mkdir()
     shutil.copy("whole/model_0000002.pth", "killed")
     Path("killed/last_checkpoint").write_text("model_0000002.pth")
-    Path("killed/.model_0000005.pth.1.tmp").write_text("half written")
+    Path("killed/.model_0000005.pth.0.partial").write_text("half written")
     torch.rand(5)
     resumed = _losses_of("--resume", *options, "train.output_dir=killed")
     assert len(set(whole)) == len(whole) and resumed == whole[len(whole) // 2 :]
     assert _same(_weights("whole/model_final.pth"), _weights("killed/model_final.pth"))
     assert set(_weights("whole/model_final.pth")) == {"model", "trainer", "ema", "iteration"}
+    assert not list(Path("killed").glob(".*")), "the debris of the killed run is gone"
 
 
 def test_drawn_seed_is_resumed_too():

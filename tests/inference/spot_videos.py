@@ -54,3 +54,37 @@ def write_folder(folder: Path, numbers: range | list[int], **options) -> Path:
         image = cv2.cvtColor(picture(number, **options), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(folder / f"{number:06d}.png"), image)
     return folder
+
+
+def write_matroska(path: Path, milliseconds: list[int], images: list[np.ndarray]) -> None:
+    """Write a video whose frames have time stamps of any distance, which OpenCV cannot.
+
+    Args:
+        path: any name.
+        milliseconds: time stamp of each frame, rising.
+        images: (H, W, 3) uint8 RGB each; stored as JPEG pictures.
+    """
+
+    def element(identifier: str, *parts: bytes) -> bytes:
+        body = b"".join(parts)
+        return bytes.fromhex(identifier) + (len(body) | 1 << 56).to_bytes(8, "big") + body
+
+    def number(identifier: str, value: int) -> bytes:
+        return element(identifier, value.to_bytes(8, "big"))
+
+    height, width = images[0].shape[:2]
+    head = element("1A45DFA3", number("4286", 1), element("4282", b"matroska"), number("4287", 2))
+    unit = element(
+        "1549A966", number("2AD7B1", 1_000_000)
+    )  # nanoseconds: stamps count milliseconds
+    size = element("E0", number("B0", width), number("BA", height))
+    track = element(
+        *("AE", number("D7", 1), number("73C5", 1), number("83", 1)),
+        *(element("86", b"V_MJPEG"), size),
+    )
+    clusters = []
+    for stamp, image in zip(milliseconds, images):
+        _, code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        block = element("A3", b"\x81\x00\x00\x80", code.tobytes())
+        clusters.append(element("1F43B675", number("E7", stamp), block))
+    path.write_bytes(head + element("18538067", unit, element("1654AE6B", track), *clusters))

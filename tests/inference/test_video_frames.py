@@ -12,7 +12,7 @@ import pytest
 
 from rsd2.inference.video_frames import Frame, describe_video, make_clips, read_frames
 
-from .spot_videos import picture, write_folder
+from .spot_videos import picture, write_folder, write_matroska
 
 
 def test_windows_begin_with_the_newest_frame() -> None:
@@ -42,6 +42,15 @@ def test_frames_of_a_folder(tmp_path: Path) -> None:
 def test_every_fifth_frame_is_no_gap(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "video", [5, 10, 15, 25])
     assert [f.number for f in read_frames(folder) if f.image is None] == [20]
+
+
+def test_frames_keep_their_time_stamps(tmp_path: Path) -> None:
+    """Of a video whose rate varies, the number of a frame does not tell the time."""
+    stamps = [0, 40, 80, 200, 1000, 1040]
+    write_matroska(tmp_path / "video.mkv", stamps, [picture(k) for k in range(6)])
+    assert [f.seconds for f in read_frames(tmp_path / "video.mkv")] == [t / 1000 for t in stamps]
+    folder = write_folder(tmp_path / "folder", [1, 2])
+    assert [f.seconds for f in read_frames(folder)] == [None, None]
 
 
 def test_names_are_ordered_by_their_numbers(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from rsd2.inference.sliding_window import WindowParameters
 from rsd2.inference.video_frames import describe_video, read_frames
 from rsd2.inference.video_prediction import RowFiles, predict_video, predict_videos
 
-from .spot_videos import Spots, picture, write_folder
+from .spot_videos import Spots, picture, write_folder, write_matroska
 
 
 @pytest.fixture
@@ -69,6 +69,14 @@ def test_a_video_file_gives_what_its_frames_give(detector: ClipDetector, tmp_pat
     rows = [line.split(",") for line in (tmp_path / "in.txt").read_text().splitlines()]
     assert [float(row[2]) for row in rows] == pytest.approx([20 + k for k in range(1, 9)], abs=1)
     assert describe_video(path) == (8, 12.0) == describe_video(tmp_path / "in.mp4")
+
+
+def test_rows_keep_the_time_stamps_of_the_video(detector: ClipDetector, tmp_path: Path) -> None:
+    stamps = [0, 40, 500]
+    write_matroska(tmp_path / "in.mkv", stamps, [picture(k) for k in (1, 2, 3)])
+    predict_video(tmp_path / "in.mkv", "in", tmp_path, detector, WindowParameters())
+    rows = json.loads((tmp_path / "in.json").read_text())
+    assert [(row["image_id"], row["seconds"]) for row in rows] == [(1, 0), (2, 0.04), (3, 0.5)]
 
 
 def test_a_file_that_ends_before_its_end_is_reported(
@@ -264,9 +272,16 @@ def test_inputs(tmp_path: Path) -> None:
     (tmp_path / "b.MP4").touch()
     names = [str(folder), str(tmp_path / "*.[mM][pP]4"), str(tmp_path / "a.mp4")]
     assert [p.name for p in find_videos(names)] == ["video", "a.mp4", "b.MP4"]
+    for suffix in (".m4v", ".wmv", ".flv", ".unheard-of", ""):  # read for what they are
+        write_matroska(tmp_path / f"c{suffix}", [0, 40], [picture(1), picture(2)])
+        assert find_videos([str(tmp_path / f"c{suffix}")]) == [tmp_path / f"c{suffix}"]
+        assert [f.number for f in read_frames(tmp_path / f"c{suffix}")] == [1, 2]
+    (tmp_path / "notes.txt").write_text("no video")
+    with pytest.raises(ValueError, match="notes.txt is no video"):
+        find_videos([str(tmp_path / "notes.txt")])
     with pytest.raises(FileNotFoundError, match="there is no video .*none.mp4"):
         find_videos([str(tmp_path / "none.mp4")])
     with pytest.raises(FileNotFoundError, match="holds no frame"):
         find_videos([str(tmp_path)])
-    with pytest.raises(ValueError, match=r"000001.png is no video \(.mp4"):
+    with pytest.raises(ValueError, match="000001.png is no video, neither by its name"):
         find_videos([str(folder / "000001.png")])

@@ -17,24 +17,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from rsd2.data.formats.pseudo_labels import (
     PseudoLabelError,
     PseudoLabels,
     ShardHeader,
-    make_run_id,
     read_header,
     read_shard,
     shard_name,
     write_shard,
 )
 from rsd2.io.files import make_output_folder
+from rsd2.io.folder_run import FolderRun, check_shard, make_run_id, refuse_other_parameters
 from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image
-from rsd2.io.worker_pool import run_in_processes
 
 from .box_filters import BoxFilters
 from .mask_boxes import masks_to_boxes
@@ -150,50 +149,67 @@ def label_folder(
     Raises:
         FileNotFoundError: if there are no images.
         UnreadableImageError: if an image cannot be read; what is done is kept.
-        PseudoLabelError: if the output folder holds labels of other images or settings.
+        FolderTakenError: if the output folder holds labels of other images or settings.
+        PseudoLabelError: if it holds embeddings or a damaged shard.
         ValueError: if a number is out of range.
     """
-    index, num_shards = shard
-    if not 0 <= index < num_shards or part_size < 1:
-        raise ValueError(
-            "a shard is (index, number) with 0 <= index < number, and part_size >= 1; got "
-            f"{shard} and {part_size}"
-        )
-    names = list_images(image_root)
+    check_shard(shard)
+    if part_size < 1:
+        raise ValueError(f"part_size must be >= 1, got {part_size}")
+    (index, num_shards), names = shard, list_images(image_root)
     settings = labeller.settings()
-    run_id = make_run_id(settings, names)
-    header = ShardHeader(run_id, len(names), index, num_shards, settings)
+    header = ShardHeader(make_run_id(settings, names), len(names), index, num_shards, settings)
     output, mine = Path(output), names[index::num_shards]
     make_output_folder(output)
     _check_output(output, header)
+
     finished = output / shard_name(index, num_shards)
     folder = output / f".parts-{finished.stem}"
     if not finished.is_file():
         make_output_folder(folder)
-        parts = [mine[start : start + part_size] for start in range(0, len(mine), part_size)]
-        work = partial(
-            _label_part,
-            root=Path(image_root),
-            folder=folder,
-            labeller=labeller,
-            header=header,
-            skip_unreadable=skip_unreadable,
+        parts = [
+            _Part(folder / f"part-{number:06d}.npz", mine[start : start + part_size])
+            for number, start in enumerate(range(0, len(mine), part_size))
+        ]
+        FolderRun(parts, _is_done).make(
+            partial(
+                _label_part,
+                root=Path(image_root),
+                labeller=labeller,
+                header=header,
+                skip_unreadable=skip_unreadable,
+            ),
+            title="images",
+            unit="image",
+            size=lambda part: len(part.names),
+            num_workers=num_workers,
+            start_worker=_one_thread,
+            progress=progress,
         )
-        with tqdm(total=len(mine), desc="images", unit="image", disable=not progress) as bar:
-            done = run_in_processes(work, list(enumerate(parts)), num_workers, _one_thread)
-            for count in done:
-                bar.update(count)
-        _merge([_part_path(folder, k) for k in range(len(parts))], finished, header)
+        _merge(parts, finished, header)
     shutil.rmtree(folder, ignore_errors=True)
     return finished
+
+
+class _Part(NamedTuple):
+    """Images of a shard whose labels are in one file."""
+
+    path: Path
+    names: Sequence[str]
 
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _part_path(folder: Path, number: int) -> Path:
-    return folder / f"part-{number:06d}.npz"
+def _identity(header: ShardHeader) -> dict[str, Any]:
+    """Whatever tells runs apart, by names that a user knows."""
+    return {
+        **header.settings,
+        "num_shards": header.num_shards,
+        "num_images": header.num_images,
+        "hash of settings and images": header.run_id,
+    }
 
 
 def _check_output(output: Path, header: ShardHeader) -> None:
@@ -203,39 +219,15 @@ def _check_output(output: Path, header: ShardHeader) -> None:
         found = read_header(path)
         if found.embedding is not None:
             raise PseudoLabelError(f"{path} has embeddings already; choose another output folder")
-        if (found.run_id, found.num_shards) == (header.run_id, header.num_shards):
-            continue
-        different = [
-            f"{key}: {found.settings.get(key)} there, {header.settings.get(key)} now"
-            for key in sorted({*found.settings, *header.settings})
-            if found.settings.get(key) != header.settings.get(key)
-        ]
-        for what in ("num_shards", "num_images"):
-            there, now = getattr(found, what), getattr(header, what)
-            if there != now:
-                different.append(f"{what}: {there} there, {now} now")
-        raise PseudoLabelError(
-            f"{output} holds pseudo-labels of another run ({path.name}: "
-            f"{', '.join(different) or 'other images'}); choose another output folder, or delete it"
-        )
+        refuse_other_parameters(output, "pseudo-labels", _identity(found), _identity(header))
 
 
 def _label_part(
-    numbered: tuple[int, Sequence[str]],
-    *,
-    root: Path,
-    folder: Path,
-    labeller: Labeller,
-    header: ShardHeader,
-    skip_unreadable: bool,
-) -> int:
-    """Label the images of a part and save it, unless that is done; return how many they are."""
-    number, names = numbered
-    path = _part_path(folder, number)
-    if _is_done(path, names):
-        return len(names)
+    part: _Part, *, root: Path, labeller: Labeller, header: ShardHeader, skip_unreadable: bool
+) -> None:
+    """Label the images of a part and save it."""
     records, skipped, counts = [], {}, Counter()
-    for name in names:
+    for name in part.names:
         try:
             image = read_image(root / name)
         except (OSError, ValueError) as error:
@@ -246,31 +238,29 @@ def _label_part(
                 ) from error
             skipped[name] = str(error)
             continue
+
         labels, numbers = labeller(image, name)
         records.append(labels)
         counts += numbers
-    write_shard(path, records, replace(header, skipped=skipped, counts=dict(counts)))
-    return len(names)
+    write_shard(part.path, records, replace(header, skipped=skipped, counts=dict(counts)))
 
 
-def _is_done(path: Path, names: Sequence[str]) -> bool:
+def _is_done(part: _Part) -> bool:
     """Whether a part was saved whole, and for these very images."""
-    if not path.is_file():
-        return False
     try:
-        records, header = read_shard(path)
+        records, header = read_shard(part.path)
     except PseudoLabelError:
-        # Damaged from outside, for parts are written atomically: made again.
+        # Not there, or damaged from outside, for parts are written atomically: made again.
         return False
-    return sorted([*(r.file_name for r in records), *header.skipped]) == sorted(names)
+    return sorted([*(r.file_name for r in records), *header.skipped]) == sorted(part.names)
 
 
-def _merge(parts: Sequence[Path], finished: Path, header: ShardHeader) -> None:
+def _merge(parts: Sequence[_Part], finished: Path, header: ShardHeader) -> None:
     """Write the shard from its parts."""
     records, skipped, counts = [], {}, Counter()
-    for path in parts:
-        found, part = read_shard(path)
+    for part in parts:
+        found, about = read_shard(part.path)
         records += found
-        skipped |= part.skipped
-        counts += Counter(part.counts)
+        skipped |= about.skipped
+        counts += Counter(about.counts)
     write_shard(finished, records, replace(header, skipped=skipped, counts=dict(counts)))

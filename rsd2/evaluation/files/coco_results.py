@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rsd2.evaluation.box_records import BoxRecord
 from rsd2.evaluation.matching.boxes import BoxDetections
+from rsd2.evaluation.records import OutputRecord, WindowKey
 
 _MAX_EXAMPLES = 5
 
@@ -22,15 +22,15 @@ class ResultFileError(ValueError):
 
 def read_coco_results(
     path: str | Path,
-    inputs: Mapping[int, tuple[str, tuple[int, ...]]],
+    inputs: Mapping[int, tuple[str, WindowKey]],
     classes: Mapping[int, int],
     *,
     on_problem: str = "error",
-) -> tuple[list[BoxRecord], Counter[str]]:
+) -> tuple[list[OutputRecord], Counter[str]]:
     """Read detections that another program wrote.
 
     Args:
-        path: of the JSON file.
+        path: path of the JSON file.
         inputs: id of the file's images -> (image id, window (x, y, width, height) or empty).
         classes: category id of the file -> class index.
         on_problem: ``"error"``, or ``"drop"`` what is wrong and count it.
@@ -56,19 +56,21 @@ def read_coco_results(
                 examples.append(f"entry {index}: {kind}: {str(entry)[:120]}")
             continue
         rows.setdefault(entry["image_id"], []).append(row)
+
     if problems and on_problem == "error":
         counts = ", ".join(f"{number} x {kind}" for kind, number in sorted(problems.items()))
         raise ResultFileError(
             f"{path}: {counts}; correct the file, or pass on_problem='drop' to leave them out. "
             + "; ".join(examples)
         )
+
     records = []
     for number, entries in rows.items():
         table = np.array(entries, dtype=np.float64).reshape(-1, 6)
-        image_id, tile = inputs[number]
-        boxes = table[:, :4] + np.tile(tile[:2] or (0, 0), 2)
+        image_id, window = inputs[number]
+        boxes = table[:, :4] + np.tile(window[:2] or (0, 0), 2)
         labels = table[:, 5].astype(np.int64)
-        records.append(BoxRecord(image_id, tile, boxes, table[:, 4], labels))
+        records.append(OutputRecord(image_id, window, boxes, table[:, 4], labels))
     return records, problems
 
 
@@ -78,7 +80,7 @@ def to_coco_results(
     """Turn detections into COCO's result format.
 
     Args:
-        detections: on whole images.
+        detections: detections on whole images.
         image_numbers: id in the annotation file of each image.
         category_ids: id in the file of each class.
 

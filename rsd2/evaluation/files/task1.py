@@ -35,11 +35,11 @@ def write_task1_zip(
     """Write a submission for the DOTA server's Task 1, all of it or nothing.
 
     Args:
-        path: of the zip to make; an existing one is replaced.
+        path: path of the zip to make; an existing one is replaced.
         image_ids: names that ``detections.image_index`` indexes.
         class_names: names that ``detections.class_index`` indexes; a class without detections
             gets an empty file.
-        detections: on full images.
+        detections: detections on full images.
 
     Raises:
         ValueError: if an image id contains white space, which the format cannot express, or a
@@ -50,6 +50,7 @@ def write_task1_zip(
     corners = detections.polygons
     if detections.boxes is not None:
         corners = boxes_to_corners(torch.from_numpy(detections.boxes)).numpy()
+
     numbers = np.column_stack([detections.scores, corners.reshape(-1, 8)])
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -71,8 +72,8 @@ def read_task1(
 
     Args:
         path: a zip, or a folder that holds the text files.
-        image_ids: of the ground truth.
-        class_names: of the ground truth; the file of each must be there.
+        image_ids: ids of the ground truth.
+        class_names: names of the classes; the file of each must be there.
 
     Returns:
         The detections, class by class in the order of the files.
@@ -98,6 +99,7 @@ def read_task1(
             images.append(index_of[image])
             classes.append(label)
             rows.append(values)
+
     numbers = np.array(rows, dtype=np.float64).reshape(-1, 9)
     return Detections(
         image_index=np.array(images, dtype=np.int64),
@@ -117,8 +119,8 @@ def score_task1(
 
     Args:
         path: a zip or a folder, see :func:`read_task1`.
-        dataset_dicts: of the full images, see :meth:`GroundTruth.from_dicts`.
-        class_names: that ``category_id`` indexes.
+        dataset_dicts: dicts of the full images, see :meth:`GroundTruth.from_dicts`.
+        class_names: names that ``category_id`` indexes.
         **protocol: ``iou_thresholds``, ``ap_method``, ``difficult_policy`` of
             :func:`score_detections`.
 
@@ -131,7 +133,7 @@ def score_task1(
 
 
 def check_task1_names(image_ids: Sequence[str], class_names: Sequence[str]) -> None:
-    """Refuse names that Task 1 files cannot hold.
+    """Check that Task 1 files can hold the names.
 
     Args:
         image_ids: names of the images.

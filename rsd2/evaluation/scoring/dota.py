@@ -188,7 +188,7 @@ class DotaScores:
 
 
 def finite_rows(scores: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
-    """Tell which detections have nothing but finite numbers.
+    """Return which detections have finite numbers only.
 
     Args:
         scores: (D,).
@@ -215,7 +215,7 @@ def score_detections(
 
     Args:
         ground_truth: objects with their quadrilaterals.
-        detections: on the same images and classes.
+        detections: detections on the same images and classes.
         iou_thresholds: T values in [0, 1); a match needs polygon IoU strictly above.
         ap_method: ``"voc07"`` or ``"area"``.
         difficult_policy: which difficulty labels count: ``"v1.0"`` 0 alone, ``"v1.5"`` 0 and 1,
@@ -242,12 +242,15 @@ def score_detections(
             ground_truth.image_index * num_classes + ground_truth.class_index,
             min_iou=min(thresholds),
         )
+
     # lexsort is stable: equal keys keep the order of the arrays.
     rank = np.lexsort((detections.image_index, -detections.scores, detections.class_index))
     best, best_iou = best[rank], best_iou[rank]
+
     counts = np.isin(ground_truth.difficult, DIFFICULT_POLICIES[difficult_policy])
     num_counted = np.bincount(ground_truth.class_index[counts], minlength=num_classes)
     num_detections = np.bincount(detections.class_index, minlength=num_classes)
+
     ends = np.cumsum(num_detections)
     ap = np.full((len(thresholds), num_classes), np.nan)
     recall = np.full((len(thresholds), num_classes), np.nan)
@@ -258,6 +261,7 @@ def score_detections(
             curve = precision_recall(is_true[of_class], is_false[of_class], num_counted[label])
             ap[row, label] = average_precision(*curve, method=ap_method)
             recall[row, label] = curve[1][-1] if len(curve[1]) else 0.0
+
     return DotaScores(
         iou_thresholds=thresholds,
         ap=ap,
@@ -273,7 +277,7 @@ def score_detections(
 def check_protocol(
     iou_thresholds: Sequence[float], ap_method: str, difficult_policy: str
 ) -> tuple[float, ...]:
-    """Refuse a protocol that cannot be computed.
+    """Validate the protocol.
 
     Args:
         iou_thresholds: see :func:`score_detections`.
@@ -292,6 +296,7 @@ def check_protocol(
             f"unknown difficult policy {difficult_policy!r}; choose one of "
             f"{', '.join(DIFFICULT_POLICIES)}"
         )
+
     # Rounded, so that 0.65 made by adding steps of 0.05 is the threshold 0.65.
     thresholds = tuple(sorted({round(float(value), 10) for value in iou_thresholds}))
     if not thresholds or not all(0.0 <= value < 1.0 for value in thresholds):
@@ -302,7 +307,7 @@ def check_protocol(
 def _judge(
     best: np.ndarray, matches: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tell true from false positives among ranked detections; the rest is ignored."""
+    """Return masks of true and of false positives among ranked detections; the rest is ignored."""
     (ranked,) = np.nonzero(matches)
     objects = best[ranked]
     first = np.full(len(counts), -1, dtype=np.int64)

@@ -253,14 +253,15 @@ class BottomHeavyResNet(ResNet):
             raise ValueError(f"stage_strides have to be 1 or 2, got {list(stage_strides)}")
         if norm_eval and norm not in ("BN", "SyncBN"):
             raise ValueError(f"norm_eval is about BatchNorm, but norm is {norm!r}")
-        options = {"norm": norm, "antialias": antialias, "antialias_gain": antialias_gain}
         stem = ResNetStem(
             3,
             width if stem_channels is None else stem_channels,
             kernel_size=stem_kernel_size,
             stride=stem_stride,
             pool=stem_pool,
-            **options,
+            norm=norm,
+            antialias=antialias,
+            antialias_gain=antialias_gain,
         )
         stages, channels = [], stem.out_channels
         for index, (count, stride) in enumerate(zip(depths, stage_strides)):
@@ -272,7 +273,9 @@ class BottomHeavyResNet(ResNet):
                     stride_per_block=[stride] + [1] * (count - 1),
                     in_channels=channels,
                     out_channels=out_channels,
-                    **options,
+                    norm=norm,
+                    antialias=antialias,
+                    antialias_gain=antialias_gain,
                 )
             )
             channels = out_channels

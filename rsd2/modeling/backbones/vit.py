@@ -99,6 +99,7 @@ class VisionTransformer(Backbone):
         self.patch_embed = PatchEmbed(size, size, in_chans=in_channels, embed_dim=embed_dim)
         self.pos_embed = None
         if learned_positions:
+            assert self.position_grid is not None, "_check_positions refuses a table without a grid"
             table = sincos_positions_2d(self.position_grid, embed_dim)
             self.pos_embed = nn.Parameter(table[None])
         self.blocks = nn.ModuleList()

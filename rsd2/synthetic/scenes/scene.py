@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from rsd2.synthetic.canvas import Canvas
+from rsd2.synthetic.limits import check_limits, image_shape
 from rsd2.synthetic.textures import fractal_noise
 
 from .site import Placed, Site, inside_share
@@ -52,6 +53,9 @@ class Scene(NamedTuple):
     theme: str
 
 
+_SIDES = 32, 8192  # least and most pixels of a side
+
+
 @dataclass(frozen=True)
 class SceneConfig:
     """What scenes look like; the seed decides the rest.
@@ -76,13 +80,7 @@ class SceneConfig:
     theme_weights: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_THEME_WEIGHTS))
 
     def __post_init__(self) -> None:
-        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
-        if len(size) != 2 or not all(isinstance(s, int) and 32 <= s <= 8192 for s in size):
-            raise ValueError(
-                f"size must be one or two whole numbers from 32 to 8192 (height, width), "
-                f"got {self.size}"
-            )
-        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "size", self.shape)
         limits = {
             "scale": (0.2, 8.0),
             "empty_fraction": (0.0, 1.0),
@@ -90,10 +88,7 @@ class SceneConfig:
             "clutter": (0.0, 10.0),
             "degradation": (0.0, 3.0),
         }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} must lie between {low} and {high}, got {value}")
+        check_limits(self, limits)
         known = list(DEFAULT_THEME_WEIGHTS)
         unknown = sorted(set(self.theme_weights) - set(known))
         if unknown:
@@ -104,9 +99,14 @@ class SceneConfig:
             )
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the image, pixels."""
+        return image_shape(self.size, *_SIDES)
+
+    @property
     def max_objects(self) -> int:
         """Largest number of objects in one scene."""
-        height, width = self.size
+        height, width = self.shape
         return max(1, round(self.density * height * width / (100 * self.scale) ** 2))
 
     def to_dict(self) -> dict:
@@ -115,7 +115,7 @@ class SceneConfig:
         Returns:
             Dictionary of the fields.
         """
-        return {**asdict(self), "size": list(self.size)}
+        return {**asdict(self), "size": list(self.shape)}
 
 
 def draw_scene(config: SceneConfig, seed: int, index: int) -> Scene:
@@ -139,7 +139,7 @@ def draw_scene(config: SceneConfig, seed: int, index: int) -> Scene:
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index must be >= 0, got {seed} and {index}")
     rng = np.random.default_rng([seed, index])
-    height, width = config.size
+    height, width = config.shape
     theme = _pick_theme(config, rng)
     turn = float(rng.uniform(-math.pi, math.pi))
     base = str(rng.choice(THEMES[theme].grounds))
@@ -221,5 +221,7 @@ def degrade(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.
         )
         if not ok:
             raise RuntimeError(f"cv2 could not encode an image of {width} x {height} as JPEG")
-        image = cv2.cvtColor(cv2.imdecode(packed, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        decoded = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+        assert decoded is not None, "OpenCV reads what it has just written"
+        image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     return image

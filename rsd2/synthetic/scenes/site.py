@@ -14,6 +14,7 @@ from random import Random
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rsd2.synthetic.canvas import Canvas, Pen
 from rsd2.synthetic.textures import LAND, PAVED, TAKEN, WATER, Ground
@@ -131,7 +132,7 @@ class Site:
         """Shorter side of the image, scene units."""
         return min(self.height, self.width) / self.scale
 
-    def to_image(self, points: np.ndarray) -> np.ndarray:
+    def to_image(self, points: ArrayLike) -> np.ndarray:
         """Map scene units to image pixels.
 
         Args:

@@ -164,7 +164,8 @@ def draw_parts(pen: Pen, parts: list[Part], veil: tuple[Color, float] | None = N
     for points, color in parts:
         if veil is not None:
             tint, share = veil
-            color = tuple(int(c * (1 - share) + t * share) for c, t in zip(color, tint))
+            red, green, blue = (int(c * (1 - share) + t * share) for c, t in zip(color, tint))
+            color = (red, green, blue)
         pen.fill(points, color)
 
 

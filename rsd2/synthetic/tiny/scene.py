@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from rsd2.synthetic.canvas import Canvas
+from rsd2.synthetic.limits import check_limits, image_shape
 from rsd2.synthetic.scenes.scene import degrade
 from rsd2.synthetic.textures import Ground
 
@@ -58,6 +59,9 @@ class TinyScene(NamedTuple):
     theme: str
 
 
+_SIDES = 64, 4096  # least and most pixels of a side
+
+
 @dataclass(frozen=True)
 class TinySceneConfig:
     """What scenes look like; the seed decides the rest.
@@ -87,13 +91,7 @@ class TinySceneConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
-        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
-        if len(size) != 2 or not all(isinstance(s, int) and 64 <= s <= 4096 for s in size):
-            raise ValueError(
-                f"size must be one or two whole numbers from 64 to 4096 (height, width), "
-                f"got {self.size}"
-            )
-        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "size", self.shape)
         extent = tuple(float(value) for value in self.object_size)
         if len(extent) != 2 or not 1.5 <= extent[0] < extent[1] <= 64:
             raise ValueError(
@@ -110,10 +108,12 @@ class TinySceneConfig:
             "clutter": (0.0, 10.0),
             "degradation": (0.0, 3.0),
         }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} must lie between {low} and {high}, got {value}")
+        check_limits(self, limits)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the image, pixels."""
+        return image_shape(self.size, *_SIDES)
 
     def to_dict(self) -> dict:
         """Return the settings as plain values that JSON can hold.
@@ -121,7 +121,7 @@ class TinySceneConfig:
         Returns:
             Dictionary of the fields, and ``kind``, which tells them from ``SceneConfig``.
         """
-        lists = {"size": list(self.size), "object_size": list(self.object_size)}
+        lists = {"size": list(self.shape), "object_size": list(self.object_size)}
         return {"kind": "tiny", **asdict(self), **lists}
 
 
@@ -143,7 +143,7 @@ def draw_tiny_scene(config: TinySceneConfig, seed: int, index: int) -> TinyScene
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index must be >= 0, got {seed} and {index}")
     rng = np.random.default_rng([seed, index])
-    height, width = config.size
+    height, width = config.shape
     theme = "beach" if rng.uniform() < 0.75 else "sea"
     empty = rng.uniform() < config.empty_fraction
     dense = not empty and rng.uniform() < config.dense_fraction
@@ -177,7 +177,7 @@ def draw_tiny_scene(config: TinySceneConfig, seed: int, index: int) -> TinyScene
 def _fill(layout: TinyLayout, config: TinySceneConfig, dense: bool) -> None:
     """Place crowds first, because they need room, then boats, then people."""
     rng = layout.rng
-    height, width = config.size
+    height, width = config.shape
     room = height * width / (256 * 320)
     count = config.density * rng.uniform(4, 28) * room
     if dense:

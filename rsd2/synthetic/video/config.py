@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rsd2.synthetic.limits import check_limits, image_shape
+
 
 class Quantiles(NamedTuple):
     """A distribution given by its quantiles, linear in between.
@@ -77,6 +79,9 @@ STILL_SHARE = 0.4
 IMAGE_MEAN, IMAGE_DEVIATION = 127.4, 21.05
 
 
+_SIDES = 32, 2048  # least and most pixels of a side
+
+
 @dataclass(frozen=True)
 class VideoConfig:
     """What videos look like; the seed decides the rest.
@@ -120,13 +125,7 @@ class VideoConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
-        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
-        if len(size) != 2 or not all(isinstance(s, int) and 32 <= s <= 2048 for s in size):
-            raise ValueError(
-                f"size must be one or two whole numbers from 32 to 2048 (height, width), "
-                f"got {self.size}"
-            )
-        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "size", self.shape)
         for name, highest in (("noise", 30.0), ("jitter", 3.0)):
             given = getattr(self, name)
             pair = tuple(map(float, given)) if isinstance(given, (tuple, list)) else ()
@@ -149,17 +148,21 @@ class VideoConfig:
             "old_label_drop": (0.0, 1.0),
             "jpeg_quality": (30, 100),
         }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} must lie between {low} and {high}, got {value}")
-            if isinstance(low, int) and not isinstance(value, int):
-                raise ValueError(f"{name} must be a whole number, got {value}")
+        check_limits(self, limits)
+        for name, (low, _) in limits.items():
+            if isinstance(low, int) and not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)}")
+
         if self.dark_fraction + self.dim_fraction > 1:
             raise ValueError(
                 f"dark_fraction and dim_fraction must not exceed 1 together, got "
                 f"{self.dark_fraction} and {self.dim_fraction}"
             )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the image, pixels."""
+        return image_shape(self.size, *_SIDES)
 
     def to_dict(self) -> dict:
         """Return the settings as plain values that JSON can hold.

@@ -73,7 +73,7 @@ def draw_backdrop(
         ground.fill(road.outline(), road_material)
         cv2.fillPoly(taken, [np.rint(road.outline(grow=5.0)).astype(np.int32)], TAKEN)
     lots = _lay_lots(rng, ground, taken, vehicle)
-    pixels = ground.render().astype(np.float32)
+    pixels: np.ndarray = ground.render().astype(np.float32)
     _draw_markings(pixels, roads)
     _plant_trees(rng, pixels, taken)
     tall = _build(rng, taken, pixels, sun)

@@ -118,7 +118,8 @@ class VideoPlan:
     @cached_property
     def canvas(self) -> tuple[int, int]:
         """(height, width) of the canvas, pixels."""
-        return tuple(side + 2 * self.margin for side in self.config.size)
+        height, width = self.config.shape
+        return height + 2 * self.margin, width + 2 * self.margin
 
 
 def plan_video(config: VideoConfig, seed: int, index: int) -> VideoPlan:
@@ -144,8 +145,9 @@ def plan_video(config: VideoConfig, seed: int, index: int) -> VideoPlan:
     speeds = SPEED_MODES[mode]
     camera, drift = _move_camera(rng, config)
     margin = math.ceil(float(np.abs(camera).max())) + 4
-    canvas = tuple(side + 2 * margin for side in config.size)
-    area = config.size[0] * config.size[1] / _AREA
+    height, width = config.shape
+    canvas = (height + 2 * margin, width + 2 * margin)
+    area = height * width / _AREA
     target = config.density * float(DENSITY.at(_density_rank(ranks[1], ranks[0]))) * area
     lane_width = max(5.0, base_size)
     # lanes are mostly empty: twelve sizes from vehicle to vehicle
@@ -205,7 +207,7 @@ class VideoRenderer:
         rng = np.random.default_rng([plan.seed, plan.index, 2, index])
         shift = plan.camera[index] - plan.margin
         image = self._shifted(self.backdrop.ground, shift)
-        (left, top), (height, width) = -np.rint(shift).astype(int), plan.config.size
+        (left, top), (height, width) = -np.rint(shift).astype(int), plan.config.shape
         ground = self.backdrop.smooth[top : top + height, left : left + width]
         centers, heading, shown = plan.positions(index)
         looks = plan.looks.take(plan.traffic.track[index] % len(plan.looks.length))
@@ -234,7 +236,7 @@ class VideoRenderer:
 
     def _shifted(self, layer: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """The part of a layer that the frame shows, at a sub-pixel shift."""
-        height, width = self.plan.config.size
+        height, width = self.plan.config.shape
         matrix = np.array([[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]])
         return cv2.warpAffine(
             layer, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
@@ -289,7 +291,8 @@ def _share_lanes(
     rng: np.random.Generator, roads: list[Road], speeds: SpeedMode, standing: float
 ) -> tuple[list[Lane], list[Lane]]:
     """(lanes of moving vehicles, lanes of standing ones); the first is never empty."""
-    driving, still = [], []
+    driving: list[Lane] = []
+    still: list[Lane] = []
     for road, item in enumerate(roads):
         for number in range(item.num_lanes):
             mean = float(rng.choice(speeds.means)) + rng.normal(0, 0.85 * speeds.deviation)
@@ -345,9 +348,9 @@ def _place_standing(rng: np.random.Generator, plan: VideoPlan, lots: np.ndarray)
         lane_of.append(np.full(len(places), index))
         along.append(places)
         first += len(places)
-    lane, places = np.concatenate(lane_of), np.concatenate(along)
+    lane_index, places = np.concatenate(lane_of), np.concatenate(along)
     centers, heading, shown = _place(
-        plan.roads, plan.standing_lanes, lane, places, looks.length[: len(lane)]
+        plan.roads, plan.standing_lanes, lane_index, places, looks.length[: len(lane_index)]
     )
     anywhere = rng.uniform(0, 1, (spots, 2)) * plan.canvas[::-1]
     turned = rng.uniform(0, 2 * math.pi, spots)
@@ -359,7 +362,7 @@ def _place_standing(rng: np.random.Generator, plan: VideoPlan, lots: np.ndarray)
 
 def _label(plan: VideoPlan) -> None:
     """Label what moves, as an annotator would, and note how fast each vehicle is."""
-    height, width = plan.config.size
+    height, width = plan.config.shape
     rng = np.random.default_rng([plan.seed, plan.index, 3])
     speed_sum, seen = np.zeros(plan.traffic.num_tracks), np.zeros(plan.traffic.num_tracks)
     for frame in range(plan.config.num_frames):
@@ -374,12 +377,12 @@ def _label(plan: VideoPlan) -> None:
         kept = (shown >= _LEAST_SHOWN) & (sides.min(axis=1) >= 2)
         kept &= sides.prod(axis=1) >= _LEAST_INSIDE * whole
         order = np.flatnonzero(kept)[np.argsort(track[kept])]
-        plan.labels.append(
-            [
-                VideoLabel(int(track[k]) + 1, (*map(int, boxes[k, :2]), *map(int, sides[k])))
-                for k in order
-            ]
-        )
+        frame_labels = []
+        for k in order:
+            (x, y), (w, h) = boxes[k, :2], sides[k]
+            frame_labels.append(VideoLabel(int(track[k]) + 1, (int(x), int(y), int(w), int(h))))
+        plan.labels.append(frame_labels)
+
         following = min(frame + 1, plan.config.num_frames - 1)
         step = np.abs(plan.traffic.along[following] - plan.traffic.along[frame])
         same = plan.traffic.track[following] == track

@@ -64,7 +64,7 @@ def measure_videos(records: Iterable[dict]) -> list[StatisticRow]:
     """Measure videos.
 
     Args:
-        records: of the videos, as ``read_records`` and ``make_record`` give them.
+        records: of the videos, as ``read_video_records`` and ``make_record`` give them.
 
     Returns:
         The rows of the table.
@@ -144,7 +144,8 @@ def _density_rows(records: list[dict]) -> list[StatisticRow]:
 
 
 def _size_rows(sizes: list[np.ndarray], tracks: list[_Tracks]) -> list[StatisticRow]:
-    every, medians = np.concatenate(sizes), [np.median(size) for size in sizes if len(size)]
+    every = np.concatenate(sizes)
+    medians = np.array([np.median(size) for size in sizes if len(size)])
     rows = [
         _row(f"size, {share:.0%} of boxes, px", value, _quantile(every, share))
         for share, value in _BOX_QUANTILES.items()
@@ -182,7 +183,9 @@ def _speed_rows(records: list[dict], tracks: list[_Tracks]) -> list[StatisticRow
         near = (speeds["slow"] > _BETWEEN_CLUSTERS) == (mean > _BETWEEN_CLUSTERS)
         rows.append(_row(f"speed in slow scenes near {mean}", mean, _mean(speeds["slow"][near])))
     straight = {
-        name: np.concatenate([t.straight for t, mode in zip(tracks, modes) if mode == name] or [[]])
+        name: np.concatenate(
+            [np.zeros(0), *(t.straight for t, mode in zip(tracks, modes) if mode == name)]
+        )
         for name in ("fast", "urban")
     }
     rows += [

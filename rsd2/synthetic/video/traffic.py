@@ -170,7 +170,7 @@ class _State:
         self._speed = np.clip(self._speed + change, 0, self._room())
         self.along = self.along + self._speed
         for slot in np.flatnonzero(self.along > self._road_length[self.lane]):
-            self._replace(slot)
+            self._replace(int(slot))
 
     def _room(self) -> np.ndarray:
         """(N,) how far each may drive without touching the one in front."""

@@ -33,7 +33,7 @@ def test_boxes_of_windows_are_shifted(tmp_path: Path) -> None:
     assert first.boxes.tolist() == [[1, 2, 4, 6], [1, 2, 4, 6]]
     assert first.scores.tolist() == [0.5, 0.25]
     assert second.boxes.tolist() == [[101, 52, 104, 56]]
-    assert second.tile == (100, 50, 64, 64)
+    assert second.window == (100, 50, 64, 64)
     assert second.classes.tolist() == [1]
 
 

@@ -1,0 +1,444 @@
+"""Detect objects in satellite scenes of any size, and write maps.
+
+    rsd2 scene --config-file CONFIG.py --weights model_final.pth --input port.tif \\
+        --output port.gpkg
+    rsd2 scene --config-file CONFIG.py --weights model_final.pth --input scenes/ --output maps \\
+        --format geojson --percentile 2 98 --gsd 0.5 --area harbour.geojson
+    rsd2 scene --config-file CONFIG.py --weights model_final.pth --stack \\
+        --input B04.tif B03.tif B02.tif --range 0 3000 --output port.gpkg
+
+A scene is any raster that GDAL reads: GeoTIFF in tiles or strips, COG, JPEG 2000, VRT mosaics; a
+folder of such files, a list of them (.txt), a STAC item (.json), or with --stack one file for each
+band. It is read window by window and never as a whole, in the pixels of the file or, with --gsd,
+in those of the model. Numbers of more than 8 bits need a rule: --range, --percentile, or the
+``radiometry`` of the config's test mapper.
+
+The map has a polygon for each object, in the scene's coordinate system, with class, score, azimuth
+of the long side (degrees clockwise from true north), length, width and area on the ground, and
+longitude and latitude of the centre. A GeoPackage opens coloured by class in QGIS. The ending of
+--output, or --format where that is a folder, chooses among .gpkg, .geojson, .geojsonl, .fgb, .csv.
+A picture of the scene with the detections lies beside the map, as <map>.png.
+
+The run is resumed by the same command: rows of windows that are done lie in <map>.parts until the
+map is written. Several processes share the rows by RANK and WORLD_SIZE, as torchrun and job arrays
+set them; the last one writes the map.
+
+Exit code 0: all done. 1: some scenes could not be read; they are listed, the others are done.
+2: nothing could be done, or writing failed. 130: interrupted; the same command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import shapely
+from tqdm import tqdm
+
+from rsd2.config import ConfigError, load_config
+from rsd2.geo.labels import read_area
+from rsd2.geo.radiometry import Radiometry
+from rsd2.geo.raster import Raster
+from rsd2.geo.scene_files import SceneFiles, find_scenes
+from rsd2.geo.vector_files import FORMATS, check_vector_output, read_metadata
+from rsd2.inference.image_detector import ImageDetector
+from rsd2.inference.scene_results import write_map
+from rsd2.inference.scene_search import Scene, ScenePart, SceneReader, search_part
+from rsd2.inference.sliding_window import Detect, WindowParameters
+from rsd2.io.folder_run import FolderRun, make_run_id, shard_from_environment
+from rsd2.weights.errors import CheckpointError
+
+from .predict import build_detector, class_names
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="FILE", help="LazyConfig, .py or saved .yaml")
+    add("--weights", metavar="FILE", help="checkpoint; train.init_checkpoint by default")
+    add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
+    add("--input", required=True, nargs="+", metavar="PATH", help="scenes, see above")
+    add("--stack", action="store_true", help="the inputs are the bands of one scene")
+    add("--crs", help="coordinate system to assume instead of the files' own, like EPSG:32633")
+    add("--output", required=True, metavar="PATH", help="vector file, or a folder of them")
+    add("--format", choices=sorted(ending[1:] for ending in FORMATS), default="gpkg",
+        help="of the maps in an output folder (default gpkg)")  # fmt: skip
+    add("--area", metavar="FILE", help="polygons of interest, GeoJSON, GPKG or FGB in any CRS")
+
+    model = parser.add_argument_group("detection")
+    add = model.add_argument
+    add("--score-threshold", type=float, default=0.3, help="lowest score reported (default 0.3)")
+    add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
+    add("--overlap", type=int, default=200, help="of neighbouring windows (default 200)")
+    add("--seams", choices=("drop", "join", "keep"), default="drop",
+        help="pieces of objects that a window's border cuts go where another window sees more "
+        "(drop), become one where none sees the whole (join), or stay (keep)")  # fmt: skip
+    add("--nms-threshold", type=float, default=0.1,
+        help="IoU at which detections of several windows are merged (default 0.1)")  # fmt: skip
+    add("--batch-size", type=int, default=1, help="windows in the model at once (default 1)")
+    add("--padding", action="store_true", help="fill windows that leave the scene")
+    add("--classes", nargs="+", metavar="NAME", help="names; those of the test set by default")
+    add("--device", help="auto, cpu, cuda or cuda:N; train.device by default")
+
+    pixels = parser.add_argument_group("pixels")
+    add = pixels.add_argument
+    add("--gsd", type=float, metavar="METRES", help="resample to pixels of this size")
+    add("--scale", type=float, default=1.0, help="resample by this factor, above 1 enlarges")
+    add("--bands", nargs="+", metavar="BAND", help="numbers from 1, or names, in the model's order")
+    add("--range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="numbers that become 0, 255")
+    add("--percentile", nargs=2, type=float, metavar=("LOW", "HIGH"),
+        help="so do these percentiles of each scene, measured once, like 2 98")  # fmt: skip
+    add("--gamma", type=float, help="above 1 brightens (default 1)")
+    add("--nodata", type=float, help="number that means no data, if the file does not say so")
+
+    run = parser.add_argument_group("the run")
+    add = run.add_argument
+    add("--rows-per-part", type=int, default=1, help="rows of windows kept together (default 1)")
+    add("--keep-parts", action="store_true", help="keep <map>.parts after the map is written")
+    add("--no-quicklook", action="store_true", help="write no picture of the scene")
+    add("--overwrite", action="store_true", help="search again what a finished map was made of")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="of the config")
+    return parser
+
+
+@dataclass(frozen=True)
+class SceneRun:
+    """Everything that is the same for all scenes of a command.
+
+    Attributes:
+        args: the command line.
+        parameters: windows, merging, seams and the score threshold.
+        radiometry: rule for the numbers, not yet measured.
+        detect: the model.
+        class_names: names of its classes, or none.
+        origin: where model and weights come from, plain values.
+        shard: (rank, number of processes).
+    """
+
+    args: argparse.Namespace
+    parameters: WindowParameters
+    radiometry: Radiometry
+    detect: Detect
+    class_names: list[str]
+    origin: dict[str, Any]
+    shard: tuple[int, int]
+
+
+def read_radiometry(args: argparse.Namespace, configured: dict[str, Any] | None) -> Radiometry:
+    """Collect the rule for the numbers of the scenes.
+
+    Args:
+        args: command line, which has the last word.
+        configured: ``radiometry`` of the config's test mapper, or None.
+
+    Returns:
+        The rule.
+
+    Raises:
+        ValueError: it is impossible.
+    """
+    if args.range is not None and args.percentile is not None:
+        raise ValueError("--range and --percentile exclude each other; give one of them")
+    values = dict(configured or {})
+    values.pop("_target_", None)
+    if args.bands is not None:
+        values["bands"] = [int(band) if band.isdecimal() else band for band in args.bands]
+    if args.range is not None:
+        values.update(scaling="range", low=args.range[0], high=args.range[1])
+    if args.percentile is not None:
+        values.update(scaling="percentile", percentiles=args.percentile)
+    given = {"gamma": args.gamma, "nodata": args.nodata}
+    values.update({name: value for name, value in given.items() if value is not None})
+    return Radiometry.from_dict(values)
+
+
+def plan_outputs(scenes: list[SceneFiles], args: argparse.Namespace) -> list[Path]:
+    """Choose the map of each scene, and find out before any work whether it can be written.
+
+    Args:
+        scenes: what was asked for.
+        args: command line.
+
+    Returns:
+        Path of each map.
+
+    Raises:
+        ValueError: several scenes for one file, or a map cannot be written.
+        OSError: the folder cannot be made.
+    """
+    output = Path(args.output)
+    is_file = output.suffix.lower() in FORMATS and not output.is_dir()
+    if is_file and len(scenes) > 1:
+        raise ValueError(
+            f"{len(scenes)} scenes cannot become the one file {output}; give a folder as --output"
+        )
+    (output.parent if is_file else output).mkdir(parents=True, exist_ok=True)
+    maps = [output] if is_file else [output / f"{s.name}.{args.format}" for s in scenes]
+    for path in maps:
+        check_vector_output(path)
+    return maps
+
+
+def open_scene(files: SceneFiles, run: SceneRun) -> Scene:
+    """Open a scene and fix how it is read.
+
+    Args:
+        files: files of the scene.
+        run: how it is searched.
+
+    Returns:
+        The scene.
+
+    Raises:
+        ValueError: the raster, its numbers or the area of interest cannot be used.
+        OSError: a file is missing.
+    """
+    args = run.args
+    raster = Raster(files.paths[0] if len(files.paths) == 1 else files.paths, crs=args.crs)
+    grid = raster.grid(args.gsd, args.scale)
+    area = None
+    if args.area is not None:
+        inside = read_area(args.area, raster.georeference, (raster.height, raster.width))
+        area = shapely.transform(inside, grid.from_scene)
+    scene = Scene(raster, run.radiometry.measure(raster), grid, run.parameters, area)
+    for note in (raster.georeference.note, raster.note_on_layout(round(run.parameters.window))):
+        if note:
+            print(note, file=sys.stderr)
+    return scene
+
+
+def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
+    """Collect what decides the detections in a scene, for the map and for the name of the parts.
+
+    Args:
+        scene: the scene.
+        run: how it is searched.
+
+    Returns:
+        Plain values; ``run`` is a hash of the others and of the sizes and times of the files.
+    """
+    files = [Path(path) for path in scene.raster.paths]
+    described = {
+        **run.origin,
+        "scene": [file.name for file in files],
+        "radiometry": scene.radiometry.to_dict(),
+        "pixels": {"height": scene.grid.height, "width": scene.grid.width},
+        "gsd": run.args.gsd,
+        "windows": asdict(run.parameters),
+        "classes": run.class_names,
+        "area": None if scene.area is None else scene.area.wkt,
+    }
+    stamps = []
+    for file in files:
+        if file.is_file():
+            status = file.stat()
+            stamps.append(f"{file.name} {status.st_size} {status.st_mtime_ns}")
+        else:
+            stamps.append(str(file))  # a remote file has no stamp here
+    return {"run": make_run_id(described, stamps), **described}
+
+
+def search_scene(files: SceneFiles, path: Path, run: SceneRun) -> str:
+    """Search a scene, resume what is begun, and write its map when all of it is done.
+
+    Args:
+        files: files of the scene.
+        path: the map.
+        run: how it is done.
+
+    Returns:
+        A sentence about what was done.
+
+    Raises:
+        ValueError: the scene or the map cannot be used.
+        OSError: a file cannot be read or written.
+    """
+    scene = open_scene(files, run)
+    with scene.raster:
+        metadata = describe_run(scene, run)
+        if not run.args.overwrite and _is_up_to_date(path, metadata["run"]):
+            return f"{path} is up to date; --overwrite makes it again"
+
+        folder = path.with_name(f"{path.name}.parts") / metadata["run"]
+        if run.args.overwrite:
+            shutil.rmtree(folder, ignore_errors=True)
+        parts = scene.parts(folder, run.args.rows_per_part)
+        parts_run = FolderRun(parts, ScenePart.is_done, run.shard)
+        _search(scene, parts_run, run.detect, files.name)
+        if not parts_run.is_finished():
+            return f"{path} waits for the parts of other processes"
+
+        picture = None if run.args.no_quicklook else path.with_suffix(".png")
+        counts = write_map(path, scene, parts, run.class_names, metadata, picture)
+        # Another process may be reading the parts at this moment.
+        if not run.args.keep_parts and run.shard == (0, 1):
+            shutil.rmtree(folder.parent)
+    return _summary(path, counts)
+
+
+def _is_up_to_date(path: Path, run_id: str) -> bool:
+    """Tell whether a map was made by the same run."""
+    if not path.is_file():
+        return False
+    try:
+        return read_metadata(path).get("run") == run_id
+    except (ValueError, OSError):
+        return False
+
+
+def _search(scene: Scene, run: FolderRun[ScenePart], detect: Detect, name: str) -> None:
+    """Make the missing parts of this process, with a bar of windows and detections."""
+    total = sum(part.num_windows for part in run.mine)
+    done = total - sum(part.num_windows for part in run.missing)
+    ahead = 2 * scene.parameters.batch_size
+    with (
+        SceneReader(scene, ahead) as reader,
+        tqdm(total=total, initial=done, desc=name, unit="window") as bar,
+    ):
+        detections = 0
+
+        def show(windows: int, found: int) -> None:
+            nonlocal detections
+            detections += found
+            bar.set_postfix(detections=detections, refresh=False)
+            bar.update(windows)
+
+        def search(part: ScenePart) -> None:
+            search_part(part, reader, detect, show)
+
+        run.make(search, title=name, unit="part", progress=False)
+
+
+def _summary(path: Path, counts: dict[str, int]) -> str:
+    """A sentence about a map."""
+    text = f"{path}: {counts['detections']} detections in {counts['windows']} windows"
+    reasons = {
+        "windows_without_data": "windows without data",
+        "detections_below_threshold": "more below the score threshold",
+        "detections_outside_area": "outside the area",
+        "seams_dropped": "pieces dropped at seams",
+        "seams_joined": "joined from pieces",
+        "detections_without_place": "without a place on the ground",
+    }
+    notes = [f"{counts[key]} {words}" for key, words in reasons.items() if counts.get(key)]
+    return text + (f" ({', '.join(notes)})" if notes else "")
+
+
+def file_digest(path: str | Path) -> str:
+    """Name the content of a file.
+
+    Args:
+        path: a file.
+
+    Returns:
+        The first 16 hexadecimal digits of its SHA-256.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[Path]]:
+    """Judge everything that can be judged before the first window.
+
+    Args:
+        args: command line.
+
+    Returns:
+        How scenes are searched, the scenes, and the map of each.
+
+    Raises:
+        ValueError: the command line or the config cannot be used.
+        OSError: a file is missing, or the output cannot be written.
+        CheckpointError: the weights cannot be used.
+    """
+    parameters = WindowParameters(
+        window=args.window,
+        overlap=args.overlap,
+        nms_threshold=args.nms_threshold,
+        score_threshold=args.score_threshold,
+        batch_size=args.batch_size,
+        padding=args.padding,
+        seams=args.seams,
+    )
+    if args.rows_per_part < 1:
+        raise ValueError(f"--rows-per-part must be at least 1, got {args.rows_per_part}")
+    shard = shard_from_environment()
+    scenes = find_scenes(args.input, args.stack)
+    cfg = load_config(args.config_file, args.opts)
+    mapper = (cfg.dataloader.get("test") or {}).get("mapper") or {}
+    radiometry = read_radiometry(args, mapper.get("radiometry"))
+    maps = plan_outputs(scenes, args)
+
+    detector, origin = build_detector(args, cfg)
+    if not isinstance(detector, ImageDetector):
+        raise ConfigError(f"{args.config_file} is of a model of videos; use rsd2 predict for those")
+    names = class_names(args.classes, cfg)
+    # Only what decides the detections is recorded: the same run gives the same bytes.
+    kept = {key: origin[key] for key in ("config", "ema", "iteration", "commit")}
+    weights = args.weights or cfg.train.init_checkpoint
+    kept |= {"weights": Path(weights).name, "weights_sha256": file_digest(weights)}
+    kept["overrides"] = list(args.opts)
+    run = SceneRun(args, parameters, radiometry, detector, names, kept, shard)
+    return run, scenes, maps
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Detect objects in scenes and write maps.
+
+    Args:
+        argv: command line without the program's name; None takes that of the process.
+
+    Returns:
+        The exit code, see above.
+    """
+    args = get_parser().parse_args(argv)
+    try:
+        run, scenes, maps = prepare(args)
+    except (ValueError, OSError, ImportError, CheckpointError) as error:
+        print(f"rsd2 scene: error: {error}", file=sys.stderr)
+        return 2
+    return run_all(scenes, maps, lambda files, path: search_scene(files, path, run))
+
+
+def run_all(
+    scenes: list[SceneFiles], maps: list[Path], search: Callable[[SceneFiles, Path], str]
+) -> int:
+    """Search every scene; one that cannot be read does not stop the others.
+
+    Args:
+        scenes: the scenes.
+        maps: the map of each.
+        search: searches one and says what it did.
+
+    Returns:
+        The exit code.
+    """
+    failed: list[str] = []
+    try:
+        for files, path in zip(scenes, maps):
+            try:
+                print(search(files, path))
+            except (ValueError, OSError) as error:
+                failed.append(f"  {files.name}: {error}")
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to continue", file=sys.stderr)
+        return 130
+
+    if failed:
+        print(f"{len(failed)} of {len(scenes)} scenes failed:", *failed, sep="\n", file=sys.stderr)
+    return 0 if not failed else 1 if len(failed) < len(scenes) else 2

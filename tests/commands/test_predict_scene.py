@@ -1,0 +1,251 @@
+"""From scenes to maps by the command line's own functions, with a detector that knows the truth."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+rasterio = pytest.importorskip("rasterio")
+pytest.importorskip("pyogrio")
+pytest.importorskip("pyproj")
+
+from rasterio.transform import Affine  # noqa: E402
+
+from rsd2.commands import predict_scene  # noqa: E402
+from rsd2.commands.predict_scene import SceneRun, get_parser, run_all, search_scene  # noqa: E402
+from rsd2.geo.scene_files import SceneFiles, find_scenes  # noqa: E402
+from rsd2.geo.vector_files import read_metadata, read_vector_file  # noqa: E402
+from rsd2.inference.sliding_window import WindowParameters  # noqa: E402
+
+HEIGHT, WIDTH = 300, 400
+MARKS = [(60, 40), (200, 90), (330, 250), (128, 128), (250, 180)]
+TRANSFORM = Affine(2.0, 0, 500000, 0, -2.0, 6_600_000)
+
+
+class FindsMarks:
+    """Reports a box of 20 x 8 px at 30 degrees around every marked pixel that a window shows."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.calls, self.stop_after = 0, stop_after
+
+    def __call__(self, images: list[np.ndarray]) -> list[tuple[torch.Tensor, ...]]:
+        results = []
+        for image in images:
+            self.calls += 1
+            if self.stop_after is not None and self.calls > self.stop_after:
+                raise KeyboardInterrupt
+            y, x = np.nonzero(image[:, :, 0] == 255)
+            boxes = [[cx + 0.5, cy + 0.5, 20, 8, 30] for cx, cy in zip(x, y)]
+            results.append(
+                (
+                    torch.tensor(boxes, dtype=torch.float64).reshape(-1, 5),
+                    torch.full((len(boxes),), 0.9, dtype=torch.float64),
+                    torch.zeros(len(boxes), dtype=torch.int64),
+                )
+            )
+        return results
+
+
+def write_scene(path: Path, rows_without_data: int = 0, **profile: object) -> Path:
+    pixels = np.full((HEIGHT, WIDTH), 100, np.uint8)
+    for x, y in MARKS:
+        pixels[y, x] = 255
+    pixels[:rows_without_data] = 0
+    options = {"crs": "EPSG:32633", "transform": TRANSFORM, "nodata": 0, **profile}
+    with rasterio.open(
+        path, "w", driver="GTiff", height=HEIGHT, width=WIDTH, count=1, dtype="uint8", **options
+    ) as dataset:
+        dataset.write(pixels, 1)
+    return path
+
+
+def make_run(
+    detect: Callable, tmp_path: Path, *flags: str, shard: tuple[int, int] = (0, 1), **changes: int
+) -> SceneRun:
+    required = ["--config-file", "c", "--input", "i", "--output", str(tmp_path / "map.gpkg")]
+    args = get_parser().parse_args([*required, *flags])
+    parameters = WindowParameters(**{"window": 128, "overlap": 32, **changes})
+    radiometry = predict_scene.read_radiometry(args, None)
+    return SceneRun(args, parameters, radiometry, detect, ["ship"], {"weights": "w"}, shard)
+
+
+def search(scene: Path, path: Path, run: SceneRun) -> str:
+    return search_scene(SceneFiles(scene.stem, (str(scene),)), path, run)
+
+
+def test_a_map_holds_every_object_once_with_its_place_and_size(tmp_path: Path) -> None:
+    scene, path = write_scene(tmp_path / "scene.tif"), tmp_path / "map.gpkg"
+    sentence = search(scene, path, make_run(FindsMarks(), tmp_path))
+    assert "5 detections in 12 windows" in sentence
+
+    shapes, columns, crs = read_vector_file(path)
+    assert "32633" in crs and set(columns["class"]) == {"ship"}
+    centers = np.array([shape.centroid.coords[0] for shape in shapes])
+    expected = np.array([TRANSFORM @ (x + 0.5, y + 0.5) for x, y in MARKS])
+    order, wanted = np.lexsort(centers.T), np.lexsort(expected.T)
+    np.testing.assert_allclose(centers[order], expected[wanted], atol=1e-6)
+    # 20 x 8 pixels of two metres; UTM shrinks lengths by up to 0.04 per cent.
+    np.testing.assert_allclose(columns["length_m"], 40, rtol=1e-3)
+    np.testing.assert_allclose(columns["width_m"], 16, rtol=1e-3)
+    np.testing.assert_allclose(columns["azimuth"], 60, atol=1.0)  # the grid's north is not true
+    assert path.with_suffix(".png").is_file() and not path.with_name("map.gpkg.parts").exists()
+
+    metadata = read_metadata(path)
+    assert metadata["windows"]["seams"] == "drop" and metadata["radiometry"]["scaling"] == "uint8"
+    assert "up to date" in search(scene, path, make_run(FindsMarks(), tmp_path))
+
+
+def test_rows_parts_shards_and_interruptions_change_no_byte(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    names = [f"{name}/map.gpkg" for name in ("whole", "rows", "shards", "interrupted")]
+    paths = [tmp_path / name for name in names]
+    for path in paths:
+        path.parent.mkdir()
+
+    search(scene, paths[0], make_run(FindsMarks(), tmp_path))
+    search(scene, paths[1], make_run(FindsMarks(), tmp_path, "--rows-per-part", "3"))
+    for rank in (1, 0):
+        sentence = search(scene, paths[2], make_run(FindsMarks(), tmp_path, shard=(rank, 2)))
+        assert ("waits" in sentence) == (rank == 1)
+
+    detect = FindsMarks(stop_after=11)
+    with pytest.raises(KeyboardInterrupt):
+        search(scene, paths[3], make_run(detect, tmp_path))
+    assert not paths[3].exists()
+    detect = FindsMarks()
+    search(scene, paths[3], make_run(detect, tmp_path))
+    assert detect.calls == 4, "two of three rows of four windows were done"
+    assert len({path.read_bytes() for path in paths}) == 1
+
+
+@pytest.mark.parametrize("window, overlap", [(128, 40), (96, 48), (1024, 200)])
+def test_windows_change_no_object(tmp_path: Path, window: int, overlap: int) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    found = []
+    for size, shared in ((128, 32), (window, overlap)):
+        path = tmp_path / f"{size}_{shared}.gpkg"
+        search(scene, path, make_run(FindsMarks(), tmp_path, window=size, overlap=shared))
+        shapes, columns, _ = read_vector_file(path)
+        found.append((sorted(shape.wkt for shape in shapes), sorted(columns["azimuth"])))
+    assert found[0] == found[1]
+
+
+def test_windows_without_data_are_skipped_and_counted(tmp_path: Path) -> None:
+    scene, detect = write_scene(tmp_path / "scene.tif", rows_without_data=140), FindsMarks()
+    path = tmp_path / "map.gpkg"
+    search(scene, path, make_run(detect, tmp_path))
+    counts = read_metadata(path)["counts"]
+    assert counts["windows"] == detect.calls == 8 and counts["windows_without_data"] == 4
+
+
+def test_twice_the_resolution_gives_the_same_places(tmp_path: Path) -> None:
+    """A detector that sees larger pixels must not move or resize anything but by its pixels."""
+
+    def find_bright(images: list[np.ndarray]) -> list[tuple[torch.Tensor, ...]]:
+        results = []
+        for image in images:
+            bright = (image[:, :, 0] > 160).astype(np.uint8)
+            count, _, _, centers = cv2.connectedComponentsWithStats(bright)
+            boxes = [[x + 0.5, y + 0.5, 40, 16, 30] for x, y in centers[1:count]]
+            number = len(boxes)
+            results.append(
+                (
+                    torch.tensor(boxes, dtype=torch.float64).reshape(-1, 5),
+                    torch.full((number,), 0.9, dtype=torch.float64),
+                    torch.zeros(number, dtype=torch.int64),
+                )
+            )
+        return results
+
+    scene, path = write_scene(tmp_path / "scene.tif"), tmp_path / "map.gpkg"
+    search(scene, path, make_run(find_bright, tmp_path, "--gsd", "1.0"))
+    assert read_metadata(path)["pixels"]["height"] in range(595, 606)
+    shapes, columns, _ = read_vector_file(path)
+    centers = np.array([shape.centroid.coords[0] for shape in shapes])
+    expected = np.array([TRANSFORM @ (x + 0.5, y + 0.5) for x, y in MARKS])
+    np.testing.assert_allclose(
+        centers[np.lexsort(centers.T)], expected[np.lexsort(expected.T)], atol=1.0
+    )
+    np.testing.assert_allclose(columns["length_m"], 40, rtol=3e-3)
+
+
+def test_an_area_limits_the_work_and_the_objects(tmp_path: Path) -> None:
+    corners = [TRANSFORM @ point for point in [(0, 0), (180, 0), (180, 170), (0, 170), (0, 0)]]
+    ring = [[x, y] for x, y in corners]
+    area = {"type": "Polygon", "coordinates": [ring]}
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    feature = {"type": "Feature", "properties": {}, "geometry": area}
+    (tmp_path / "area.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]})
+    )
+    scene, path, detect = write_scene(tmp_path / "scene.tif"), tmp_path / "map.gpkg", FindsMarks()
+    search(scene, path, make_run(detect, tmp_path, "--area", str(tmp_path / "area.geojson")))
+    assert len(read_vector_file(path)[0]) == 2 and detect.calls == 4
+    assert read_metadata(path)["counts"]["detections_outside_area"] >= 1
+
+
+def test_a_broken_scene_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("a", "c"):
+        write_scene(tmp_path / f"{name}.tif")
+    (tmp_path / "b.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:3000])
+    scenes = find_scenes([str(tmp_path)])
+    assert [scene.name for scene in scenes] == ["a", "b", "c"]
+    maps = [tmp_path / f"{scene.name}.gpkg" for scene in scenes]
+    run = make_run(FindsMarks(), tmp_path)
+    code = run_all(scenes, maps, lambda files, path: search_scene(files, path, run))
+    assert code == 1 and [path.is_file() for path in maps] == [True, False, True]
+    assert "1 of 3 scenes failed" in capsys.readouterr().err
+
+
+def test_sixteen_bits_without_a_rule_are_refused_with_the_measured_range(tmp_path: Path) -> None:
+    scene = tmp_path / "scene.tif"
+    with rasterio.open(
+        scene, "w", driver="GTiff", height=64, width=64, count=1, dtype="uint16",
+        crs="EPSG:32633", transform=TRANSFORM,
+    ) as dataset:  # fmt: skip
+        dataset.write(np.linspace(0, 1800, 4096).astype(np.uint16).reshape(64, 64), 1)
+    with pytest.raises(ValueError, match=r"scene\.tif.*(17|18)\d\d"):
+        search(scene, tmp_path / "map.gpkg", make_run(FindsMarks(), tmp_path))
+    run = make_run(FindsMarks(), tmp_path, "--percentile", "2", "98")
+    search(scene, tmp_path / "map.gpkg", run)
+    assert read_metadata(tmp_path / "map.gpkg")["radiometry"]["scaling"] == "range"
+
+
+def test_what_is_not_finite_is_counted(tmp_path: Path) -> None:
+    def broken(images: list[np.ndarray]) -> list[tuple[torch.Tensor, ...]]:
+        nothing = torch.full((1, 5), torch.nan), torch.full((1,), torch.nan)
+        return [(*nothing, torch.zeros(1, dtype=torch.int64)) for _ in images]
+
+    scene, path = write_scene(tmp_path / "scene.tif"), tmp_path / "map.gpkg"
+    search(scene, path, make_run(broken, tmp_path))
+    assert read_metadata(path)["counts"]["detections_not_finite"] == 12
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--range", "0", "1", "--percentile", "2", "98"], "exclude each other"),
+        (["--range", "5", "1"], "low must be below high"),
+        (["--gamma", "0"], "gamma must be positive"),
+    ],
+)
+def test_impossible_rules_are_refused(tmp_path: Path, flags: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_run(FindsMarks(), tmp_path, *flags)
+
+
+def test_the_command_line_has_the_last_word_on_the_radiometry() -> None:
+    args = argparse.Namespace(range=None, percentile=[1, 99], bands=["4", "red"], gamma=None)
+    args.nodata = None
+    configured = {"_target_": "x", "scaling": "range", "low": 0, "high": 10, "gamma": 2.0}
+    rule = predict_scene.read_radiometry(args, configured)
+    assert rule.scaling == "percentile" and rule.bands == (4, "red") and rule.gamma == 2.0
