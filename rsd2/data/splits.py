@@ -23,6 +23,7 @@ from detectron2.data.build import (
 from detectron2.data.detection_utils import check_metadata_consistency
 
 from rsd2.io.files import write_atomically
+from rsd2.io.text import read_lines
 
 _logger = logging.getLogger(__name__)
 _HEADER = "# sha256 of the sorted ids: "
@@ -108,7 +109,7 @@ def read_split(path: str | Path) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no list of images {path}; tools/make_split.py makes one")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line.strip() for line in read_lines(path)]
     ids = sorted({line for line in lines if line and not line.startswith("#")})
     if not ids:
         raise ValueError(f"the list {path} names no image")

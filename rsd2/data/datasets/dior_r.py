@@ -14,6 +14,7 @@ from rsd2.data.class_orders import class_order
 from rsd2.data.formats.dior import read_dior_labels
 from rsd2.data.formats.dota import find_images
 from rsd2.data.formats.label_report import LabelReport
+from rsd2.io.text import read_lines
 
 from .dota import set_dota_metadata
 from .polygon_labels import LabelPolicy, read_polygon_records
@@ -126,8 +127,7 @@ def _listed_images(
         path = root / "ImageSets" / "Main" / f"{name}.txt"
         if not path.is_file():
             raise FileNotFoundError(f"There is no list {path}; it names the images of the split.")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        for number, image_id in enumerate(map(str.strip, lines), start=1):
+        for number, image_id in enumerate(map(str.strip, read_lines(path)), start=1):
             if image_id in found:
                 images[image_id] = found[image_id]
             elif image_id:

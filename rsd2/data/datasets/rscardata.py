@@ -7,7 +7,6 @@ as COCO files and, for the test videos, as VOC files in folders.
 from __future__ import annotations
 
 import logging
-import xml.etree.ElementTree as ElementTree
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.data.formats.rscardata import RSCARDATA_SPLITS
+from rsd2.data.formats.xml_labels import line_of, read_xml
 from rsd2.data.windows.video_clips import NUM_FRAMES, add_windows, list_frames
 from rsd2.io.image_io import read_image_size
 
@@ -185,10 +185,8 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
     Returns:
         x, y, width, height of each object, pixels; None if the file cannot be read.
     """
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError) as error:
-        report.add("xml", path, getattr(error, "position", (None,))[0], f"not readable: {error}")
+    root = read_xml(path, report)
+    if root is None:
         return None
     report.label_files += 1
     boxes = []
@@ -196,10 +194,11 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
         try:
             x0, y0, x1, y1 = (float(item.find(f"bndbox/{key}").text) for key in _CORNERS)
         except (AttributeError, TypeError, ValueError) as error:
-            report.add("voc_object", path, None, f"object {index + 1}: {error}")
+            report.add("voc_object", path, line_of(item), f"object {index + 1}: {error}")
             continue
         if not (x1 > x0 and y1 > y0):
-            report.add("box_without_area", path, None, f"object {index + 1}: {(x0, y0, x1, y1)}")
+            message = f"object {index + 1}: {(x0, y0, x1, y1)}"
+            report.add("box_without_area", path, line_of(item), message)
             continue
         boxes.append([x0, y0, x1 - x0, y1 - y0])
     report.objects += len(boxes)

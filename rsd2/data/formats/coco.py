@@ -7,12 +7,13 @@ annotation and ``corner`` of an image, the window of a larger image that the ent
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from rsd2.io.text import read_json
 
 from .label_report import LabelReport
 
@@ -126,18 +127,11 @@ def read_coco_file(
 
 def _load(path: Path) -> dict[str, list]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"There is no annotation file {path}; put it there or correct the path."
         ) from None
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}:{error.lineno}:{error.colno}: not valid JSON ({error.msg}); the file is "
-            "broken or was cut off, get it again."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 ({error}); get it again.") from error
     keys = ("images", "annotations", "categories")
     wrong = [
         key

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
-from xml.parsers import expat
 
 import numpy as np
 
@@ -18,13 +17,13 @@ from rsd2.data.class_orders import canonical_class_name
 
 from .dota import DotaLabels, drop_without_area
 from .label_report import LabelReport
+from .xml_labels import line_of, read_xml
 
 _CORNERS = tuple(
     f"{axis}_{corner}"
     for corner in ("left_top", "right_top", "right_bottom", "left_bottom")
     for axis in "xy"
 )
-_LINE = "line of the file"  # blanks: no attribute of a real file has this name
 
 
 def read_dior_labels(
@@ -43,13 +42,14 @@ def read_dior_labels(
     """
     report.label_files += 1
     rows, names, flags, lines = [], [], [], []
-    for element in _objects(path, report):
+    root = read_xml(path, report)
+    for element in () if root is None else root.findall("object"):
         parsed = _parse_object(element, path, report)
         if parsed is not None:
             rows.append(parsed[0])
             names.append(canonical_class_name(parsed[1], class_names))
             flags.append(parsed[2])
-            lines.append(int(element.get(_LINE)))
+            lines.append(line_of(element))
     labels = DotaLabels(
         np.array(rows, dtype=np.float64).reshape(-1, 4, 2),
         names,
@@ -59,31 +59,11 @@ def read_dior_labels(
     return drop_without_area(labels, path, report)
 
 
-def _objects(path: str | Path, report: LabelReport) -> list[ElementTree.Element]:
-    """The ``object`` elements of a file, each with its line as an attribute."""
-    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        builder.start(tag, {**attributes, _LINE: str(parser.CurrentLineNumber)})
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    try:
-        parser.Parse(Path(path).read_bytes(), True)
-        return builder.close().findall("object")
-    except OSError as error:
-        report.add("unreadable_label", path, None, f"cannot read the file: {error}")
-    except expat.ExpatError as error:
-        report.add("xml", path, error.lineno, f"not well-formed XML: {error}")
-    return []
-
-
 def _parse_object(
     element: ElementTree.Element, path: str | Path, report: LabelReport
 ) -> tuple[list[float], str, int] | None:
     """Eight coordinates, raw class name and difficult flag, or None and a problem."""
-    line = int(element.get(_LINE))
+    line = line_of(element)
     name = (element.findtext("name") or "").strip()
     texts = [(element.findtext(f"robndbox/{corner}") or "").strip() for corner in _CORNERS]
     missing = [corner for corner, text in zip(("name", *_CORNERS), (name, *texts)) if not text]

@@ -19,6 +19,7 @@ import numpy as np
 
 from rsd2.data.windows.tiling import clip_to_window, visible_fractions
 from rsd2.io.image_io import IMAGE_EXTENSIONS
+from rsd2.io.text import TextError, read_lines
 
 from .label_report import LabelReport
 
@@ -86,13 +87,13 @@ def read_dota_labels(
     """
     count = 10 if with_heads else 8
     try:
-        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        report.add("unreadable_label", path, None, f"cannot read the file: {error}")
-        text = ""
+        text_lines = read_lines(path)
+    except (OSError, TextError) as error:
+        report.add_unreadable(path, error)
+        text_lines = []
     report.label_files += 1
     rows, names, flags, lines = [], [], [], []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text_lines, start=1):
         fields = line.split()
         if not fields or fields[0].lower().startswith(_HEADERS):
             continue

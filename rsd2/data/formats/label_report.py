@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from rsd2.io.text import TextError
+
 REMEDIES = {
     "fields": "a line is 'x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]', separated by blanks; "
     "write class names without blanks",
@@ -121,6 +123,18 @@ class LabelReport:
         if self._stored[kind] < self.max_stored:
             self._stored[kind] += 1
             self.problems.append(LabelProblem(kind, str(file), line, message, fate))
+
+    def add_unreadable(self, path: str | Path, error: OSError | TextError) -> None:
+        """Note a label file that cannot be read.
+
+        Args:
+            path: of the file.
+            error: what reading it raised.
+        """
+        reason, line = f"cannot read the file: {error}", None
+        if isinstance(error, TextError):
+            reason, line = error.reason, error.line
+        self.add("unreadable_label", path, line, reason)
 
     def extend(self, problems: list[LabelProblem]) -> None:
         """Note problems found elsewhere, in a worker process for example.

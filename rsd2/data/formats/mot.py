@@ -10,6 +10,8 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from rsd2.io.text import read_lines
+
 from .label_report import LabelReport
 
 
@@ -45,11 +47,9 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file of tracks {path}; put it there.") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 ({error}); get it again.") from error
     report.label_files += 1
     rows = []
     for number, line in enumerate(lines, start=1):

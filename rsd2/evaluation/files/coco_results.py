@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 
 from rsd2.evaluation.box_records import BoxRecord
 from rsd2.evaluation.matching.boxes import BoxDetections
+from rsd2.io.text import TextError, read_json
 
 _MAX_EXAMPLES = 5
 
@@ -107,11 +107,11 @@ def to_coco_results(
 
 def _load(path: Path) -> list:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no result file {path}; correct the path.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ResultFileError(f"{path}: not valid JSON ({error}); write it again.") from error
+    except TextError as error:
+        raise ResultFileError(str(error)) from error
     if not isinstance(content, list):
         raise ResultFileError(
             f"{path} holds a {type(content).__name__}; a result file is a list of entries with "

@@ -19,6 +19,7 @@ import torch
 
 from rsd2.evaluation.scoring.dota import Detections, DotaScores, GroundTruth, score_detections
 from rsd2.io.files import write_atomically
+from rsd2.io.text import decode_text, read_text, split_lines
 from rsd2.structures import boxes_to_corners
 
 # Nine significant digits give a float32 score back exactly; a ten-thousandth of a pixel is far
@@ -86,7 +87,7 @@ def read_task1(
     images, classes, rows = [], [], []
     for label, name in enumerate(class_names):
         text = _read_member(Path(path), f"Task1_{name}.txt")
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(split_lines(text), start=1):
             if not line.strip():
                 continue
             image, values = _parse_line(line, f"{path}: Task1_{name}.txt, line {number}")
@@ -156,13 +157,13 @@ def _read_member(path: Path, name: str) -> str:
         member = path / name
         if not member.is_file():
             raise FileNotFoundError(f"{path} holds no {name}; a class without detections needs one")
-        return member.read_text()
+        return read_text(member)
     with zipfile.ZipFile(path) as archive:
         if name not in archive.namelist():
             raise FileNotFoundError(
                 f"{path} holds no {name} at its top level; a class without detections needs one"
             )
-        return archive.read(name).decode()
+        return decode_text(archive.read(name), f"{path}: {name}")
 
 
 def _parse_line(line: str, where: str) -> tuple[str, list[float]]:

@@ -91,7 +91,8 @@ def test_unreadable_file_is_reported(tmp_path):
     assert len(read_dota_labels(tmp_path / "absent.txt", report)) == 0
     assert report.count("unreadable_label") == 1
     labels, report = _read(tmp_path, b"\x89PNG\r\n\x1a\n\x00\xff\xfe binary")
-    assert len(labels) == 0 and report.count("fields") > 0
+    assert len(labels) == 0 and report.count("unreadable_label") == report.total == 1
+    assert report.problems[0].line == 3 and "binary data" in report.problems[0].message
 
 
 def _labels(*polygons):

@@ -47,5 +47,5 @@ def test_empty_absent_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no file of tracks"):
         read_mot_rows(tmp_path / "absent.txt", LabelReport())
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="no text in UTF-8"):
+    with pytest.raises(ValueError, match=r"b\.txt:1: no text in UTF-16.*; save the file as UTF-8"):
         read_mot_rows(tmp_path / "b.txt", LabelReport())
