@@ -22,6 +22,7 @@ from detectron2.data.build import (
 )
 from detectron2.data.detection_utils import check_metadata_consistency
 
+from rsd2.data.file_names import NameIndex
 from rsd2.io.files import write_atomically
 from rsd2.io.text import read_lines
 
@@ -127,7 +128,8 @@ def select_images(records: Sequence[dict], ids: Iterable[str], name: str) -> lis
 
     Args:
         records: dataset dicts.
-        ids: as `unit_id` gives them.
+        ids: as `unit_id` gives them, or another spelling of the same path, with or without the
+            extension of an image: ``./P0001.png`` is ``P0001``.
         name: of the list, for messages.
 
     Returns:
@@ -136,14 +138,17 @@ def select_images(records: Sequence[dict], ids: Iterable[str], name: str) -> lis
     Raises:
         ValueError: if an id of the list is not there, because it is the list of another data set.
     """
-    chosen = set(ids)
-    absent = sorted(chosen - {unit_id(record) for record in records})
+    wanted = set(ids)
+    index = NameIndex(map(unit_id, records), with_extension=False)
+    chosen = {one: index.find(one) for one in wanted}
+    absent = sorted(one for one, found in chosen.items() if found is None)
     if absent:
         raise ValueError(
-            f"{len(absent)} of the {len(chosen)} images of {name} are not in the data set, for "
+            f"{len(absent)} of the {len(wanted)} images of {name} are not in the data set, for "
             f"example {absent[0]!r}; is it the list of another one?"
         )
-    return [record for record in records if unit_id(record) in chosen]
+    names = set(chosen.values())
+    return [record for record in records if unit_id(record) in names]
 
 
 def get_dataset_dicts(

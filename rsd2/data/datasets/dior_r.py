@@ -11,6 +11,7 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 
 from rsd2.data.class_orders import class_order
+from rsd2.data.file_names import NameIndex
 from rsd2.data.formats.dior import read_dior_labels
 from rsd2.data.formats.dota import find_images
 from rsd2.data.formats.label_report import LabelReport
@@ -122,16 +123,18 @@ def _listed_images(
 ) -> dict[str, Path]:
     """Image id -> file, in the order of the lists; ids without an image are reported."""
     found = find_images(root / folder, LabelReport())
+    index = NameIndex(found, root / folder, with_extension=False)
     images: dict[str, Path] = {}
     for name in lists:
         path = root / "ImageSets" / "Main" / f"{name}.txt"
         if not path.is_file():
             raise FileNotFoundError(f"There is no list {path}; it names the images of the split.")
-        for number, image_id in enumerate(map(str.strip, read_lines(path)), start=1):
-            if image_id in found:
+        for number, line in enumerate(map(str.strip, read_lines(path)), start=1):
+            image_id = index.find(line)
+            if image_id is not None:
                 images[image_id] = found[image_id]
-            elif image_id:
-                message = f"no image {image_id!r} in {root / folder}"
+            elif line:
+                message = f"no image {line!r} in {root / folder}"
                 report.add("listed_without_image", path, number, message)
     if not images:
         raise FileNotFoundError(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from rsd2.data.formats.dota import check_dota_class_names
 from rsd2.data.windows.tile_index import INDEX_NAME, TileIndex
 from rsd2.data.windows.tiling import (
     TilingParameters,
@@ -21,8 +22,8 @@ from rsd2.data.windows.tiling import (
     tile_name,
 )
 
-from .dota import class_names_of, load_dota_instances, set_dota_metadata
-from .polygon_labels import fill_annotations
+from .dota import load_dota_instances, set_dota_metadata
+from .polygon_labels import class_names_of, fill_annotations
 
 
 def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options) -> list[dict]:
@@ -146,7 +147,7 @@ def register_dota_tiles(
     Raises:
         ValueError: if ``thing_classes`` is missing or no list of names.
     """
-    classes = class_names_of(metadata)
+    classes = check_dota_class_names(class_names_of(metadata))
     DatasetCatalog.register(name, partial(load_dota_tiles, tiles_dir, classes, **options))
     extra = {} if source_dataset is None else {"source_dataset": source_dataset}
     folder = Path(tiles_dir)

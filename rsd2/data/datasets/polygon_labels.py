@@ -162,7 +162,7 @@ def category_ids(class_names: Sequence[str]) -> dict[str, int]:
         class name -> category id.
 
     Raises:
-        ValueError: if it is no list of different names without blanks.
+        ValueError: if it is no list of different names.
     """
     if isinstance(class_names, str):
         raise ValueError(
@@ -170,16 +170,33 @@ def category_ids(class_names: Sequence[str]) -> dict[str, int]:
             f"is [{class_names!r}], a tuple ({class_names!r},) with its comma."
         )
     names = list(class_names)
-    wrong = [name for name in names if not isinstance(name, str) or len(name.split()) != 1]
-    if wrong or not names:
+    wrong = [name for name in names if not isinstance(name, str) or name != " ".join(name.split())]
+    if wrong or not names or "" in names:
         raise ValueError(
-            f"Class names must be non-empty strings without blanks, got {wrong or names}; DOTA "
-            "writes 'small-vehicle', not 'small vehicle'."
+            "Class names must be non-empty strings with single blanks between their words and "
+            f"none around them, got {wrong or names}."
         )
     if len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"Class names must differ; given more than once: {repeated}.")
     return {name: index for index, name in enumerate(names)}
+
+
+def class_names_of(metadata: dict) -> tuple[str, ...]:
+    """Take the class names out of a metadata dict.
+
+    Args:
+        metadata: with ``thing_classes``.
+
+    Returns:
+        the names, in the order of their category ids.
+
+    Raises:
+        ValueError: if there are none, or they are no list of different names.
+    """
+    if "thing_classes" not in metadata:
+        raise ValueError(f"metadata needs 'thing_classes', got only {sorted(metadata)}.")
+    return tuple(category_ids(metadata["thing_classes"]))
 
 
 def fill_annotations(records: list[dict]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from rsd2.io.text import read_json
 
 from .label_report import LabelReport
+from .values import is_coordinate, parse_boolean, parse_id, parse_number, parse_whole
 
 FLAGS = ("ignore", "uncertain", "logo", "in_dense_image")
 """Of an annotation in TinyPerson; absent means False."""
@@ -29,14 +30,14 @@ class CocoImage:
     """One entry of ``images``.
 
     Attributes:
-        number: its id.
+        number: its id, see `parse_id`.
         file_name: as in the file, relative to the image folder.
         height: of the image, or of the window if there is a ``corner``; pixels.
         width: likewise.
         corner: (x0, y0, x1, y1) of the window in the image file, pixels, or None for all of it.
     """
 
-    number: int
+    number: int | str
     file_name: str
     height: int
     width: int
@@ -48,7 +49,7 @@ class CocoBox:
     """One entry of ``annotations``.
 
     Attributes:
-        number: its id, -1 if it has none.
+        number: its id, see `parse_id`; -1 if it has none.
         category: a key of ``CocoFile.categories``.
         box: x, y, width, height in pixels of the image or window.
         area: of the object, square pixels, > 0; that of the box if the file states none.
@@ -58,8 +59,8 @@ class CocoBox:
             is a whole number, which is reported.
     """
 
-    number: int
-    category: int
+    number: int | str
+    category: int | str
     box: tuple[float, float, float, float]
     area: float
     is_crowd: bool
@@ -77,9 +78,9 @@ class CocoFile:
         categories: id -> name.
     """
 
-    images: dict[int, CocoImage] = field(default_factory=dict)
-    boxes: dict[int, list[CocoBox]] = field(default_factory=dict)
-    categories: dict[int, str] = field(default_factory=dict)
+    images: dict[int | str, CocoImage] = field(default_factory=dict)
+    boxes: dict[int | str, list[CocoBox]] = field(default_factory=dict)
+    categories: dict[int | str, str] = field(default_factory=dict)
 
 
 def read_coco_file(
@@ -110,7 +111,7 @@ def read_coco_file(
     content = _load(path)
     categories = _read_categories(content["categories"], path)
     images = _read_images(content["images"], path, report)
-    boxes: dict[int, list[CocoBox]] = {number: [] for number in images}
+    boxes: dict[int | str, list[CocoBox]] = {number: [] for number in images}
     for index, entry in enumerate(content["annotations"]):
         read = _read_box(entry, index, images, categories, path, report)
         if read is None:
@@ -147,14 +148,15 @@ def _load(path: Path) -> dict[str, list]:
     return content
 
 
-def _read_categories(entries: Sequence[Any], path: Path) -> dict[int, str]:
-    categories: dict[int, str] = {}
+def _read_categories(entries: Sequence[Any], path: Path) -> dict[int | str, str]:
+    categories: dict[int | str, str] = {}
     for index, entry in enumerate(entries):
         try:
-            number, name = int(entry["id"]), str(entry["name"])
+            number, name = parse_id(entry["id"]), _text(entry["name"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{path}: categories[{index}] is {entry!r}; it needs 'id' (a number) and 'name'."
+                f"{path}: categories[{index}] is {_short(entry)}; it needs 'id' (a number or a "
+                f"text) and 'name' ({error})."
             ) from error
         if number in categories:
             raise ValueError(f"{path}: category id {number} is there twice; make the ids unique.")
@@ -162,14 +164,16 @@ def _read_categories(entries: Sequence[Any], path: Path) -> dict[int, str]:
     return categories
 
 
-def _read_images(entries: Sequence[Any], path: Path, report: LabelReport) -> dict[int, CocoImage]:
-    images: dict[int, CocoImage] = {}
+def _read_images(
+    entries: Sequence[Any], path: Path, report: LabelReport
+) -> dict[int | str, CocoImage]:
+    images: dict[int | str, CocoImage] = {}
     for index, entry in enumerate(entries):
         try:
-            number, name = int(entry["id"]), str(entry["file_name"])
+            number, name = parse_id(entry["id"]), _text(entry["file_name"])
             corner = None if entry.get("corner") is None else _corner(entry["corner"])
             if corner is None:
-                height, width = int(entry["height"]), int(entry["width"])
+                height, width = parse_whole(entry["height"]), parse_whole(entry["width"])
             else:
                 height, width = corner[3] - corner[1], corner[2] - corner[0]
             if height < 1 or width < 1:
@@ -186,25 +190,28 @@ def _read_images(entries: Sequence[Any], path: Path, report: LabelReport) -> dic
 
 
 def _corner(value: Any) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = (int(round(float(number))) for number in value)
-    return x0, y0, x1, y1
+    x0, y0, x1, y1 = (parse_number(number) for number in value)
+    if not is_coordinate(x0, y0, x1, y1):
+        raise ValueError(f"corner {_short(value)}")
+    return round(x0), round(y0), round(x1), round(y1)
 
 
 def _read_box(
     entry: Any,
     index: int,
-    images: dict[int, CocoImage],
-    categories: dict[int, str],
+    images: dict[int | str, CocoImage],
+    categories: dict[int | str, str],
     path: Path,
     report: LabelReport,
-) -> tuple[int, CocoBox] | None:
+) -> tuple[int | str, CocoBox] | None:
     """(image id, box) of an entry, or None after a note in the report."""
     try:
-        number, image, category = entry.get("id", -1), entry["image_id"], entry["category_id"]
-        x, y, width, height = (float(value) for value in entry["bbox"])
-        area = float(entry.get("area") or 0.0)
-        crowd = bool(entry.get("iscrowd", 0))
-        flags = frozenset(flag for flag in FLAGS if entry.get(flag, False))
+        number = parse_id(entry.get("id", -1))
+        image, category = parse_id(entry["image_id"]), parse_id(entry["category_id"])
+        x, y, width, height = (parse_number(value) for value in entry["bbox"])
+        area = parse_number(entry.get("area") or 0.0)
+        crowd = parse_boolean(entry.get("iscrowd"))
+        flags = frozenset(flag for flag in FLAGS if parse_boolean(entry.get(flag)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         report.add(
             "coco_annotation", path, None, f"annotations[{index}]: {error!r}: {_short(entry)}"
@@ -219,18 +226,18 @@ def _read_box(
         message = f"{where} of {name} has the category id {category!r}"
         report.add("unknown_category", path, None, message)
         return None
-    if not all(map(math.isfinite, (x, y, width, height, area))):
-        report.add("non_finite", path, None, f"{where} of {name}: bbox {entry['bbox']}")
+    if not is_coordinate(x, y, width, height) or not math.isfinite(area):
+        report.add("non_finite", path, None, f"{where} of {name}: bbox {_short(entry['bbox'])}")
         return None
     if width <= 0 or height <= 0:
         report.add("box_without_area", path, None, f"{where} of {name}: bbox {entry['bbox']}")
         return None
     area = area if area > 0 else width * height
     track = entry.get("track_id")
-    if isinstance(track, (int, float)) and track % 1 == 0:
-        track = int(track)
-    elif track is not None:
-        message = f"{where} of {name} has the track_id {track!r}"
+    try:
+        track = None if track is None else parse_whole(track)
+    except ValueError:
+        message = f"{where} of {name} has the track_id {_short(track)}"
         report.add("track_number", path, None, message, "kept")
         track = None
     return image, CocoBox(number, category, (x, y, width, height), area, crowd, flags, track)
@@ -259,6 +266,13 @@ def _apply_border_policy(
     share = (x1 - x0) * (y1 - y0) / (width * height)
     clipped = (x0, y0, x1 - x0, y1 - y0)
     return replace(box, box=clipped, area=box.area * share)
+
+
+def _text(value: Any) -> str:
+    """A name; numbers are names, too."""
+    if not isinstance(value, str | int) or not str(value).strip():
+        raise ValueError(f"{_short(value)} is no name")
+    return str(value)
 
 
 def _short(entry: Any) -> str:

@@ -22,6 +22,7 @@ from rsd2.io.image_io import IMAGE_EXTENSIONS
 from rsd2.io.text import TextError, read_lines
 
 from .label_report import LabelReport
+from .values import parse_number
 
 _HEADERS = ("imagesource:", "gsd:")
 _ZERO_AREA = 1e-3
@@ -243,12 +244,35 @@ def find_labels(
     return known
 
 
+def check_dota_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
+    """Refuse class names that a label file cannot hold.
+
+    Args:
+        class_names: with or without blanks.
+
+    Returns:
+        the names.
+
+    Raises:
+        ValueError: if a name of several words ends in a number, which a line without difficult flag
+            would give away to it.
+    """
+    names = tuple(class_names)
+    wrong = [name for name in names if " " in name and _is_number(name.split()[-1])]
+    if wrong:
+        raise ValueError(
+            f"Class names {wrong} end in a word that DOTA's format takes for the difficult flag; "
+            "write them with a hyphen, as in 'class-1'."
+        )
+    return names
+
+
 def format_dota_labels(polygons: np.ndarray, names: Sequence[str], difficult: np.ndarray) -> str:
     """Write objects as the lines of a label file, without header.
 
     Args:
         polygons: (N, 4, 2) xy pixels; written with up to three decimals.
-        names: N class names without blanks.
+        names: N class names, see `check_dota_class_names`.
         difficult: (N,) integers.
 
     Returns:
@@ -312,6 +336,14 @@ def drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport)
         message = f"{labels.names[index]} ({corners})"
         report.add(kind, path, int(labels.lines[index]), message, fate)
     return labels if keep.all() else labels.select(keep)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        parse_number(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rsd2.data.formats.values import parse_id, parse_number
 from rsd2.evaluation.box_records import BoxRecord
 from rsd2.evaluation.matching.boxes import BoxDetections
 from rsd2.io.text import TextError, read_json
@@ -22,7 +23,7 @@ class ResultFileError(ValueError):
 
 def read_coco_results(
     path: str | Path,
-    inputs: Mapping[int, tuple[str, tuple[int, ...]]],
+    inputs: Mapping[int | str, tuple[str, tuple[int, ...]]],
     classes: Mapping[int, int],
     *,
     on_problem: str = "error",
@@ -31,7 +32,8 @@ def read_coco_results(
 
     Args:
         path: of the JSON file.
-        inputs: id of the file's images -> (image id, window (x, y, width, height) or empty).
+        inputs: id of the file's images, see `parse_id` -> (image id, window (x, y, width, height)
+            or empty).
         classes: category id of the file -> class index.
         on_problem: ``"error"``, or ``"drop"`` what is wrong and count it.
 
@@ -55,7 +57,7 @@ def read_coco_results(
             if len(examples) < _MAX_EXAMPLES:
                 examples.append(f"entry {index}: {kind}: {str(entry)[:120]}")
             continue
-        rows.setdefault(entry["image_id"], []).append(row)
+        rows.setdefault(parse_id(entry["image_id"]), []).append(row)
     if problems and on_problem == "error":
         counts = ", ".join(f"{number} x {kind}" for kind, number in sorted(problems.items()))
         raise ResultFileError(
@@ -73,7 +75,7 @@ def read_coco_results(
 
 
 def to_coco_results(
-    detections: BoxDetections, image_numbers: Sequence[int], category_ids: Sequence[int]
+    detections: BoxDetections, image_numbers: Sequence[int | str], category_ids: Sequence[int]
 ) -> list[dict]:
     """Turn detections into COCO's result format.
 
@@ -121,13 +123,17 @@ def _load(path: Path) -> list:
 
 
 def _check(
-    entry: object, inputs: Mapping[int, object], classes: Mapping[int, int]
+    entry: object, inputs: Mapping[int | str, object], classes: Mapping[int, int]
 ) -> tuple[str, tuple[float, ...]]:
     """(kind of problem or "", row x0, y0, x1, y1, score, class)."""
     try:
-        x, y, width, height = (float(value) for value in entry["bbox"])
-        score, image, category = float(entry["score"]), entry["image_id"], entry["category_id"]
-        known_image, known_class = image in inputs, category in classes
+        x, y, width, height = (parse_number(value) for value in entry["bbox"])
+        image, category = parse_id(entry["image_id"]), parse_id(entry["category_id"])
+        score, known_image, known_class = (
+            parse_number(entry["score"]),
+            image in inputs,
+            category in classes,
+        )
     except (KeyError, TypeError, ValueError):
         return "malformed entry", ()
     if not known_image:

@@ -94,6 +94,13 @@ def test_splits_annotations_and_order_of_the_list(root):
     assert [len(r["annotations"]) for r in load_dior_r(root, "test")] == [1]
 
 
+def test_lists_name_images_by_paths_in_any_encoding(root):
+    names = "./00002\r\nJPEGIMAGES-trainval/../00001.JPG\r\n"
+    (root / "ImageSets" / "Main" / "train.txt").write_text(names, encoding="utf-16")
+    records = load_dior_r(root, "train", on_problem="error")
+    assert [r["image_id"] for r in records] == ["00002", "00001"]
+
+
 def test_orders_differ_in_the_dam_alone(root):
     def ids(order):
         records = load_dior_r(root, "train", order=order)

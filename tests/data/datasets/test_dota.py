@@ -144,7 +144,8 @@ def test_policies(folder):
 
 
 @pytest.mark.parametrize(
-    "classes", ["ship", ("ship"), [], ["ship", "ship"], ["small vehicle"], [1]]
+    "classes",
+    ["ship", ("ship"), [], ["ship", "ship"], ["small  vehicle"], [" ship"], [""], [1], ["class 1"]],
 )
 def test_class_lists_that_cannot_be_meant(folder, classes):
     with pytest.raises(ValueError, match="[Cc]lass names"):
