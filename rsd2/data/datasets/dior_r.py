@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog
 from rsd2.data.class_orders import class_order
 from rsd2.data.file_names import NameIndex
 from rsd2.data.formats.dior import read_dior_labels
-from rsd2.data.formats.dota import find_images
+from rsd2.data.formats.dota import find_images, find_labels
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.io.text import read_lines
 
@@ -73,8 +73,7 @@ def load_dior_r(
     return read_polygon_records(
         images,
         classes,
-        label_file=lambda image_id: annotations / f"{image_id}.xml",
-        labelled={path.stem for path in annotations.glob("*.xml")},
+        labels=find_labels(annotations, images, report, extension=".xml", only_of_images=False),
         read=partial(read_dior_labels, class_names=classes),
         policy=policy,
         report=report,

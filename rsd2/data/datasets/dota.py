@@ -77,9 +77,8 @@ def load_dota_instances(
     return read_polygon_records(
         images,
         class_names,
-        label_file=None if labels_dir is None else lambda name: Path(labels_dir) / f"{name}.txt",
-        labelled=set() if labels_dir is None else find_labels(labels_dir, images, report),
-        read=read_dota_labels,
+        labels=None if labels_dir is None else find_labels(labels_dir, images, report),
+        read=partial(read_dota_labels, class_names=class_names),
         policy=policy,
         report=report,
         name=str(images_dir if labels_dir is None else labels_dir),

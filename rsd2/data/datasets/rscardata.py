@@ -14,8 +14,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
+from rsd2.data.formats.foreign import describe_format, guess_xml
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.data.formats.rscardata import RSCARDATA_SPLITS
+from rsd2.data.formats.values import is_coordinate, parse_number
 from rsd2.data.formats.xml_labels import line_of, read_xml
 from rsd2.data.windows.video_clips import NUM_FRAMES, add_windows, list_frames
 from rsd2.io.image_io import read_image_size
@@ -188,13 +190,21 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
     root = read_xml(path, report)
     if root is None:
         return None
+    name = guess_xml(root)
+    if name not in ("", "Pascal VOC XML"):
+        report.add("foreign_format", path, line_of(root), describe_format(name))
+        return None
     report.label_files += 1
     boxes = []
     for index, item in enumerate(root.iter("object")):
         try:
-            x0, y0, x1, y1 = (float(item.find(f"bndbox/{key}").text) for key in _CORNERS)
-        except (AttributeError, TypeError, ValueError) as error:
+            x0, y0, x1, y1 = (parse_number(item.findtext(f"bndbox/{key}")) for key in _CORNERS)
+        except ValueError as error:
             report.add("voc_object", path, line_of(item), f"object {index + 1}: {error}")
+            continue
+        if not is_coordinate(x0, y0, x1, y1):
+            message = f"object {index + 1}: {(x0, y0, x1, y1)}"
+            report.add("non_finite", path, line_of(item), message)
             continue
         if not (x1 > x0 and y1 > y0):
             message = f"object {index + 1}: {(x0, y0, x1, y1)}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from rsd2.io.text import read_json
 
+from .foreign import describe_format, guess_json, is_normalized
 from .label_report import LabelReport
 from .values import is_coordinate, parse_boolean, parse_id, parse_number, parse_whole
 
@@ -100,8 +101,9 @@ def read_coco_file(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON (the message gives line and column), or has not the lists
-            ``images``, ``annotations`` and ``categories``, or ``out_of_image`` is unknown.
+        ValueError: if it is not JSON (the message gives line and column), has not the lists
+            ``images``, ``annotations`` and ``categories``, holds boxes divided by width and height
+            or annotations of which none can be used, or ``out_of_image`` is unknown.
     """
     if out_of_image not in OUT_OF_IMAGE_POLICIES:
         raise ValueError(
@@ -112,11 +114,20 @@ def read_coco_file(
     categories = _read_categories(content["categories"], path)
     images = _read_images(content["images"], path, report)
     boxes: dict[int | str, list[CocoBox]] = {number: [] for number in images}
+    readable = []
     for index, entry in enumerate(content["annotations"]):
         read = _read_box(entry, index, images, categories, path, report)
-        if read is None:
-            continue
-        number, box = read
+        if read is not None:
+            readable.append(read)
+    _check_plausible(content["annotations"], [box for _, box in readable], path, report)
+
+    seen: set[tuple] = set()
+    for number, box in readable:
+        identity = (number, box.category, box.box)
+        if identity in seen:
+            message = f"annotation id {box.number} of {images[number].file_name} repeats another"
+            report.add("duplicate_object", path, None, message, "kept")
+        seen.add(identity)
         box = _apply_border_policy(box, images[number], out_of_image, path, report)
         if box is not None:
             boxes[number].append(box)
@@ -141,11 +152,37 @@ def _load(path: Path) -> dict[str, list]:
     ]
     if wrong:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
+        foreign = guess_json(content)
+        looks = f" {path.name}: {describe_format(foreign)}." if foreign else ""
         raise ValueError(
-            f"{path} has no list {', '.join(wrong)} (found: {found}); a COCO file has the lists "
-            "images, annotations and categories."
+            f"{path} has no list {', '.join(wrong)} (found: {_short(found)}); a COCO file has the "
+            f"lists images, annotations and categories.{looks}"
         )
     return content
+
+
+def _check_plausible(
+    entries: Sequence[Any], boxes: Sequence[CocoBox], path: Path, report: LabelReport
+) -> None:
+    """Refuse a file of which no annotation can be used, or whose boxes are no pixels."""
+    if entries and not boxes:
+        lengths = {len(e["bbox"]) for e in entries if isinstance(_get(e, "bbox"), list)}
+        name = "COCO JSON of rotated boxes" if lengths == {5} else ""
+        looks = f" {path.name}: {describe_format(name)}." if name else ""
+        raise ValueError(
+            f"None of the {len(entries)} annotations of {path} can be used.{looks} "
+            f"{report.summary()}"
+        )
+    if boxes and all(is_normalized(box.box) for box in boxes):
+        name = "COCO JSON with boxes divided by width and height"
+        raise ValueError(
+            f"All numbers of the {len(boxes)} boxes of {path} lie in 0 to 1, so they are no "
+            f"pixels: {describe_format(name)}."
+        )
+
+
+def _get(entry: Any, key: str) -> Any:
+    return entry.get(key) if isinstance(entry, dict) else None
 
 
 def _read_categories(entries: Sequence[Any], path: Path) -> dict[int | str, str]:
@@ -208,6 +245,8 @@ def _read_box(
     try:
         number = parse_id(entry.get("id", -1))
         image, category = parse_id(entry["image_id"]), parse_id(entry["category_id"])
+        if len(entry["bbox"]) != 4:
+            raise ValueError(f"bbox has {len(entry['bbox'])} numbers instead of 4")
         x, y, width, height = (parse_number(value) for value in entry["bbox"])
         area = parse_number(entry.get("area") or 0.0)
         crowd = parse_boolean(entry.get("iscrowd"))

@@ -6,7 +6,6 @@ mix upper and lower case (``Expressway-Service-area``).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,8 +14,10 @@ import numpy as np
 
 from rsd2.data.class_orders import canonical_class_name
 
-from .dota import DotaLabels, drop_without_area
+from .dota import DotaLabels, check_polygons
+from .foreign import describe_format, guess_xml
 from .label_report import LabelReport
+from .values import is_coordinate, parse_difficulty, parse_number
 from .xml_labels import line_of, read_xml
 
 _CORNERS = tuple(
@@ -43,6 +44,10 @@ def read_dior_labels(
     report.label_files += 1
     rows, names, flags, lines = [], [], [], []
     root = read_xml(path, report)
+    name = "" if root is None else guess_xml(root)
+    if name not in ("", "DIOR-R XML"):
+        report.add("foreign_format", path, line_of(root), describe_format(name))
+        root = None
     for element in () if root is None else root.findall("object"):
         parsed = _parse_object(element, path, report)
         if parsed is not None:
@@ -56,7 +61,7 @@ def read_dior_labels(
         np.array(flags, dtype=np.int64),
         np.array(lines, dtype=np.int64),
     )
-    return drop_without_area(labels, path, report)
+    return check_polygons(labels, path, report)
 
 
 def _parse_object(
@@ -73,15 +78,16 @@ def _parse_object(
         report.add("missing_element", path, line, message)
         return None
     try:
-        values = [float(text) for text in texts]
+        values = [parse_number(text) for text in texts]
     except ValueError as error:
         report.add("number", path, line, f"{name}: {error}")
         return None
-    if not all(map(math.isfinite, values)):
+    if not is_coordinate(*values):
         report.add("non_finite", path, line, f"{name}: corners {' '.join(texts)}")
         return None
-    flag = (element.findtext("difficult") or "0").strip()
-    if flag not in ("0", "1", "2"):
+    flag = (element.findtext("difficult") or "").strip()
+    try:
+        return values, name, parse_difficulty(flag)
+    except ValueError:
         report.add("difficult_flag", path, line, f"{name}: difficult flag {flag!r}")
         return None
-    return values, name, int(flag)

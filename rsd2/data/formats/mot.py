@@ -6,13 +6,14 @@ ship). Frames count from 1; what stands behind the box is not read.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import NamedTuple
 
 from rsd2.io.text import read_lines
 
+from .foreign import describe_format, guess_line, is_normalized
 from .label_report import LabelReport
+from .values import is_coordinate, parse_number, parse_whole
 
 
 class MotRow(NamedTuple):
@@ -36,14 +37,15 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
 
     Args:
         path: of the file.
-        report: gets every row that is wrong: blank values, all zeros, no area.
+        report: gets every row that is wrong: blank values, all zeros, fractions for frame or
+            track, no area, another format; and, kept, those that are there twice.
 
     Returns:
         the rows in their order.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no text.
+        TextError: if it is no text.
     """
     path = Path(path)
     try:
@@ -51,25 +53,44 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file of tracks {path}; put it there.") from None
     report.label_files += 1
-    rows = []
+    rows: list[MotRow] = []
+    seen: dict[tuple, int] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        commas = "," in line
-        fields = [field.strip() for field in line.split(",")] if commas else line.split()
         try:
-            frame, track, *values = (float(field) for field in fields[:6])
-            a, b, c, d = values
+            row = _parse_row(line, number)
         except ValueError as error:
-            report.add("mot_row", path, number, f"{line.strip()!r}: {error}")
+            foreign = guess_line(line)
+            kind = "foreign_format" if foreign not in ("", "rows of tracks") else "mot_row"
+            looks = f": {describe_format(foreign)}" if kind == "foreign_format" else ""
+            report.add(kind, path, number, f"{line.strip()[:120]!r}: {error}{looks}")
             continue
-        if not all(map(math.isfinite, (frame, track, a, b, c, d))) or frame < 1 or frame % 1:
-            report.add("mot_row", path, number, f"{line.strip()!r}: no frame or box")
-            continue
-        box = (a, b, c, d) if commas else (a, b, c - a, d - b)
-        if box[2] <= 0 or box[3] <= 0:
+        if row.box[2] <= 0 or row.box[3] <= 0:
             report.add("box_without_area", path, number, f"{line.strip()!r}")
             continue
-        rows.append(MotRow(int(frame), int(track), box, number))
+        first = seen.setdefault(row[:3], number)
+        if first != number:
+            message = f"{line.strip()!r} as on line {first}"
+            report.add("duplicate_object", path, number, message, "kept")
+        rows.append(row)
+
     report.objects += len(rows)
     return rows
+
+
+def _parse_row(line: str, number: int) -> MotRow:
+    """A row of either dialect; a ValueError says what is wrong."""
+    has_commas = "," in line
+    fields = [field.strip() for field in line.split(",")] if has_commas else line.split()
+    # What stands behind the box is not used, but words there show that this is no row of tracks.
+    values = [parse_number(field) for field in fields]
+    if len(values) < 6:
+        raise ValueError(f"{len(values)} numbers instead of 6 or more")
+    frame, track = parse_whole(values[0]), parse_whole(values[1])
+    a, b, c, d = values[2:6]
+    if frame < 1 or not is_coordinate(track, a, b, c, d):
+        raise ValueError("no frame or box")
+    if is_normalized((a, b, c, d)):
+        raise ValueError("a box whose numbers lie in 0 to 1, as if divided by width and height")
+    return MotRow(frame, track, (a, b, c, d) if has_commas else (a, b, c - a, d - b), number)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from rsd2.data.formats.values import LARGEST_COORDINATE
 from rsd2.evaluation.matching.polygons import Regions, best_overlaps
 from rsd2.evaluation.matching.serial_torch import serial_torch
 from rsd2.structures import boxes_to_corners
@@ -32,8 +33,6 @@ DIFFICULT_POLICIES: dict[str, tuple[int, ...]] = {
     "v1.5": (0, 1),
     "count-all": (0, 1, 2),
 }
-
-_LARGEST_COORDINATE = 1e9
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,12 @@ class GroundTruth:
         _check_range("class index", self.class_index, len(self.class_names))
         _check_range("image index", self.image_index, len(self.image_ids))
         _check_range("difficulty", self.difficult, 3)
-        bad = np.flatnonzero(~(abs(self.polygons) < _LARGEST_COORDINATE).all(axis=(1, 2)))
+        bad = np.flatnonzero(~(abs(self.polygons) < LARGEST_COORDINATE).all(axis=(1, 2)))
         if len(bad):
             image = self.image_ids[self.image_index[bad[0]]]
             raise ValueError(
                 f"{len(bad)} ground-truth polygons are not finite or beyond "
-                f"{_LARGEST_COORDINATE:g} px, the first in image {image!r}: "
+                f"{LARGEST_COORDINATE:g} px, the first in image {image!r}: "
                 f"{self.polygons[bad[0]].ravel().tolist()}; correct the labels"
             )
 

@@ -50,7 +50,9 @@ def test_tracks_are_whole_numbers_and_others_cost_no_box(tmp_path: Path) -> None
     data = content()
     box = data["annotations"][0]
     tracks = [5, 6.0, None, "car_12", 1.5, float("inf"), float("nan")]
-    data["annotations"] = [{**box, "track_id": track} for track in tracks]
+    data["annotations"] = [
+        {**box, "bbox": [k, 20, 4, 8], "track_id": track} for k, track in enumerate(tracks)
+    ]
     found, report = read(tmp_path, data)
     assert [b.track for b in found.boxes[7]] == [5, 6, None, None, None, None, None]
     assert report.count("track_number", "kept") == 4 == report.total
@@ -182,6 +184,14 @@ def test_border_policies(
     [
         ('{"images": [}', "labels.json:1:13"),
         ("[]", "has no list images, annotations, categories"),
+        ('{"shapes": [], "imagePath": "a"}', "it looks like LabelMe or X-AnyLabeling JSON, which"),
+        ('[{"data": {}, "annotations": []}]', "Label Studio JSON, which rsd2 does not read yet"),
+        ('{"type": "FeatureCollection", "features": []}', "it looks like GeoJSON"),
+        ('{"images": {}, "annotations": [], "categories": []}', "it looks like SODA-A JSON"),
+        (
+            '[{"image_id": 1, "category_id": 1, "bbox": [], "score": 1}]',
+            "COCO results, which rsd2.evaluation.files.coco_results.read_coco_results reads",
+        ),
         ('{"images": [], "annotations": {}, "categories": []}', "has no list annotations"),
         ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "categories[0]"),
         (
@@ -197,6 +207,32 @@ def test_broken_files_are_refused(tmp_path: Path, text: str, words: str) -> None
     with pytest.raises(ValueError) as caught:
         read_coco_file(path, LabelReport())
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([{"bbox": [9, 9, 5, 5, 30]}], "it looks like COCO JSON of rotated boxes, which rsd2 does"),
+        ([{"bbox": [0.1, 0.2, 0.3, 0.1]}] * 2, "the 2 boxes of .* COCO JSON with boxes divided by"),
+        ([{"image_id": 99}, {"category_id": 99}], "(?s)None of the 2 annotations .*unknown_image"),
+    ],
+)
+def test_annotations_of_which_none_is_a_box_in_pixels_are_refused(
+    tmp_path: Path, entries: list[dict], words: str
+) -> None:
+    data = content()
+    whole = {"id": 3, "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    data["annotations"] = [whole | entry for entry in entries]
+    with pytest.raises(ValueError, match=words):
+        read(tmp_path, data)
+
+
+def test_repeated_annotations_are_reported_and_kept(tmp_path: Path) -> None:
+    data = content()
+    data["annotations"].append({**data["annotations"][0], "id": 9})
+    found, report = read(tmp_path, data)
+    assert len(found.boxes[7]) == 3 and report.count("duplicate_object", "kept") == 1
+    assert "annotation id 9 of a.png repeats another" in report.problems[0].message
 
 
 def test_missing_files_and_unknown_policies(tmp_path: Path) -> None:
