@@ -108,7 +108,7 @@ def read_dota_labels(
     rows, names, flags, lines = [], [], [], []
     for number, line in enumerate(text_lines, start=1):
         fields = line.split()
-        if not fields or fields[0].lower().startswith(_HEADERS):
+        if not fields or fields[0][0] in "iIgG" and fields[0].lower().startswith(_HEADERS):
             continue
         try:
             values, name, flag = _parse_fields(fields, count)
@@ -345,7 +345,7 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
     """
     if not len(labels):
         return labels
-    is_small = np.abs(labels.polygons).max(axis=(1, 2)) <= NORMALIZED_LIMIT
+    is_small = np.abs(labels.polygons.reshape(-1, 8)).max(axis=1) <= NORMALIZED_LIMIT
     if is_small.any():  # but an object of one whole pixel may lie in the corner of an image
         is_small[is_small] = (labels.polygons[is_small] % 1 != 0).any(axis=(1, 2))
         for index in np.flatnonzero(is_small):
@@ -355,11 +355,15 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
         labels = labels.select(~is_small)
     labels = _drop_without_area(labels, path, report)
 
-    data, seen = np.ascontiguousarray(labels.polygons).tobytes(), {}
-    for index, name in enumerate(labels.names):
-        first = seen.setdefault((name, data[64 * index : 64 * index + 64]), index)
+    shapes = np.ascontiguousarray(labels.polygons).reshape(-1, 8).view("V64")[:, 0].tolist()
+    objects = list(zip(labels.names, shapes))
+    if len(set(objects)) == len(objects):
+        return labels
+    firsts: dict[tuple, int] = {}
+    for index, one in enumerate(objects):
+        first = firsts.setdefault(one, index)
         if first != index:
-            message = f"{name} ({_corners(labels, index)}) as on line {labels.lines[first]}"
+            message = f"{one[0]} ({_corners(labels, index)}) as on line {labels.lines[first]}"
             report.add("duplicate_object", path, int(labels.lines[index]), message, "kept")
     return labels
 
@@ -378,10 +382,10 @@ def _parse_fields(fields: list[str], count: int) -> tuple[tuple[float, ...], str
         return values, fields[count], 0
 
     last = fields[-1]
-    if last[0] not in _NUMBER_STARTS or not _is_number(last):
-        return values, " ".join(fields[count:]), 0
     flag = _FLAGS.get(last)
     if flag is None:
+        if last[0] not in _NUMBER_STARTS or not _is_number(last):
+            return values, " ".join(fields[count:]), 0
         try:
             flag = parse_difficulty(last)
         except ValueError:
@@ -397,22 +401,25 @@ def _refuse_number(name: str) -> None:
 
 def _drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport) -> DotaLabels:
     """Leave out objects whose four points lie on one line, and report self-crossing ones."""
-    points = labels.polygons
-    # Twice the signed areas of the four triangles of vertices.
-    a012, a013, a023, a123 = (
-        _cross(points[:, j] - points[:, i], points[:, k] - points[:, i])
-        for i, j, k in ((0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3))
-    )
+    x0, y0, x1, y1, x2, y2, x3, y3 = labels.polygons.reshape(-1, 8).T
+    # Twice the signed areas of the four triangles of vertices. Written out, because most files
+    # hold a few objects, and each call into NumPy costs more than its numbers.
+    a012 = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
+    a013 = (x1 - x0) * (y3 - y0) - (y1 - y0) * (x3 - x0)
+    a023 = (x2 - x0) * (y3 - y0) - (y2 - y0) * (x3 - x0)
+    a123 = (x2 - x1) * (y3 - y1) - (y2 - y1) * (x3 - x1)
     largest = np.maximum(np.maximum(abs(a012), abs(a013)), np.maximum(abs(a023), abs(a123)))
     keep = largest / 2 > _ZERO_AREA
     # Two sides cross if each one's ends lie on different sides of the other.
     crossing = (a012 * a013 < 0) & (a023 * a123 < 0)
     crossing |= (a123 * a012 < 0) & (a013 * a023 < 0)
+    if keep.all() and not crossing.any():
+        return labels
     for index in np.flatnonzero(crossing | ~keep):
         kind, fate = ("self_crossing", "kept") if keep[index] else ("zero_area", "dropped")
         message = f"{labels.names[index]} ({_corners(labels, index)})"
         report.add(kind, path, int(labels.lines[index]), message, fate)
-    return labels if keep.all() else labels.select(keep)
+    return labels.select(keep)
 
 
 def _corners(labels: DotaLabels, index: int) -> str:
@@ -426,11 +433,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross products (N,) of vectors (N, 2)."""
-    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
 
 
 def _shortest(value: float) -> str:
