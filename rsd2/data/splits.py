@@ -22,6 +22,7 @@ from detectron2.data.build import (
 )
 from detectron2.data.detection_utils import check_metadata_consistency
 
+from rsd2.data.dataset_dicts import check_record
 from rsd2.data.file_names import NameIndex
 from rsd2.io.files import write_atomically
 from rsd2.io.text import read_lines
@@ -38,8 +39,13 @@ def unit_id(record: dict) -> str:
 
     Returns:
         the id by which shares are chosen.
+
+    Raises:
+        ValueError: if the dict has neither.
     """
     tile = record.get("tile")
+    if not tile:
+        check_record(record, "image_id")
     return str(tile["source_id"] if tile else record["image_id"])
 
 

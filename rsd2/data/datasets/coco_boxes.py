@@ -17,6 +17,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from rsd2.data.dataset_dicts import check_record
 from rsd2.data.file_names import FolderFiles
 from rsd2.data.formats.coco import FLAGS, CocoBox, CocoFile, CocoImage, read_coco_file
 from rsd2.data.formats.label_report import LabelReport
@@ -126,9 +127,13 @@ def make_box_tiles(records: Iterable[dict], tiling: BoxTiling) -> list[dict]:
     Returns:
         dicts of windows with ``tile`` (``virtual``); ``annotations`` in the window's pixels, with
         the area of what is shown.
+
+    Raises:
+        ValueError: if a dict has no ``image_id``, size or annotations; it is named.
     """
     tiles = []
     for record in records:
+        check_record(record, "image_id", "height", "width", "annotations")
         annotations = record["annotations"]
         boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
@@ -273,12 +278,13 @@ def _make_tile(record: dict, window: np.ndarray, shown: TileBoxes) -> dict:
         annotation = record["annotations"][index]
         across, down = x1 - x0, y1 - y0
         whole = annotation["bbox"][2] * annotation["bbox"][3]
+        area = annotation.get("area", whole)
         tile["annotations"].append(
             annotation
             | {
                 "bbox": [x0, y0, across, down],
-                "area": annotation["area"] * across * down / whole,
-                "ignore": annotation["ignore"] or fragment,
+                "area": area * across * down / whole,
+                "ignore": annotation.get("ignore", False) or fragment,
             }
         )
     return tile

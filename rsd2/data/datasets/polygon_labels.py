@@ -215,7 +215,7 @@ def fill_annotations(records: list[dict]) -> None:
 
     Args:
         records: dataset dicts whose ``annotations`` are tuples (polygon (4, 2) float64 pixels,
-            category id, difficult, head (x, y) in pixels or None).
+            category id, difficult, dict of what else the annotation has).
     """
     polygons = [row[0] for record in records for row in record["annotations"]]
     boxes = []
@@ -232,17 +232,19 @@ def fill_annotations(records: list[dict]) -> None:
                 "poly": polygon.reshape(-1).tolist(),
                 "difficult": int(flag),
                 "iscrowd": 0,
-                **({} if head is None else {"head": [float(value) for value in head]}),
+                **more,
             }
-            for polygon, category, flag, head in record["annotations"]
+            for polygon, category, flag, more in record["annotations"]
         ]
 
 
 def _rows(labels: DotaLabels, categories: dict[str, int]) -> list[tuple]:
     """The tuples that `fill_annotations` takes."""
-    heads = [None] * len(labels) if labels.heads is None else labels.heads
+    more: list[dict] = [{}] * len(labels)
+    if labels.heads is not None:
+        more = [{"head": head} for head in labels.heads.tolist()]
     numbers = [categories[name] for name in labels.names]
-    return list(zip(labels.polygons, numbers, labels.difficult, heads))
+    return list(zip(labels.polygons, numbers, labels.difficult, more))
 
 
 def _read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, int] | None]:

@@ -18,6 +18,7 @@ from detectron2.structures import BoxMode, Instances, RotatedBoxes
 
 # Whoever loads data wants the built-in data sets registered.
 from rsd2.data import datasets  # noqa: F401
+from rsd2.data.dataset_dicts import check_record, polygon_of
 from rsd2.data.windows.tiling import PAD_COLOR, crop_window, visible_fractions
 from rsd2.io.files import replaced_file
 from rsd2.io.image_io import read_image
@@ -138,6 +139,7 @@ class RotatedDatasetMapper:
 
     def _read(self, dataset_dict: dict) -> np.ndarray:
         """The image or tile, RGB, after a check of its size."""
+        check_record(dataset_dict, "file_name", "height", "width")
         path, tile = dataset_dict["file_name"], dataset_dict.get("tile")
         if not (tile and tile["virtual"]):
             image = read_image(path)
@@ -220,7 +222,7 @@ class RotatedDatasetMapper:
         classes = [annotation["category_id"] for annotation in kept]
         instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
         if self.with_polygons:
-            polygons = np.array([a["poly"] for a in kept], dtype=np.float64).reshape(-1, 4, 2)
+            polygons = np.array([polygon_of(a, "(being read)") for a in kept]).reshape(-1, 4, 2)
             moved = apply_transform_to_polygons(transform, polygons)
             instances.gt_polygons = torch.from_numpy(moved).float()
         if self.with_difficult:
