@@ -136,9 +136,10 @@ def _listed_images(
                 message = f"no image {line!r} in {root / folder}"
                 report.add("listed_without_image", path, number, message)
     if not images:
+        files = " and ".join(f"{name}.txt" for name in lists)
         raise FileNotFoundError(
             f"None of the images that {', '.join(lists)} of {root / 'ImageSets' / 'Main'} name is "
-            f"in {root / folder}."
+            f"in {root / folder}; correct {files}. {report.summary()}"
         )
     report.images += len(images)
     return images

@@ -108,7 +108,12 @@ def read_dota_labels(
     rows, names, flags, lines = [], [], [], []
     for number, line in enumerate(text_lines, start=1):
         fields = line.split()
-        if not fields or fields[0][0] in "iIgG" and fields[0].lower().startswith(_HEADERS):
+        if not fields:
+            continue
+        if fields[0][0] in "iIgG" and fields[0].lower().startswith(_HEADERS):
+            if len(fields) > count:
+                message = f"a header with {len(fields)} fields: a line end is lost"
+                report.add("fields", path, number, message)
             continue
         try:
             values, name, flag = _parse_fields(fields, count)

@@ -53,6 +53,11 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file of tracks {path}; put it there.") from None
     report.label_files += 1
+    counts = [_num_fields(line) for line in lines if line.strip()]
+    if counts and lines[-1].strip() and counts[-1] < counts[0]:
+        message = f"{lines[-1]!r}: {counts[-1]} fields instead of {counts[0]}: the file is cut off"
+        report.add("mot_row", path, len(lines), message)
+        lines[-1] = ""  # its last number may have lost digits
     rows: list[MotRow] = []
     seen: dict[tuple, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -79,14 +84,18 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
     return rows
 
 
+def _num_fields(line: str) -> int:
+    return len(line.split("," if "," in line else None))
+
+
 def _parse_row(line: str, number: int) -> MotRow:
     """A row of either dialect; a ValueError says what is wrong."""
     has_commas = "," in line
     fields = [field.strip() for field in line.split(",")] if has_commas else line.split()
     # What stands behind the box is not used, but words there show that this is no row of tracks.
     values = [parse_number(field) for field in fields]
-    if len(values) < 6:
-        raise ValueError(f"{len(values)} numbers instead of 6 or more")
+    if not 6 <= len(values) <= 10:
+        raise ValueError(f"{len(values)} numbers instead of 6 to 10")
     frame, track = parse_whole(values[0]), parse_whole(values[1])
     a, b, c, d = values[2:6]
     if frame < 1 or not is_coordinate(track, a, b, c, d):

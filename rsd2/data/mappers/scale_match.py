@@ -139,7 +139,7 @@ class SizeHistogram:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls(np.array(content["edges"]), np.array(content["weights"]))
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"{path} is no histogram of sizes ({error!r}); write it with "
                 "rsd2.data.mappers.scale_match.measure_sizes and SizeHistogram.save"

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rsd2.data.formats.values import parse_number
 from rsd2.evaluation.scoring.dota import Detections, DotaScores, GroundTruth, score_detections
 from rsd2.io.files import write_atomically
 from rsd2.io.text import decode_text, read_text, split_lines
@@ -171,7 +172,7 @@ def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
     if len(fields) != 10:
         raise ValueError(f"{where}: {len(fields)} fields instead of 'image score x1 y1 ... x4 y4'")
     try:
-        values = [float(field) for field in fields[1:]]
+        values = [parse_number(field) for field in fields[1:]]
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if not all(math.isfinite(value) for value in values):
