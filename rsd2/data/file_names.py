@@ -96,7 +96,7 @@ class FolderFiles:
             folder: has to be there.
         """
         self._folder = Path(folder)
-        self._index = NameIndex(_list_files(self._folder), self._folder)
+        self._index = NameIndex(list_files(self._folder), self._folder)
 
     def find(self, name: str) -> str | None:
         """Find a file by the name that a label file gives it.
@@ -116,8 +116,16 @@ class FolderFiles:
         return path if is_elsewhere and (self._folder / path).is_file() else None
 
 
-def _list_files(folder: Path, above: frozenset[str] = frozenset()) -> list[str]:
-    """Names of all files, relative to the folder, with ``/``; folders within folders followed."""
+def list_files(folder: Path, above: frozenset[str] = frozenset()) -> list[str]:
+    """List the files of a folder and of all folders in it, linked ones included.
+
+    Args:
+        folder: has to be there.
+        above: resolved folders that hold it; given by the function itself.
+
+    Returns:
+        names relative to the folder, with ``/``, in no order.
+    """
     real = os.path.realpath(folder)
     if real in above:  # a link to a folder that holds it would never end
         return []
@@ -125,7 +133,7 @@ def _list_files(folder: Path, above: frozenset[str] = frozenset()) -> list[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                inner = _list_files(Path(entry.path), above | {real})
+                inner = list_files(Path(entry.path), above | {real})
                 names += [f"{entry.name}/{name}" for name in inner]
             else:
                 names.append(entry.name)

@@ -145,7 +145,8 @@ def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder of labels {folder}; put them there.")
         frames = list_frames(base / _FRAMES, report)
-        files = {int(p.stem): p for p in folder.glob("*.xml") if p.stem.isdecimal()}
+        found = (path for path in folder.iterdir() if path.suffix.lower() == ".xml")
+        files = {int(path.stem): path for path in found if path.stem.isdecimal()}
         for number in sorted(set(files) - set(frames)):
             report.add("label_without_image", files[number], None, f"no frame {number} in {base}")
         size = read_image_size(next(iter(frames.values()))) if frames else (0, 0)
