@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
@@ -188,6 +189,26 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
     Returns:
         x, y, width, height of each object, pixels; None if the file cannot be read.
     """
+    root = read_xml(path, report, with_lines=False)
+    if root is None:
+        return None
+    try:
+        boxes = [_voc_box(item, index) for index, item in enumerate(root.iter("object"))]
+    except _BoxError:
+        boxes = []
+    if not boxes:  # something is wrong, or there is nothing: look again, now with the lines
+        return _read_doubtful_voc(path, report)
+    report.label_files += 1
+    report.objects += len(boxes)
+    return boxes
+
+
+class _BoxError(ValueError):
+    """Kind of problem and message of an object."""
+
+
+def _read_doubtful_voc(path: str | Path, report: LabelReport) -> list[list[float]] | None:
+    """Boxes of a VOC file that has broken objects or none, with lines in the report."""
     root = read_xml(path, report)
     if root is None:
         return None
@@ -199,18 +220,26 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
     boxes = []
     for index, item in enumerate(root.iter("object")):
         try:
-            x0, y0, x1, y1 = (parse_number(item.findtext(f"bndbox/{key}")) for key in _CORNERS)
-        except ValueError as error:
-            report.add("voc_object", path, line_of(item), f"object {index + 1}: {error}")
-            continue
-        if not is_coordinate(x0, y0, x1, y1):
-            message = f"object {index + 1}: {(x0, y0, x1, y1)}"
-            report.add("non_finite", path, line_of(item), message)
-            continue
-        if not (x1 > x0 and y1 > y0):
-            message = f"object {index + 1}: {(x0, y0, x1, y1)}"
-            report.add("box_without_area", path, line_of(item), message)
-            continue
-        boxes.append([x0, y0, x1 - x0, y1 - y0])
+            boxes.append(_voc_box(item, index))
+        except _BoxError as error:
+            kind, message = error.args
+            report.add(kind, path, line_of(item), message)
     report.objects += len(boxes)
     return boxes
+
+
+def _voc_box(item: ElementTree.Element, index: int) -> list[float]:
+    """x, y, width, height of an object, pixels."""
+    where = f"object {index + 1}"
+    try:
+        box = item.find("bndbox")
+        if box is None:
+            raise ValueError("no bndbox")
+        x0, y0, x1, y1 = [parse_number(box.findtext(key)) for key in _CORNERS]
+    except ValueError as error:
+        raise _BoxError("voc_object", f"{where}: {error}") from error
+    if not is_coordinate(x0, y0, x1, y1):
+        raise _BoxError("non_finite", f"{where}: {(x0, y0, x1, y1)}")
+    if not (x1 > x0 and y1 > y0):
+        raise _BoxError("box_without_area", f"{where}: {(x0, y0, x1, y1)}")
+    return [x0, y0, x1 - x0, y1 - y0]

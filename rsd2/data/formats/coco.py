@@ -23,6 +23,7 @@ FLAGS = ("ignore", "uncertain", "logo", "in_dense_image")
 """Of an annotation in TinyPerson; absent means False."""
 OUT_OF_IMAGE_POLICIES = ("keep", "clip", "drop")
 
+_FLAG_SET = frozenset(FLAGS)
 _TOLERANCE = 1.0
 
 
@@ -247,10 +248,11 @@ def _read_box(
         image, category = parse_id(entry["image_id"]), parse_id(entry["category_id"])
         if len(entry["bbox"]) != 4:
             raise ValueError(f"bbox has {len(entry['bbox'])} numbers instead of 4")
-        x, y, width, height = (parse_number(value) for value in entry["bbox"])
+        x, y, width, height = map(parse_number, entry["bbox"])
         area = parse_number(entry.get("area") or 0.0)
         crowd = parse_boolean(entry.get("iscrowd"))
-        flags = frozenset(flag for flag in FLAGS if parse_boolean(entry.get(flag)))
+        flags = _FLAG_SET.intersection(entry)
+        flags = frozenset(flag for flag in flags if parse_boolean(entry[flag])) if flags else flags
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         report.add(
             "coco_annotation", path, None, f"annotations[{index}]: {error!r}: {_short(entry)}"

@@ -78,7 +78,7 @@ def _parse_object(
         report.add("missing_element", path, line, message)
         return None
     try:
-        values = [parse_number(text) for text in texts]
+        values = list(map(parse_number if "_" in "".join(texts) else float, texts))
     except ValueError as error:
         report.add("number", path, line, f"{name}: {error}")
         return None

@@ -23,7 +23,7 @@ from rsd2.io.text import TextError, read_lines
 
 from .foreign import NORMALIZED_LIMIT, describe_folder, describe_format, guess_line
 from .label_report import LabelReport
-from .values import LARGEST_COORDINATE, is_coordinate, parse_difficulty, parse_number
+from .values import is_coordinate, parse_difficulty, parse_number
 
 _HEADERS = ("imagesource:", "gsd:")
 _ZERO_AREA = 1e-3
@@ -119,8 +119,7 @@ def read_dota_labels(
             values, name, flag = _parse_fields(fields, count)
             if "_" in line:  # which float() reads between digits, and no label file means
                 values = tuple(map(parse_number, fields[:count]))
-            # One sum is a fast test of the usual case; it is NaN if any of them is.
-            if not sum(map(abs, values)) < LARGEST_COORDINATE and not is_coordinate(*values):
+            if not is_coordinate(*values):
                 raise _LineError("non_finite", f"coordinates {' '.join(fields[:count])}")
             if name[0] in _NUMBER_STARTS and not with_heads and name not in class_names:
                 _refuse_number(name)

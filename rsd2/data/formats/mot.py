@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from rsd2.io.text import read_lines
 
-from .foreign import describe_format, guess_line, is_normalized
+from .foreign import NORMALIZED_LIMIT, describe_format, guess_line, is_normalized
 from .label_report import LabelReport
-from .values import is_coordinate, parse_number, parse_whole
+from .values import LARGEST_COORDINATE, is_coordinate, parse_number
 
 
 class MotRow(NamedTuple):
@@ -53,13 +53,12 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file of tracks {path}; put it there.") from None
     report.label_files += 1
-    counts = [_num_fields(line) for line in lines if line.strip()]
-    if counts and lines[-1].strip() and counts[-1] < counts[0]:
-        message = f"{lines[-1]!r}: {counts[-1]} fields instead of {counts[0]}: the file is cut off"
+    counts = [_num_fields(line) for line in (lines[0], lines[-1])]
+    if lines[-1].strip() and counts[1] < counts[0]:
+        message = f"{lines[-1]!r}: {counts[1]} fields instead of {counts[0]}: the file is cut off"
         report.add("mot_row", path, len(lines), message)
         lines[-1] = ""  # its last number may have lost digits
     rows: list[MotRow] = []
-    seen: dict[tuple, int] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -74,12 +73,15 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
         if row.box[2] <= 0 or row.box[3] <= 0:
             report.add("box_without_area", path, number, f"{line.strip()!r}")
             continue
-        first = seen.setdefault(row[:3], number)
-        if first != number:
-            message = f"{line.strip()!r} as on line {first}"
-            report.add("duplicate_object", path, number, message, "kept")
         rows.append(row)
 
+    if len({row[:3] for row in rows}) < len(rows):
+        firsts: dict[tuple, int] = {}
+        for row in rows:
+            first = firsts.setdefault(row[:3], row.line)
+            if first != row.line:
+                message = f"track {row.track} in frame {row.frame} as on line {first}"
+                report.add("duplicate_object", path, row.line, message, "kept")
     report.objects += len(rows)
     return rows
 
@@ -91,15 +93,20 @@ def _num_fields(line: str) -> int:
 def _parse_row(line: str, number: int) -> MotRow:
     """A row of either dialect; a ValueError says what is wrong."""
     has_commas = "," in line
-    fields = [field.strip() for field in line.split(",")] if has_commas else line.split()
+    fields = line.split(",") if has_commas else line.split()
     # What stands behind the box is not used, but words there show that this is no row of tracks.
-    values = [parse_number(field) for field in fields]
+    values = list(map(float, fields))
+    if "_" in line:  # which float() reads between digits, and no file of tracks means
+        values = list(map(parse_number, fields))
     if not 6 <= len(values) <= 10:
         raise ValueError(f"{len(values)} numbers instead of 6 to 10")
-    frame, track = parse_whole(values[0]), parse_whole(values[1])
-    a, b, c, d = values[2:6]
-    if frame < 1 or not is_coordinate(track, a, b, c, d):
+    frame, track, a, b, c, d = values[:6]
+    total = abs(track) + abs(a) + abs(b) + abs(c) + abs(d)  # a fast test of the usual case
+    if not frame >= 1 or not (total < LARGEST_COORDINATE or is_coordinate(track, a, b, c, d)):
         raise ValueError("no frame or box")
-    if is_normalized((a, b, c, d)):
+    if frame % 1 or track % 1:
+        raise ValueError(f"frame {fields[0]} or track {fields[1]} is no whole number")
+    if c <= NORMALIZED_LIMIT and is_normalized((a, b, c, d)):
         raise ValueError("a box whose numbers lie in 0 to 1, as if divided by width and height")
-    return MotRow(frame, track, (a, b, c, d) if has_commas else (a, b, c - a, d - b), number)
+    box = (a, b, c, d) if has_commas else (a, b, c - a, d - b)
+    return MotRow(int(frame), int(track), box, number)

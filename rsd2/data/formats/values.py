@@ -28,6 +28,8 @@ def parse_id(value: Any) -> int | str:
     Raises:
         ValueError: for a value of another type, an empty text, or a broken number.
     """
+    if type(value) is int:  # almost all are, and files have millions of them
+        return value
     if isinstance(value, str):
         text = value.strip()
         if not text:
@@ -51,6 +53,8 @@ def parse_number(value: Any) -> float:
     Raises:
         ValueError: for a value of another type, or another text.
     """
+    if type(value) is float:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{_short(value)} is no number")
     if isinstance(value, str) and "_" in value:  # which Python would read: "1_0" is 10
@@ -92,7 +96,7 @@ def parse_boolean(value: Any) -> bool:
     Raises:
         ValueError: for any other value.
     """
-    if value is None or value == "":
+    if value is None or value is False or value == "":
         return False
     if isinstance(value, str):
         known = _BOOLEANS.get(value.strip().lower())
@@ -126,6 +130,9 @@ def parse_difficulty(value: Any) -> int:
 
 def is_coordinate(*values: float) -> bool:
     """Whether numbers can be coordinates: finite, and not beyond ``LARGEST_COORDINATE``."""
+    # The sum is a fast test of the usual case; it is NaN if any of them is.
+    if sum(map(abs, values)) < LARGEST_COORDINATE:
+        return True
     return all(abs(value) < LARGEST_COORDINATE for value in values)
 
 

@@ -51,10 +51,11 @@ def test_fractions_for_tracks_and_repeated_rows_are_named(tmp_path: Path) -> Non
     rows, report = read(tmp_path, "1,7,10,20,4,5\n1,7,10.0,20,4,5\n2,3.5,1,2,3,4\n2,3.0,1,2,3,4\n")
     assert [row.track for row in rows] == [7, 7, 3]
     assert [(p.kind, p.line, p.fate) for p in report.problems] == [
-        ("duplicate_object", 2, "kept"),
         ("mot_row", 3, "dropped"),
+        ("duplicate_object", 2, "kept"),
     ]
-    assert "3.5 is no whole number" in report.problems[1].message
+    assert "track 3.5 is no whole number" in report.problems[0].message
+    assert report.problems[1].message == "track 7 in frame 1 as on line 1"
 
 
 def test_empty_absent_and_binary_files(tmp_path: Path) -> None:
