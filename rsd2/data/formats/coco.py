@@ -115,23 +115,20 @@ def read_coco_file(
     categories = _read_categories(content["categories"], path)
     images = _read_images(content["images"], path, report)
     boxes: dict[int | str, list[CocoBox]] = {number: [] for number in images}
-    readable = []
+    num_read, are_normalized = 0, True
     for index, entry in enumerate(content["annotations"]):
         read = _read_box(entry, index, images, categories, path, report)
-        if read is not None:
-            readable.append(read)
-    _check_plausible(content["annotations"], [box for _, box in readable], path, report)
-
-    seen: set[tuple] = set()
-    for number, box in readable:
-        identity = (number, box.category, box.box)
-        if identity in seen:
-            message = f"annotation id {box.number} of {images[number].file_name} repeats another"
-            report.add("duplicate_object", path, None, message, "kept")
-        seen.add(identity)
+        if read is None:
+            continue
+        number, box = read
+        num_read += 1
+        are_normalized = are_normalized and is_normalized(box.box)
         box = _apply_border_policy(box, images[number], out_of_image, path, report)
         if box is not None:
             boxes[number].append(box)
+    _check_plausible(content["annotations"], num_read, are_normalized, path, report)
+    for number, group in boxes.items():
+        _report_repeated(group, images[number].file_name, path, report)
     report.label_files += 1
     report.images += len(images)
     report.objects += sum(map(len, boxes.values()))
@@ -163,10 +160,10 @@ def _load(path: Path) -> dict[str, list]:
 
 
 def _check_plausible(
-    entries: Sequence[Any], boxes: Sequence[CocoBox], path: Path, report: LabelReport
+    entries: Sequence[Any], num_read: int, are_normalized: bool, path: Path, report: LabelReport
 ) -> None:
     """Refuse a file of which no annotation can be used, or whose boxes are no pixels."""
-    if entries and not boxes:
+    if entries and not num_read:
         lengths = {len(e["bbox"]) for e in entries if isinstance(_get(e, "bbox"), list)}
         name = "COCO JSON of rotated boxes" if lengths == {5} else ""
         looks = f" {path.name}: {describe_format(name)}." if name else ""
@@ -174,12 +171,25 @@ def _check_plausible(
             f"None of the {len(entries)} annotations of {path} can be used.{looks} "
             f"{report.summary()}"
         )
-    if boxes and all(is_normalized(box.box) for box in boxes):
+    if num_read and are_normalized:
         name = "COCO JSON with boxes divided by width and height"
         raise ValueError(
-            f"All numbers of the {len(boxes)} boxes of {path} lie in 0 to 1, so they are no "
+            f"All numbers of the {num_read} boxes of {path} lie in 0 to 1, so they are no "
             f"pixels: {describe_format(name)}."
         )
+
+
+def _report_repeated(
+    boxes: Sequence[CocoBox], file_name: str, path: Path, report: LabelReport
+) -> None:
+    """Note the boxes of an image that are there once more with the same class."""
+    seen: set[tuple] = set()
+    for box in boxes:
+        identity = (box.category, box.box)
+        if identity in seen:
+            message = f"annotation id {box.number} of {file_name} repeats another"
+            report.add("duplicate_object", path, None, message, "kept")
+        seen.add(identity)
 
 
 def _get(entry: Any, key: str) -> Any:
