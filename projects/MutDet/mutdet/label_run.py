@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from rsd2.data.file_names import list_files
 from rsd2.data.formats.pseudo_labels import (
     PseudoLabelError,
     PseudoLabels,
@@ -133,7 +134,7 @@ class Labeller:
 
 
 def list_images(image_root: str | Path) -> list[str]:
-    """List the images of a folder and its sub-folders.
+    """List the images of a folder and its sub-folders, linked ones included.
 
     Args:
         image_root: the folder; hidden files and folders are not looked at.
@@ -147,12 +148,11 @@ def list_images(image_root: str | Path) -> list[str]:
     root = Path(image_root)
     if not root.is_dir():
         raise FileNotFoundError(f"there is no image folder {root.absolute()}; check the path")
-    names = [path.relative_to(root) for path in root.rglob("*")]
     found = sorted(
-        name.as_posix()
-        for name in names
-        if name.suffix.lower() in IMAGE_EXTENSIONS
-        and not any(part.startswith(".") for part in name.parts)
+        name
+        for name in list_files(root)
+        if Path(name).suffix.lower() in IMAGE_EXTENSIONS
+        and not any(part.startswith(".") for part in name.split("/"))
         and (root / name).is_file()
     )
     if not found:

@@ -65,6 +65,13 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+def test_images_of_linked_folders_are_listed(images: Path, tmp_path: Path) -> None:
+    before = list_images(images)
+    (images / "sub").rename(tmp_path / "elsewhere")
+    (images / "sub").symlink_to(tmp_path / "elsewhere")
+    assert list_images(images) == before and any(name.startswith("sub/") for name in before)
+
+
 def test_every_image_is_labelled_once(images: Path, tmp_path: Path) -> None:
     assert label_folder(images, tmp_path / "out", LABELLER, progress=False).is_file()
     records, header = read_folder(tmp_path / "out")
