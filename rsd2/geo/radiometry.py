@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rsd2.io.image_io import PAD_COLOR
+from rsd2.io.padding import PAD_COLOR
 
 SCALINGS = ("uint8", "range", "percentile")
 

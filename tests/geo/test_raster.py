@@ -16,7 +16,7 @@ import rasterio
 from rasterio.enums import ColorInterp, Resampling
 
 from rsd2.geo import Radiometry, RadiometryError, Raster, RasterError
-from rsd2.io.image_io import PAD_COLOR
+from rsd2.io.padding import PAD_COLOR
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 
