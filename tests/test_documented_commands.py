@@ -15,9 +15,10 @@ from rsd2.config import load_config
 from rsd2.projects.mutdet.study import PRESETS, study_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("configs", "docs", "projects", "rsd2", "tools")
 SOURCES = (
     *sorted(ROOT.glob("*.md")),
-    *sorted(p for x in ("configs", "projects", "rsd2", "tools") for p in (ROOT / x).rglob("*.md")),
+    *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")),
     *sorted((ROOT / "tools").glob("*.py")),
     *sorted((ROOT / "tools").glob("*.sh")),
     *sorted(ROOT.glob("projects/*/*/*.py")),
