@@ -28,12 +28,15 @@ class BlurPool(nn.Module):
         super().__init__()
         if gain <= 0:
             raise ValueError(f"gain has to be positive, got {gain}")
+
         row = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        # The rows sum to 8, so 64 makes the sum of the filter equal to the gain.
         kernel = gain * torch.outer(row, row) / 64
         self.register_buffer("kernel", kernel.repeat(channels, 1, 1, 1), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, C, ceil(H / 2), ceil(W / 2)), zeros beyond the border."""
+
         # An odd size gets one more row of zeros, so that the result has the size of a strided
         # convolution's.
         height, width = x.shape[-2:]
