@@ -36,7 +36,6 @@ class BlurPool(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, C, ceil(H / 2), ceil(W / 2)), zeros beyond the border."""
-
         # An odd size gets one more row of zeros, so that the result has the size of a strided
         # convolution's.
         height, width = x.shape[-2:]
