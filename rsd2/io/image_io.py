@@ -1,11 +1,11 @@
-"""Images: what becomes of each pixel format when read, whole files when written.
+"""Images: one rule for reading every pixel format, and writing of whole files.
 
 The rule for every format, stated once: three 8-bit channels come out. Grey and 1-bit images are
 repeated over the channels, palettes are looked up, CMYK is converted, a fourth channel is dropped
 without blending, and of 16-bit grey values the high byte is kept. Whatever does not fit this rule
 is refused by its header already, when a dataset is registered, and not in the middle of a training.
-An EXIF orientation is ignored and said, unless the reader is asked to obey it; that of a TIFF is
-part of how its pixels are decoded.
+An EXIF orientation is ignored with a warning, unless the reader is asked to obey it; that of a TIFF
+is part of how its pixels are decoded.
 
 Shapes: H, W image height and width.
 """
@@ -82,7 +82,7 @@ class _SizeLimit:
 
 
 class _Notices:
-    """Says once per file, and counts, what a reader does that its user may not expect.
+    """Warnings, once per file and counted, about steps of a reader that its user may not expect.
 
     The count is of one process: each worker of a data loader has its own.
     """
@@ -138,8 +138,8 @@ def read_image_size(path: str | Path, exif: ExifRule = "ignore") -> tuple[int, i
     """Read the size of an image from its header and judge whether `read_image` can read it.
 
     No pixel is decoded, but for the first images of 16 bits: their range decides whether they come
-    out nearly black, which is said when a dataset is registered. An EXIF orientation that is
-    ignored is said too.
+    out nearly black, which a warning says when a dataset is registered. Another warning names an
+    EXIF orientation that is ignored.
 
     Args:
         path: an image in any format that Pillow knows.
@@ -211,6 +211,7 @@ def write_image(path: str | Path, image_rgb: np.ndarray, options: Sequence[int] 
     Raises:
         OSError: if it cannot be encoded or written.
     """
+    # OpenCV writes its channels as blue, green, red.
     bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
     written, data = cv2.imencode(Path(path).suffix, bgr, options)
     if not written:
@@ -310,6 +311,7 @@ def _warn_if_dark(image: Image.Image, path: str | Path) -> None:
 
 def _to_rgb8(image: Image.Image, path: str | Path) -> np.ndarray:
     """Convert an opened Pillow image to (H, W, 3) uint8."""
+    # Pillow converts every other mode by the rule already; it would clip 16 bits at 255.
     if not image.mode.startswith("I"):
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
@@ -320,4 +322,5 @@ def _to_rgb8(image: Image.Image, path: str | Path) -> np.ndarray:
             f"{_TO_BYTES}."
         )
     _warn_if_dark(image, path)
+    # The high byte, not a stretch: a stretch would differ from tile to tile.
     return np.repeat((values.astype(np.uint16) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)

@@ -49,7 +49,7 @@ class Job:
 
 
 class JobQueue:
-    """Runs jobs under one output folder."""
+    """Queue of jobs under one output folder."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class JobQueue:
         self._done = {job.name for job in self._jobs if self._is_done(job)}
 
     def run(self) -> None:
-        """Run what is not done; what runs already is waited for if one fails.
+        """Run the jobs that are not done; after a failure, wait for those that still run.
 
         Raises:
             JobError: a job failed, or still runs from an earlier start; the others that were
@@ -95,6 +95,7 @@ class JobQueue:
         bar = tqdm(total=len(self._jobs), initial=len(self._done), desc="study", unit="job")
 
         try:
+            # After a failure nothing new starts, but the commands that run may finish.
             while running or (waiting and not failed):
                 for job in [j for j in waiting if self._done.issuperset(j.needs)]:
                     if len(running) < self._slots and not failed:
@@ -162,6 +163,7 @@ class JobQueue:
 
     def _finish(self, job: Job, code: int, cpu_seconds: float, wall_seconds: float) -> bool:
         missing = [name for name in job.makes if not (self._folder / name).exists()]
+        # An exit code of 0 is not enough: a later job would fail on the missing file.
         if code or missing:
             reason = f"exit code {code}" if code else f"it did not make {', '.join(missing)}"
             tqdm.write(f"{job.name}: {reason}")
@@ -204,7 +206,7 @@ class JobQueue:
 
 
 def _meaning(command: Sequence[str]) -> tuple[str, dict[str, str], list[list[str]]]:
-    """Take a command apart, such that two which do the same are equal.
+    """Split a command into parts that are equal for two commands which do the same.
 
     The tool may be a script or a module, options come in any order, and of an override that is
     given twice the last one counts: a folder of an earlier version, whose commands were put
@@ -224,6 +226,7 @@ def _meaning(command: Sequence[str]) -> tuple[str, dict[str, str], list[list[str
     for word in words:
         if _OVERRIDE.match(word):
             key, _, value = word.partition("=")
+            # The last one wins, as on the command line; quotes around a value change nothing.
             overrides[key] = value.strip('"')
         elif word.startswith("--"):
             options.append([word])
@@ -234,7 +237,7 @@ def _meaning(command: Sequence[str]) -> tuple[str, dict[str, str], list[list[str
 
 
 def read_markers(folder: Path) -> dict[str, dict]:
-    """Read what finished jobs cost.
+    """Read the costs of finished jobs.
 
     Args:
         folder: output folder of a `JobQueue`.

@@ -429,7 +429,7 @@ def _label(plan: VideoPlan) -> None:
             frame_labels.append(VideoLabel(int(track[k]) + 1, (int(x), int(y), int(w), int(h))))
         plan.labels.append(frame_labels)
 
-        # A slot may hold a new vehicle in the next frame, whose place says nothing of the old one's speed.
+        # In the next frame a slot may hold a new vehicle, whose place is no step of the old one.
         following = min(frame + 1, plan.config.num_frames - 1)
         step = np.abs(plan.traffic.along[following] - plan.traffic.along[frame])
         same = plan.traffic.track[following] == track
