@@ -1,4 +1,4 @@
-"""Settings of a training; every value may be overridden on the command line as ``train.<key>=...``."""
+"""Settings of a training; override any value on the command line as ``train.<key>=...``."""
 
 train = dict(
     output_dir="./output",
