@@ -126,7 +126,7 @@ def first_line_of(command: str, *arguments: str, containing: str = "") -> str | 
 
     Args:
         command: program name, looked up on PATH.
-        arguments: its arguments.
+        arguments: arguments of the program.
         containing: keep the first line that holds this text.
 
     Returns:
@@ -186,7 +186,7 @@ def processor_name(device: str) -> str:
 
 
 def peak_memory(work: Callable[[], object], device: str) -> float | None:
-    """Measure the peak memory of a call above that in use before; its result counts.
+    """Measure the peak memory of a call, its result included, above the memory in use before.
 
     On a CPU the kernel's high-water mark is reset before the call; on a GPU the allocator tells.
 

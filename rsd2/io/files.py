@@ -60,7 +60,7 @@ def replaced_file(
 
 
 def write_atomically(path: str | Path, content: bytes | str, writer: int = 0) -> None:
-    """Write a file such that it is either whole or not there, even if the process is killed.
+    """Write a file that is either whole or not there, even if the process is killed.
 
     Args:
         path: the file; replaced if it exists.

@@ -56,11 +56,11 @@ class FolderTakenError(FileExistsError, ValueError):
 
 
 def make_run_id(settings: Mapping[str, Any], parts: Sequence[str]) -> str:
-    """Name a run by what decides its result.
+    """Name a run by everything that decides its result.
 
     Args:
         settings: plain values that JSON can hold.
-        parts: whatever else decides, in a fixed order: names of images, ids of other runs.
+        parts: everything else that decides, in a fixed order: names of images, ids of other runs.
 
     Returns:
         16 hexadecimal digits.
@@ -216,7 +216,7 @@ class FolderRun(Generic[Part]):
 
     Attributes:
         mine: parts of this process.
-        missing: those of them that were not done when the run was built.
+        missing: parts of this process that were not done when the run was built.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class _SizeLimit:
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
-        """Hold the limit lifted inside the block, in whatever thread."""
+        """Keep the limit lifted inside the block, in any thread."""
         with self._lock:
             if self._readers == 0:
                 self._limit = Image.MAX_IMAGE_PIXELS
@@ -107,7 +107,7 @@ class _Notices:
             self._dark.add(str(path))
             count = len(self._dark)
 
-        # The first one is told whole, and then ever fewer: a set may hold a hundred thousand.
+        # The first one is reported at once, then ever fewer: a set may hold a hundred thousand.
         if count in (1, 10) or count % 100 == 0:
             _logger.warning(
                 "Image %s has 16-bit values from %d to %d. Only their high byte is kept, 0 to %d "
@@ -160,7 +160,7 @@ def read_image_size(path: str | Path, exif: ExifRule = "ignore") -> tuple[int, i
         if exif == "obey" and orientation >= 5:  # a quarter turn, with or without a mirror
             width, height = height, width
         if image.mode.startswith("I") and _notices.wants_sample():
-            # A broken file is the business of whoever reads its pixels.
+            # A broken file is reported where its pixels are read.
             with suppress(OSError, ValueError):
                 _warn_if_dark(image, path)
     return height, width
@@ -245,7 +245,7 @@ def _opened(path: str | Path, action: str) -> Iterator[Image.Image]:
 
 
 def _check_tiff_header(stream: BinaryIO, path: str | Path) -> None:
-    """Refuse a TIFF that Pillow cannot read, or reads wrong, for what it is.
+    """Reject a TIFF that Pillow cannot read or misreads, with the true reason.
 
     Pillow does not identify most TIFFs of more than 8 bits and several bands, which sounds like a
     broken file, and of planar 16-bit bands it reads the first one alone.
@@ -303,7 +303,7 @@ def _orientation(image: Image.Image, path: str | Path, exif: ExifRule) -> int:
 
 
 def _warn_if_dark(image: Image.Image, path: str | Path) -> None:
-    """Warn if the high byte of an image of 16 bits says hardly anything."""
+    """Warn if the high byte of an image of 16 bits carries hardly any information."""
     values = np.asarray(image)
     if values.size and 0 < values.max() < _DARK_BELOW:
         _notices.dark(path, int(values.min()), int(values.max()))

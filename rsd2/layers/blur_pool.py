@@ -27,7 +27,7 @@ class BlurPool(nn.Module):
     def __init__(self, channels: int, gain: float = 1.0) -> None:
         super().__init__()
         if gain <= 0:
-            raise ValueError(f"gain has to be positive, got {gain}")
+            raise ValueError(f"gain must be positive, got {gain}")
 
         row = torch.tensor([1.0, 3.0, 3.0, 1.0])
         # The rows sum to 8, so 64 makes the sum of the filter equal to the gain.

@@ -1,4 +1,4 @@
-"""Which anchors of a region proposal network are positive, and which negatives it learns from.
+"""Choice of the positive anchors of a region proposal network, and of its negatives.
 
 Anchors meet boxes in portions, because the table of all pairs does not fit into memory where both
 are many: 2000 people in a crowd and the 330,000 anchors of a picture of 640 x 512 pixels would
@@ -112,7 +112,7 @@ class MinimumQualityMatcher(Matcher):
 
 
 def portions_of(num_anchors: int, num_boxes: int) -> Iterator[slice]:
-    """Cut anchors such that each portion makes at most `PORTION_PAIRS` pairs with the boxes.
+    """Cut anchors into portions that make at most `PORTION_PAIRS` pairs with the boxes.
 
     Args:
         num_anchors: A, >= 0.
@@ -162,7 +162,7 @@ class BoundedMemoryRPN(RPN):
         return labels, matched
 
     def _sample(self, label: torch.Tensor, anchors: Boxes, boxes: Boxes) -> torch.Tensor:
-        """Labels (A,), -1 for every anchor that is not sampled."""
+        """Return the labels (A,), -1 for every anchor that is not sampled."""
         return self._subsample_labels(label)
 
 

@@ -10,7 +10,7 @@ import torch
 
 
 def iou_of_turned_copy(aspect_ratios: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-    """IoU of a k:1 box with itself turned about its centre.
+    """Compute the IoU of a k:1 box with itself turned about its centre.
 
     Source: ARS-DETR (arXiv 2303.04989), aspect-ratio-aware smooth label; the closed form of the
     overlap of two congruent rectangles with a common centre.
@@ -59,7 +59,7 @@ class AngleCoder:
         self.num_bins = num_bins
 
     def smooth_label(self, aspect_ratios: torch.Tensor) -> torch.Tensor:
-        """Target of every offset from the true bin, before it is placed on the circle.
+        """Compute the target of every offset from the true bin, before it is placed on the circle.
 
         Args:
             aspect_ratios: (N,) long side / short side, >= 1.
@@ -75,7 +75,7 @@ class AngleCoder:
         return ((iou - lowest) / (1 - lowest)).to(aspect_ratios.dtype)
 
     def encode(self, boxes: torch.Tensor) -> torch.Tensor:
-        """Soft class targets of boxes.
+        """Compute the soft class targets of boxes.
 
         Args:
             boxes: (N, 5) cx, cy, w, h, angle; w and h in one unit, angle in degrees
@@ -93,7 +93,7 @@ class AngleCoder:
         return label.gather(1, columns)
 
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
-        """Angle of the best bin.
+        """Return the angle of the best bin.
 
         Args:
             logits: (..., A) scores.
@@ -105,7 +105,7 @@ class AngleCoder:
 
 
 def aspect_ratios(boxes: torch.Tensor) -> torch.Tensor:
-    """Long side over short side, capped where a side is zero.
+    """Compute long side over short side, capped where a side is zero.
 
     Args:
         boxes: (N, 5) or (N, 4) cx, cy, w, h, ...

@@ -89,7 +89,7 @@ class SetCriterion:
         suffix: str = "",
         ignored: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Weighted losses for given matches.
+        """Compute the weighted losses for given matches.
 
         Args:
             predictions: predictions of B images.
@@ -141,7 +141,7 @@ class SetCriterion:
 
 
 def global_normalizers(num_positives: list[int], device: torch.device) -> list[float]:
-    """Number of positives, averaged over the processes; the total counts as at least one.
+    """Average numbers of positives over the processes; each total counts as at least one.
 
     Dividing summed losses by these makes the gradient that distributed training averages equal
     to the gradient of one process with the whole batch. All counts travel in one reduction that

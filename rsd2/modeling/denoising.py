@@ -78,7 +78,7 @@ class DenoisingQueries(nn.Module):
         self.label_embedding = nn.Embedding(num_classes, embed_dim)
 
     def num_groups(self, max_objects: int) -> int:
-        """G for the fullest image of a batch."""
+        """Return G for the number of objects in the fullest image of a batch."""
         return max(1, self.num_queries // max(max_objects, 1))
 
     def forward(self, targets: list[Targets], num_matching: int) -> DenoisingBatch | None:

@@ -131,7 +131,7 @@ class HungarianMatcher:
         angle_logits: torch.Tensor,
         targets: Targets,
     ) -> torch.Tensor:
-        """Weighted cost of every pair of one image.
+        """Compute the weighted cost of every pair of one image.
 
         Args:
             class_logits: (Q, K).

@@ -17,7 +17,7 @@ Matches = list[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass
 class ImageGeometry:
-    """How normalised box coordinates, images and the padded batch relate.
+    """Scales between normalised box coordinates, images and the padded batch.
 
     Attributes:
         box_scale: (B, 4) pixels per unit of cx, cy, w, h.
@@ -103,7 +103,7 @@ class Normalizers:
 
 @dataclass
 class Assignment:
-    """Which prediction the losses matched with which object.
+    """Matches of predictions and objects that the losses used.
 
     Attributes:
         tokens: for every image (token indices, object indices).

@@ -23,8 +23,8 @@ class DetectionPostprocessor:
     Args:
         angle_coder: turns angle logits into degrees.
         max_detections: k per image.
-        score_threshold: detections with a lower score are dropped, [0, 1]; not those that are not
-            finite.
+        score_threshold: lowest score of a kept detection, [0, 1]; detections that are not finite
+            are kept.
         nms_threshold: rotated NMS per class at this IoU; None for none.
     """
 
@@ -43,7 +43,7 @@ class DetectionPostprocessor:
     def top_detections(
         self, predictions: Predictions, image: int, scale: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Best pairs of one image, boxes as the heads give them (w may be the short side).
+        """Return the best pairs of one image; w of a box may still be its short side.
 
         Args:
             predictions: predictions of B images.
@@ -72,7 +72,7 @@ class DetectionPostprocessor:
         input_size: tuple[int, int],
         output_size: tuple[int, int],
     ) -> Instances:
-        """Detections of one image in the frame of its dataset dict.
+        """Return the detections of one image in the frame of its dataset dict.
 
         Args:
             predictions: predictions of B images.
@@ -83,8 +83,8 @@ class DetectionPostprocessor:
 
         Returns:
             Instances with ``pred_boxes`` (RotatedBoxes, canonical), ``scores``, ``pred_classes``,
-            by decreasing score. Those that are not finite come last; they stay, so that whoever
-            uses the others can count them.
+            by decreasing score. Detections that are not finite come last; they stay, so that a
+            caller can count them.
         """
         boxes, scores, classes = self.top_detections(predictions, image, scale)
 

@@ -21,7 +21,7 @@ INVALID_LOGIT = 1e4
 
 
 def token_centers(spatial_shapes: Sequence[tuple[int, int]], device: torch.device) -> torch.Tensor:
-    """Centres of all tokens in the padded image.
+    """Return the centres of all tokens in the padded image.
 
     Args:
         spatial_shapes: (height, width) of every level.
@@ -74,7 +74,7 @@ class TwoStageProposals(nn.Module):
         valid_extent: torch.Tensor,
         padding_mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Grid proposals of all tokens.
+        """Make the grid proposals of all tokens.
 
         Args:
             spatial_shapes: (height, width) of every level.
@@ -119,7 +119,7 @@ class TwoStageProposals(nn.Module):
     def predict(
         tokens: torch.Tensor, grid_logits: torch.Tensor, heads: DetectionHeads
     ) -> Predictions:
-        """Class, box and angle of every token.
+        """Predict class, box and angle of every token.
 
         Args:
             tokens: (B, S, C).

@@ -184,7 +184,7 @@ class RotatedDeformableDETR(nn.Module):
         return targets
 
     def backbone_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Feature maps by name of normalised, padded images (B, 3, H, W)."""
+        """Compute feature maps by name from normalised, padded images (B, 3, H, W)."""
         return self.backbone(images)
 
     def encode(self, images: ImageList) -> EncodedImages:

@@ -1,4 +1,4 @@
-"""IoU of rotated boxes in plain PyTorch: what the compiled kernels must equal, on any device.
+"""IoU of rotated boxes in plain PyTorch: the reference of the compiled kernels, on any device.
 
 Method: in the frame of box A, which is [-W, W] x [-H, H], the intersection area is the sum over the
 directed edges of B of the integral of clamp(y(x), -H, H) over the part of the edge with x in
@@ -230,7 +230,7 @@ def _recording() -> Iterator[None]:
 
 
 def _meet(one: DescribedBoxes, two: DescribedBoxes) -> Tensor:
-    """Which pairs (N,) are valid and have circumscribed circles that may meet."""
+    """Flags (N,) of the pairs that are valid and whose circumscribed circles may meet."""
     distance = (two.columns[:2] - one.columns[:2]).detach().square().sum(0)
     # The slack covers the rounding of the distance; a pair kept in vain only costs time.
     reach = (one.radii + two.radii) * (1 + 2e-6)
@@ -240,7 +240,7 @@ def _meet(one: DescribedBoxes, two: DescribedBoxes) -> Tensor:
 def near_pairs(
     circles1: Circles, circles2: Circles, at_a_time: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs whose circles may meet, in portions; never misses one, and lists few others.
+    """List the pairs whose circles may meet, in portions; misses none and lists few others.
 
     Args:
         circles1: centres (N, 2) in pixels, radii (N,), valid (N,) bool; finite, float64.

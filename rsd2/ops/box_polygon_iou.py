@@ -125,7 +125,7 @@ def _scatter(
 def _iou_of_columns_and_polygons(
     columns: Tensor, points: Tensor, origins: Tensor, areas: Tensor
 ) -> Tensor:
-    """IoU (P,) of box columns (8, P) with polygons as :func:`_sanitize_polygons` gives them."""
+    """IoU (P,) of box columns (7, P) with polygons as :func:`_sanitize_polygons` gives them."""
     cx, cy, half_w, half_h, _, sin, cos = columns.unbind(0)
     shift = origins - torch.stack([cx, cy], dim=1)
 

@@ -1,4 +1,4 @@
-"""Where the operators of rsd2 meet torch's dispatcher: ``torch.ops.rsd2.*``.
+"""Registration of rsd2's operators with torch's dispatcher: ``torch.ops.rsd2.*``.
 
 The compiled library ``rsd2/ops/_C*.so`` defines the operators and registers kernels for the devices
 that it was built for. Without it the same operators are defined here. Each operator's Python file
@@ -52,7 +52,7 @@ _WARNED: list[str] = []
 
 
 def _load() -> tuple[Path | None, str]:
-    """Load the compiled library; its path, or None and why not."""
+    """Load the compiled library; return its path, or None and the reason."""
     if os.environ.get("RSD2_OPS") == "reference":
         return None, "RSD2_OPS=reference asks for the references"
 
@@ -130,8 +130,8 @@ def register_operator(
         setup_context: function that saves what ``backward`` needs.
         autocast: dtype to which autocast casts half-precision and float32 inputs; None: it leaves
             them alone.
-        has_kernel: False for an operator that is meant to be plain PyTorch everywhere, of which
-            nobody needs to be warned.
+        has_kernel: False for an operator that is plain PyTorch everywhere by design and needs no
+            warning.
     """
     qualified = f"rsd2::{name}"
     for device in DEVICES:
@@ -187,7 +187,7 @@ def _autocast_rule(name: str, device: str, dtype: torch.dtype) -> Callable:
     device = device.lower()
 
     def cast(value):
-        # float64 stays: whoever asks for it wants its digits also under autocast.
+        # float64 stays: a caller who asks for it wants its digits also under autocast.
         if (
             isinstance(value, torch.Tensor)
             and value.is_floating_point()

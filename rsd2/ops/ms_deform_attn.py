@@ -99,7 +99,7 @@ def reference_ms_deform_attn_backward(
 
     Args:
         grad: (B, Q, H * C), gradient of the result.
-        value: as in the forward call.
+        value: (B, S, H, C), as in the forward call.
         spatial_shapes: 2 L numbers: height, width, height, ...
         locations: (B, Q, H, L, P, 2), as in the forward call.
         weights: (B, Q, H, L, P), as in the forward call.

@@ -16,7 +16,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better an arm is than the baseline, over seeds.
+    """Advantage of an arm over the baseline, over seeds.
 
     Attributes:
         arm: name of the arm.
@@ -34,7 +34,7 @@ class Difference:
 
 
 def last_fifth(course: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Take the points of the last fifth of a training.
+    """Return the points of the last fifth of a training.
 
     Args:
         course: (steps, value), ascending.

@@ -60,7 +60,7 @@ class JobQueue:
         environment: Mapping[str, str],
         work_folder: Path | None = None,
     ) -> None:
-        """Check the jobs against what the folder already holds.
+        """Check the jobs against the markers that the folder already holds.
 
         Args:
             jobs: jobs with different names, each after those that it needs.
@@ -126,7 +126,7 @@ class JobQueue:
         log = self._folder / "jobs" / f"{job.name}.log"
         with log.open("ab") as stream:
             try:
-                # The command inherits the lock: whoever restarts a killed queue finds it running.
+                # The command inherits the lock, so a restart of a killed queue finds it running.
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise JobError(
@@ -150,7 +150,7 @@ class JobQueue:
     def _poll(
         running: dict[int, tuple[Job, subprocess.Popen, float]],
     ) -> tuple[Job, int, float, float] | None:
-        """One job that has ended: its exit code, CPU and wall seconds; None if all still run."""
+        """Return a job that has ended, exit code, CPU and wall seconds; None if all still run."""
         for pid, (job, process, start) in running.items():
             # wait4 instead of Popen.poll, because it tells what the process cost.
             ended, status, usage = os.wait4(pid, os.WNOHANG)
@@ -200,7 +200,7 @@ class JobQueue:
         return self._folder / "jobs" / f"{job.name}.json"
 
     def _portable(self, command: Sequence[str]) -> list[str]:
-        """The command without the place of the output folder and of Python."""
+        """Return the command without the paths of the output folder and of Python."""
         words = [word.replace(str(self._folder), _FOLDER) for word in command]
         return [Path(words[0]).name, *words[1:]]
 

@@ -207,7 +207,7 @@ def drawing_job(
     Args:
         name: name of the job.
         folder: folder of the study.
-        target: where to draw, below it.
+        target: folder to draw into, relative to ``folder``.
         made: file in ``target`` that is written last.
         images: number of images or videos.
         seed: seed of the scenes; splits have different ones.

@@ -274,16 +274,16 @@ def format_number(value: float | None, form: str = ".1f") -> str:
 
     Args:
         value: the number; None or nan if undefined.
-        form: how numbers are formatted.
+        form: format specification of a number.
 
     Returns:
-        The text, a hyphen for what is undefined.
+        The text, a hyphen for an undefined number.
     """
     return "-" if _number_or_none(value) is None else format(value, form)
 
 
 def row_label(row: Mapping[str, Any], rows: Rows) -> str:
-    """Name a row such that no other row has the name.
+    """Give a row a name that no other row has.
 
     Args:
         row: the row.
@@ -299,7 +299,7 @@ def row_label(row: Mapping[str, Any], rows: Rows) -> str:
 
 
 def plot_study(report: StudyReport, rows: Rows, path: Path) -> None:
-    """Draw the metrics as bars, the courses of the trainings, and what the project adds.
+    """Draw the metrics as bars, the courses of the trainings, and the panels of the project.
 
     Args:
         report: declaration of the project.

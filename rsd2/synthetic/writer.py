@@ -162,7 +162,7 @@ class NumberedFolder:
             contents=folders,
             section="parameters",
         )
-        # More files than asked for would stay behind as scenes of nobody.
+        # More files than asked for would stay behind, unknown to the record.
         present = len(list(folders[-1].glob(f"*{self.files(0)[-1].suffix}")))
         if present > self.size:
             raise FolderTakenError(

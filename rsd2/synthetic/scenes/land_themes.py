@@ -36,7 +36,7 @@ from .site import Site
 
 
 def airport(site: Site, clutter: float) -> None:
-    """An apron with planes at their stands, a taxiway, a terminal and service vehicles.
+    """Lay out an apron: planes at their stands, a taxiway, a terminal and service vehicles.
 
     Args:
         site: site to fill; its ground is grass.
@@ -97,7 +97,7 @@ def airport(site: Site, clutter: float) -> None:
 
 
 def parking(site: Site, clutter: float) -> None:
-    """A shop or a depot with large parking lots, a street and trees.
+    """Lay out a shop or a depot with large parking lots, a street and trees.
 
     Args:
         site: site to fill.
@@ -130,7 +130,7 @@ def parking(site: Site, clutter: float) -> None:
 
 
 def streets(site: Site, clutter: float) -> None:
-    """Houses with gardens and pools along streets with driving and parked vehicles.
+    """Lay out houses with gardens and pools along streets with driving and parked vehicles.
 
     Args:
         site: site to fill.
@@ -172,7 +172,7 @@ def streets(site: Site, clutter: float) -> None:
 
 
 def tank_farm(site: Site, clutter: float) -> None:
-    """Groups of storage tanks inside bunds, pipes, a road with lorries, round trees.
+    """Lay out groups of storage tanks inside bunds, pipes, a road with lorries, round trees.
 
     Args:
         site: site to fill.
@@ -215,7 +215,7 @@ def tank_farm(site: Site, clutter: float) -> None:
 
 
 def nothing(site: Site, clutter: float) -> None:
-    """Open land or open sea: no object, only things that resemble one.
+    """Lay out open land or open sea: no object, only things that resemble one.
 
     Args:
         site: site to fill.

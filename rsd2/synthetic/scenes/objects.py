@@ -357,7 +357,7 @@ def _shadow_of(outline: np.ndarray) -> Callable[[Pen, int, float], None]:
 
 @dataclass(frozen=True)
 class ObjectClass:
-    """How a class is drawn and how large it is.
+    """Drawing and size of a class.
 
     Args:
         length: (low, high) limits of the extent along the heading, scene units, drawn

@@ -28,7 +28,7 @@ _BORDER_KEEP = 0.5
 
 @dataclass
 class Placed:
-    """An object that has its place.
+    """An object with its place.
 
     Args:
         name: class.

@@ -29,7 +29,7 @@ from .site import Site
 
 
 def marina(site: Site, clutter: float) -> None:
-    """Piers with boats moored on both sides, a shore with houses and parked cars.
+    """Lay out piers with boats on both sides, and a shore with houses and parked cars.
 
     Args:
         site: site to fill.
@@ -114,7 +114,7 @@ def _sail(site: Site, u: float, v: float, heading: float, size: tuple[float, flo
 
 
 def port(site: Site, clutter: float) -> None:
-    """A freight port: long quays, large ships beside them, containers and lorries on land.
+    """Lay out a freight port: long quays with large ships, containers and lorries on land.
 
     Args:
         site: site to fill.
@@ -158,7 +158,7 @@ def port(site: Site, clutter: float) -> None:
 
 
 def river(site: Site, clutter: float) -> None:
-    """A river with bridges, ships on it, fields and houses beside it.
+    """Lay out a river with bridges and ships, and fields and houses beside it.
 
     Args:
         site: site to fill.

@@ -1,4 +1,4 @@
-"""Where the people, boats and things of a tiny scene stand, and how they are drawn.
+"""Layout of a tiny scene: places of people, boats and things, and their drawing.
 
 Coordinates are image pixels throughout. Shapes: H and W image height and width, P points.
 """
@@ -28,7 +28,7 @@ _UP = -math.pi / 2
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a figure stands: its drawer, aspect (across / along), and the spread of its heading."""
+    """A way to stand: its drawer, aspect (across / along), and the spread of the heading."""
 
     draw: Callable[[Random], list[figures.Part]]
     aspect: tuple[float, float]
@@ -103,7 +103,7 @@ class TinyLayout:
         self._things: list[Callable[[], None]] = []
 
     def shrink(self) -> None:
-        """Look from so high that more than DENSE_COUNT people have room."""
+        """Raise the camera until more than DENSE_COUNT people have room."""
         # A person of this size takes about nine times its area, with the space around it.
         room = math.sqrt(self.height * self.width / (2.2 * DENSE_COUNT)) / 3
         self._base = max(1.3 * self._limits[0], min(self._base, room))
@@ -299,7 +299,7 @@ class TinyLayout:
     def _make(
         self, kind: str, point: np.ndarray, category: str, uncertain: bool = False
     ) -> Figure | None:
-        """A figure of the size that its place asks for, or None if too little of it is seen."""
+        """Make a figure of the size that its place asks for; None if too little of it shows."""
         rng, how = self.rng, _KINDS[kind]
         style, heading = Random(int(rng.integers(2**31))), _UP + rng.uniform(-1, 1) * how.spread
 

@@ -137,7 +137,7 @@ def _to_record(scene: TinyScene, file_name: str) -> dict:
 
 
 def _gather(folder: Path, num_images: int) -> dict:
-    """Write the COCO file of all scenes, and count what it holds."""
+    """Write the COCO file of all scenes, and count its contents."""
     images, annotations = [], []
     for index in range(num_images):
         path = scene_files(folder, _LABELS, index)[-1]

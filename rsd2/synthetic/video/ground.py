@@ -98,7 +98,7 @@ def draw_backdrop(
 
 
 def _lay_fields(rng: np.random.Generator, ground: Ground, canvas: tuple[int, int]) -> None:
-    """Patches of fields, blocks and woods."""
+    """Lay patches of fields, blocks and woods."""
     height, width = canvas
     for _ in range(max(4, round(height * width / 9000))):
         center = rng.uniform(0, 1, 2) * (width, height)
@@ -117,7 +117,7 @@ def _turn(angle: float) -> np.ndarray:
 
 
 def _bridges(road: Road, roads: Sequence[Road]) -> list[tuple[float, float]]:
-    """Stretches of a road that lead over lower ones."""
+    """Find the stretches of a road that lead over lower ones."""
     stretches = []
     for lower in roads:
         for low, high in lower.hidden if lower is not road else ():
@@ -133,7 +133,7 @@ def _bridges(road: Road, roads: Sequence[Road]) -> list[tuple[float, float]]:
 def _lay_lots(
     rng: np.random.Generator, ground: Ground, taken: np.ndarray, vehicle: float
 ) -> np.ndarray:
-    """Pave parking lots beside the roads; (K, 3) x, y, heading of their places."""
+    """Pave parking lots beside the roads; return x, y, heading (K, 3) of their places."""
     height, width = taken.shape
     places = [np.zeros((0, 3))]
     pitch, row = vehicle * 0.75 + 2.5, vehicle + 5.0

@@ -123,7 +123,7 @@ class VideoPlan:
 
 
 def plan_video(config: VideoConfig, seed: int, index: int) -> VideoPlan:
-    """Decide what happens in a video.
+    """Plan a video: roads, traffic, camera path and labels.
 
     Args:
         config: settings of the videos.
@@ -338,7 +338,7 @@ def _share_lanes(
 
 
 def _length_in_sight(roads: list[Road], lanes: list[Lane], canvas: tuple[int, int]) -> float:
-    """Length of lanes whose vehicles are inside the canvas and not under a bridge, pixels."""
+    """Measure the length of lanes inside the canvas and not under a bridge, pixels."""
     total = 0.0
     for lane in lanes:
         along = np.arange(0.5, roads[lane.road].length)
