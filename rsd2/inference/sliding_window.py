@@ -137,7 +137,9 @@ def detect_in_windows(
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
-    windows = place_windows(*image.shape[:2], parameters)
+
+    height, width = image.shape[:2]
+    windows = place_windows(height, width, parameters)
     records: list[OutputRecord] = []
     for start in range(0, len(windows), parameters.batch_size):
         batch = windows[start : start + parameters.batch_size]
@@ -153,6 +155,7 @@ def detect_in_windows(
             )
         if progress is not None:
             progress(len(records), len(windows))
+
     merging = RotatedBoxMerging(parameters.nms_threshold)
     merged = assemble_outputs(records, {"": 0}, merging)
     found = merged.detections

@@ -223,7 +223,9 @@ def _write_scene(folder: Path, config: SceneConfig, seed: int, index: int) -> No
 
 
 def _count(folder: Path, num_images: int) -> dict:
-    objects, difficult, empty = Counter(), Counter(), 0
+    objects: Counter[str] = Counter()
+    difficult: Counter[str] = Counter()
+    empty = 0
     for index in range(num_images):
         text = scene_files(folder, _LABELS, index)[-1].read_text(encoding="utf-8")
         rows = [line.split() for line in text.splitlines()[2:]]

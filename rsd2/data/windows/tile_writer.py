@@ -147,21 +147,22 @@ def _find_jobs(
             f"{len(images_dirs)} image folders but {len(labels_dirs)} label folders; give one "
             "label folder for each image folder, in the same order."
         )
+    folders: Sequence[str | Path | None] = labels_dirs or [None] * len(images_dirs)
+
     jobs: dict[str, TileJob] = {}
-    for index, images_dir in enumerate(images_dirs):
+    for images_dir, labels_dir in zip(images_dirs, folders):
         images = find_images(images_dir, report)
-        labelled = None
-        if labels_dirs is not None:
-            labelled = find_labels(labels_dirs[index], images, report)
+        labelled = {} if labels_dir is None else find_labels(labels_dir, images, report)
         for name, image in images.items():
             if name in jobs:
                 raise ValueError(
                     f"{image} and {jobs[name].image} have the same name, and so would their tiles; "
                     "rename one of them."
                 )
+
             label = None
-            if labelled is not None:
-                path = Path(labels_dirs[index]) / f"{name}.txt"
+            if labels_dir is not None:
+                path = Path(labels_dir) / f"{name}.txt"
                 label = str(path) if name in labelled else None
                 if label is None:
                     fate = "dropped" if missing_label == "drop" else "kept"
@@ -302,15 +303,20 @@ def _write_index(
     output: Path, jobs: list[TileJob], settings: dict, report: LabelReport, rank: int
 ) -> TileIndex | None:
     """Merge the records; None if some are missing."""
-    records = [_load_record(output, job) for job in jobs]
-    if any(record is None for record in records):
-        return None
+    records = []
+    for job in jobs:
+        record = _load_record(output, job)
+        if record is None:
+            return None
+        records.append(record)
+
     for record in records:
         report.extend([LabelProblem(**problem) for problem in record["problems"]])
         report.label_files += record["label_files"]
         report.objects += record["source"]["objects"]
     if settings["out_of_image"] == "error":
         report.raise_if_any(str(output), ("outside_image", "crossing_border"))
+
     index = TileIndex(
         parameters=settings,
         has_labels=settings["has_labels"],

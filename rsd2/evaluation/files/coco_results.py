@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,11 @@ def read_coco_results(
     """
     if on_problem not in ("error", "drop"):
         raise ValueError(f"on_problem must be 'error' or 'drop', got {on_problem!r}")
-    path, rows, problems, examples = Path(path), {}, Counter(), []
+
+    path = Path(path)
+    rows: dict[int, list[tuple[float, ...]]] = {}
+    problems: Counter[str] = Counter()
+    examples: list[str] = []
     for index, entry in enumerate(_load(path)):
         kind, row = _check(entry, inputs, classes)
         if kind:
@@ -123,7 +128,7 @@ def _load(path: Path) -> list:
 
 
 def _check(
-    entry: object, inputs: Mapping[int, object], classes: Mapping[int, int]
+    entry: Any, inputs: Mapping[int, object], classes: Mapping[int, int]
 ) -> tuple[str, tuple[float, ...]]:
     """(kind of problem or "", row x0, y0, x1, y1, score, class)."""
     try:

@@ -134,9 +134,11 @@ class Detections:
     polygons: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if (self.boxes is None) == (self.polygons is None):
+        shapes = [given for given in (self.boxes, self.polygons) if given is not None]
+        if len(shapes) != 1:
             raise ValueError("give either boxes or polygons of the detections, not both or none")
-        shape = self.boxes if self.boxes is not None else self.polygons
+
+        (shape,) = shapes
         lengths = [len(x) for x in (self.image_index, self.class_index, self.scores, shape)]
         if len(set(lengths)) != 1:
             raise ValueError(f"image, class, score and shape arrays differ in length: {lengths}")
@@ -148,11 +150,19 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def corners(self) -> np.ndarray:
+        """Return the vertices (D, V, 2) in pixels, float64; of boxes their four corners."""
+        if self.boxes is not None:
+            return boxes_to_corners(torch.from_numpy(self.boxes)).numpy()
+        if self.polygons is None:
+            raise ValueError("the detections have neither boxes nor polygons")
+        return self.polygons
+
     def regions(self) -> Regions:
         """Make the regions that the overlap tests need."""
         if self.boxes is not None:
             return Regions.from_boxes(self.boxes)
-        return Regions.from_polygons(self.polygons)
+        return Regions.from_polygons(self.corners())
 
 
 @dataclass(frozen=True)
