@@ -115,6 +115,7 @@ def write_tiles(
     }
     if missing_label == "error":
         report.raise_if_any(str(labels_dirs), ("image_without_label",))
+    _refuse_foreign(jobs)
     _prepare_output(output, settings, jobs, shard[0])
 
     # One listing of the folders instead of a look at each of their many files.
@@ -152,7 +153,7 @@ def _find_jobs(
     jobs: dict[str, TileJob] = {}
     for images_dir, labels_dir in zip(images_dirs, folders):
         images = find_images(images_dir, report)
-        labelled = {} if labels_dir is None else find_labels(labels_dir, images, report)
+        labels = {} if labels_dir is None else find_labels(labels_dir, images, report)
         for name, image in images.items():
             if name in jobs:
                 raise ValueError(
@@ -160,17 +161,24 @@ def _find_jobs(
                     "rename one of them."
                 )
 
-            label = None
-            if labels_dir is not None:
-                path = Path(labels_dir) / f"{name}.txt"
-                label = str(path) if name in labelled else None
-                if label is None:
-                    fate = "dropped" if missing_label == "drop" else "kept"
-                    report.add("image_without_label", image, None, f"no file {path}", fate)
-                    if fate == "dropped":
-                        continue
-            jobs[name] = TileJob(name, str(image), label)
+            label = labels.get(name)
+            if labels_dir is not None and label is None:
+                fate = "dropped" if missing_label == "drop" else "kept"
+                message = f"no label file {name!r} in {labels_dir}"
+                report.add("image_without_label", image, None, message, fate)
+                if fate == "dropped":
+                    continue
+            jobs[name] = TileJob(name, str(image), None if label is None else str(label))
     return [jobs[name] for name in sorted(jobs)]
+
+
+def _refuse_foreign(jobs: list[TileJob]) -> None:
+    """Refuse label files of another format before anything is cut."""
+    report = LabelReport()
+    for job in jobs:
+        if job.label is not None and len(read_dota_labels(job.label, report)):
+            return
+    report.raise_if_any("the images to cut", ("foreign_format",))
 
 
 def _prepare_output(output: Path, settings: dict, jobs: list[TileJob], rank: int) -> None:

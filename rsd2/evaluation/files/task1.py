@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rsd2.data.formats.values import parse_number
 from rsd2.evaluation.scoring.dota import (
     COCO_IOU_THRESHOLDS,
     Detections,
@@ -24,6 +25,7 @@ from rsd2.evaluation.scoring.dota import (
     score_detections,
 )
 from rsd2.io.files import write_atomically
+from rsd2.io.text import decode_text, read_text, split_lines
 
 # Nine significant digits give a float32 score back exactly; a ten-thousandth of a pixel is far
 # below what a label is worth.
@@ -87,7 +89,7 @@ def read_task1(
     images, classes, rows = [], [], []
     for label, name in enumerate(class_names):
         text = _read_member(Path(path), f"Task1_{name}.txt")
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(split_lines(text), start=1):
             if not line.strip():
                 continue
             image, values = _parse_line(line, f"{path}: Task1_{name}.txt, line {number}")
@@ -168,13 +170,13 @@ def _read_member(path: Path, name: str) -> str:
         member = path / name
         if not member.is_file():
             raise FileNotFoundError(f"{path} holds no {name}; a class without detections needs one")
-        return member.read_text()
+        return read_text(member)
     with zipfile.ZipFile(path) as archive:
         if name not in archive.namelist():
             raise FileNotFoundError(
                 f"{path} holds no {name} at its top level; a class without detections needs one"
             )
-        return archive.read(name).decode()
+        return decode_text(archive.read(name), f"{path}: {name}")
 
 
 def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
@@ -182,7 +184,7 @@ def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
     if len(fields) != 10:
         raise ValueError(f"{where}: {len(fields)} fields instead of 'image score x1 y1 ... x4 y4'")
     try:
-        values = [float(field) for field in fields[1:]]
+        values = [parse_number(field) for field in fields[1:]]
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if not all(math.isfinite(value) for value in values):
