@@ -72,7 +72,8 @@ def to_window_detections(records: Sequence[OutputRecord]) -> WindowDetections:
         x, y, width, height = record.window or (0, 0, 0, 0)
         corners = np.array([x, y, x + width, y + height], dtype=np.float64)
         windows.append(np.tile(corners, (len(record.scores), 1)))
-    return WindowDetections(*map(np.concatenate, (boxes, scores, classes, windows)))
+    columns = (boxes, scores, classes, windows)
+    return WindowDetections(*(np.concatenate(parts) for parts in columns))
 
 
 @dataclass(frozen=True)

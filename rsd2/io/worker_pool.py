@@ -61,6 +61,8 @@ def _start_worker(then: Callable[[], None] | None) -> None:
     # Ctrl-C goes to all processes at once; the parent alone says what was interrupted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("this process has no parent to leave with; call it in worker processes")
 
     def leave_with_parent() -> None:
         parent.join()

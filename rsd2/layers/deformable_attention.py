@@ -173,6 +173,7 @@ class RotatedDeformableAttention(DeformableAttention):
     Source: ARS-DETR (arXiv 2303.04989), rotated deformable attention.
     """
 
+    # Attends around boxes where the base class takes points, so neither can stand for the other.
     def forward(  # type: ignore[override]
         self,
         query: torch.Tensor,

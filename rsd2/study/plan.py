@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from .job_queue import Job, JobError, JobQueue
 from .report import StudyReportError
@@ -299,7 +299,7 @@ def change_settings(settings: Settings, opts: Sequence[str]) -> Settings:
         ValueError: there is no such field, or its value has another type.
     """
     known = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    changed = {}
+    changed: dict[str, Any] = {}
     of_config = []
     for opt in opts:
         name, equals, text = opt.partition("=")

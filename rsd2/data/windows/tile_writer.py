@@ -154,22 +154,23 @@ def _find_jobs(
             f"{len(images_dirs)} image folders but {len(labels_dirs)} label folders; give one "
             "label folder for each image folder, in the same order."
         )
+    folders: Sequence[str | Path | None] = labels_dirs or [None] * len(images_dirs)
+
     jobs: dict[str, TileJob] = {}
-    for index, images_dir in enumerate(images_dirs):
+    for images_dir, labels_dir in zip(images_dirs, folders):
         images = find_images(images_dir, report)
-        labels = None
-        if labels_dirs is not None:
-            labels = find_labels(labels_dirs[index], images, report)
+        labels = {} if labels_dir is None else find_labels(labels_dir, images, report)
         for name, image in images.items():
             if name in jobs:
                 raise ValueError(
                     f"{image} and {jobs[name].image} have the same name, and so would their tiles; "
                     "rename one of them."
                 )
-            label = None if labels is None else labels.get(name)
-            if labels is not None and label is None:
+
+            label = labels.get(name)
+            if labels_dir is not None and label is None:
                 fate = "dropped" if missing_label == "drop" else "kept"
-                message = f"no label file {name!r} in {labels_dirs[index]}"
+                message = f"no label file {name!r} in {labels_dir}"
                 report.add("image_without_label", image, None, message, fate)
                 if fate == "dropped":
                     continue
@@ -322,15 +323,20 @@ def _write_index(
     output: Path, jobs: list[TileJob], settings: dict, report: LabelReport, rank: int
 ) -> TileIndex | None:
     """Merge the records; None if some are missing."""
-    records = [_load_record(output, job) for job in jobs]
-    if any(record is None for record in records):
-        return None
+    records = []
+    for job in jobs:
+        record = _load_record(output, job)
+        if record is None:
+            return None
+        records.append(record)
+
     for record in records:
         report.extend([LabelProblem(**problem) for problem in record["problems"]])
         report.label_files += record["label_files"]
         report.objects += record["source"]["objects"]
     if settings["out_of_image"] == "error":
         report.raise_if_any(str(output), ("outside_image", "crossing_border"))
+
     index = TileIndex(
         parameters=settings,
         has_labels=settings["has_labels"],

@@ -138,7 +138,8 @@ def _to_record(scene: TinyScene, file_name: str) -> dict:
 
 def _gather(folder: Path, num_images: int) -> dict:
     """Write the COCO file of all scenes, and count its contents."""
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for index in range(num_images):
         path = scene_files(folder, _LABELS, index)[-1]
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -108,7 +108,7 @@ def make_record(plan: VideoPlan) -> dict:
         "mode": plan.mode,
         "base_size": round(plan.base_size, 3),
         "drift": [round(float(value), 5) for value in plan.drift],
-        "size": list(plan.config.size),
+        "size": list(plan.config.shape),
         "frames": rows,
         "contrast": [round(float(value), 2) for value in plan.contrast],
         "speed": [round(float(value), 4) for value in plan.speed],
@@ -160,7 +160,7 @@ def _write_video(folder: Path, split: str, config: VideoConfig, seed: int, index
         if names.voc:
             labels = [label for label in plan.labels[frame] if label.track not in dropped]
             write_atomically(
-                base / names.voc / f"{name}.xml", _voc(f"{name}.jpg", config.size, labels)
+                base / names.voc / f"{name}.xml", _voc(f"{name}.jpg", config.shape, labels)
             )
 
     mean, square = np.mean(moments, axis=0)
