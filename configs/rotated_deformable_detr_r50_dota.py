@@ -21,7 +21,7 @@ dataloader.test.mapper.augmentations[0].update(short_edge_length=1024, max_size=
 optimizer.weight_decay = 1e-5
 train.clip_grad.enabled, train.clip_grad.max_norm = True, 35.0
 
-# 36 epochs in batches of 2, for an assumed 15,750 tiles. How many yours are stands in the tiles'
-# index and in the training's log: train.max_iter = 36 * tiles / 2.
+# 36 epochs in batches of 2, for an assumed 15,750 tiles. The tiles' index and the training's log
+# tell how many you have: train.max_iter = 36 * tiles / 2.
 train.max_iter = 283_500
 train.eval_period = train.checkpointer.period = 23_625

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rsd2.data.datasets.dota_tiles import register_dota_tiles as register_dota_tiles
     from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper as RotatedDatasetMapper
     from rsd2.evaluation import DotaEvaluator as DotaEvaluator
-    from rsd2.ops import box_iou_rotated as box_iou_rotated
-    from rsd2.ops import nms_rotated as nms_rotated
+    from rsd2.ops.box_iou_rotated import box_iou_rotated as box_iou_rotated
+    from rsd2.ops.nms_rotated import nms_rotated as nms_rotated
 
 __version__ = "0.1.0"
 

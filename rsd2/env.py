@@ -1,4 +1,4 @@
-"""What this machine has (versions, devices, compilers, compiled operators), and what a call takes.
+"""Report on this machine (versions, devices, compilers, operators), and the memory of a call.
 
 ``python -m rsd2.env`` prints it; put its output into a bug report. Works without Detectron2.
 """
@@ -66,6 +66,7 @@ def distribution_version(*names: str) -> str | None:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+
         return version if name == names[0] else f"{version} ({name})"
     return None
 
@@ -80,6 +81,7 @@ def has_module(name: str) -> bool:
         spec = importlib.util.find_spec(name)
     except Exception:  # whatever a broken third-party package raises while it is imported
         return False
+    # A namespace, which any folder of that name makes, has neither.
     return spec is not None and (spec.origin is not None or spec.loader is not None)
 
 
@@ -102,13 +104,16 @@ def describe_detectron2() -> str:
     """Say which Detectron2 is here and where it came from."""
     if not has_module("detectron2"):
         return f"absent; install it with: {INSTALL_HINT}"
+
     version = distribution_version("detectron2") or "version unknown (no distribution)"
+    # Our installer marks the Python part that it carries by a suffix of the version.
     if has_module("detectron2._C"):
         origin = "own build with its compiled extension"
     elif version.endswith(CARRIED_SUFFIX):
         origin = "carried Python part, no compiled extension"
     else:
         origin = "own copy, no compiled extension"
+
     try:
         location = package_folder("detectron2")
     except Exception as error:  # the report must name a broken package, not die of it
@@ -121,7 +126,7 @@ def first_line_of(command: str, *arguments: str, containing: str = "") -> str | 
 
     Args:
         command: program name, looked up on PATH.
-        arguments: its arguments.
+        arguments: arguments of the program.
         containing: keep the first line that holds this text.
 
     Returns:
@@ -134,6 +139,7 @@ def first_line_of(command: str, *arguments: str, containing: str = "") -> str | 
         output = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
+
     lines = [line for line in output.stdout.splitlines() if containing in line]
     return f"{lines[0].strip()} ({path})" if output.returncode == 0 and lines else None
 
@@ -142,11 +148,13 @@ def describe_devices() -> list[tuple[str, str]]:
     """List torch, its CUDA version and every device it can use."""
     if not has_module("torch"):
         return [("torch", "absent; install it with: bash tools/setup_env.sh")]
+
     torch = importlib.import_module("torch")
     lines = [("torch", f"{torch.__version__}, built for CUDA {torch.version.cuda or 'none'}")]
     lines.append(("cpu", f"{platform.machine()}, {torch.get_num_threads()} threads"))
     if not torch.cuda.is_available():
         return [*lines, ("cuda", "no device; everything runs on the CPU")]
+
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
         text = f"{device.name}, {device.total_memory / 2**30:.0f} GiB"
@@ -156,7 +164,7 @@ def describe_devices() -> list[tuple[str, str]]:
 
 @functools.cache
 def processor_name(device: str) -> str:
-    """Name the processor or GPU, for the row of a measurement.
+    """Name the processor or GPU, to stand beside a measurement.
 
     Args:
         device: ``cpu`` or ``cuda``.
@@ -178,12 +186,12 @@ def processor_name(device: str) -> str:
 
 
 def peak_memory(work: Callable[[], object], device: str) -> float | None:
-    """Measure what a call takes at its peak above what was there before, its result included.
+    """Measure the peak memory of a call, its result included, above the memory in use before.
 
     On a CPU the kernel's high-water mark is reset before the call; on a GPU the allocator tells.
 
     Args:
-        work: called twice, of which the first call warms up.
+        work: function that is called twice; the first call warms up.
         device: ``cpu`` or ``cuda``.
 
     Returns:
@@ -196,6 +204,7 @@ def peak_memory(work: Callable[[], object], device: str) -> float | None:
         cuda = importlib.import_module("torch").cuda
         cuda.synchronize()
         cuda.reset_peak_memory_stats()
+        # The allocator's count, not the driver's: it keeps freed blocks for later.
         before = cuda.memory_allocated()
         work()
         cuda.synchronize()
@@ -203,6 +212,7 @@ def peak_memory(work: Callable[[], object], device: str) -> float | None:
 
     if not _reset_high_water_mark():
         return None
+
     before = _memory_status("VmRSS")
     kept = work()
     peak = _memory_status("VmHWM")
@@ -234,7 +244,9 @@ def describe_operators() -> list[tuple[str, str]]:
     """Say for each operator and device whether a compiled kernel or the PyTorch reference runs."""
     if not has_module("torch"):
         return [("operators", "unknown without torch")]
+
     torch = importlib.import_module("torch")
+    # Loaded before ours: its operators win, and the report must show what a user gets.
     own_build = has_module("detectron2._C")
     if own_build:
         importlib.import_module("detectron2._C")
@@ -242,6 +254,7 @@ def describe_operators() -> list[tuple[str, str]]:
         importlib.import_module("rsd2.ops")
     except ImportError as error:
         return [("operators", f"rsd2.ops cannot be imported: {error}")]
+
     extension = importlib.import_module("rsd2.ops.extension")
     lines, slow = [("rsd2 kernels", extension.build_info())], {}
     for name, operator in OPERATORS.items():
@@ -249,6 +262,7 @@ def describe_operators() -> list[tuple[str, str]]:
         parts = (f"{d}: {'compiled' if c else 'PyTorch reference'}" for d, c in compiled.items())
         lines.append((f"rsd2 {name}", ", ".join(parts)))
         slow[name] = not compiled["CUDA" if torch.cuda.is_available() else "CPU"]
+
     present = [name for name in DETECTRON2_OPERATORS if hasattr(torch.ops.detectron2, name)]
     if own_build:
         origin = "Detectron2's own extension"
@@ -256,12 +270,13 @@ def describe_operators() -> list[tuple[str, str]]:
         origin = "rsd2's, registered under Detectron2's names"
     else:
         origin = f"incomplete: {', '.join(present)}" if present else "absent"
+
     slow_names = [name for name, is_slow in slow.items() if is_slow]
     return [*lines, ("torch.ops.detectron2", origin), ("note", speed_note(slow_names))]
 
 
 def speed_note(slow: list[str]) -> str:
-    """Say in one sentence what is slower than it could be.
+    """Say in one sentence which operators are slower than they could be.
 
     Args:
         slow: names of the operators that have no kernel for the device that models run on.
@@ -288,8 +303,10 @@ def collect() -> list[tuple[str, str]]:
         *describe_devices(),
         ("detectron2", describe_detectron2()),
     ]
+
     for name, distributions in PACKAGES.items():
         lines.append((name, distribution_version(*distributions) or "absent"))
+
     compiler = next(filter(None, (first_line_of(c, "--version") for c in ("c++", "g++"))), None)
     lines.append(("c++ compiler", compiler or "not found (not needed)"))
     nvcc = first_line_of("nvcc", "--version", containing="release")

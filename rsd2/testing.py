@@ -39,14 +39,16 @@ def random_rotated_boxes(
         image_size: centres lie in [0, image_size) pixels on both axes.
         min_side: smallest side, pixels, > 0.
         max_side: largest side, pixels, >= ``min_side``.
-        seed: of the generator; equal seeds give equal boxes.
-        dtype: of the result.
+        seed: seed of the generator; equal seeds give equal boxes.
+        dtype: dtype of the result.
 
     Returns:
         (N, 5) boxes (cx, cy, w, h, angle in degrees in [-180, 180)), not canonical.
     """
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(num_boxes, 5, generator=generator, dtype=torch.float64)
+
+    # Drawn in float64, so that one seed gives the same boxes in every dtype.
     centers = uniform[:, :2] * image_size
     sides = min_side * (max_side / min_side) ** uniform[:, 2:4]
     angles = uniform[:, 4:] * 360 - 180
@@ -69,7 +71,7 @@ def write_tiny_dota(
         num_images: >= 1.
         image_size: (height, width) in pixels.
         objects_per_image: rectangles in each image that is not the empty one.
-        seed: of the generator.
+        seed: seed of the generator.
 
     Returns:
         (labels folder, images folder).
@@ -78,23 +80,28 @@ def write_tiny_dota(
     labels_dir, images_dir = Path(folder) / "labelTxt", Path(folder) / "images"
     labels_dir.mkdir(parents=True, exist_ok=True)
     images_dir.mkdir(parents=True, exist_ok=True)
+
     height, width = image_size
     for index in range(num_images):
         image = rng.integers(110, 140, size=(height, width, 3), dtype=np.uint8)
         lines = ["imagesource:synthetic", "gsd:null"]
         empty = num_images > 1 and index == num_images - 1
+
         for k in range(0 if empty else objects_per_image):
             label = k % len(TINY_CLASSES)
+            # Away from the border, so that no box is cut whatever its angle.
             w, h = rng.uniform(0.2, 0.35) * width, rng.uniform(0.1, 0.15) * height
             cx, cy = rng.uniform(0.25, 0.75) * width, rng.uniform(0.25, 0.75) * height
             theta = rng.uniform(-np.pi / 2, np.pi / 2)
             cos, sin = np.cos(theta), np.sin(theta)
             local = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2
             corners = local @ np.array([[cos, -sin], [sin, cos]]) + (cx, cy)
+
             color = (230, 230, 230) if label == 0 else (20, 20, 60)
             cv2.fillPoly(image, [np.round(corners).astype(np.int32)], color)
             numbers = " ".join(f"{value:.2f}" for value in corners.reshape(-1))
             lines.append(f"{numbers} {TINY_CLASSES[label]} 0")
+
         cv2.imwrite(str(images_dir / f"P{index:04d}.png"), image)
         (labels_dir / f"P{index:04d}.txt").write_text("\n".join(lines) + "\n")
     return labels_dir, images_dir
@@ -104,7 +111,7 @@ def shrink(cfg: DictConfig) -> DictConfig:
     """Make an experiment so small that it trains and detects on one CPU core in a second.
 
     Widths, depths, numbers of queries, image sizes, batch, workers and iterations become small;
-    what an experiment is about (modules, norm, losses, augmentations, learning rates, classes)
+    the subject of an experiment (modules, norm, losses, augmentations, learning rates, classes)
     stays, and so does every interpolation. Known are models of the kind of
     ``RotatedDeformableDETR`` (subclasses too) on Detectron2's ``ResNet``, ``small_resnet`` or a
     ``SimplePyramid``, ``GeneralizedRCNN`` on an ``FPN`` or a ``SimplePyramid``, and those of the
@@ -142,12 +149,13 @@ def shrink_model(model: DictConfig, path: str = "model") -> None:
 
     Args:
         model: config of the model; changed.
-        path: of the node, for messages.
+        path: path of the node in the config, for messages.
 
     Raises:
         ValueError: no rule, see :func:`shrink`.
     """
     rules = dict(_MODEL_RULES)
+    # Projects come last, so that one of them may replace a rule.
     for module in rsd2.projects.find_modules("shrinking"):
         rules.update(module.MODEL_RULES)
     _shrink_node(model, path, rules)
@@ -158,7 +166,7 @@ def shrink_backbone(backbone: DictConfig, path: str = "model.backbone") -> None:
 
     Args:
         backbone: config of the backbone; changed.
-        path: of the node, for messages.
+        path: path of the node in the config, for messages.
 
     Raises:
         ValueError: no rule, see :func:`shrink`.
@@ -185,6 +193,7 @@ def _shrink_node(node: DictConfig, path: str, rules: dict[str, Callable[..., Non
 
     target = node.get("_target_")
     located = locate(target) if isinstance(target, str) else target
+    # From the class upwards, so that the nearest rule counts.
     names = [c.__name__ for c in inspect.getmro(located)] if inspect.isclass(located) else []
     for name in names or [getattr(located, "__name__", str(target))]:
         if name in rules:
@@ -200,13 +209,16 @@ def _shrink_deformable_detr(model: DictConfig) -> None:
     from detectron2.config import instantiate
 
     shrink_backbone(model.backbone)
+    # The neck must be told the new widths, which only the built backbone knows.
     channels = {k: v.channels for k, v in instantiate(model.backbone).output_shape().items()}
     for name, shape in model.neck.input_shapes.items():
         shape.channels = channels[name]
+
     model.neck.num_norm_groups = 8
     model.embed_dim = 32
     for layers in (model.encoder, model.decoder):
         replace_values(layers, {"num_layers": 1, "feedforward_dim": 64, "embed_dim": 32})
+
     sizes = {"num_queries": 10, "max_detections": 20}
     if model.get("num_denoising_queries", 1):  # 0 is no size: it switches denoising off
         sizes["num_denoising_queries"] = 6
@@ -254,7 +266,7 @@ def tiny_resnet_stages(bottleneck: bool, **options: Any) -> list[list[torch.nn.M
 
     Args:
         bottleneck: blocks of ResNet-50 and deeper, else basic ones.
-        options: of the blocks, as ``ResNet.make_default_stages`` takes them, like ``norm``.
+        options: options of the blocks, as ``ResNet.make_default_stages`` takes them, like ``norm``.
 
     Returns:
         The stages, of 32, 64, 96 and 128 channels (multiples of 32, as GroupNorm needs).
@@ -278,6 +290,7 @@ def tiny_resnet_stages(bottleneck: bool, **options: Any) -> list[list[torch.nn.M
 
 
 def _shrink_small_resnet(backbone: DictConfig) -> None:
+    # GroupNorm has 32 groups, each of one channel at least.
     width = 32 if backbone.get("norm") == "GN" else 8
     backbone.width = width
     backbone.blocks = [1] * len(backbone.get("blocks", [1] * 4))
@@ -316,7 +329,7 @@ def mappings(node: Any) -> Iterator[DictConfig]:
     """Walk through every mapping in a config, without following interpolations.
 
     Args:
-        node: of a config; what is neither a mapping nor a list has none.
+        node: node of a config; anything but a mapping or a list yields nothing.
 
     Yields:
         The mapping itself if ``node`` is one, then those inside.
@@ -336,7 +349,7 @@ def replace_values(node: DictConfig, values: dict[str, Any]) -> None:
 
     Args:
         node: mapping of a config; changed.
-        values: to set, by key.
+        values: values to set, by key.
     """
     from omegaconf import OmegaConf
 

@@ -9,7 +9,7 @@ from fvcore.common.param_scheduler import (
 
 from rsd2.engine import with_warmup
 
-# 36 epochs: a tenth after the 32nd. The milestones are fractions of the training, whatever it is.
+# 36 epochs, with a tenth of the rate after the 32nd. Milestones are fractions of any training.
 step = L(with_warmup)(
     scheduler=L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[32], num_updates=36),
     max_iter="${train.max_iter}",

@@ -1,4 +1,4 @@
-"""How a training runs; every value may be overridden on the command line as ``train.<key>=...``."""
+"""Settings of a training; override any value on the command line as ``train.<key>=...``."""
 
 train = dict(
     output_dir="./output",
@@ -6,15 +6,15 @@ train = dict(
     init_checkpoint="",
     # False: keys that are missing, unexpected or of another shape are listed and skipped.
     init_strict=True,
-    # An Inheritance instead of init_strict: what a detector takes over from a pre-training.
+    # An Inheritance, instead of init_strict, says what a detector takes over from a pre-training.
     init_inherit=None,
     # Let --resume go on with other training data than the run had so far.
     allow_new_data=False,
-    # Optimizer steps; null if epochs says the length.
+    # Optimizer steps; null if epochs sets the length.
     max_iter=90_000,
     # Passes over the training set, whatever its size; max_iter, then null, follows from it.
     epochs=None,
-    # < 0: drawn anew, logged, and saved with the checkpoints.
+    # A negative seed is drawn anew, logged, and saved with the checkpoints.
     seed=0,
     # "auto": a GPU if there is one, else the CPU.
     device="auto",

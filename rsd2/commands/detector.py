@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rsd2.config import load_config
 from rsd2.inference.detector import Detector
-from rsd2.inference.image_detector import ImageDetector
 from rsd2.inference.seams import SeamRule
 from rsd2.inference.sliding_window import WindowParameters
 
@@ -70,8 +69,5 @@ def load_detector(
         )
 
     args = argparse.Namespace(config_file=str(path), weights=str(weights), ema=ema, device=device)
-    model, _ = predict.build_detector(args, cfg)
-    if not isinstance(model, ImageDetector):
-        raise ValueError(f"{path} is of a model of videos; use rsd2 predict for those")
-
+    model, _ = predict.build_image_detector(args, cfg)
     return Detector(model, parameters, predict.class_names(class_names, cfg))

@@ -23,8 +23,10 @@ import argparse
 import json
 import math
 import os
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -223,7 +225,7 @@ _OPTIONS = {
     "georeferenced": ("scale", "empty_fraction", "density", "clutter", *_PLACE_OPTIONS),
 }
 """Options of each kind besides ``size``."""
-_WRITERS = {
+_WRITERS: dict[str, tuple[Callable[..., Any], Callable[..., Path]]] = {
     "rotated": (SceneConfig, write_dota_scenes),
     "tiny": (TinySceneConfig, write_tiny_scenes),
     "video": (VideoConfig, write_videos),

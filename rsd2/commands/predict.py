@@ -42,6 +42,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
+from torch import nn
 from tqdm import tqdm
 
 from rsd2.config import ConfigError, load_config
@@ -106,34 +107,84 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build_detector(
+def read_test_mapper(cfg: DictConfig) -> Any:
+    """Return the config's mapper of test images, not built yet; empty where it has none.
+
+    A mapper with ``num_frames`` is one of clips.
+
+    Args:
+        cfg: the config.
+
+    Returns:
+        A node of the config, or an empty dict.
+    """
+    return (cfg.dataloader.get("test") or {}).get("mapper") or {}
+
+
+def build_image_detector(
     args: argparse.Namespace, cfg: DictConfig
-) -> tuple[ImageDetector | ClipDetector, dict[str, Any]]:
-    """Build the model, load its weights, and collect where they come from.
+) -> tuple[ImageDetector, dict[str, Any]]:
+    """Build a model of images, load its weights, and collect where they come from.
 
     Args:
         args: of the command line.
         cfg: the config.
 
     Returns:
-        The detector, of clips if the config's test mapper has ``num_frames``, and its provenance.
+        The detector and its provenance.
+
+    Raises:
+        ConfigError: the model is one of clips, no weights are named, or the config says nothing
+            about test images.
+        CheckpointError: the weights cannot be read, or are of another model.
+        ValueError: unknown device.
+    """
+    mapper = read_test_mapper(cfg)
+    if "num_frames" in mapper:
+        raise ConfigError(f"{args.config_file} is of a model of videos; use rsd2 predict for those")
+
+    model, augmentations, facts = _load_model(args, cfg)
+    return ImageDetector(model, augmentations, mapper.get("image_format", "RGB")), facts
+
+
+def build_clip_detector(
+    args: argparse.Namespace, cfg: DictConfig
+) -> tuple[ClipDetector, dict[str, Any]]:
+    """Build a model of clips, whose test mapper has ``num_frames``; else as for images.
+
+    Args:
+        args: of the command line.
+        cfg: the config.
+
+    Returns:
+        The detector and its provenance.
 
     Raises:
         ConfigError: no weights are named, or the config says nothing about test images.
         CheckpointError: the weights cannot be read, or are of another model.
         ValueError: unknown device.
     """
+    model, augmentations, facts = _load_model(args, cfg)
+    return ClipDetector(model, augmentations, read_test_mapper(cfg).num_frames), facts
+
+
+def _load_model(
+    args: argparse.Namespace, cfg: DictConfig
+) -> tuple[nn.Module, Sequence[Any], dict[str, Any]]:
+    """The model with its weights on its device, the test augmentations, and the provenance."""
     weights = args.weights or cfg.train.init_checkpoint
     if not weights:
         raise ConfigError("weights are missing: give --weights FILE or train.init_checkpoint=FILE")
-    mapper = (cfg.dataloader.get("test") or {}).get("mapper") or {}
+    mapper = read_test_mapper(cfg)
     if "augmentations" not in mapper:
         raise ConfigError(f"{args.config_file} has no dataloader.test.mapper.augmentations")
+
     device = select_device(args.device or cfg.train.get("device", "auto"))
     model = instantiate(cfg.model)
     checkpoint = load_weights(model, weights, strict=cfg.train.init_strict, ema=args.ema)
     if "ema" in checkpoint and not args.ema:
         print(f"{weights} also has averaged weights; --ema uses them")
+
     iteration = checkpoint.get("iteration")
     origin = provenance(args.config_file, cfg.train.seed, device)
     facts = {
@@ -142,11 +193,7 @@ def build_detector(
         "iteration": None if iteration is None else iteration + 1,
         **{k: origin[k] for k in ("config", "command", "commit", "hardware", "versions", "time")},
     }
-    augmentations = instantiate(mapper.augmentations)
-    if "num_frames" in mapper:
-        return ClipDetector(model.to(device), augmentations, mapper.num_frames), facts
-    image_format = mapper.get("image_format", "RGB")
-    return ImageDetector(model.to(device), augmentations, image_format), facts
+    return model.to(device), instantiate(mapper.augmentations), facts
 
 
 def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
@@ -366,7 +413,7 @@ def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
         OSError: a result cannot be written.
     """
     videos, parameters = find_videos(args.input), read_parameters(args, 0.5)
-    detector, origin = build_detector(args, cfg)
+    detector, origin = build_clip_detector(args, cfg)
     classes = class_names(args.classes, cfg) or list(map(str, range(cfg.model.num_classes)))
     results, unreadable = predict_videos(
         videos,
@@ -405,11 +452,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         parameters = read_parameters(args, 0.1)
         cfg = load_config(args.config_file, args.opts)
-        if "num_frames" in ((cfg.dataloader.get("test") or {}).get("mapper") or {}):
+        if "num_frames" in read_test_mapper(cfg):
             return run_on_videos(args, cfg)
         images, num_others = expand_image_inputs(args.input)
         check_targets(images, Path(args.output))
-        detector, origin = build_detector(args, cfg)
+        detector, origin = build_image_detector(args, cfg)
         classes = class_names(args.classes, cfg)
     except (ValueError, FileNotFoundError, CheckpointError) as error:  # ConfigError is a ValueError
         raise UsageError(str(error)) from error

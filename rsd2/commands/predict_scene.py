@@ -41,20 +41,19 @@ from typing import Any
 import shapely
 from tqdm import tqdm
 
-from rsd2.config import ConfigError, load_config
+from rsd2.config import load_config
 from rsd2.geo.labels import read_area
 from rsd2.geo.radiometry import Radiometry
 from rsd2.geo.raster import Raster
 from rsd2.geo.scene_files import SceneFiles, find_scenes
 from rsd2.geo.vector_files import FORMATS, check_vector_output, read_metadata
-from rsd2.inference.image_detector import ImageDetector
 from rsd2.inference.scene_results import write_map
 from rsd2.inference.scene_search import Scene, ScenePart, SceneReader, search_part
 from rsd2.inference.sliding_window import Detect, WindowParameters
 from rsd2.io.folder_run import FolderRun, make_run_id, shard_from_environment
 from rsd2.weights.errors import CheckpointError
 
-from .predict import build_detector, class_names
+from .predict import build_image_detector, class_names, read_test_mapper
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -380,13 +379,10 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
     shard = shard_from_environment()
     scenes = find_scenes(args.input, args.stack)
     cfg = load_config(args.config_file, args.opts)
-    mapper = (cfg.dataloader.get("test") or {}).get("mapper") or {}
-    radiometry = read_radiometry(args, mapper.get("radiometry"))
+    radiometry = read_radiometry(args, read_test_mapper(cfg).get("radiometry"))
     maps = plan_outputs(scenes, args)
 
-    detector, origin = build_detector(args, cfg)
-    if not isinstance(detector, ImageDetector):
-        raise ConfigError(f"{args.config_file} is of a model of videos; use rsd2 predict for those")
+    detector, origin = build_image_detector(args, cfg)
     names = class_names(args.classes, cfg)
     # Only what decides the detections is recorded: the same run gives the same bytes.
     kept = {key: origin[key] for key in ("config", "ema", "iteration", "commit")}

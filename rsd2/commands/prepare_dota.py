@@ -54,6 +54,13 @@ def get_parser() -> argparse.ArgumentParser:
         default="empty",
         help="images without label file; reported in any case",
     )
+    add(
+        "--exif-orientation",
+        choices=["ignore", "obey"],
+        default="ignore",
+        help="turn photographs upright as their EXIF data say (obey), or use the pixels as they "
+        "are stored (ignore, the default), with a warning",
+    )
     add("--num-workers", type=int, default=os.cpu_count() or 1, help="processes; 0: none extra")
     return parser
 
@@ -111,6 +118,7 @@ def _run(args: argparse.Namespace) -> None:
         parameters,
         out_of_image=args.out_of_image,
         missing_label=args.missing_label,
+        exif=args.exif_orientation,
         num_workers=args.num_workers,
         shard=shard_from_environment(),
     )

@@ -112,8 +112,9 @@ def _find(cfg: DictConfig, key: str, added: bool) -> tuple[Any, str, Any]:
         # What an interpolation points to is shared: changed through it, others would change too.
         index = int(part) if isinstance(node, ListConfig) else part
         if OmegaConf.is_interpolation(node, index):
-            raw = OmegaConf.to_container(node, resolve=False)[index]
-            raise ConfigError(f"{'.'.join(parts[: depth + 1])} is {raw}; override that instead")
+            plain: Any = OmegaConf.to_container(node, resolve=False)
+            place = ".".join(parts[: depth + 1])
+            raise ConfigError(f"{place} is {plain[index]}; override that instead")
         node = _value(node, index)
     raise ConfigError("the key is empty")
 
@@ -136,8 +137,8 @@ def _suggestion(
     if part in names[1]:
         return f"{start}{part} is not set yet; give it whole: {start}{part}={{...}}"
 
-    names = sorted((names[0] | names[1]) - {"_target_"})
-    near = difflib.get_close_matches(part, names, n=3, cutoff=0.6)
+    known = sorted((names[0] | names[1]) - {"_target_"})
+    near = difflib.get_close_matches(part, known, n=3, cutoff=0.6)
     tail = "".join(f".{r}" for r in rest)
     found = [f"{start}{name}{tail}" for name in near]
     wanted = rest[-1] if rest else part
@@ -147,7 +148,7 @@ def _suggestion(
 
     if found:
         return f"no key {start}{part}; did you mean {' or '.join(found)}?"
-    return f"no key {start}{part}; {prefix or 'the config'} has {', '.join(names) or 'no keys'}"
+    return f"no key {start}{part}; {prefix or 'the config'} has {', '.join(known) or 'no keys'}"
 
 
 def _coerce(value: Any, existing: Any, annotation: Any, has_target: bool) -> Any:
@@ -277,8 +278,9 @@ def _annotation(parent: Any, name: str) -> Any:
     if not isinstance(parent, DictConfig) or "_target_" not in parent:
         return None
     signature = _signature(parent)
-    known = signature is not None and name in signature.parameters
-    return signature.parameters[name].annotation if known else None
+    if signature is None or name not in signature.parameters:
+        return None
+    return signature.parameters[name].annotation
 
 
 def _value(node: DictConfig | ListConfig, key: Any) -> Any:
@@ -303,6 +305,7 @@ def config_leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(container, (dict, list)):
         items = container.items() if isinstance(container, dict) else enumerate(container)
         for key, value in items:
-            yield from config_leaves(value, f"{path}.{key}" if path else str(key))
+            name = str(key)
+            yield from config_leaves(value, f"{path}.{name}" if path else name)
     else:
         yield path, container

@@ -192,10 +192,11 @@ def _parents(file: Path) -> Iterator[Path]:
                 continue
             if name == "load" and "LazyConfig" not in ast.unparse(node.func):
                 continue
-            if not isinstance(node.args[0], ast.Constant):
+            argument = node.args[0]
+            parent = argument.value if isinstance(argument, ast.Constant) else None
+            if not isinstance(parent, str):
                 raise ConfigError(f"{file}:{node.lineno}: name the parent config by a plain string")
 
-            parent = node.args[0].value
             bases = {"get_config": config_roots(), "load_rel": (file.parent,)}
             checkout = tuple(root.parent for root in config_roots())
             found = [b / parent for b in bases.get(name, (Path.cwd(), *checkout))]

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.structures import BoxMode
 
 from rsd2.structures import boxes_to_corners
 
@@ -62,9 +61,14 @@ def polygon_of(annotation: Mapping[str, Any], image: object) -> np.ndarray:
     box, mode = [float(value) for value in annotation.get("bbox", ())], annotation.get("bbox_mode")
     if len(box) == 5:
         return boxes_to_corners(torch.tensor(box, dtype=torch.float64)).numpy()
-    if len(box) == 4 and mode in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
-        x0, y0, x1, y1 = BoxMode.convert(box, BoxMode(mode), BoxMode.XYXY_ABS)
-        return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=np.float64)
+    if len(box) == 4:
+        # Here and not above, because quadrilaterals are scored without Detectron2, too.
+        from detectron2.structures import BoxMode
+
+        if mode in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
+            x0, y0, x1, y1 = BoxMode.convert(box, BoxMode(mode), BoxMode.XYXY_ABS)
+            return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=np.float64)
+
     raise ValueError(
         f"an object of image {image!r} has neither 'poly' (8 numbers) nor a rotated 'bbox' (5 "
         f"numbers) nor an upright one (4 numbers) with its 'bbox_mode': {dict(annotation)}"

@@ -323,14 +323,18 @@ def _commit() -> str | None:
     root = Path(rsd2.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20)
+
     try:
-        git = ["git", "-C", str(root)]
-        options = {"capture_output": True, "text": True, "timeout": 20}
-        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, **options).stdout.strip()
-        clean = subprocess.run([*git, "diff", "--quiet", "HEAD"], **options).returncode == 0
+        head = git("rev-parse", "HEAD")
+        head.check_returncode()
+        is_clean = git("diff", "--quiet", "HEAD").returncode == 0
     except (OSError, subprocess.SubprocessError):
         return None
-    return head if clean else f"{head}+changes"
+    return head.stdout.strip() + ("" if is_clean else "+changes")
 
 
 def write_results(path: Path, results: Mapping[str, Any], origin: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import torch
 from detectron2.engine import HookBase
 from fvcore.common.param_scheduler import ParamScheduler
@@ -10,6 +12,16 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .errors import RunError
 from .hooks import unwrap
+
+
+class TargetModel(Protocol):
+    """A model with a target network that follows it as a moving average."""
+
+    progress: float
+    """Share of the training that is done, in [0, 1)."""
+
+    def update_target(self, momentum: float) -> None:
+        """Move the target towards the model, keeping the momentum's share of it."""
 
 
 class TargetUpdate(HookBase):
@@ -36,13 +48,18 @@ class TargetUpdate(HookBase):
 
     def before_step(self) -> None:
         """Set the model's ``progress`` in [0, 1)."""
-        unwrap(self.trainer.model).progress = self._progress()
+        self._model().progress = self._progress()
 
     def after_step(self) -> None:
         """Call the model's ``update_target(momentum)``."""
         momentum = self._start + self._progress() * (self._end - self._start)
-        unwrap(self.trainer.model).update_target(momentum)
+        self._model().update_target(momentum)
         self.trainer.storage.put_scalar("target_momentum", momentum, smoothing_hint=False)
+
+    def _model(self) -> TargetModel:
+        # Only the user can promise that the model is of this kind; a module has any attribute.
+        model: Any = unwrap(self.trainer.model)
+        return model
 
     def _progress(self) -> float:
         return self.trainer.iter / self.trainer.max_iter

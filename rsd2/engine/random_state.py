@@ -17,11 +17,13 @@ def capture_random_state() -> dict[str, Any]:
     Returns:
         Plain Python values and tensors only, so that it loads with ``weights_only=True``.
     """
-    name, keys, position, has_gauss, cached_gaussian = np.random.get_state()
+    generator = np.random.get_state(legacy=False)
+    keys, position = generator["state"]["key"], generator["state"]["pos"]
+    name = str(generator["bit_generator"])
     state: dict[str, Any] = {
         "python": random.getstate(),
-        "numpy": (str(name), torch.from_numpy(keys.astype(np.int64)), int(position)),
-        "numpy_gauss": (int(has_gauss), float(cached_gaussian)),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), int(position)),
+        "numpy_gauss": (int(generator["has_gauss"]), float(generator["gauss"])),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():

@@ -367,7 +367,7 @@ class BoxEvaluator(DetectionEvaluator):
         for k, record in enumerate(dicts):
             image_id, tile = self._locate(record)
             inputs[record.get("json_id", k + 1)] = (image_id, window_key(tile))
-        classes = {k + 1: k for k in range(len(self._truth.class_names))}
+        classes: dict[int | str, int] = {k + 1: k for k in range(len(self._truth.class_names))}
         records, problems = read_coco_results(path, inputs, classes, on_problem=on_problem)
         for kind, number in sorted(problems.items()):
             _logger.warning("%s: %d entries left out: %s", path, number, kind)

@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import faster_coco_eval
 import numpy as np
@@ -37,6 +38,8 @@ class MovingObjectEvaluator(BoxEvaluator):
     """
 
     metrics_file = "metrics_moving_objects.json"
+    max_detections: int
+    """Those of the AP, which no protocol leaves open."""
 
     def __init__(
         self,
@@ -138,7 +141,7 @@ class MovingObjectEvaluator(BoxEvaluator):
             described.append(self._describe(scores))
             _logger.info("Protocol %s:\n%s", protocol.name, _table(scores))
 
-        record = {
+        record: dict[str, Any] = {
             "name": "moving objects in video",
             "headline": self._protocols[0].name,
             "protocols": described,

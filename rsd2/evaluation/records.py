@@ -116,8 +116,13 @@ class RotatedBoxMerging(BoxMerging):
     def choose(self, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Choose the detections that stay, see `BoxMerging.choose`."""
         with serial_torch():
-            tensors = (torch.from_numpy(values) for values in (boxes, scores, classes))
-            return merge_tile_detections(*tensors, iou_threshold=self.nms_threshold).numpy()
+            kept = merge_tile_detections(
+                torch.from_numpy(boxes),
+                torch.from_numpy(scores),
+                torch.from_numpy(classes),
+                self.nms_threshold,
+            )
+        return kept.numpy()
 
 
 @dataclass(frozen=True)

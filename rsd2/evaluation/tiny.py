@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +157,7 @@ class TinyEvaluator(BoxEvaluator):
 def _table(
     result: OrderedDict[str, float],
     thresholds: Sequence[str],
-    ranges: Sequence[str],
+    ranges: Iterable[str],
     num_counted: np.ndarray,
 ) -> str:
     rows = []

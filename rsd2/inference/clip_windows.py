@@ -54,17 +54,21 @@ def detect_in_clip(
     Returns:
         The detections in decreasing score, and counts of what was dropped, see `assemble_outputs`.
     """
-    windows = place_windows(*clip[0].shape[:2], parameters)
+    height, width = clip[0].shape[:2]
+    windows = place_windows(height, width, parameters)
+    margin = parameters.overlap / 4
     records = []
     for start in range(0, len(windows), parameters.batch_size):
         batch = windows[start : start + parameters.batch_size]
         outputs = detector([[crop_window(image, box) for image in clip] for box in batch])
-        for (x0, y0, x1, y1), output in zip(batch.tolist(), outputs):
-            tile = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
-            tile = tile if len(windows) > 1 else None
-            keep = _lies_inside(output[0], tile, clip[0].shape[:2], parameters.overlap / 4)
-            output = [values[keep] for values in output]
-            records.append(make_record("", tile, *output, parameters.score_threshold))
+        for (x0, y0, x1, y1), (boxes, scores, classes) in zip(batch.tolist(), outputs):
+            tile = None
+            if len(windows) > 1:
+                tile = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
+            keep = _lies_inside(boxes, tile, (height, width), margin)
+            found = boxes[keep], scores[keep], classes[keep]
+            records.append(make_record("", tile, *found, parameters.score_threshold))
+
     merged = assemble_outputs(records, {"": 0}, BoxMerging(parameters.nms_threshold))
     return merged.detections, merged.counts
 

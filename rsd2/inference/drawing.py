@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -15,10 +16,19 @@ from rsd2.data.drawing.boxes import class_color, draw_rotated_boxes, make_contac
 _CELL = 384
 
 
+class InputMapper(Protocol):
+    """A mapper of a test loader, which says in what channel order it gives images."""
+
+    image_format: str
+
+    def __call__(self, dataset_dict: dict[str, Any], /) -> dict[str, Any]:
+        """Turn a dataset dict into the input of a model, with ``image`` (3, H, W)."""
+
+
 def draw_beside_truth(
     models: Mapping[str, nn.Module],
     records: Sequence[dict],
-    mapper: Callable[[dict], dict],
+    mapper: InputMapper,
     class_names: Sequence[str],
     *,
     threshold: float,
@@ -29,7 +39,7 @@ def draw_beside_truth(
     Args:
         models: title -> detector in evaluation mode.
         records: dataset dicts of the images.
-        mapper: of the test loader, with ``image_format``.
+        mapper: of the test loader.
         class_names: of the category ids.
         threshold: lowest score drawn.
         columns: pictures beside each other; a multiple of ``1 + len(models)`` keeps the pictures

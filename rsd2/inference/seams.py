@@ -72,7 +72,8 @@ def to_window_detections(records: Sequence[OutputRecord]) -> WindowDetections:
         x, y, width, height = record.window or (0, 0, 0, 0)
         corners = np.array([x, y, x + width, y + height], dtype=np.float64)
         windows.append(np.tile(corners, (len(record.scores), 1)))
-    return WindowDetections(*map(np.concatenate, (boxes, scores, classes, windows)))
+    columns = (boxes, scores, classes, windows)
+    return WindowDetections(*(np.concatenate(parts) for parts in columns))
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,13 @@ def _polygons(boxes: np.ndarray) -> np.ndarray:
     return shapely.polygons(boxes_to_corners(torch.from_numpy(boxes)).numpy())
 
 
+def _shared_area(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(P,) area that the polygons of each pair share, square pixels."""
+    # Pieces of one object have edges that differ in the last digit, where the overlay of exact
+    # coordinates may find nothing in common. On a grid of a millionth of a pixel they coincide.
+    return shapely.area(shapely.intersection(first, second, grid_size=1e-6))
+
+
 def _is_cut(polygons: np.ndarray, windows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(N,) bool: which polygons reach a border of their window that lies inside the image."""
     extents = shapely.bounds(polygons)
@@ -190,7 +198,7 @@ def best_seen(
     # Of two pieces the larger one shows more; equal ones are left to the suppression.
     better = is_cut[piece] & (~is_cut[other] | (areas[other] > areas[piece]))
     piece, other = piece[better], other[better]
-    shared = shapely.area(shapely.intersection(polygons[piece], polygons[other]))
+    shared = _shared_area(polygons[piece], polygons[other])
     remain[piece[shared >= _SAME * areas[piece]]] = False
     return remain
 
@@ -212,7 +220,7 @@ def _join(found: WindowDetections, size: tuple[int, int]) -> tuple[WindowDetecti
     common = shapely.box(*lower.T, *np.maximum(lower, upper).T)
     one = shapely.intersection(polygons[first], common)
     two = shapely.intersection(polygons[second], common)
-    shared = shapely.area(shapely.intersection(one, two))
+    shared = _shared_area(one, two)
     smaller = np.minimum(shapely.area(one), shapely.area(two))
     agree = (smaller > 0) & (shared >= _SAME * smaller)
 

@@ -136,7 +136,9 @@ def detect_in_windows(
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
-    windows = place_windows(*image.shape[:2], parameters)
+
+    height, width = image.shape[:2]
+    windows = place_windows(height, width, parameters)
     records: list[OutputRecord] = []
     for start in range(0, len(windows), parameters.batch_size):
         batch = windows[start : start + parameters.batch_size]
@@ -153,7 +155,7 @@ def detect_in_windows(
         if progress is not None:
             progress(len(records), len(windows))
 
-    found, seams = _merge(records, image.shape[:2], parameters)
+    found, seams = _merge(records, (height, width), parameters)
     num_accepted = sum(len(record.scores) for record in records)
     num_candidates = num_accepted - seams.dropped - seams.pieces + seams.joined
     return ImageDetections(

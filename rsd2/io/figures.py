@@ -16,10 +16,11 @@ def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
     """Write a figure as PNG, which is whole or not there.
 
     Args:
-        figure: made without pyplot, so that no screen is needed and nobody has to close it.
-        path: of the file; replaced if it exists.
-        dpi: dots of the file per inch of the figure.
+        figure: figure made without pyplot, so that no screen is needed and nobody has to close it.
+        path: path of the file, which is replaced if it exists.
+        dpi: dots of the file for each inch of the figure.
     """
+    # Drawn in memory first: matplotlib would leave half a file if it failed.
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi)
     write_atomically(path, stream.getvalue())

@@ -12,7 +12,7 @@ def make_output_folder(folder: str | Path) -> None:
     """Make a folder and those above it.
 
     Args:
-        folder: may exist already.
+        folder: folder to make; it may exist already.
 
     Raises:
         OSError: if it cannot be made; the message names it and asks for another one.
@@ -30,10 +30,10 @@ def make_output_folder(folder: str | Path) -> None:
 def replaced_file(
     path: str | Path, writer: int = 0, *, keep_suffix: bool = False
 ) -> Iterator[Path]:
-    """Give a file to write to that takes the place of another one when the block ends.
+    """Provide a temporary file that replaces another one when the block ends.
 
     Args:
-        path: of the file in the end; it is replaced if it exists, and left as it is if the block
+        path: path of the final file; it is replaced if it exists, and left as it is if the block
             raises.
         writer: number of the process, if several may write this very file at once.
         keep_suffix: let the temporary name end as ``path`` does, for libraries that choose the
@@ -53,13 +53,14 @@ def replaced_file(
 
     try:
         yield temporary
+        # Atomic on one file system, which is why the temporary file lies beside its target.
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: str | Path, content: bytes | str, writer: int = 0) -> None:
-    """Write a file such that it is either whole or not there, even if the process is killed.
+    """Write a file that is either whole or not there, even if the process is killed.
 
     Args:
         path: the file; replaced if it exists.

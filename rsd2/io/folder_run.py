@@ -56,11 +56,11 @@ class FolderTakenError(FileExistsError, ValueError):
 
 
 def make_run_id(settings: Mapping[str, Any], parts: Sequence[str]) -> str:
-    """Name a run by what decides its result.
+    """Name a run by everything that decides its result.
 
     Args:
         settings: plain values that JSON can hold.
-        parts: whatever else decides, in a fixed order: names of images, ids of other runs.
+        parts: everything else that decides, in a fixed order: names of images, ids of other runs.
 
     Returns:
         16 hexadecimal digits.
@@ -148,7 +148,7 @@ def refuse_other_parameters(
 
     Args:
         folder: output folder, for the message.
-        holds: what lies in it, in the plural.
+        holds: name of the contents, in the plural.
         there: parameters of the folder, as JSON holds them.
         wanted: parameters of this run.
 
@@ -183,9 +183,9 @@ def claim_folder(
         folder: output folder; nothing is written to it.
         record: JSON file in which the run that began the folder wrote its parameters.
         parameters: parameters of this run.
-        holds: what the run makes, in the plural, for the messages.
+        holds: name of the run's products, in the plural, for the messages.
         contents: sub-folders that must be empty where there is no record.
-        section: key under which the record has the parameters; None if it is nothing else.
+        section: key under which the record has the parameters; None if they are all of it.
 
     Raises:
         FolderTakenError: if the record has other parameters or cannot be read, or if files are
@@ -216,7 +216,7 @@ class FolderRun(Generic[Part]):
 
     Attributes:
         mine: parts of this process.
-        missing: those of them that were not done when the run was built.
+        missing: parts of this process that were not done when the run was built.
     """
 
     def __init__(
@@ -225,11 +225,11 @@ class FolderRun(Generic[Part]):
         is_done: Callable[[Part], bool],
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        """Look for what is missing.
+        """Find the missing parts.
 
         Args:
             parts: all parts, in the same order in every process.
-            is_done: whether the marker of a part is there.
+            is_done: tells whether the marker of a part exists.
             shard: (rank, number of processes); a process makes every number-th part.
 
         Raises:
@@ -252,25 +252,26 @@ class FolderRun(Generic[Part]):
         progress: bool = True,
         survivable: tuple[type[Exception], ...] = (),
     ) -> list[tuple[Part, str]]:
-        """Make what is missing.
+        """Make the missing parts.
 
         Args:
-            work: makes a part, its marker last; can be pickled if there are workers.
+            work: makes a part, its marker last; must be picklable if there are workers.
             title: text before the progress bar.
-            unit: what the bar counts.
-            size: units of a part.
+            unit: name of the unit that the bar counts.
+            size: gives the number of units of a part.
             num_workers: processes; 0 works in this one. The files do not depend on it.
             start_worker: called once in each new process.
             progress: show the bar.
             survivable: errors of a part that do not stop the others.
 
         Returns:
-            parts that failed, each with the reason.
+            Parts that failed, each with the reason.
 
         Raises:
-            RuntimeError: if a worker process dies; other errors of the work as they are.
+            RuntimeError: if a worker process dies; other errors of the work are raised unchanged.
         """
         attempt = partial(_attempt, work, survivable)
+        # A generator: the parts are made while the bar takes their results below.
         reasons = run_in_processes(attempt, self.missing, num_workers, start_worker)
         total = sum(map(size, self.mine))
         done = total - sum(map(size, self.missing))
@@ -300,11 +301,11 @@ def _attempt(
 
 
 def run_command(tool: str, work: Callable[[], None]) -> int:
-    """Run a resumable command, and turn errors that a user can cause into one line.
+    """Run a resumable command and print errors that a user can cause as one line.
 
     Args:
         tool: name of the command.
-        work: what it does.
+        work: function that does the command's work.
 
     Returns:
         0 if done, 2 after an error, 130 if interrupted.

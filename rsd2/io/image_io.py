@@ -1,11 +1,11 @@
-"""Images: what becomes of each pixel format when read, whole files when written.
+"""Images: one rule for reading every pixel format, and writing of whole files.
 
 The rule for every format, stated once: three 8-bit channels come out. Grey and 1-bit images are
 repeated over the channels, palettes are looked up, CMYK is converted, a fourth channel is dropped
 without blending, and of 16-bit grey values the high byte is kept. Whatever does not fit this rule
 is refused by its header already, when a dataset is registered, and not in the middle of a training.
-An EXIF orientation is ignored and said, unless the reader is asked to obey it; that of a TIFF is
-part of how its pixels are decoded.
+An EXIF orientation is ignored with a warning, unless the reader is asked to obey it; that of a TIFF
+is part of how its pixels are decoded.
 
 Shapes: H, W image height and width.
 """
@@ -62,7 +62,7 @@ class _SizeLimit:
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
-        """Hold the limit lifted inside the block, in whatever thread."""
+        """Keep the limit lifted inside the block, in any thread."""
         with self._lock:
             if self._readers == 0:
                 self._limit = Image.MAX_IMAGE_PIXELS
@@ -79,7 +79,7 @@ class _SizeLimit:
 
 
 class _Notices:
-    """Says once per file, and counts, what a reader does that its user may not expect.
+    """Warnings, once per file and counted, about steps of a reader that its user may not expect.
 
     The count is of one process: each worker of a data loader has its own.
     """
@@ -104,7 +104,7 @@ class _Notices:
             self._dark.add(str(path))
             count = len(self._dark)
 
-        # The first one is told whole, and then ever fewer: a set may hold a hundred thousand.
+        # The first one is reported at once, then ever fewer: a set may hold a hundred thousand.
         if count in (1, 10) or count % 100 == 0:
             _logger.warning(
                 "Image %s has 16-bit values from %d to %d. Only their high byte is kept, 0 to %d "
@@ -135,8 +135,8 @@ def read_image_size(path: str | Path, exif: ExifRule = "ignore") -> tuple[int, i
     """Read the size of an image from its header and judge whether `read_image` can read it.
 
     No pixel is decoded, but for the first images of 16 bits: their range decides whether they come
-    out nearly black, which is said when a dataset is registered. An EXIF orientation that is
-    ignored is said too.
+    out nearly black, which a warning says when a dataset is registered. Another warning names an
+    EXIF orientation that is ignored.
 
     Args:
         path: an image in any format that Pillow knows.
@@ -157,7 +157,7 @@ def read_image_size(path: str | Path, exif: ExifRule = "ignore") -> tuple[int, i
         if exif == "obey" and orientation >= 5:  # a quarter turn, with or without a mirror
             width, height = height, width
         if image.mode.startswith("I") and _notices.wants_sample():
-            # A broken file is the business of whoever reads its pixels.
+            # A broken file is reported where its pixels are read.
             with suppress(OSError, ValueError):
                 _warn_if_dark(image, path)
     return height, width
@@ -208,6 +208,7 @@ def write_image(path: str | Path, image_rgb: np.ndarray, options: Sequence[int] 
     Raises:
         OSError: if it cannot be encoded or written.
     """
+    # OpenCV writes its channels as blue, green, red.
     bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
     written, data = cv2.imencode(Path(path).suffix, bgr, options)
     if not written:
@@ -241,7 +242,7 @@ def _opened(path: str | Path, action: str) -> Iterator[Image.Image]:
 
 
 def _check_tiff_header(stream: BinaryIO, path: str | Path) -> None:
-    """Refuse a TIFF that Pillow cannot read, or reads wrong, for what it is.
+    """Reject a TIFF that Pillow cannot read or misreads, with the true reason.
 
     Pillow does not identify most TIFFs of more than 8 bits and several bands, which sounds like a
     broken file, and of planar 16-bit bands it reads the first one alone.
@@ -299,7 +300,7 @@ def _orientation(image: Image.Image, path: str | Path, exif: ExifRule) -> int:
 
 
 def _warn_if_dark(image: Image.Image, path: str | Path) -> None:
-    """Warn if the high byte of an image of 16 bits says hardly anything."""
+    """Warn if the high byte of an image of 16 bits carries hardly any information."""
     values = np.asarray(image)
     if values.size and 0 < values.max() < _DARK_BELOW:
         _notices.dark(path, int(values.min()), int(values.max()))
@@ -307,6 +308,7 @@ def _warn_if_dark(image: Image.Image, path: str | Path) -> None:
 
 def _to_rgb8(image: Image.Image, path: str | Path) -> np.ndarray:
     """Convert an opened Pillow image to (H, W, 3) uint8."""
+    # Pillow converts every other mode by the rule already; it would clip 16 bits at 255.
     if not image.mode.startswith("I"):
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
@@ -317,4 +319,5 @@ def _to_rgb8(image: Image.Image, path: str | Path) -> np.ndarray:
             f"{_TO_BYTES}."
         )
     _warn_if_dark(image, path)
+    # The high byte, not a stretch: a stretch would differ from tile to tile.
     return np.repeat((values.astype(np.uint16) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)

@@ -23,23 +23,25 @@ def run_in_processes(
     num_workers: int,
     start_worker: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
-    """Do the work for each item, in the order of the items.
+    """Call a function for each item, here or in processes, in the order of the items.
 
     Args:
-        work: can be pickled, and so can its results; each process works with one OpenCV thread.
-        items: what to call it with.
+        work: function to call; it and its results must be picklable. Each process works with one
+            OpenCV thread.
+        items: arguments of the calls.
         num_workers: processes; 0 works in this one.
-        start_worker: called once in each new process, for whatever else it needs.
+        start_worker: function called once in each new process, to set up anything else.
 
     Yields:
-        the results.
+        The results.
 
     Raises:
-        RuntimeError: if a process dies; errors of the work are raised as they are.
+        RuntimeError: if a process dies; errors of the work are raised unchanged.
     """
     if num_workers <= 0 or len(items) <= 1:
         yield from map(work, items)
         return
+
     # Spawned, not forked: a forked child would keep its siblings' pipes open, and outlive a parent
     # that is killed.
     context, workers = multiprocessing.get_context("spawn"), min(num_workers, len(items))
@@ -54,13 +56,17 @@ def run_in_processes(
 
 
 def _start_worker(then: Callable[[], None] | None) -> None:
-    """One OpenCV thread for each process; leave when the parent is gone."""
+    """Limit the process to one OpenCV thread, and make it leave when its parent is gone."""
     cv2.setNumThreads(1)
+    # Ctrl-C goes to all processes at once; the parent alone says what was interrupted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("this process has no parent to leave with; call it in worker processes")
 
     def leave_with_parent() -> None:
         parent.join()
+        # Not sys.exit, which would end this thread and not the process.
         os._exit(1)
 
     threading.Thread(target=leave_with_parent, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Modules without a task: attention, encodings, feed-forward blocks."""
+"""Modules that serve any task: attention, encodings, feed-forward blocks."""
 
 from .blur_pool import BlurPool as BlurPool
 from .deformable_attention import DeformableAttention as DeformableAttention

@@ -27,8 +27,10 @@ class BlurPool(nn.Module):
     def __init__(self, channels: int, gain: float = 1.0) -> None:
         super().__init__()
         if gain <= 0:
-            raise ValueError(f"gain has to be positive, got {gain}")
+            raise ValueError(f"gain must be positive, got {gain}")
+
         row = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        # The rows sum to 8, so 64 makes the sum of the filter equal to the gain.
         kernel = gain * torch.outer(row, row) / 64
         self.register_buffer("kernel", kernel.repeat(channels, 1, 1, 1), persistent=False)
 

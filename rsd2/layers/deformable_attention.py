@@ -35,12 +35,14 @@ class DeformableAttention(nn.Module):
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
+
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
         total_points = num_heads * num_levels * num_points
         self.sampling_offsets = nn.Linear(embed_dim, total_points * 2)
         self.attention_weights = nn.Linear(embed_dim, total_points)
         self.value_proj = nn.Linear(embed_dim, embed_dim)
         self.output_proj = nn.Linear(embed_dim, embed_dim)
+
         nn.init.xavier_uniform_(self.value_proj.weight)
         nn.init.zeros_(self.value_proj.bias)
         nn.init.xavier_uniform_(self.output_proj.weight)
@@ -51,16 +53,19 @@ class DeformableAttention(nn.Module):
         """Start from a star of points: one direction per head, growing with the point's index.
 
         Args:
-            random_weights: fill the weights of offsets and attention by xavier-uniform noise
+            random_weights: fill the weights of offsets and attention with xavier-uniform noise
                 instead of zeros (what the official decoder ends up with: methods of ARS-DETR
                 re-initialise its matrices after the star was set).
         """
         angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        # The largest component is 1, so the star's points lie on squares around the reference.
         directions = directions / directions.abs().max(dim=-1, keepdim=True).values
         steps = torch.arange(1, self.num_points + 1, dtype=directions.dtype)
+
         star = directions[:, None, None] * steps[:, None]
         star = star.expand(-1, self.num_levels, -1, -1)
+
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(star.reshape(-1))
             nn.init.zeros_(self.attention_weights.bias)
@@ -99,10 +104,12 @@ class DeformableAttention(nn.Module):
         if padding_mask is not None:
             values = values.masked_fill(padding_mask[..., None], 0.0)
         values = values.unflatten(-1, (self.num_heads, -1))
+
+        # The softmax runs over the points of all levels together, equation 3.
         weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
         weights = at_least_float32(weights).softmax(dim=-1)
         weights = weights.unflatten(-1, (self.num_levels, self.num_points))
-        # locations stay in float32: bfloat16 would move them by half a token in a map of 128
+        # Locations stay in float32: bfloat16 would move them by half a token in a map of 128.
         return self.output_proj(ms_deform_attn(values, spatial_shapes, locations, weights))
 
     def forward(
@@ -126,6 +133,8 @@ class DeformableAttention(nn.Module):
             (B, Q, C), without residual.
         """
         offsets = self.raw_offsets(query)
+
+        # An offset of 1 is one token of its level, whatever the level's size.
         sizes = offsets.new_tensor([[w, h] for h, w in spatial_shapes])
         locations = reference_points[:, :, None, None, None] + offsets / sizes[:, None]
         return self.attend(query, value, locations, spatial_shapes, padding_mask)
@@ -149,8 +158,10 @@ def rotated_sampling_locations(
     """
     num_points = offsets.shape[-2]
     local = offsets / num_points * (boxes[..., 2:] * 0.5)[:, :, None, None, None]
+
     radians = torch.deg2rad(angles)[:, :, None, None, None]
     cos, sin = radians.cos(), radians.sin()
+    # Angles count counter-clockwise on a screen whose y points down.
     x = local[..., 0] * cos + local[..., 1] * sin
     y = local[..., 1] * cos - local[..., 0] * sin
     return boxes[:, :, None, None, None, :2] + torch.stack([x, y], dim=-1)
@@ -162,6 +173,7 @@ class RotatedDeformableAttention(DeformableAttention):
     Source: ARS-DETR (arXiv 2303.04989), rotated deformable attention.
     """
 
+    # Attends around boxes where the base class takes points, so neither can stand for the other.
     def forward(  # type: ignore[override]
         self,
         query: torch.Tensor,
@@ -187,5 +199,7 @@ class RotatedDeformableAttention(DeformableAttention):
             (B, Q, C), without residual.
         """
         locations = rotated_sampling_locations(self.raw_offsets(query), boxes, angles)
+        # Rotation needs the same unit on both axes; only then the points are stretched to the
+        # image.
         locations = locations * box_to_image[:, None, None, None, None]
         return self.attend(query, value, locations, spatial_shapes, padding_mask)

@@ -1,4 +1,4 @@
-"""The modulated deformable 3x3 convolution: torchvision's, and the same sum made fast on a CPU.
+"""The modulated deformable convolution: torchvision's, and the same sum made fast on a CPU.
 
 Shapes: B images, C and D input and output channels, H, W height and width, K = k k taps.
 """
@@ -38,14 +38,16 @@ def sampled_deform_conv2d(
     steps = torch.arange(size, dtype=x.dtype, device=x.device) - size // 2
     rows = torch.arange(height, dtype=x.dtype, device=x.device)
     columns = torch.arange(width, dtype=x.dtype, device=x.device)
+
     moves = offset.unflatten(1, (size, size, 2))
     y = moves[:, :, :, 0] + steps[:, None, None, None] + rows[:, None]
     x_position = moves[:, :, :, 1] + steps[:, None, None] + columns
-    # grid_sample counts from -1 to 1, from edge to edge of the image
+
+    # grid_sample counts from -1 to 1, from edge to edge of the image.
     grid = torch.stack([(2 * x_position + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
     samples = F.grid_sample(x, grid.flatten(1, 3), padding_mode="zeros", align_corners=False)
     samples = samples.view(batch, channels, size**2, height * width) * mask.flatten(2)[:, None]
-    # not matmul, which would transpose the samples and copy them
+    # Not matmul, which would transpose the samples and copy them.
     result = weight.flatten(1).expand(batch, -1, -1).bmm(samples.flatten(1, 2))
     if bias is not None:
         result = result + bias[:, None]
@@ -53,7 +55,7 @@ def sampled_deform_conv2d(
 
 
 class DeformableConv2d(DeformConv2d):
-    """torchvision's ``DeformConv2d`` of stride 1 with modulation, sampled otherwise on a CPU.
+    """torchvision's ``DeformConv2d`` of stride 1 with modulation, with a faster path on a CPU.
 
     On a CPU torchvision's backward pass is several times slower than that of
     `sampled_deform_conv2d`, which is used there instead.
@@ -68,7 +70,7 @@ class DeformableConv2d(DeformConv2d):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
     def forward(self, x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Convolve.
+        """Convolve, each tap at its own offset and with its own factor.
 
         Args:
             x: (B, C, H, W).

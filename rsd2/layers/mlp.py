@@ -19,6 +19,7 @@ class MLP(nn.Module):
 
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
         super().__init__()
+        # With one layer there is no hidden width: input and output meet directly.
         dims = [input_dim] + [hidden_dim] * (num_layers - 1) + [output_dim]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:]))
 
@@ -47,5 +48,6 @@ class FeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (..., embed_dim) to the same shape."""
+        # Post-norm, as in the first transformer: the residual sum is normalised.
         hidden = self.dropout(F.relu(self.linear1(x)))
         return self.norm(x + self.dropout(self.linear2(hidden)))

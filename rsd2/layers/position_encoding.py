@@ -29,8 +29,10 @@ def sine_embedding(
         (..., N * D) in the order of the coordinates; within one, sin and cos alternate.
     """
     index = torch.arange(dims_per_coordinate, dtype=torch.float32, device=coordinates.device)
+    # A sine and the cosine after it share one frequency.
     index = torch.div(index, 2, rounding_mode="floor")
     frequency = temperature ** (2 * index / dims_per_coordinate)
+    # In the dtype of the coordinates: half precision in, half precision out.
     phase = coordinates[..., None] / frequency.to(coordinates.dtype)
     encoded = torch.stack([phase[..., 0::2].sin(), phase[..., 1::2].cos()], dim=-1)
     return encoded.flatten(-3)
@@ -66,6 +68,8 @@ class SinePositionEncoding(nn.Module):
         """
         valid = (~padding_mask).float()
         y, x = valid.cumsum(1), valid.cumsum(2)
+
+        # The last valid index normalises, so an image's encoding does not depend on its padding.
         y = (y + self.offset) / (y[:, -1:, :] + 1e-6) * (2 * math.pi)
         x = (x + self.offset) / (x[:, :, -1:] + 1e-6) * (2 * math.pi)
         coordinates = torch.stack([y, x], dim=-1)
@@ -117,14 +121,14 @@ def cached_sincos_positions_2d(
     device: torch.device,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Keep the tables of `sincos_positions_2d` that were asked for last, where they are used.
+    """Compute `sincos_positions_2d` on a device and keep the last tables asked for.
 
     Args:
         grid: (h, w) tokens.
         dim: channels, divisible by 4.
-        scale: along (y, x).
-        device: of the table.
-        dtype: of the table.
+        scale: factors of the token coordinates along (y, x), see `sincos_positions_2d`.
+        device: device of the table.
+        dtype: dtype of the table.
 
     Returns:
         (h * w, dim); not to be changed.
@@ -132,6 +136,6 @@ def cached_sincos_positions_2d(
     Raises:
         ValueError: ``dim`` is not divisible by 4.
     """
-    # made outside of inference mode, because training uses it too
+    # Made outside of inference mode, because training may use the same table later.
     with torch.inference_mode(False):
         return sincos_positions_2d(grid, dim, scale).to(device, dtype)

@@ -47,6 +47,7 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
+
         self.rel_pos_h = self.rel_pos_w = None
         if relative_grid is not None:
             height, width = relative_grid
@@ -69,6 +70,7 @@ class Attention(nn.Module):
         shape = (batch, length, 3, self.num_heads, dim // self.num_heads)
         qkv = self.qkv(x).view(shape).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
+
         bias = None
         if grid is not None and self.rel_pos_h is not None:
             bias = self._relative_logits(q, grid)
@@ -76,11 +78,13 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(batch, length, dim))
 
     def _relative_logits(self, q: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """What relative positions add to the logits, (B, H, N, N)."""
+        """Share of the logits that relative positions add, (B, H, N, N)."""
         height, width = grid
         q = q.unflatten(2, grid)
+        # Under autocast the tables are float32 while the queries are not.
         rows = get_rel_pos(height, height, self.rel_pos_h).to(q.dtype)
         columns = get_rel_pos(width, width, self.rel_pos_w).to(q.dtype)
+
         rows = torch.einsum("bnhwc,hkc->bnhwk", q, rows)
         columns = torch.einsum("bnhwc,wkc->bnhwk", q, columns)
         return (rows[..., :, None] + columns[..., None, :]).flatten(4).flatten(2, 3)
@@ -121,7 +125,7 @@ class Block(nn.Module):
         self.window_size = window_size
 
     def forward(self, x: torch.Tensor, grid: tuple[int, int] | None = None) -> torch.Tensor:
-        """Transform tokens.
+        """Attend and transform the tokens, both with a residual connection.
 
         Args:
             x: (B, N, D).
@@ -141,6 +145,7 @@ class Block(nn.Module):
 
     def _attend_in_windows(self, x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """Attend in windows; the map is filled up by zeros, which are attended to as in ViTDet."""
+        # Relative positions belong to a window here, not to the whole map.
         size = self.window_size
         windows, padded = window_partition(x.unflatten(1, grid), size)
         windows = self.attn(windows.flatten(1, 2), (size, size)).unflatten(1, (size, size))

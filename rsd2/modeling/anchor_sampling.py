@@ -1,4 +1,4 @@
-"""Which anchors of a region proposal network are positive, and which negatives it learns from.
+"""Choice of the positive anchors of a region proposal network, and of its negatives.
 
 Anchors meet boxes in portions, because the table of all pairs does not fit into memory where both
 are many: 2000 people in a crowd and the 330,000 anchors of a picture of 640 x 512 pixels would
@@ -44,16 +44,16 @@ class MinimumQualityMatcher(Matcher):
         self.min_quality = min_quality
 
     def __call__(self, match_quality_matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Match by a table that exists already.
+        """Match by an existing table of IoU.
 
         Args:
             match_quality_matrix: (N, A) IoU.
 
         Returns:
-            As `match`.
+            The same two tensors as `match`.
 
         Raises:
-            ValueError: an IoU is no number.
+            ValueError: an IoU is NaN.
         """
         if match_quality_matrix.isnan().any():
             raise ValueError("the IoU of an anchor and a box is not a number")
@@ -65,12 +65,12 @@ class MinimumQualityMatcher(Matcher):
         """Match anchors with boxes without the table of all pairs.
 
         Args:
-            boxes: (N, 4) true ones, N >= 0.
+            boxes: (N, 4) true boxes, N >= 0.
             anchors: (A, 4) on the same device.
 
         Returns:
-            (A,) int64 box of greatest IoU of each anchor, 0 where there is none; (A,) int8 label
-            of each.
+            (A,) int64 index of the box with the greatest IoU, 0 without boxes, and (A,) int8 label
+            of every anchor.
         """
         return self._match(
             len(boxes), anchors.tensor[:, 0], lambda index: pairwise_iou(boxes, anchors[index])
@@ -90,14 +90,18 @@ class MinimumQualityMatcher(Matcher):
         value, best = torch.zeros_like(like), like.new_zeros(num_boxes)
         match = torch.zeros_like(value, dtype=torch.int64)
         may_lead = torch.zeros_like(value, dtype=torch.bool)
+
         for portion in portions_of(len(value), num_boxes):
             quality = quality_of(portion)
             value[portion], match[portion] = quality.max(dim=0)
             torch.maximum(best, quality.amax(dim=1), out=best)
-            # Who leads here may be beaten in another portion.
+            # The best anchor of a box in this portion may be beaten in another one.
             may_lead[portion] = ((quality == best[:, None]) & (best > 0)[:, None]).any(dim=0)
+
         bins = torch.bucketize(value, value.new_tensor(self.thresholds[1:-1]), right=True)
         labels = torch.tensor(self.labels, dtype=torch.int8, device=value.device)[bins]
+
+        # Only now the best IoU of each box is known: visit the candidates again.
         is_good = (best > 0) & (best >= self.min_quality)
         (candidates,) = nonzero_tuple(may_lead)
         for portion in portions_of(len(candidates), num_boxes):
@@ -108,11 +112,11 @@ class MinimumQualityMatcher(Matcher):
 
 
 def portions_of(num_anchors: int, num_boxes: int) -> Iterator[slice]:
-    """Cut anchors such that each portion makes at most `PORTION_PAIRS` pairs with the boxes.
+    """Cut anchors into portions that make at most `PORTION_PAIRS` pairs with the boxes.
 
     Args:
         num_anchors: A, >= 0.
-        num_boxes: they will meet, >= 0; without any there is no portion.
+        num_boxes: number of boxes that the anchors meet, >= 0; 0 gives no portion.
 
     Yields:
         Runs of [0, A) in their order.
@@ -137,8 +141,8 @@ class BoundedMemoryRPN(RPN):
         """Match anchors with boxes and sample them.
 
         Args:
-            anchors: of each level.
-            gt_instances: with ``gt_boxes`` (N, 4), N >= 0.
+            anchors: anchors of each level.
+            gt_instances: objects of each image, with ``gt_boxes`` (N, 4), N >= 0.
 
         Returns:
             For each image labels (A,) 1, 0 or -1 (not sampled), and matched boxes (A, 4).
@@ -151,13 +155,14 @@ class BoundedMemoryRPN(RPN):
             if self.anchor_boundary_thresh >= 0:
                 size, margin = instances.image_size, self.anchor_boundary_thresh
                 label[~everything.inside_box(size, margin)] = -1
+
             labels.append(self._sample(label, everything, boxes))
             found = boxes.tensor[index] if len(boxes) else torch.zeros_like(everything.tensor)
             matched.append(found)
         return labels, matched
 
     def _sample(self, label: torch.Tensor, anchors: Boxes, boxes: Boxes) -> torch.Tensor:
-        """Labels (A,) of which those that are not sampled are -1."""
+        """Return the labels (A,), -1 for every anchor that is not sampled."""
         return self._subsample_labels(label)
 
 
@@ -173,16 +178,16 @@ class WeightedNegativeRPN(BoundedMemoryRPN):
         in_features: see Detectron2's ``RPN``, as all arguments but the last.
         head: logits and deltas of each level.
         anchor_generator: anchors of each level.
-        anchor_matcher: of anchors with boxes.
+        anchor_matcher: matches anchors with boxes.
         box2box_transform: code of a box in terms of an anchor.
         batch_size_per_image: anchors that are sampled.
-        positive_fraction: of them, at most.
+        positive_fraction: largest share of positives among them, in [0, 1].
         pre_nms_topk: proposals of each level before NMS, (training, test).
         post_nms_topk: proposals of an image after it, (training, test).
-        nms_thresh: of proposals.
+        nms_thresh: IoU above which NMS drops a proposal.
         min_box_size: pixels; smaller proposals are left out.
         anchor_boundary_thresh: negative: anchors may leave the image.
-        loss_weight: of both losses, or of each.
+        loss_weight: weight of both losses, or a dict with one for each.
         box_reg_loss_type: "smooth_l1", or another of Detectron2's.
         smooth_l1_beta: 0 is L1.
         overlap_weight: w; 0 draws uniformly, as Detectron2 does.
@@ -231,11 +236,14 @@ class WeightedNegativeRPN(BoundedMemoryRPN):
         (positive,), (negative,) = nonzero_tuple(label == 1), nonzero_tuple(label == 0)
         num_positive = min(len(positive), int(self.batch_size_per_image * self.positive_fraction))
         num_negative = min(len(negative), self.batch_size_per_image - num_positive)
+
+        # Overlaps are needed of negatives alone, and in portions, as in the matching.
         overlap = label.new_zeros(len(negative), dtype=torch.float32)
         if self.overlap_weight:
             for portion in portions_of(len(negative), len(boxes)):
                 shares = pairwise_ioa(anchors[negative[portion]], boxes)
                 overlap[portion] = shares.amax(dim=1)
+
         chosen = draw_weighted(self.overlap_weight * overlap, num_negative)
         order = torch.randperm(len(positive), device=label.device)[:num_positive]
         label.fill_(-1)
@@ -252,10 +260,11 @@ def draw_weighted(log_weights: torch.Tensor, count: int) -> torch.Tensor:
 
     Args:
         log_weights: (A,) natural logarithms of the weights.
-        count: of draws, 0 to A.
+        count: number of draws, 0 to A.
 
     Returns:
         (count,) int64 distinct indices.
     """
+    # Minus the logarithm of exponential noise is Gumbel noise; the clamp avoids log(0).
     noise = torch.empty_like(log_weights).exponential_().clamp(min=1e-30)
     return (log_weights - noise.log()).topk(count).indices

@@ -10,7 +10,7 @@ import torch
 
 
 def iou_of_turned_copy(aspect_ratios: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-    """IoU of a k:1 box with itself turned about its centre.
+    """Compute the IoU of a k:1 box with itself turned about its centre.
 
     Source: ARS-DETR (arXiv 2303.04989), aspect-ratio-aware smooth label; the closed form of the
     overlap of two congruent rectangles with a common centre.
@@ -23,15 +23,20 @@ def iou_of_turned_copy(aspect_ratios: torch.Tensor, degrees: torch.Tensor) -> to
         (N, D) IoU in (0, 1].
     """
     k = aspect_ratios[:, None]
+
+    # Only the limit exists at 0 degrees; 1e-6 keeps the divisions finite.
     alpha = torch.deg2rad(degrees.abs()).clamp(min=1e-6)[None]
     critical = (2 * (90 - torch.rad2deg(torch.atan(k)))).floor()
+
+    # Above the critical angle the overlap is a parallelogram, below it an octagon.
     crossed = 4 / (8 * k * alpha.sin() - 4)
     u = (1 - k * (alpha / 2).tan()) * alpha.tan()
     v = (k * alpha.sin() - 2 * (alpha / 2).sin() ** 2) / alpha.cos()
     corners = u**2 + v**2
     octagon = (4 * k * alpha.tan() - corners) / (4 * k * alpha.tan() + corners)
+
     iou = torch.where(degrees.abs()[None] > critical, crossed, octagon)
-    # the limit, which 1e-6 misses by half a percent for the longest boxes
+    # The limit, which 1e-6 misses by half a percent for the longest boxes.
     return iou.masked_fill(degrees == 0, 1.0)
 
 
@@ -54,7 +59,7 @@ class AngleCoder:
         self.num_bins = num_bins
 
     def smooth_label(self, aspect_ratios: torch.Tensor) -> torch.Tensor:
-        """Target of every offset from the true bin, before it is placed on the circle.
+        """Compute the target of every offset from the true bin, before it is placed on the circle.
 
         Args:
             aspect_ratios: (N,) long side / short side, >= 1.
@@ -64,11 +69,13 @@ class AngleCoder:
         """
         offsets = torch.arange(-90, 90, dtype=torch.float64, device=aspect_ratios.device)
         iou = iou_of_turned_copy(aspect_ratios.double(), offsets)
+
+        # Stretched to [0, 1]: a nearly square box would otherwise have high targets everywhere.
         lowest = iou.min(dim=1, keepdim=True).values
         return ((iou - lowest) / (1 - lowest)).to(aspect_ratios.dtype)
 
     def encode(self, boxes: torch.Tensor) -> torch.Tensor:
-        """Soft class targets of boxes.
+        """Compute the soft class targets of boxes.
 
         Args:
             boxes: (N, 5) cx, cy, w, h, angle; w and h in one unit, angle in degrees
@@ -78,14 +85,15 @@ class AngleCoder:
             (N, A) targets in [0, 1]; the bin that holds the angle has target 1.
         """
         label = self.smooth_label(aspect_ratios(boxes))
+
         start = torch.floor(boxes[:, 4] + 90).long() % self.num_bins
         bins = torch.arange(self.num_bins, device=boxes.device)
-        # offset d stands in column d + 90 of the label and belongs in bin (start + d) mod A
+        # Offset d stands in column d + 90 of the label and belongs in bin (start + d) mod A.
         columns = (bins[None] - start[:, None] + self.num_bins // 2) % self.num_bins
         return label.gather(1, columns)
 
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
-        """Angle of the best bin.
+        """Return the angle of the best bin.
 
         Args:
             logits: (..., A) scores.
@@ -97,7 +105,7 @@ class AngleCoder:
 
 
 def aspect_ratios(boxes: torch.Tensor) -> torch.Tensor:
-    """Long side over short side, capped where a side is zero.
+    """Compute long side over short side, capped where a side is zero.
 
     Args:
         boxes: (N, 5) or (N, 4) cx, cy, w, h, ...

@@ -27,12 +27,12 @@ class SetCriterion:
 
     Args:
         matcher: assigns objects to predictions.
-        class_weight: of the focal loss.
-        l1_weight: of the L1 loss over normalised cx, cy, w, h.
-        giou_weight: of the GIoU loss.
-        angle_weight: of the angle loss.
-        alpha: of the focal loss.
-        gamma: of the focal loss.
+        class_weight: weight of the focal loss.
+        l1_weight: weight of the L1 loss over normalised cx, cy, w, h.
+        giou_weight: weight of the GIoU loss.
+        angle_weight: weight of the angle loss.
+        alpha: weight of positives in the focal loss, in [0, 1].
+        gamma: focusing exponent of the focal loss, >= 0.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class SetCriterion:
         """Match, then compute the weighted losses.
 
         Args:
-            predictions: of B images.
-            targets: B entries.
-            normalizer: what sums over positives are divided by, > 0.
+            predictions: predictions of B images.
+            targets: objects, one entry per image.
+            normalizer: divisor of the sums over positives, > 0.
             suffix: appended to the names of the losses.
             class_agnostic: objects of any class are class 0 (first stage).
 
@@ -89,13 +89,13 @@ class SetCriterion:
         suffix: str = "",
         ignored: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Weighted losses for given matches.
+        """Compute the weighted losses for given matches.
 
         Args:
-            predictions: of B images.
-            targets: B entries.
+            predictions: predictions of B images.
+            targets: objects, one entry per image.
             matches: for every image (prediction indices, object indices).
-            normalizer: what sums over positives are divided by, > 0.
+            normalizer: divisor of the sums over positives, > 0.
             suffix: appended to the names of the losses.
             ignored: (B, Q) bool, predictions that enter no loss.
 
@@ -103,11 +103,14 @@ class SetCriterion:
             ``loss_class``, ``loss_l1``, ``loss_giou`` and ``loss_angle`` + suffix; scalars that
             are 0 but attached to the graph when there is no object.
         """
+        # Flat lists of all matched pairs: image, prediction and the object's targets.
         batch = torch.cat([torch.full_like(src, i) for i, (src, _) in enumerate(matches)])
         source = torch.cat([src for src, _ in matches])
         boxes = torch.cat([t.boxes[dst] for t, (_, dst) in zip(targets, matches)]).float()
         labels = torch.cat([t.labels[dst] for t, (_, dst) in zip(targets, matches)])
         angles = torch.cat([t.angle_targets[dst] for t, (_, dst) in zip(targets, matches)])
+
+        # Every prediction is a target of the focal loss, an unmatched one as background.
         class_targets = torch.zeros_like(predictions.class_logits)
         class_targets[batch, source, labels] = 1.0
         focal = sigmoid_focal_loss(
@@ -115,6 +118,8 @@ class SetCriterion:
         )
         if ignored is not None:
             focal = focal.masked_fill(ignored[..., None], 0.0)
+
+        # Boxes and angles learn from the matched predictions alone.
         predicted = predictions.boxes[batch, source]
         values = {
             "class": focal.sum(),
@@ -128,6 +133,7 @@ class SetCriterion:
                 predictions.angle_logits[batch, source], angles.float(), aspect_ratios(boxes)
             ),
         }
+
         return {
             f"loss_{name}{suffix}": value * self.weights[name] / normalizer
             for name, value in values.items()
@@ -135,15 +141,15 @@ class SetCriterion:
 
 
 def global_normalizers(num_positives: list[int], device: torch.device) -> list[float]:
-    """Positives per process, averaged over processes, at least one in all.
+    """Average numbers of positives over the processes; each total counts as at least one.
 
     Dividing summed losses by these makes the gradient that distributed training averages equal
     to the gradient of one process with the whole batch. All counts travel in one reduction that
     every process makes, whatever its images hold: a process without objects must not make fewer.
 
     Args:
-        num_positives: of this process, one count per normaliser.
-        device: for the reduction.
+        num_positives: counts of this process, one per normaliser.
+        device: device of the reduction, as the backend needs it.
 
     Returns:
         max(total, 1) / number of processes, for each.

@@ -21,7 +21,7 @@ LOGIT_EPS = 1e-3
 
 @dataclass
 class DenoisingBatch:
-    """Queries that start at noised objects, and what they have to restore.
+    """Queries that start at noised objects, and the objects they have to restore.
 
     Attributes:
         content: (B, D, C) label embeddings.
@@ -78,7 +78,7 @@ class DenoisingQueries(nn.Module):
         self.label_embedding = nn.Embedding(num_classes, embed_dim)
 
     def num_groups(self, max_objects: int) -> int:
-        """G for the fullest image of a batch."""
+        """Return G for the number of objects in the fullest image of a batch."""
         return max(1, self.num_queries // max(max_objects, 1))
 
     def forward(self, targets: list[Targets], num_matching: int) -> DenoisingBatch | None:
@@ -106,15 +106,20 @@ class DenoisingQueries(nn.Module):
 
         matches = []
         for i, target in enumerate(targets):
+            # Each group has 2 max_N slots: its positives, then its negatives.
             index = torch.arange(len(target), device=device)
             half = torch.arange(2 * groups, device=device)[:, None] * max_objects + index
             where, source = half.flatten(), index.repeat(2 * groups)
+
             negative = (torch.arange(2 * groups, device=device) % 2 == 1)[:, None]
             negative = negative.expand(-1, len(target)).flatten()
+
             labels[i, where] = self._noise_labels(target.labels[source])
             noised = self._noise_boxes(target.boxes[source].float(), negative)
             boxes[i, where], angles[i, where] = noised[:, :4], noised[:, 4]
             empty[i, where] = False
+
+            # Only positives restore an object; negatives learn to be background.
             matches.append((where[~negative], source[~negative]))
 
         content = self.label_embedding(labels).masked_fill(empty[..., None], 0.0)
@@ -127,6 +132,7 @@ class DenoisingQueries(nn.Module):
 
     def _noise_boxes(self, boxes: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
         def amount(shape: tuple[int, ...]) -> torch.Tensor:
+            # Positives move by a share in [0, 1), negatives by one in [1, 2), to either side.
             sign = torch.randint(0, 2, shape, device=boxes.device) * 2.0 - 1.0
             size = torch.rand(shape, device=boxes.device)
             return sign * (size + negative.view(-1, *[1] * (len(shape) - 1)))

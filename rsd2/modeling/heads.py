@@ -74,7 +74,7 @@ class DetectionHeads(nn.Module):
         return self.num_layers
 
     def predict(self, index: int, states: torch.Tensor, references: torch.Tensor) -> Predictions:
-        """Predictions of one layer.
+        """Predict class, box and angle from the states of one layer.
 
         Args:
             index: layer, or `encoder_index`.
@@ -84,9 +84,11 @@ class DetectionHeads(nn.Module):
         Returns:
             Predictions in float32.
         """
+        # The head corrects the reference in logit space, which keeps boxes inside [0, 1].
         logits = at_least_float32(self.box_heads[index](states)) + inverse_sigmoid(
             references, eps=1e-5
         )
+
         return Predictions(
             at_least_float32(self.class_heads[index](states)),
             logits.sigmoid(),
@@ -96,19 +98,22 @@ class DetectionHeads(nn.Module):
     def refine(
         self, index: int, states: torch.Tensor, references: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """References of the next layer.
+        """Compute the references of the next layer.
 
         Args:
-            index: layer that has just been computed.
+            index: index of the layer that has just been computed.
             states: (B, Q, C), before the output norm.
             references: (B, Q, 4) boxes of this layer.
 
         Returns:
             boxes (B, Q, 4) with gradient, and angles (B, Q) in degrees, a fresh classification.
         """
+        # The official program cuts the references at 1e-3 here, at 1e-5 in `predict`.
         logits = at_least_float32(self.box_heads[index](states)) + inverse_sigmoid(
             references, eps=1e-3
         )
+
+        # The best bin has no gradient.
         with torch.no_grad():
             angles = self.angle_coder.decode(self.angle_heads[index](states))
         return logits.sigmoid(), angles

@@ -38,7 +38,7 @@ class Targets:
 
 @dataclass
 class Predictions:
-    """What the heads say about a batch of queries or tokens.
+    """Output of the heads for a batch of queries or tokens.
 
     Attributes:
         class_logits: (B, Q, K).
@@ -67,7 +67,7 @@ def focal_cost(
     Returns:
         (Q, N) costs.
     """
-    # columns first: K can be 256 and Q 21,760
+    # Columns first: K can be 256 and Q 21,760.
     logits = logits[:, labels]
     p = logits.sigmoid()
     positive = -F.logsigmoid(logits) * (1 - p) ** gamma * alpha
@@ -98,13 +98,13 @@ class HungarianMatcher:
     Source: DETR (arXiv 2005.12872), equation 1, with the costs of ARS-DETR (arXiv 2303.04989).
 
     Args:
-        class_weight: of the focal cost.
-        l1_weight: of the L1 distance of (cx, cy, w, h), normalised.
-        giou_weight: of the negative generalised IoU of the unrotated rectangles.
-        angle_weight: of the aspect-ratio-weighted angle cost.
-        alpha: of the focal cost.
-        gamma: of the focal cost.
-        quirks: ``mixed_l1_formats``.
+        class_weight: weight of the focal cost.
+        l1_weight: weight of the L1 distance of (cx, cy, w, h), normalised.
+        giou_weight: weight of the negative generalised IoU of the unrotated rectangles.
+        angle_weight: weight of the aspect-ratio-weighted angle cost.
+        alpha: weight of positives in the focal cost, in [0, 1].
+        gamma: focusing exponent of the focal cost, >= 0.
+        quirks: ``mixed_l1_formats`` is read from them.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class HungarianMatcher:
         angle_logits: torch.Tensor,
         targets: Targets,
     ) -> torch.Tensor:
-        """Weighted cost of every pair of one image.
+        """Compute the weighted cost of every pair of one image.
 
         Args:
             class_logits: (Q, K).
@@ -142,6 +142,7 @@ class HungarianMatcher:
         Returns:
             (Q, N) float32.
         """
+        # Costs differ in digits that half precision does not have.
         with torch.autocast(boxes.device.type, enabled=False):
             return self._cost_matrix(class_logits, boxes, angle_logits, targets)
 
@@ -155,12 +156,16 @@ class HungarianMatcher:
         boxes, true_boxes = boxes.float(), targets.boxes[:, :4].float()
         corners = box_convert(boxes, "cxcywh", "xyxy")
         true_corners = box_convert(true_boxes, "cxcywh", "xyxy")
+
         cost = self.class_weight * focal_cost(
             class_logits.float(), targets.labels, self.alpha, self.gamma
         )
+
         compared = corners if self.quirks.mixed_l1_formats else boxes
         cost += self.l1_weight * torch.cdist(compared, true_boxes, p=1)
+
         cost -= self.giou_weight * generalized_box_iou(corners, true_corners)
+
         cost += self.angle_weight * angle_cost(
             angle_logits.float(), targets.angle_targets.float(), aspect_ratios(true_boxes)
         )
@@ -172,8 +177,8 @@ class HungarianMatcher:
         """Assign the objects of every image.
 
         Args:
-            predictions: of B images.
-            targets: B entries.
+            predictions: predictions of B images.
+            targets: objects, one entry per image.
 
         Returns:
             For every image (prediction indices, object indices), int64, min(Q, N) each.
@@ -188,12 +193,14 @@ class HungarianMatcher:
                 empty = torch.empty(0, dtype=torch.int64, device=target.labels.device)
                 matches.append((empty, empty))
                 continue
+
             cost = self.cost_matrix(
                 predictions.class_logits[image],
                 predictions.boxes[image],
                 predictions.angle_logits[image],
                 target,
             ).cpu()
+            # scipy refuses NaN without saying whether the data or the model is to blame.
             if not torch.isfinite(cost).all():
                 if not torch.isfinite(target.boxes).all():
                     raise ValueError(
@@ -204,6 +211,7 @@ class HungarianMatcher:
                     f"matching cost of image {image} of the batch is not finite: the predictions "
                     "diverged; lower the learning rate or clip gradients (train.clip_grad)"
                 )
+
             rows, columns = linear_sum_assignment(cost.numpy())
             device = target.labels.device
             matches.append(

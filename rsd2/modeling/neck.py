@@ -1,4 +1,4 @@
-"""From backbone features to a pyramid of equal channels."""
+"""The neck: backbone features become a pyramid of equal channels."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ChannelMapper(nn.Module):
     Args:
         input_shapes: backbone outputs by name, with channels and stride.
         in_features: names to use, fine to coarse.
-        out_channels: of every level; divisible by ``num_norm_groups``.
-        num_levels: of the result; at least as many as ``in_features``.
+        out_channels: channels of every level; divisible by ``num_norm_groups``.
+        num_levels: number of levels of the result; at least as many as ``in_features``.
         num_norm_groups: groups of GroupNorm.
     """
 
@@ -37,6 +37,7 @@ class ChannelMapper(nn.Module):
             raise ValueError(f"the backbone has no {missing}; it has {sorted(input_shapes)}")
         if num_levels < len(in_features):
             raise ValueError(f"num_levels {num_levels} < number of in_features {len(in_features)}")
+
         self.in_features = tuple(in_features)
         last = input_shapes[self.in_features[-1]].channels
 
@@ -57,7 +58,9 @@ class ChannelMapper(nn.Module):
         """Map backbone features {name: (B, C_i, H_i, W_i)} to levels (B, C, H_l, W_l)."""
         selected = [features[name] for name in self.in_features]
         levels = [project(x) for project, x in zip(self.projections, selected)]
+        # The last backbone map itself, not its projection.
         coarse = selected[-1]
+
         for layer in self.extra:
             coarse = layer(coarse)
             levels.append(coarse)

@@ -1,4 +1,4 @@
-"""What the stages of the detector hand to each other.
+"""Data that the stages of the detector hand to each other.
 
 Shapes: B images, S tokens of all levels together, Q queries, D denoising slots, C channels.
 """
@@ -17,11 +17,11 @@ Matches = list[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass
 class ImageGeometry:
-    """How normalised box coordinates, images and the padded batch relate.
+    """Scales between normalised box coordinates, images and the padded batch.
 
     Attributes:
-        box_scale: (B, 4) pixels of one unit of cx, cy, w, h.
-        output_scale: (B, 4) the same, as used for detections.
+        box_scale: (B, 4) pixels per unit of cx, cy, w, h.
+        output_scale: (B, 4) the same scale as detections use it.
         box_to_image: (B, 2) factors (x, y) from box coordinates to the padded batch's [0, 1].
         valid_extent: (B, 2) share (x, y) of the padded batch that is image.
     """
@@ -34,13 +34,13 @@ class ImageGeometry:
 
 @dataclass
 class EncodedImages:
-    """What the decoder reads.
+    """Encoded images, the input of the decoder.
 
     Attributes:
         memory: (B, S, C).
         spatial_shapes: (height, width) of every level.
         padding_mask: (B, S) bool, True = padding; None if no image is padded.
-        geometry: of the batch.
+        geometry: geometry of the batch.
     """
 
     memory: torch.Tensor
@@ -54,7 +54,7 @@ class Proposals:
     """First stage: predictions of all tokens, and the references that the best of them give.
 
     Attributes:
-        predictions: of the S tokens.
+        predictions: predictions of the S tokens.
         boxes: (B, Q, 4) cx, cy, w, h in normalised box coordinates, detached.
         angles: (B, Q) degrees, detached.
     """
@@ -88,12 +88,12 @@ class DetectorOutputs:
 
 @dataclass
 class Normalizers:
-    """What sums over positives are divided by, see `criterion.global_normalizers`.
+    """Divisors of sums over positives, see `criterion.global_normalizers`.
 
     Attributes:
-        tokens: of the first stage.
-        queries: of a decoder layer.
-        denoising: of a layer's denoising queries.
+        tokens: divisor of the first stage.
+        queries: divisor of a decoder layer.
+        denoising: divisor of a layer's denoising queries.
     """
 
     tokens: float
@@ -103,11 +103,11 @@ class Normalizers:
 
 @dataclass
 class Assignment:
-    """Which prediction stands for which object, as the losses had it.
+    """Matches of predictions and objects that the losses used.
 
     Attributes:
         tokens: for every image (token indices, object indices).
-        queries: the same of the last decoder layer.
+        queries: the same for the queries of the last decoder layer.
     """
 
     tokens: Matches

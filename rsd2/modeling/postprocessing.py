@@ -23,8 +23,8 @@ class DetectionPostprocessor:
     Args:
         angle_coder: turns angle logits into degrees.
         max_detections: k per image.
-        score_threshold: detections with a lower score are dropped, [0, 1]; not those that are not
-            finite.
+        score_threshold: lowest score of a kept detection, [0, 1]; detections that are not finite
+            are kept.
         nms_threshold: rotated NMS per class at this IoU; None for none.
     """
 
@@ -43,21 +43,23 @@ class DetectionPostprocessor:
     def top_detections(
         self, predictions: Predictions, image: int, scale: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Best pairs of one image, boxes as the heads give them (w may be the short side).
+        """Return the best pairs of one image; w of a box may still be its short side.
 
         Args:
-            predictions: of B images.
+            predictions: predictions of B images.
             image: index in the batch.
-            scale: (4,) pixels of one unit of cx, cy, w, h.
+            scale: (4,) pixels per unit of cx, cy, w, h.
 
         Returns:
             boxes (D, 5) in pixels of the network's input, scores (D,) decreasing, classes (D,).
         """
+        # One query may be chosen with several classes, each a detection of its own.
         probabilities = predictions.class_logits[image].sigmoid()
         num_classes = probabilities.shape[1]
         k = min(self.max_detections, probabilities.numel())
         scores, index = probabilities.flatten().topk(k)
         query = torch.div(index, num_classes, rounding_mode="floor")
+
         boxes = predictions.boxes[image, query] * scale
         angles = self.angle_coder.decode(predictions.angle_logits[image, query])
         return torch.cat([boxes, angles[:, None]], dim=1), scores, index % num_classes
@@ -70,19 +72,19 @@ class DetectionPostprocessor:
         input_size: tuple[int, int],
         output_size: tuple[int, int],
     ) -> Instances:
-        """Detections of one image in the frame of its dataset dict.
+        """Return the detections of one image in the frame of its dataset dict.
 
         Args:
-            predictions: of B images.
+            predictions: predictions of B images.
             image: index in the batch.
-            scale: (4,) pixels of one unit of cx, cy, w, h.
+            scale: (4,) pixels per unit of cx, cy, w, h.
             input_size: (height, width) of the network's input without padding.
             output_size: (height, width) of the original image.
 
         Returns:
             Instances with ``pred_boxes`` (RotatedBoxes, canonical), ``scores``, ``pred_classes``,
-            by decreasing score. Those that are not finite come last; they stay, so that whoever
-            uses the others can count them.
+            by decreasing score. Detections that are not finite come last; they stay, so that a
+            caller can count them.
         """
         boxes, scores, classes = self.top_detections(predictions, image, scale)
 
@@ -91,12 +93,14 @@ class DetectionPostprocessor:
         is_finite = scores.isfinite() & boxes.isfinite().all(dim=1)
         keep = is_finite & (scores >= self.score_threshold) & (boxes[:, 2:4] > 0).all(dim=1)
         kept = keep.nonzero().flatten()
+
         if self.nms_threshold is not None:
             nms = batched_nms_rotated(boxes[kept], scores[kept], classes[kept], self.nms_threshold)
             kept = kept[nms]
         kept = torch.cat([kept, (~is_finite).nonzero().flatten()])
         boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
 
+        # Unequal factors turn and shear a box; Detectron2 keeps it a rectangle.
         rotated = RotatedBoxes(boxes)
         rotated.scale(output_size[1] / input_size[1], output_size[0] / input_size[0])
         return Instances(

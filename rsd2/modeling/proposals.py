@@ -16,22 +16,23 @@ from .heads import DetectionHeads
 from .matcher import Predictions
 from .outputs import Proposals
 
-# logit of a proposal that must not be used: sigmoid(1e4) = 1
+# Logit of a proposal that must not be used: sigmoid(1e4) = 1.
 INVALID_LOGIT = 1e4
 
 
 def token_centers(spatial_shapes: Sequence[tuple[int, int]], device: torch.device) -> torch.Tensor:
-    """Centres of all tokens in the padded image.
+    """Return the centres of all tokens in the padded image.
 
     Args:
         spatial_shapes: (height, width) of every level.
-        device: of the result.
+        device: device of the result.
 
     Returns:
         (S, 2) x, y in (0, 1), level after level, row-major.
     """
     centers = []
     for height, width in spatial_shapes:
+        # Half a token from its edge, so that the levels' centres cover the same area.
         y = (torch.arange(height, device=device) + 0.5) / height
         x = (torch.arange(width, device=device) + 0.5) / width
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
@@ -73,7 +74,7 @@ class TwoStageProposals(nn.Module):
         valid_extent: torch.Tensor,
         padding_mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Grid proposals of all tokens.
+        """Make the grid proposals of all tokens.
 
         Args:
             spatial_shapes: (height, width) of every level.
@@ -88,17 +89,21 @@ class TwoStageProposals(nn.Module):
         device = box_to_image.device
         centers = token_centers(spatial_shapes, device)[None]
         tokens_per_level = [h * w for h, w in spatial_shapes]
+        # Sides double with the level, as the strides do.
         sizes = torch.cat(
             [
                 torch.full((n,), self.base_size * 2.0**level, device=device)
                 for level, n in enumerate(tokens_per_level)
             ]
         )
+
+        # The border is measured in the image, not in its padding.
         inside = centers / valid_extent[:, None]
         usable = ((inside > self.border) & (inside < 1 - self.border)).all(-1)
         usable = usable & (sizes > self.border) & (sizes < 1 - self.border)
         if padding_mask is not None:
             usable = usable & ~padding_mask
+
         boxes = torch.cat(
             [
                 centers / box_to_image[:, None],
@@ -106,6 +111,7 @@ class TwoStageProposals(nn.Module):
             ],
             dim=-1,
         )
+        # The clamp keeps unusable boxes finite until they are masked.
         logits = torch.log(boxes / (1 - boxes).clamp(min=1e-6))
         return logits.masked_fill(~usable[..., None], INVALID_LOGIT), usable
 
@@ -113,7 +119,7 @@ class TwoStageProposals(nn.Module):
     def predict(
         tokens: torch.Tensor, grid_logits: torch.Tensor, heads: DetectionHeads
     ) -> Predictions:
-        """Class, box and angle of every token.
+        """Predict class, box and angle of every token.
 
         Args:
             tokens: (B, S, C).
@@ -124,6 +130,7 @@ class TwoStageProposals(nn.Module):
             Predictions of all tokens.
         """
         index = heads.encoder_index
+
         box_logits = at_least_float32(heads.box_heads[index](tokens)) + grid_logits
         return Predictions(
             at_least_float32(heads.class_heads[index](tokens)),
@@ -142,17 +149,18 @@ class TwoStageProposals(nn.Module):
         """Make references of the tokens with the best scores.
 
         Args:
-            predictions: of all tokens.
+            predictions: predictions of all tokens.
             scores: (B, S), any range.
             usable: (B, S) bool. A token that is not has no box to offer; it fills up where there
                 are too few others.
-            heads: of the predictions.
+            heads: heads that made the predictions.
 
         Returns:
             The predictions, and the references of the best Q, detached.
         """
         scores = scores.masked_fill(~usable, -float("inf"))
         best = scores.topk(min(self.num_queries, scores.shape[1]), dim=1).indices
+
         boxes = predictions.boxes.gather(1, best[..., None].expand(-1, -1, 4))
         angles = heads.angle_coder.decode(predictions.angle_logits).gather(1, best)
         return Proposals(predictions, boxes, angles)
@@ -180,6 +188,8 @@ class TwoStageProposals(nn.Module):
             Predictions of all tokens, and the references of the best Q.
         """
         logits, usable = self.grid(spatial_shapes, box_to_image, valid_extent, padding_mask)
+
+        # An unusable token has no position, so its content must not count either.
         tokens = self.enc_output_norm(self.enc_output(memory.masked_fill(~usable[..., None], 0.0)))
         predictions = self.predict(tokens, logits, heads)
         return self.select(predictions, predictions.class_logits[..., 0], usable, heads)

@@ -1,4 +1,4 @@
-"""What the released program of the detector does otherwise than its paper, or by mistake."""
+"""Deviations of the detector's released program from its paper, by choice or by mistake."""
 
 from __future__ import annotations
 

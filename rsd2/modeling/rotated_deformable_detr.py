@@ -50,23 +50,23 @@ class RotatedDeformableDETR(nn.Module):
     Args:
         backbone: Detectron2 backbone.
         neck: maps its features to L levels of C channels.
-        encoder: over the tokens of all levels.
-        decoder: over the queries.
+        encoder: encoder over the tokens of all levels.
+        decoder: decoder over the queries.
         num_classes: K.
         num_queries: Q.
         embed_dim: C.
         num_levels: L.
         criterion: matching and losses.
-        max_detections: kept per image, of queries x classes.
-        score_threshold: lowest score that is kept.
+        max_detections: detections kept per image, of queries x classes.
+        score_threshold: lowest score of a detection that is kept.
         nms_threshold: rotated NMS per class at inference; None for none, as in the paper.
         num_denoising_queries: wanted denoising positives per image; 0 switches denoising off.
         label_noise: see `DenoisingQueries`.
         box_noise: see `DenoisingQueries`.
         angle_noise: see `DenoisingQueries`.
-        quirks: ``boxes_per_axis`` and those of denoising; decoder and matcher have theirs.
-        pixel_mean: per channel, 0-255, RGB.
-        pixel_std: per channel, 0-255, RGB.
+        quirks: ``boxes_per_axis`` and the quirks of denoising; decoder and matcher have theirs.
+        pixel_mean: mean per channel, 0-255, RGB.
+        pixel_std: standard deviation per channel, 0-255, RGB.
     """
 
     pixel_mean: torch.Tensor
@@ -98,15 +98,18 @@ class RotatedDeformableDETR(nn.Module):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+
         self.angle_coder = AngleCoder()
         self.backbone, self.neck = backbone, neck
         self.encoder, self.decoder = encoder, decoder
         self.num_classes, self.num_levels = num_classes, num_levels
+
         self.position_encoding = SinePositionEncoding(embed_dim)
         self.level_embed = nn.Parameter(torch.randn(num_levels, embed_dim))
         self.proposals = TwoStageProposals(embed_dim, num_queries)
         self.query_embed = nn.Embedding(num_queries, embed_dim)
         self.heads = DetectionHeads(num_classes, len(decoder.layers), embed_dim, self.angle_coder)
+
         self.denoising = None
         if num_denoising_queries > 0:
             self.denoising = DenoisingQueries(
@@ -118,11 +121,14 @@ class RotatedDeformableDETR(nn.Module):
                 angle_noise,
                 quirks,
             )
+
         self.criterion = criterion
         self.postprocessor = DetectionPostprocessor(
             self.angle_coder, max_detections, score_threshold, nms_threshold
         )
+
         self.quirks = quirks
+        # Not persistent: a checkpoint from elsewhere has no such keys.
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
@@ -139,14 +145,17 @@ class RotatedDeformableDETR(nn.Module):
         return ImageList.from_tensors(images, max(self.backbone.size_divisibility, 32))
 
     def image_geometry(self, images: ImageList) -> ImageGeometry:
-        """Scales of a batch."""
+        """Compute the scales of a batch."""
+        # (width, height), because boxes are (x, y).
         padded = torch.tensor(images.tensor.shape[:-3:-1], device=self.device)
         sizes = torch.tensor([(w, h) for h, w in images.image_sizes], device=self.device).float()
+
         if self.quirks.boxes_per_axis:
             scale, output_scale = sizes, sizes[:, :1].expand(-1, 2)
         else:
             scale = sizes.max(dim=1, keepdim=True).values.expand(-1, 2)
             output_scale = scale
+
         return ImageGeometry(
             scale.repeat(1, 2), output_scale.repeat(1, 2), scale / padded, sizes / padded
         )
@@ -155,8 +164,10 @@ class RotatedDeformableDETR(nn.Module):
         """Bring ``gt_boxes`` (pixels) and ``gt_classes`` into the units of the detector."""
         targets = []
         for instance, scale in zip(instances, geometry.box_scale):
+            # The coder needs w as the long side.
             boxes = canonicalize(instance.gt_boxes.tensor.to(self.device).float())
             labels = instance.gt_classes.to(self.device)
+
             wrong = labels[(labels < 0) | (labels >= self.num_classes)]
             if len(wrong):
                 raise ValueError(
@@ -164,36 +175,45 @@ class RotatedDeformableDETR(nn.Module):
                     f"0 to {self.num_classes - 1}; set model.num_classes to the number of classes "
                     "of the dataset"
                 )
-            # encoded before scaling: the aspect ratio that counts is the one in pixels
+
+            # Encoded before scaling: the aspect ratio that counts is the one in pixels.
             angle_targets = self.angle_coder.encode(boxes)
             normalized = torch.cat([boxes[:, :4] / scale, boxes[:, 4:]], dim=1)
+
             targets.append(Targets(labels, normalized, angle_targets))
         return targets
 
     def backbone_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Feature maps by name of normalised, padded images (B, 3, H, W)."""
+        """Compute feature maps by name from normalised, padded images (B, 3, H, W)."""
         return self.backbone(images)
 
     def encode(self, images: ImageList) -> EncodedImages:
-        """Backbone, neck and encoder."""
+        """Run backbone, neck and encoder."""
         levels = self.neck(self.backbone_features(images.tensor))
         geometry = self.image_geometry(images)
+
         height, width = images.tensor.shape[-2:]
         mask = torch.ones(len(images), height, width, dtype=torch.bool, device=self.device)
         for i, (h, w) in enumerate(images.image_sizes):
             mask[i, :h, :w] = False
+
         tokens, positions, masks, shapes = [], [], [], []
         for level, features in enumerate(levels):
             shape = (features.shape[2], features.shape[3])
+            # Nearest neighbour: a token is padding or image, never a share of both.
             level_mask = F.interpolate(mask[:, None].float(), size=shape)[:, 0].bool()
             encoding = self.position_encoding(level_mask).to(self.level_embed.dtype)
             encoding = encoding.flatten(1, 2) + self.level_embed[level]
+
             tokens.append(features.flatten(2).transpose(1, 2))
             positions.append(encoding)
             masks.append(level_mask.flatten(1))
             shapes.append(shape)
+
+        # Without padding the mask is left out, which saves a copy of the values per layer.
         all_masks = torch.cat(masks, dim=1)
         padding_mask = all_masks if bool(all_masks.any()) else None
+
         memory = self.encoder(
             torch.cat(tokens, dim=1),
             torch.cat(positions, dim=1),
@@ -204,7 +224,7 @@ class RotatedDeformableDETR(nn.Module):
         return EncodedImages(memory, shapes, padding_mask, geometry)
 
     def propose(self, encoded: EncodedImages) -> Proposals:
-        """First stage: predictions of all tokens and the references of the queries."""
+        """Run the first stage: predictions of all tokens and the references of the queries."""
         geometry = encoded.geometry
         return self.proposals(
             encoded.memory,
@@ -216,7 +236,7 @@ class RotatedDeformableDETR(nn.Module):
         )
 
     def noise(self, targets: list[Targets] | None, num_queries: int) -> DenoisingBatch | None:
-        """Denoising queries of the objects; None if there are none or denoising is off."""
+        """Make denoising queries of the objects; None without objects or with denoising off."""
         if self.denoising is None or targets is None:
             return None
         return self.denoising(targets, num_queries)
@@ -224,10 +244,11 @@ class RotatedDeformableDETR(nn.Module):
     def decode(
         self, encoded: EncodedImages, proposals: Proposals, noised: DenoisingBatch | None
     ) -> DetectorOutputs:
-        """Second stage: the decoder over the queries and, before them, the denoising queries."""
+        """Run the second stage: the decoder over the denoising queries and then the queries."""
         boxes, angles = proposals.boxes, proposals.angles
         num_queries = boxes.shape[1]
         queries = self.query_embed.weight[:num_queries].expand(len(boxes), -1, -1)
+
         mask = empty = None
         split = 0
         if noised is not None:
@@ -238,6 +259,7 @@ class RotatedDeformableDETR(nn.Module):
             mask = noised.attention_mask
             if self.denoising is not None and not self.denoising.quirks.trained_empty_slots:
                 empty = F.pad(noised.empty_slots, (0, num_queries))
+
         layers, states = self.decoder(
             queries,
             boxes,
@@ -250,6 +272,7 @@ class RotatedDeformableDETR(nn.Module):
             mask,
             empty,
         )
+
         return DetectorOutputs(
             proposals=proposals.predictions,
             layers=[slice_queries(p, slice(split, None)) for p in layers],
@@ -260,21 +283,21 @@ class RotatedDeformableDETR(nn.Module):
         )
 
     def detect(self, encoded: EncodedImages, targets: list[Targets] | None) -> DetectorOutputs:
-        """Both stages.
+        """Run both stages.
 
         Args:
-            encoded: images.
+            encoded: encoded images.
             targets: objects to make denoising queries from; None for none.
 
         Returns:
-            What losses and detections are made from.
+            The outputs that losses and detections are made from.
         """
         proposals = self.propose(encoded)
         noised = self.noise(targets, proposals.boxes.shape[1])
         return self.decode(encoded, proposals, noised)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Losses in training, detections otherwise.
+        """Compute losses in training, detections otherwise.
 
         Args:
             batched_inputs: dicts with ``image`` (3, H, W) RGB 0-255; ``instances`` with
@@ -290,25 +313,29 @@ class RotatedDeformableDETR(nn.Module):
         """
         images = self.preprocess(batched_inputs)
         encoded = self.encode(images)
+
         if not self.training:
             layers = self.detect(encoded, None).layers
             return self.inference(layers[-1], batched_inputs, images, encoded.geometry)
+
         targets = self.prepare_targets([x["instances"] for x in batched_inputs], encoded.geometry)
         return self.training_losses(encoded, targets)
 
     def training_losses(
         self, encoded: EncodedImages, targets: list[Targets]
     ) -> dict[str, torch.Tensor]:
-        """Weighted losses of a batch; what a subclass trains for is decided here."""
+        """Compute the weighted losses of a batch; a subclass decides here what it trains for."""
         outputs = self.detect(encoded, targets)
         return self.losses(targets, outputs, self.normalizers(targets, outputs))[0]
 
     def normalizers(self, targets: list[Targets], outputs: DetectorOutputs) -> Normalizers:
-        """Counts of positives over all processes; every process has to call it."""
+        """Count positives over all processes; every process has to call it."""
+        # A matcher pairs at most as many objects as there are predictions.
         matched = [
             sum(min(p.boxes.shape[1], len(t)) for t in targets)
             for p in (outputs.proposals, outputs.layers[-1])
         ]
+
         noised = outputs.noised
         restored = sum(len(slots) for slots, _ in noised.matches) if noised else 0
         return Normalizers(*global_normalizers([*matched, restored], self.device))
@@ -316,12 +343,12 @@ class RotatedDeformableDETR(nn.Module):
     def losses(
         self, targets: list[Targets], outputs: DetectorOutputs, normalizers: Normalizers
     ) -> tuple[dict[str, torch.Tensor], Assignment]:
-        """Losses of proposals, every decoder layer and every denoising layer, equally weighted.
+        """Compute the losses of proposals, decoder layers and denoising layers, equally weighted.
 
         Args:
-            targets: B entries.
-            outputs: of both stages.
-            normalizers: of these targets.
+            targets: objects, one entry per image.
+            outputs: outputs of both stages.
+            normalizers: divisors for these targets.
 
         Returns:
             Losses by name, and the matches of the proposals and of the last decoder layer.
@@ -329,6 +356,8 @@ class RotatedDeformableDETR(nn.Module):
         losses, tokens = self.criterion.matched_losses(
             outputs.proposals, targets, normalizers.tokens, "_enc", class_agnostic=True
         )
+
+        # The last layer's losses have no suffix, as in Detectron2's and DETR's logs.
         last = len(outputs.layers) - 1
         for index, predictions in enumerate(outputs.layers):
             suffix = "" if index == last else f"_{index}"
@@ -336,6 +365,7 @@ class RotatedDeformableDETR(nn.Module):
                 predictions, targets, normalizers.queries, suffix
             )
             losses.update(layer_losses)
+
         losses.update(self._denoising_losses(targets, outputs, normalizers.denoising))
         return losses, Assignment(tokens, queries)
 
@@ -345,15 +375,17 @@ class RotatedDeformableDETR(nn.Module):
         losses: dict[str, torch.Tensor] = {}
         if self.denoising is None:
             return losses
+
         last, noised = len(outputs.layers) - 1, outputs.noised
         for index in range(last + 1):
             suffix = "_dn" if index == last else f"_dn_{index}"
             if noised is None:
-                # the same losses on every process, each with a (zero) gradient: otherwise
-                # distributed training would wait for ever on a batch without objects
+                # The same losses on every process, each with a (zero) gradient: otherwise
+                # distributed training would wait for ever on a batch without objects.
                 zero = 0.0 * self.denoising.label_embedding.weight.sum()
                 losses.update({f"loss_{name}{suffix}": zero for name in self.criterion.weights})
                 continue
+
             ignored = None if self.denoising.quirks.trained_empty_slots else noised.empty_slots
             losses.update(
                 self.criterion.losses(
@@ -369,7 +401,7 @@ class RotatedDeformableDETR(nn.Module):
         images: ImageList,
         geometry: ImageGeometry,
     ) -> list[dict[str, Instances]]:
-        """Detections of every image in the frame of its dict."""
+        """Compute the detections of every image in the frame of its dict."""
         results = []
         for i, (x, size) in enumerate(zip(batched_inputs, images.image_sizes)):
             output_size = (x.get("height", size[0]), x.get("width", size[1]))
@@ -381,7 +413,7 @@ class RotatedDeformableDETR(nn.Module):
 
 
 def slice_queries(predictions: Predictions, index: slice) -> Predictions:
-    """Predictions of some of the queries."""
+    """Keep the predictions of some of the queries."""
     return Predictions(
         predictions.class_logits[:, index],
         predictions.boxes[:, index],

@@ -66,9 +66,9 @@ class DeformableEncoder(nn.Module):
     Source: Deformable DETR (arXiv 2010.04159), section 4.2.
 
     Args:
-        num_layers: of the stack; 0 passes the tokens through.
+        num_layers: layers of the stack; 0 passes the tokens through.
         embed_dim: C.
-        num_heads: of the attention.
+        num_heads: heads of the attention.
         num_levels: feature levels.
         num_points: sampling points per head and level.
         feedforward_dim: hidden channels.
@@ -99,7 +99,7 @@ class DeformableEncoder(nn.Module):
         spatial_shapes: Sequence[tuple[int, int]],
         padding_mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Encode.
+        """Encode the tokens of all levels.
 
         Args:
             tokens: (B, S, C), level after level, row-major.
@@ -132,6 +132,7 @@ def fold_angles(
     Returns:
         (boxes, angles) of the same shapes.
     """
+    # The folded range is half open, so that 45 and -45 degrees stay apart.
     above, below = angles > 45, angles <= -45
     folded = torch.where(above, angles - 90, torch.where(below, angles + 90, angles))
 
@@ -182,13 +183,14 @@ class DecoderLayer(nn.Module):
             queries: (B, Q, C).
             query_positions: (B, Q, C).
             attention_mask: (Q, Q) bool, True = forbidden; None if all may see all.
-            empty_queries: (B, Q) bool, True for queries that no other may attend to.
+            empty_queries: (B, Q) bool, True for queries that no query may attend to.
             **cross_attention_inputs: arguments of `RotatedDeformableAttention.forward` after the
                 query.
 
         Returns:
             (B, Q, C).
         """
+        # Positions enter queries and keys but not the values, as in DETR.
         q = queries + query_positions
         attended = self.self_attention(
             q,
@@ -198,6 +200,7 @@ class DecoderLayer(nn.Module):
             key_padding_mask=empty_queries,
             need_weights=False,
         )[0]
+
         queries = self.norm1(queries + self.dropout(attended))
         sampled = self.cross_attention(queries + query_positions, **cross_attention_inputs)
         return self.ffn(self.norm2(queries + self.dropout(sampled)))
@@ -211,7 +214,7 @@ class RotatedDeformableDecoder(nn.Module):
     Args:
         num_layers: L, >= 1.
         embed_dim: C, divisible by 4.
-        num_heads: of both attentions.
+        num_heads: heads of both attentions.
         num_levels: feature levels.
         num_points: sampling points per head and level.
         feedforward_dim: hidden channels.
@@ -237,16 +240,19 @@ class RotatedDeformableDecoder(nn.Module):
             for _ in range(num_layers)
         ]
         self.layers = nn.ModuleList(layers)
+
         self.query_position_mlp = MLP(2 * embed_dim, embed_dim, embed_dim, 2)
         self.norm = nn.LayerNorm(embed_dim)
         self.embed_dim = embed_dim
         self.quirks = quirks
+
         for layer in layers:
             nn.init.xavier_uniform_(layer.self_attention.out_proj.weight)
             layer.cross_attention.reset_sampling(random_weights=quirks.random_sampling_init)
 
     def query_positions(self, boxes: torch.Tensor) -> torch.Tensor:
         """Encode reference boxes (B, Q, 4) in the order y, x, w, h; the angle is not encoded."""
+        # The order y, x is that of the position encoding of the tokens.
         coordinates = boxes[..., [1, 0, 2, 3]] * (2 * torch.pi)
         encoding = sine_embedding(coordinates, self.embed_dim // 2)
         return self.query_position_mlp(encoding.to(self.norm.weight.dtype))
@@ -264,7 +270,7 @@ class RotatedDeformableDecoder(nn.Module):
         attention_mask: torch.Tensor | None = None,
         empty_queries: torch.Tensor | None = None,
     ) -> tuple[list[Predictions], list[torch.Tensor]]:
-        """Decode.
+        """Refine the queries, their boxes and angles, layer by layer.
 
         Args:
             queries: (B, Q, C) content.
@@ -283,9 +289,11 @@ class RotatedDeformableDecoder(nn.Module):
         """
         predictions, states = [], []
         for index, layer in enumerate(self.layers):
+            # References are constants of a layer: its gradient does not reach the layers before.
             folded_boxes, folded_angles = fold_angles(
                 boxes.detach(), angles, self.quirks.unswapped_at_45
             )
+
             queries = layer(
                 queries,
                 self.query_positions(folded_boxes),
@@ -298,9 +306,10 @@ class RotatedDeformableDecoder(nn.Module):
                 spatial_shapes=spatial_shapes,
                 padding_mask=padding_mask,
             )
+
             state = self.norm(queries)
             states.append(state)
-            # the previous layer's refinement stays attached here: "look forward twice"
+            # The previous layer's refinement stays attached here: "look forward twice".
             predictions.append(heads.predict(index, state, boxes))
             if index + 1 < len(self.layers):
                 boxes, angles = heads.refine(index, queries, boxes.detach())

@@ -33,9 +33,9 @@ class MaxIou(NamedTuple):
     """Greatest IoU of every box with the boxes of the other set.
 
     Attributes:
-        row_max: (N,) of each box of the first set; 0 if it overlaps none.
+        row_max: (N,) maximum for each box of the first set; 0 if it overlaps none.
         row_argmax: (N,) int64, the first box of the second set with that IoU; -1 if none.
-        column_max: (M,) of each box of the second set.
+        column_max: (M,) maximum for each box of the second set; 0 if it overlaps none.
         column_argmax: (M,) int64, the first box of the first set with that IoU; -1 if none.
     """
 
@@ -51,8 +51,8 @@ def box_iou_rotated(boxes1: Tensor, boxes2: Tensor, *, out: Tensor | None = None
     Args:
         boxes1: (N, 5) (cx, cy, w, h, a), pixels and degrees, floating.
         boxes2: (M, 5), on the same device.
-        out: (N, M), written and returned if given, in the dtype that the result would have, of any
-            strides but expanded ones; no gradient then.
+        out: (N, M) tensor that receives the result and is returned. It must have the dtype of the
+            result and may have any strides but expanded ones. No gradient then.
 
     Returns:
         (N, M) IoU in [0, 1], in the promoted dtype of the inputs, at least float32.
@@ -64,15 +64,20 @@ def box_iou_rotated(boxes1: Tensor, boxes2: Tensor, *, out: Tensor | None = None
     boxes1, boxes2 = _checked(boxes1, boxes2)
     if out is None:
         return torch.ops.rsd2.box_iou_rotated(boxes1, boxes2)
+
     expected = (len(boxes1), len(boxes2))
     if tuple(out.shape) != expected or out.dtype != boxes1.dtype or out.device != boxes1.device:
         raise ValueError(
             f"out must be {expected}, {boxes1.dtype}, on {boxes1.device}; got {tuple(out.shape)}, "
             f"{out.dtype}, on {out.device}"
         )
+
+    # Entries of an expanded tensor alias each other: the last write would win at all of them.
     if any(size > 1 and stride == 0 for size, stride in zip(out.shape, out.stride())):
         raise ValueError("out is expanded: several of its entries share one place; clone it first")
+
     needs_grad = boxes1.requires_grad or boxes2.requires_grad or out.requires_grad
+    # The out variant records nothing for autograd, so a gradient would silently be zero.
     if torch.is_grad_enabled() and needs_grad:
         raise RuntimeError("out= has no gradient: leave it out, or detach the tensors")
     torch.ops.rsd2.box_iou_rotated.out(boxes1.detach(), boxes2.detach(), out=out)
@@ -94,7 +99,9 @@ def paired_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """
     boxes1, boxes2 = _checked(boxes1, boxes2)
     if len(boxes1) != len(boxes2):
-        raise ValueError(f"paired boxes must be as many, got {len(boxes1)} and {len(boxes2)}")
+        raise ValueError(
+            f"paired boxes must have the same length, got {len(boxes1)} and {len(boxes2)}"
+        )
     return torch.ops.rsd2.paired_iou_rotated(boxes1, boxes2)
 
 
@@ -106,8 +113,8 @@ def sparse_iou_rotated(
     Args:
         boxes1: (N, 5) (cx, cy, w, h, a), pixels and degrees, floating.
         boxes2: (M, 5), on the same device.
-        threshold: in [0, 1]; a pair is listed at IoU > threshold. An IoU up to 1e-12, which
-            touching boxes may get by rounding, is no overlap at any threshold.
+        threshold: number in [0, 1]; a pair is listed at IoU > threshold. An IoU up to 1e-12,
+            which touching boxes may get by rounding, is no overlap at any threshold.
 
     Returns:
         rows: (P,) int64 into ``boxes1``.
@@ -140,11 +147,11 @@ def max_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> MaxIou:
 
 
 def check_boxes(boxes: Tensor, name: str) -> None:
-    """Refuse what cannot be rotated boxes.
+    """Check that a tensor has the shape of rotated boxes.
 
     Args:
-        boxes: anything of tensors.
-        name: of the argument, for the message.
+        boxes: tensor to check.
+        name: name of the argument, for the message.
 
     Raises:
         ValueError: if the shape is not (N, 5).
@@ -154,12 +161,12 @@ def check_boxes(boxes: Tensor, name: str) -> None:
 
 
 def check_device(tensor: Tensor, boxes: Tensor, name: str) -> None:
-    """Refuse what is not where the boxes are.
+    """Check that a tensor is on the device of the boxes.
 
     Args:
         tensor: any tensor.
         boxes: (N, 5).
-        name: of ``tensor``, in the plural, for the message.
+        name: name of ``tensor``, in the plural, for the message.
 
     Raises:
         ValueError: if the devices differ.
@@ -169,11 +176,11 @@ def check_device(tensor: Tensor, boxes: Tensor, name: str) -> None:
 
 
 def check_threshold(threshold: float, name: str) -> None:
-    """Refuse what cannot be a threshold of IoU.
+    """Check that a number can be an IoU threshold.
 
     Args:
-        threshold: any number.
-        name: of the argument, for the message.
+        threshold: number to check.
+        name: name of the argument, for the message.
 
     Raises:
         ValueError: if it is not in [0, 1].
@@ -196,6 +203,7 @@ def _checked(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     check_boxes(boxes1, "boxes1")
     check_boxes(boxes2, "boxes2")
     check_device(boxes2, boxes1, "boxes2")
+
     dtype = result_dtype(boxes1, boxes2)
     return boxes1.to(dtype), boxes2.to(dtype)
 
@@ -217,6 +225,7 @@ def _fake_backward(grad: Tensor, boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor
 
 
 def _fake_sparse(boxes1: Tensor, boxes2: Tensor, threshold: float) -> tuple[Tensor, ...]:
+    # The number of pairs depends on the values, which tracing does not know.
     pairs = torch.library.get_ctx().new_dynamic_size()
     index = boxes1.new_empty(pairs, dtype=torch.int64)
     return index, torch.empty_like(index), boxes1.new_empty(pairs)

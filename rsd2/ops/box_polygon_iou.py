@@ -47,13 +47,16 @@ def box_polygon_iou(boxes: Tensor, polygons: Tensor) -> Tensor:
     check_boxes(boxes, "boxes")
     _check_polygons(polygons)
     check_device(polygons, boxes, "polygons")
+
     one = DescribedBoxes(boxes)
     points, origins, areas, valid = _sanitize_polygons(polygons)
+    # near_pairs wants circles: the farthest vertex from the middle bounds the polygon.
     reach = torch.linalg.vector_norm(points.detach(), dim=-1).amax(-1)
 
     def near_ious() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         at_a_time = max(1, EDGE_BUDGET // polygons.shape[1])
         circles = (origins.detach(), reach, valid)
+        # One pair costs as many edges as the polygon has vertices.
         for rows, columns in near_pairs(one.circles, circles, at_a_time):
             chosen = one.columns.index_select(1, rows)
             shapes = points[columns], origins[columns], areas[columns]
@@ -80,12 +83,18 @@ def paired_box_polygon_iou(boxes: Tensor, polygons: Tensor) -> Tensor:
     _check_polygons(polygons)
     check_device(polygons, boxes, "polygons")
     if len(boxes) != len(polygons):
-        raise ValueError(f"paired regions must be as many, got {len(boxes)} and {len(polygons)}")
+        raise ValueError(
+            "paired boxes and polygons must have the same length, got "
+            f"{len(boxes)} and {len(polygons)}"
+        )
+
     one = DescribedBoxes(boxes)
     points, origins, areas, valid = _sanitize_polygons(polygons)
     step = max(1, EDGE_BUDGET // polygons.shape[1])
     parts = zip(one.columns.split(step, dim=1), *(t.split(step) for t in (points, origins, areas)))
     iou = torch.cat([_iou_of_columns_and_polygons(*part) for part in parts])
+
+    # The formula returns rounding noise, not 0, for regions that are invalid.
     iou = torch.where(one.valid & valid, iou, torch.zeros_like(iou))
     return iou.to(result_dtype(boxes, polygons))
 
@@ -102,6 +111,7 @@ def _scatter(
     slots, values = [], []
     for rows, columns, value in portions:
         slot, value = rows * num_columns + columns, value.to(dtype)
+        # Writing in place would make autograd keep the whole matrix for each portion.
         if value.requires_grad:
             slots.append(slot)
             values.append(value)
@@ -115,11 +125,14 @@ def _scatter(
 def _iou_of_columns_and_polygons(
     columns: Tensor, points: Tensor, origins: Tensor, areas: Tensor
 ) -> Tensor:
-    """IoU (P,) of box columns (8, P) with polygons as :func:`_sanitize_polygons` gives them."""
+    """IoU (P,) of box columns (7, P) with polygons as :func:`_sanitize_polygons` gives them."""
     cx, cy, half_w, half_h, _, sin, cos = columns.unbind(0)
     shift = origins - torch.stack([cx, cy], dim=1)
+
+    # The frame of the box; the polygon's middle is subtracted first, which keeps the digits.
     dx, dy = (points + shift[:, None]).permute(2, 1, 0)  # (V, P) each
     x, y = cos * dx - sin * dy, sin * dx + cos * dy
+    # Either direction of the polygon is allowed, so the sign carries no information.
     inter = clamped_edge_integral(x, y, half_w, half_h).abs()
     return ratio(inter, 4 * half_w * half_h, areas)
 
@@ -129,9 +142,13 @@ def _sanitize_polygons(polygons: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
     wide = polygons.double()
     valid = (wide.detach().abs() < LARGEST).flatten(1).all(1)
     points = torch.where(valid[:, None, None], wide, 0.0)
+
     origins = ((points.amin(1) + points.amax(1)) / 2).detach()
+    # Coordinates about the middle are small, so the areas below lose no digits to cancellation.
     points = points - origins[:, None]
     x, y = points.unbind(-1)
+
+    # The shoelace formula.
     areas = (x * (y.roll(-1, 1) - y.roll(1, 1))).sum(1).abs() / 2
     valid = valid & (areas.detach() > 0)
     return points, origins, torch.where(valid, areas, 1.0), valid

@@ -48,8 +48,10 @@ def register_detectron2_ops() -> tuple[str, ...]:
         if hasattr(torch.ops.detectron2, name):
             continue
         if not _LIBRARIES:
+            # Created on demand, so that nothing is registered where the extension has it all.
             _LIBRARIES.append(torch.library.Library("detectron2", "FRAGMENT"))
         _LIBRARIES[0].define(schema)
+        # Composite: it decomposes into our operators, which have their own gradient and kernels.
         _LIBRARIES[0].impl(name, function, "CompositeImplicitAutograd")
         registered.append(name)
     return tuple(registered)
@@ -63,8 +65,11 @@ def _load_detectron2_extension() -> None:
         return
     if package is None or not package.submodule_search_locations:
         return
+
+    # Searched by path, because importlib.util.find_spec would import the package.
     if PathFinder.find_spec("_C", list(package.submodule_search_locations)) is None:
         return
+
     try:
         importlib.import_module("detectron2._C")
     except ImportError as error:
@@ -98,8 +103,10 @@ def _roi_align_backward(
     width: int,
     sampling_ratio: int,
 ) -> torch.Tensor:
+    # Detectron2's signature repeats the sizes, so a mismatch would read beyond the gradient.
     expected = (len(rois), channels, pooled_height, pooled_width)
     if tuple(grad.shape) != expected:
         raise ValueError(f"grad must be {expected}, got {tuple(grad.shape)}")
+
     shape = (batch_size, channels, height, width)
     return roi_align_rotated_backward(grad, rois, shape, spatial_scale, sampling_ratio)

@@ -1,4 +1,4 @@
-"""Where the operators of rsd2 meet torch's dispatcher: ``torch.ops.rsd2.*``.
+"""Registration of rsd2's operators with torch's dispatcher: ``torch.ops.rsd2.*``.
 
 The compiled library ``rsd2/ops/_C*.so`` defines the operators and registers kernels for the devices
 that it was built for. Without it the same operators are defined here. Each operator's Python file
@@ -52,16 +52,20 @@ _WARNED: list[str] = []
 
 
 def _load() -> tuple[Path | None, str]:
-    """Load the compiled library; its path, or None and why not."""
+    """Load the compiled library; return its path, or None and the reason."""
     if os.environ.get("RSD2_OPS") == "reference":
         return None, "RSD2_OPS=reference asks for the references"
+
     found = sorted(Path(__file__).parent.glob("_C*.so"))
     if not found:
         return None, "rsd2 was installed without its compiled library"
+
     try:
         torch.ops.load_library(found[0])
     except OSError as error:
         return None, f"{found[0]} does not load into torch {torch.__version__} ({error})"
+
+    # A library of older sources loads without complaint but would compute something else.
     for schema in SCHEMAS:
         name, _, overload = schema.partition("(")[0].partition(".")
         packet = getattr(torch.ops.rsd2, name, None)
@@ -88,7 +92,7 @@ def is_compiled(name: str, device: str) -> bool:
     """Tell whether an operator has a compiled kernel.
 
     Args:
-        name: of the operator, like ``box_iou_rotated`` or ``box_iou_rotated.out``.
+        name: name of the operator, like ``box_iou_rotated`` or ``box_iou_rotated.out``.
         device: dispatch key, ``CPU`` or ``CUDA``.
     """
     return (name, device) not in _REFERENCES and torch._C._dispatch_has_kernel_for_dispatch_key(
@@ -117,25 +121,27 @@ def register_operator(
     """Complete an operator of :data:`SCHEMAS`.
 
     Args:
-        name: of the operator, with its overload if it has one.
+        name: name of the operator, with its overload if it has one.
         reference: plain PyTorch on any device, with the schema's arguments; becomes the
             implementation for each device without a kernel.
         fake: the same arguments, returns empty tensors of the right shape and dtype.
-        backward: as of :func:`torch.library.register_autograd`, differentiable no further; None:
-            not differentiable.
-        setup_context: of ``backward``.
+        backward: function as :func:`torch.library.register_autograd` takes it, differentiable no
+            further; None if the operator is not differentiable.
+        setup_context: function that saves what ``backward`` needs.
         autocast: dtype to which autocast casts half-precision and float32 inputs; None: it leaves
             them alone.
-        has_kernel: False for an operator that is meant to be plain PyTorch everywhere, of which
-            nobody needs to be warned.
+        has_kernel: False for an operator that is plain PyTorch everywhere by design and needs no
+            warning.
     """
     qualified = f"rsd2::{name}"
     for device in DEVICES:
+        # A device with a compiled kernel keeps it.
         if not torch._C._dispatch_has_kernel_for_dispatch_key(qualified, device):
             function = _warning_once(name, device, reference) if has_kernel else reference
             _LIBRARY.impl(name, function, device)
             _REFERENCES.add((name, device))
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
+
     if backward is not None:
         torch.library.register_autograd(
             qualified,
@@ -143,6 +149,7 @@ def register_operator(
             setup_context=setup_context,
             lib=_LIBRARY,
         )
+
     if autocast is not None:
         for device in DEVICES:
             _LIBRARY.impl(name, _autocast_rule(name, device, autocast), f"Autocast{device}")
@@ -151,6 +158,7 @@ def register_operator(
 def _warning_once(name: str, device: str, reference: Callable) -> Callable:
     @functools.wraps(reference)
     def run(*args, **kwargs):
+        # Read at each call: a test or a user may set it after the import.
         if os.environ.get("RSD2_OPS") != "reference":
             _warn(name, device)
         return reference(*args, **kwargs)
@@ -163,6 +171,7 @@ def _warn(name: str, device: str) -> None:
     if _WARNED:
         return
     _WARNED.append(name)
+
     reason = WHY_NOT or f"the compiled library has no {device} kernel of it"
     warnings.warn(
         f"rsd2.ops.{name} runs as plain PyTorch on {device}, slower than a compiled kernel: "
@@ -178,6 +187,7 @@ def _autocast_rule(name: str, device: str, dtype: torch.dtype) -> Callable:
     device = device.lower()
 
     def cast(value):
+        # float64 stays: a caller who asks for it wants its digits also under autocast.
         if (
             isinstance(value, torch.Tensor)
             and value.is_floating_point()
@@ -187,6 +197,7 @@ def _autocast_rule(name: str, device: str, dtype: torch.dtype) -> Callable:
         return value
 
     def run(*args, **kwargs):
+        # Off inside, or the operator would come back to this rule for ever.
         with torch.autocast(device, enabled=False):
             return operator(*map(cast, args), **{key: cast(v) for key, v in kwargs.items()})
 

@@ -66,10 +66,10 @@ def reference_ms_deform_attn(
     """Compute :func:`ms_deform_attn` in plain PyTorch.
 
     Args:
-        value: as there.
+        value: (B, S, H, C), as in :func:`ms_deform_attn`.
         spatial_shapes: 2 L numbers: height, width, height, ...
-        locations: as there.
-        weights: as there.
+        locations: (B, Q, H, L, P, 2), as in :func:`ms_deform_attn`.
+        weights: (B, Q, H, L, P), as in :func:`ms_deform_attn`.
 
     Returns:
         (B, Q, H * C), in the dtype of ``value``.
@@ -78,13 +78,16 @@ def reference_ms_deform_attn(
     queries = locations.shape[1]
     if value.numel() == 0 or weights.numel() == 0:
         return value.new_zeros(batch, queries, heads * channels)
+
     parts = []
     with torch.autocast(value.device.type, enabled=False):
         for maps, grids, shares in _portions(value, locations, weights):
+            # Eq. 3 sums over the levels, so their samples are never stored together.
             total = maps.new_zeros(len(maps), channels, queries)
             for level, grid, share in zip(_levels(maps, spatial_shapes), grids, shares):
                 total += (_sample(level, grid) * share.unsqueeze(1)).sum(2)
             parts.append(total)
+
     total = torch.cat(parts).reshape(batch, heads * channels, queries)
     return total.transpose(1, 2).to(value.dtype).contiguous()
 
@@ -96,10 +99,10 @@ def reference_ms_deform_attn_backward(
 
     Args:
         grad: (B, Q, H * C), gradient of the result.
-        value: as in the forward call.
+        value: (B, S, H, C), as in the forward call.
         spatial_shapes: 2 L numbers: height, width, height, ...
-        locations: as in the forward call.
-        weights: as in the forward call.
+        locations: (B, Q, H, L, P, 2), as in the forward call.
+        weights: (B, Q, H, L, P), as in the forward call.
 
     Returns:
         Gradients in value, locations and weights, each shaped and typed like its input.
@@ -113,6 +116,7 @@ def reference_ms_deform_attn_backward(
 
     dtype = torch.promote_types(value.dtype, torch.float32)
     rows = grad.to(dtype).unflatten(2, (heads, channels)).permute(0, 2, 3, 1).flatten(0, 1)
+
     found = []
     with torch.autocast(value.device.type, enabled=False):
         start = 0
@@ -123,10 +127,13 @@ def reference_ms_deform_attn_backward(
             pieces = [_level_gradients(rows_here, *level) for level in levels]
             of_maps, of_grids, of_shares = zip(*pieces)
             found.append((torch.cat(of_maps, 2), torch.stack(of_grids), torch.stack(of_shares)))
+
+    # Back from (level, image and head, ...) to the layouts of the inputs.
     of_maps, of_grids, of_shares = zip(*found)
     in_value = torch.cat(of_maps).view(batch, heads, channels, length).permute(0, 3, 1, 2)
     in_locations = torch.cat(of_grids, 1).unflatten(1, (batch, heads)).permute(1, 4, 2, 0, 3, 5)
     in_weights = torch.cat(of_shares, 1).unflatten(1, (batch, heads)).permute(1, 4, 2, 0, 3)
+
     gradients = (in_value, 2 * in_locations, in_weights)  # a grid is twice the location
     return tuple(x.to(like.dtype).contiguous() for x, like in zip(gradients, inputs))
 
@@ -139,9 +146,11 @@ def _portions(
     # Level in front, then image and head as one batch, then points, then queries.
     maps = value.to(dtype).permute(0, 2, 3, 1).flatten(0, 1)
     grids = (2 * locations.to(dtype) - 1).permute(3, 0, 2, 4, 1, 5).flatten(1, 2)
+
     # What is not finite or far away would not fit an integer; 3 is outside of every map.
     grids = grids.nan_to_num(nan=3.0).clamp(-3.0, 3.0)
     weights = weights.to(dtype).permute(3, 0, 2, 4, 1).flatten(1, 2)
+
     step = max(1, SAMPLE_BUDGET // max(1, maps.shape[1] * weights[0, 0].numel()))
     yield from zip(maps.split(step), grids.split(step, dim=1), weights.split(step, dim=1))
 
@@ -167,6 +176,7 @@ def _level_gradients(
     """
     of_share = (_sample(level, grid) * grad).sum(1)
     of_samples = grad * share.unsqueeze(1)
+    # 0 and 0 are the codes of bilinear and zeros; the list asks for both gradients.
     of_level, of_grid = torch.ops.aten.grid_sampler_2d_backward(
         of_samples, level, grid, 0, 0, False, [True, True]
     )
@@ -174,6 +184,7 @@ def _level_gradients(
 
 
 def _as_pairs(spatial_shapes: Tensor | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    # Reading a tensor waits for the GPU; the models pass pairs.
     if isinstance(spatial_shapes, Tensor):
         spatial_shapes = spatial_shapes.tolist()
     shapes = [(height, width) for height, width in spatial_shapes]
@@ -188,22 +199,27 @@ def _check(
     if value.dim() != 4:
         raise ValueError(f"value must be (B, S, H, C), got {tuple(value.shape)}")
     batch, length, heads, _ = value.shape
+
     expected = sum(height * width for height, width in shapes)
     if length != expected:
         raise ValueError(f"value has {length} positions, but the levels {shapes} have {expected}")
+
     if locations.dim() != 6 or locations.shape[-1] != 2:
         raise ValueError(
             f"sampling_locations must be (B, Q, H, L, P, 2), got {tuple(locations.shape)}"
         )
+
     fitting = (batch, locations.shape[1], heads, len(shapes), locations.shape[4])
     if tuple(locations.shape[:5]) != fitting or tuple(weights.shape) != fitting:
         raise ValueError(
             f"value and levels ask for (B, Q, H, L, P) = {fitting}, but sampling_locations is "
             f"{tuple(locations.shape)} and attention_weights {tuple(weights.shape)}"
         )
+
     for name, tensor in (("sampling_locations", locations), ("attention_weights", weights)):
         if tensor.device != value.device:
             raise ValueError(f"{name} are on {tensor.device}, but value is on {value.device}")
+
     for tensor in (value, locations, weights):
         if not tensor.is_floating_point():
             raise ValueError(f"value, locations and weights must be floating, got {tensor.dtype}")

@@ -37,7 +37,7 @@ def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Args:
         boxes: (N, 5) (cx, cy, w, h, a), pixels and degrees, floating.
         scores: (N,) any real numbers but NaN, on the same device.
-        iou_threshold: in [0, 1]; a box is suppressed at IoU > threshold.
+        iou_threshold: number in [0, 1]; a box is suppressed at IoU > threshold.
 
     Returns:
         (K,) int64 indices of the kept boxes, by decreasing score, equal scores by index.
@@ -57,7 +57,7 @@ def batched_nms_rotated(
         boxes: (N, 5) (cx, cy, w, h, a), pixels and degrees, floating.
         scores: (N,) any real numbers but NaN, on the same device.
         idxs: (N,) integer group of each box; only boxes of one group suppress each other.
-        iou_threshold: in [0, 1]; a box is suppressed at IoU > threshold.
+        iou_threshold: number in [0, 1]; a box is suppressed at IoU > threshold.
 
     Returns:
         (K,) int64 indices of the kept boxes, by decreasing score, equal scores by index.
@@ -66,6 +66,7 @@ def batched_nms_rotated(
         ValueError: if a shape or device is wrong, a score is NaN or the threshold outside [0, 1].
     """
     _check(boxes, scores, idxs, iou_threshold)
+
     # Integers beyond 2^24 need float64 to stay apart.
     exact = scores.is_floating_point() and scores.dtype != torch.float64
     return torch.ops.rsd2.batched_nms_rotated(
@@ -79,13 +80,13 @@ def batched_nms_rotated(
 def reference_batched_nms_rotated(
     boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float
 ) -> Tensor:
-    """What every kernel of ``rsd2::batched_nms_rotated`` must equal.
+    """Reference that every kernel of ``rsd2::batched_nms_rotated`` must equal.
 
     Args:
         boxes: (N, 5) float32 or float64.
         scores: (N,) float32 or float64.
         idxs: (N,) int64.
-        iou_threshold: in [0, 1].
+        iou_threshold: number in [0, 1].
 
     Returns:
         (K,) int64, as :func:`batched_nms_rotated`.
@@ -96,11 +97,15 @@ def reference_batched_nms_rotated(
     if torch.isnan(scores).any():
         count = int(torch.isnan(scores).sum())
         raise ValueError(f"{count} of {len(scores)} scores are NaN; drop these boxes before NMS")
+
+    # Stable sorts: equal scores keep the order of their indices, within a group too.
     by_score = torch.argsort(scores, descending=True, stable=True)
     order = by_score[torch.argsort(idxs[by_score], stable=True)]
     kept = order[_greedy_by_group(boxes[order], idxs[order], iou_threshold)]
+
     is_kept = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     is_kept[kept] = True
+
     return by_score[is_kept[by_score]]
 
 
@@ -108,13 +113,16 @@ def _greedy_by_group(boxes: Tensor, groups: Tensor, threshold: float) -> Tensor:
     """Flags (N,) of the kept boxes; boxes are sorted by group, then visiting order."""
     described = DescribedBoxes(boxes)
     keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+
     # Where each box's group starts, on the host: it decides which survivors a block can meet.
     _, counts = torch.unique_consecutive(groups, return_counts=True)
     counts = counts.cpu().numpy()
     starts = np.repeat(np.cumsum(counts) - counts, counts)
+
     for first in range(0, len(boxes), BLOCK):
         end = min(first + BLOCK, len(boxes))
         block = torch.arange(first, end, device=boxes.device)
+
         if starts[first] < first:
             survivors = torch.nonzero(keep[starts[first] : first]).flatten() + int(starts[first])
             # Only the block's first group began before the block.
@@ -124,7 +132,10 @@ def _greedy_by_group(boxes: Tensor, groups: Tensor, threshold: float) -> Tensor:
             alive = torch.ones(len(block), dtype=torch.bool, device=boxes.device)
             alive[hit] = False
             block = block[alive]
+
         rows, columns = _overlapping_pairs(described, block, block, threshold, groups[block])
+
+        # The greedy order is sequential, so a block is resolved on the host.
         table = np.zeros((len(block), len(block)), dtype=bool)
         table[rows.cpu().numpy(), columns.cpu().numpy()] = True
         keep[block] = torch.from_numpy(_resolve(table)).to(boxes.device)
@@ -154,12 +165,14 @@ def _overlapping_pairs(
         over = iou > max(threshold, NO_OVERLAP)
         rows.append(row[over])
         columns.append(column[over])
+
     return torch.cat(rows), torch.cat(columns)
 
 
 def _resolve(table: np.ndarray) -> np.ndarray:
     """Flags (B,) of greedy survivors; ``table[i, j]``: i, if kept, suppresses j > i."""
     alive = np.ones(len(table), dtype=bool)
+    # Only rows that suppress something can change the flags.
     for i in np.flatnonzero(table.any(axis=1)):
         if alive[i]:
             alive &= ~table[i]

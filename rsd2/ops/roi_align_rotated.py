@@ -33,7 +33,7 @@ from .trigonometry import sincos_degrees
 
 # Numbers at a time in the largest table of the backward pass: 32 MB of float32.
 VALUE_BUDGET = 1 << 23
-# Of one region; more would be a diverged box.
+# Samples of one region; only a diverged box would need more.
 MAX_REGION_SAMPLES = 1 << 28
 
 
@@ -78,15 +78,16 @@ def roi_align_rotated_backward(
     spatial_scale: float = 1.0,
     sampling_ratio: int = 0,
 ) -> Tensor:
-    """Gradient of :func:`roi_align_rotated` in the features; they enter linearly, so only their
-    shape matters.
+    """Gradient of :func:`roi_align_rotated` in the features.
+
+    The features enter linearly, so only their shape matters.
 
     Args:
         grad: (K, C, pooled_height, pooled_width), gradient of the result.
         rois: (K, 6), as in the forward call.
         features_shape: (B, C, H, W).
-        spatial_scale: as in the forward call.
-        sampling_ratio: as in the forward call.
+        spatial_scale: size of the feature map over that of the image, as in the forward call.
+        sampling_ratio: samples per bin along each side, as in the forward call.
 
     Returns:
         (B, C, H, W), in the dtype of ``grad``.
@@ -122,11 +123,13 @@ def reference_roi_align_rotated(
     channels, size = features.shape[1], (output_size[0], output_size[1])
     rows = features.to(dtype).permute(0, 2, 3, 1).flatten(0, 2)
     pooled = rows.new_zeros(len(rois), size[0] * size[1], channels)
+
     for chosen, index, weight in _portions(
         rois, features.shape, size, spatial_scale, sampling_ratio
     ):
         sums = F.embedding_bag(index, rows, mode="sum", per_sample_weights=weight.to(dtype))
         pooled[chosen] += sums.view(len(chosen), -1, channels)
+
     return pooled.transpose(1, 2).unflatten(2, size).to(features.dtype).contiguous()
 
 
@@ -145,8 +148,10 @@ def reference_roi_align_rotated_backward(
     size = (grad.shape[2], grad.shape[3])
     plan = _portions(rois, features_shape, size, spatial_scale, sampling_ratio)
     for chosen, index, weight in plan:
+        # Each row of the table receives the gradient of its bin, weighted as in the forward pass.
         spread = weight.to(dtype)[..., None] * grad_bins[chosen].flatten(0, 1)[:, None]
         rows.index_add_(0, index.flatten(), spread.flatten(0, 1))
+
     rows = rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
     return rows.to(grad.dtype).contiguous()
 
@@ -166,6 +171,7 @@ def _portions(
     _check_values(rois, features_shape[0])
     if math.prod(features_shape) == 0:
         return
+
     wide = rois.double()
     if sampling_ratio > 0:
         grids = torch.full_like(wide[:, 3:5], sampling_ratio)
@@ -174,20 +180,26 @@ def _portions(
         # The quotient is taken in the dtype of the regions, so that whole numbers round as they
         # do in Detectron2; a side of 0 has no samples and pools to 0.
         grids = torch.ceil(rois[:, 3:5] * spatial_scale / bins).double()
+
     samples = grids.prod(1) * (size[0] * size[1])
+    # Written as "not <=", which NaN fails too.
     if len(rois) and not samples.max() <= MAX_REGION_SAMPLES:
         w, h = wide[samples.argmax(), 3:5].tolist()
         raise ValueError(
             f"a region of {w} x {h} needs more than 2^28 samples; clip it, or set sampling_ratio"
         )
+
     grids = torch.where(samples[:, None] == 0, 0, grids).long()
+    # Regions with the same grid share one table of samples.
     kinds, kind_of = torch.unique(grids, dim=0, return_inverse=True)
     for kind, (grid_w, grid_h) in enumerate(kinds.tolist()):
         if grid_w == 0 or grid_h == 0:
             continue
+
         members = torch.nonzero(kind_of == kind).flatten()
         # Four neighbours of each sample, times the channels or the few tables that share them.
         numbers = 4 * size[0] * size[1] * grid_w * max(features_shape[1], 8)
+
         rows = torch.arange(grid_h, device=rois.device).split(max(1, VALUE_BUDGET // numbers))
         for chosen in members.split(max(1, VALUE_BUDGET // (numbers * grid_h))):
             images = wide[chosen, 0].long()
@@ -195,6 +207,7 @@ def _portions(
                 x, y = _sample_points(wide[chosen], size, (grid_h, grid_w), part, spatial_scale)
                 index, weight = _bilinear(x, y, images, features_shape)
                 weight = weight / (grid_h * grid_w)
+
                 yield chosen, index.flatten(2).flatten(0, 1), weight.flatten(2).flatten(0, 1)
 
 
@@ -208,15 +221,21 @@ def _sample_points(
     """Positions x, y (k, T, g) of the samples in some rows of each bin's grid, in pixel centres."""
     (bins_h, bins_w), (grid_h, grid_w) = size, grid
     device, dtype = rois.device, rois.dtype
+
     steps_h = torch.arange(bins_h, device=device)[:, None] * grid_h + rows
     steps_w = torch.arange(bins_w * grid_w, device=device, dtype=dtype)
+    # Bin edges are shares of the side in [-0.5, 0.5]; samples lie in the middle of their cells.
     share_h = ((steps_h.to(dtype) + 0.5) / (bins_h * grid_h) - 0.5).view(bins_h, 1, -1, 1)
     share_w = ((steps_w + 0.5) / (bins_w * grid_w) - 0.5).view(1, bins_w, 1, grid_w)
+
     _, cx, cy, w, h, angle = rois.view(-1, 6, 1, 1, 1, 1).unbind(1)
     sin, cos = sincos_degrees(angle)
     along, down = w * spatial_scale * share_w, h * spatial_scale * share_h
+
+    # The rotation of the angle convention (y down); -0.5 moves from corners to pixel centres.
     x = cx * spatial_scale - 0.5 + cos * along + sin * down
     y = cy * spatial_scale - 0.5 - sin * along + cos * down
+
     shape = (len(rois), bins_h * bins_w, len(rows) * grid_w)
     return x.reshape(shape), y.reshape(shape)
 
@@ -227,11 +246,15 @@ def _bilinear(
     """Rows of the feature table and weights (k, T, G, 4) of the four neighbours of each sample."""
     _, _, height, width = features_shape
     inside = (x >= -1) & (x <= width) & (y >= -1) & (y <= height)
+
+    # A sample up to one pixel outside is moved onto the border, as Detectron2 does it.
     x = torch.where(inside, x, 0).clamp(0, width - 1)
     y = torch.where(inside, y, 0).clamp(0, height - 1)
     left, top = x.floor(), y.floor()
+    # At the last row or column the neighbour is the pixel itself, with weight zero.
     right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
     dx, dy = x - left, y - top
+
     base = (images * height).view(-1, 1, 1)
     rows_y = torch.stack([top, top, bottom, bottom], dim=-1).long()
     rows_x = torch.stack([left, right, left, right], dim=-1).long()
@@ -262,10 +285,12 @@ def _check_arguments(maps: Tensor, rois: Tensor, size: Sequence[int], spatial_sc
 def _check_values(rois: Tensor, num_images: int) -> None:
     if len(rois) == 0:
         return
+
     if not torch.isfinite(rois).all():
         raise ValueError("rois have non-finite numbers; drop these proposals first")
     if (rois[:, 3:5] < 0).any():
         raise ValueError(f"sides of rois must be >= 0, got {rois[:, 3:5].min().item()}")
+
     low, high = rois[:, 0].min().item(), rois[:, 0].max().item()
     if low < 0 or high >= num_images:
         raise ValueError(f"image indices {low} to {high} do not fit a batch of {num_images}")

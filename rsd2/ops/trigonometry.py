@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 RADIANS = math.pi / 180.0
-# Of sin(x) from x^15 down to x^3, and of cos(x) from x^16 down to x^4.
+# Coefficients of sin(x) from x^15 down to x^3, and of cos(x) from x^16 down to x^4.
 _SINE_SERIES = [(-1) ** (k // 2) / math.factorial(k) for k in range(15, 1, -2)]
 _COSINE_SERIES = [(-1) ** (k // 2) / math.factorial(k) for k in range(16, 2, -2)]
 
@@ -29,6 +29,7 @@ def split_quarter_turns(angle: Tensor) -> tuple[Tensor, Tensor]:
         ``angle = 90 * turns + rest`` modulo 360 exactly. ``rest`` has gradient 1 in ``angle``.
     """
     within_turn = torch.fmod(angle, 360.0)
+    # fmod and the subtraction below are exact; only the choice of the turn may round.
     turns = torch.round(within_turn.detach() / 90.0)
     return turns.long(), within_turn - 90.0 * turns
 
@@ -46,8 +47,10 @@ def rotate_quarter_turns(cos: Tensor, sin: Tensor, turns: Tensor) -> tuple[Tenso
     """
     odd = (turns & 1) == 1
     negative = (turns & 2) == 2
+    # One quarter turn maps (cos, sin) to (-sin, cos); two negate both.
     new_cos = torch.where(odd, -sin, cos)
     new_sin = torch.where(odd, cos, sin)
+
     return torch.where(negative, -new_cos, new_cos), torch.where(negative, -new_sin, new_sin)
 
 
@@ -84,6 +87,7 @@ def angle_between_rests(rest1: Tensor, rest2: Tensor) -> tuple[Tensor, Tensor]:
     # Rests of about +45 and -45 are a quarter turn apart: shift both towards zero before the
     # subtraction (exact there), so that the small remaining difference keeps its digits.
     shift = 45.0 * ((gap > 45.0).to(gap.dtype) - (gap < -45.0).to(gap.dtype))
+
     return (rest2 - shift) - (rest1 + shift), shift != 0
 
 
@@ -101,8 +105,12 @@ def small_sincos(radians: Tensor) -> tuple[Tensor, Tensor]:
     """
     z = radians * radians
     sin, cos = z * _SINE_SERIES[0] + _SINE_SERIES[1], z * _COSINE_SERIES[0] + _COSINE_SERIES[1]
+
+    # Horner's scheme, whose order of operations the kernels repeat.
     for coefficient in _SINE_SERIES[2:]:
         sin = sin * z + coefficient
     for coefficient in _COSINE_SERIES[2:]:
         cos = cos * z + coefficient
+
+    # The first terms are added last, so that their rounding is the only one that counts.
     return radians + (radians * z) * sin, (1.0 - 0.5 * z) + (z * z) * cos

@@ -71,7 +71,7 @@ def wrap_angle(angle: Tensor, period: float = 180.0, start: float | None = None)
 
     Args:
         angle: any shape, floating; any unit, the same as that of ``period``.
-        period: length of the range, > 0.
+        period: length of the range, > 0, in the unit of ``angle``.
         start: first value of the range; ``-period / 2`` if None.
 
     Returns:
@@ -82,8 +82,11 @@ def wrap_angle(angle: Tensor, period: float = 180.0, start: float | None = None)
     """
     if not period > 0:
         raise ValueError(f"period must be positive, got {period}; use 360, 180 or 90 degrees")
+
     start = -period / 2 if start is None else start
     end = start + period
+
+    # Detached: the number of periods is constant, so the gradient stays 1.
     wrapped = angle - torch.floor((angle.detach() - start) / period) * period
     # The division rounds, so the result may miss the range by one period or lie on its open end.
     wrapped = torch.where(wrapped < start, wrapped + period, wrapped)
@@ -110,7 +113,9 @@ def canonicalize(boxes: Tensor) -> Tensor:
     # Two-sided, because angle + 90 of a small angle loses fewer digits than angle + 270.
     quarter = wrap_angle(torch.where(angle < 0, angle + 90.0, angle - 90.0))
     angle = torch.where(swap, quarter, angle)
+    # A square looks the same after each quarter turn, so its angle has period 90.
     angle = torch.where(w == h, wrap_angle(angle, 90.0), angle)
+
     return torch.stack([cx, cy, torch.where(swap, h, w), torch.where(swap, w, h), angle], dim=-1)
 
 
@@ -127,6 +132,8 @@ def boxes_to_corners(boxes: Tensor) -> Tensor:
         ValueError: if the last dimension is not 5.
     """
     boxes = _as_boxes(boxes)
+
+    # In float64: far from the origin, float32 rounds a corner by a visible share of a pixel.
     wide = boxes.double()
     sin, cos = sincos_degrees(wide[..., 4])
     signs = wide.new_tensor(_CORNER_SIGNS)
@@ -164,6 +171,7 @@ def corners_to_boxes(corners: Tensor, keep_first_vertex: bool = False) -> Tensor
     """
     if corners.shape[-2:] != (4, 2):
         raise ValueError(f"corners must be (..., 4, 2), got {tuple(corners.shape)}")
+
     corners = corners if corners.is_floating_point() else corners.float()
     portions = corners.reshape(-1, 4, 2).split(_PORTION)
     boxes = torch.cat([_smallest_rectangles(portion, keep_first_vertex) for portion in portions])
@@ -186,6 +194,9 @@ def from_openmmlab(boxes_rad: Tensor, version: str = "le90") -> Tensor:
     """
     _check_version(version)
     boxes = _as_boxes(boxes_rad)
+
+    # From radians in float64, because float32 would lose digits of the angle before it is
+    # wrapped.
     degrees = torch.rad2deg(boxes[..., 4:].double())
     wide = torch.cat([boxes[..., :4].double(), -degrees], dim=-1)
     return canonicalize(wide.to(boxes.dtype))
@@ -209,8 +220,10 @@ def to_openmmlab(boxes: Tensor, version: str = "le90") -> Tensor:
     _check_version(version)
     boxes = _as_boxes(boxes)
     canonical = canonicalize(boxes.double())
+
     center, w, h = canonical[..., :2], canonical[..., 2], canonical[..., 3]
     theta = wrap_angle(-canonical[..., 4])
+
     if version == "le135":
         theta = wrap_angle(theta, 180.0, start=-45.0)
     elif version == "oc":
@@ -219,12 +232,14 @@ def to_openmmlab(boxes: Tensor, version: str = "le90") -> Tensor:
         swap = ~is_positive & (theta > -90.0)
         theta = torch.where(is_positive, theta, torch.where(swap, theta + 90.0, theta + 180.0))
         w, h = torch.where(swap, h, w), torch.where(swap, w, h)
+
     theta = torch.deg2rad(theta).to(boxes.dtype)
     if version != "oc":
         # Rounding to the dtype may have reached the open end of the range.
         first = -math.pi / 2 if version == "le90" else -math.pi / 4
         start, end = theta.new_tensor(first), theta.new_tensor(first + math.pi)
         theta = torch.where(theta >= end, start, theta)
+
     sides = torch.stack([w, h], dim=-1)
     return torch.cat([center.to(boxes.dtype), sides.to(boxes.dtype), theta[..., None]], dim=-1)
 
@@ -283,6 +298,8 @@ def to_horizontal(boxes: Tensor) -> Tensor:
     """
     boxes = _as_boxes(boxes)
     cx, cy, w, h, angle = boxes.double().unbind(-1)
+
+    # Half extents of the turned rectangle along x and y.
     sin, cos = sincos_degrees(angle)
     half_x = (cos.abs() * w + sin.abs() * h) / 2
     half_y = (sin.abs() * w + cos.abs() * h) / 2
@@ -305,9 +322,12 @@ def _smallest_rectangles(corners: Tensor, keep_first_vertex: bool) -> Tensor:
     x, y = corners.double().permute(2, 1, 0).contiguous()  # (4, N) each
     origin_x, origin_y = x.mean(0), y.mean(0)
     x, y = x - origin_x, y - origin_y
+
     ux, uy = _edge_directions(x, y)  # (6, N) each
     along = ux[:, None] * x + uy[:, None] * y
     across = ux[:, None] * y - uy[:, None] * x
+
+    # Extents of the four points in each of the six directions.
     left, right, top, bottom = along.amin(1), along.amax(1), across.amin(1), across.amax(1)
     widths, heights = right - left, bottom - top
     best = _smallest_of_six(widths, heights)
@@ -316,12 +336,16 @@ def _smallest_rectangles(corners: Tensor, keep_first_vertex: bool) -> Tensor:
         return values.gather(0, best).squeeze(0)
 
     ux, uy, mid_along, mid_across = map(pick, (ux, uy, (left + right) / 2, (top + bottom) / 2))
+
+    # Back to pixels; y points down, so the angle on screen has the opposite sign.
     cx = origin_x + ux * mid_along - uy * mid_across
     cy = origin_y + uy * mid_along + ux * mid_across
     angle = torch.rad2deg(torch.atan2(-uy, ux))
     boxes = torch.stack([cx, cy, pick(widths), pick(heights), angle], dim=-1)
+
     finite = torch.isfinite(corners).flatten(1).all(dim=1, keepdim=True)
     boxes = torch.where(finite, boxes, torch.full_like(boxes, math.nan))
+
     if keep_first_vertex:
         boxes = _start_at(boxes, corners[:, 0].double()).to(corners.dtype)
         return torch.cat([boxes[:, :4], wrap_angle(boxes[:, 4:], 360.0)], dim=-1)
@@ -334,6 +358,7 @@ def _edge_directions(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     run, rise = x[second] - x[first], y[second] - y[first]
     lengths = torch.hypot(run, rise)
     divisor = lengths.clamp(min=1e-300)
+    # A divisor above zero keeps the unused branch finite: NaN there would enter the gradient.
     return torch.where(lengths > 0, run / divisor, 1.0), torch.where(lengths > 0, rise / divisor, 0)
 
 
@@ -345,6 +370,7 @@ def _smallest_of_six(widths: Tensor, heights: Tensor) -> Tensor:
     """
     areas = widths * heights
     extent = torch.maximum(widths, heights).amax(0, keepdim=True)
+
     tied = areas <= areas.amin(0, keepdim=True) + _AREA_TIE * extent * extent
     return torch.where(tied, widths, -1.0).max(0, keepdim=True).indices  # argmax is slow along it
 
@@ -354,8 +380,9 @@ def _start_at(boxes: Tensor, first: Tensor) -> Tensor:
     cx, cy, w, h, angle = boxes.unbind(-1)
     distances = (boxes_to_corners(boxes) - first[..., None, :]).square().sum(-1)
     nearest = distances.argmin(-1)
-    odd = (nearest % 2) == 1
+
     # Corner 1 becomes corner 0 when w runs along the old h, a quarter turn clockwise.
+    odd = (nearest % 2) == 1
     return torch.stack(
         [cx, cy, torch.where(odd, h, w), torch.where(odd, w, h), angle - 90.0 * nearest], dim=-1
     )

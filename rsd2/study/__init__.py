@@ -1,4 +1,4 @@
-"""Studies: commands that depend on each other, run once, and the report of what they measured."""
+"""Studies: commands that depend on each other and run once, and the report of the results."""
 
 from .comparison import change_over_last_fifth as change_over_last_fifth
 from .comparison import judge_baseline as judge_baseline

@@ -1,4 +1,4 @@
-"""What can be said about the arms of a study: is a course flat, and what is a difference worth."""
+"""Judgement of a study's arms: whether a course is flat, and what a difference is worth."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better an arm is than the baseline, over seeds.
+    """Advantage of an arm over the baseline, over seeds.
 
     Attributes:
         arm: name of the arm.
-        group: what both were trained on, see `StudyRun`.
+        group: data that both were trained on, see `StudyRun`.
         mean: mean of the paired differences, in units of the metric.
         interval: bounds of the mean's confidence interval; None with one pair.
         pairs: number of seeds that both arms were trained with.
@@ -34,7 +34,7 @@ class Difference:
 
 
 def last_fifth(course: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Take the points of the last fifth of a training.
+    """Return the points of the last fifth of a training.
 
     Args:
         course: (steps, value), ascending.
@@ -42,7 +42,7 @@ def last_fifth(course: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     Returns:
         The points there.
     """
-    # What is evaluated after the last step is logged as if one more had been done.
+    # The evaluation after the last step is logged as if one more step had been done.
     return [point for point in course if point[0] >= 0.8 * (course[-1][0] - 1)]
 
 
@@ -53,16 +53,17 @@ def change_over_last_fifth(
 
     Args:
         course: (steps, value), ascending.
-        in_percent: give the rise in per cent of the line's start, for losses, whose size says
+        in_percent: give the rise in percent of the line's start, for losses, whose size says
             little.
 
     Returns:
-        The rise, in units of the value or in per cent; None with fewer than three points there.
+        The rise, in units of the value or in percent; None with fewer than three points there.
     """
     last = np.array(last_fifth(course), dtype=np.float64)
     if len(last) < 3:
         return None
 
+    # A line through all points: the last value alone would show the noise of a single evaluation.
     slope, offset = np.polyfit(last[:, 0], last[:, 1], 1)
     rise = slope * (last[-1, 0] - last[0, 0])
     if not in_percent:
@@ -74,7 +75,7 @@ def change_over_last_fifth(
 def paired_differences(rows: Rows, metric: str, baseline: str) -> list[Difference]:
     """Compare every arm with the baseline, seed by seed.
 
-    What a seed does to both arms of a pair cancels, so that the interval is that of the arms'
+    An effect of the seed on both arms of a pair cancels, so the interval is that of the arms'
     difference. It is Student's, for differences that are about normally distributed.
 
     Args:
@@ -98,6 +99,7 @@ def paired_differences(rows: Rows, metric: str, baseline: str) -> list[Differenc
 
         mean, interval = float(known.mean()), None
         if len(known) > 1:
+            # One degree of freedom goes to the mean, in the quantile as in the deviation.
             quantile = stdtrit(len(known) - 1, 0.5 + CONFIDENCE / 2)
             half = float(quantile * known.std(ddof=1) / math.sqrt(len(known)))
             interval = (mean - half, mean + half)
@@ -113,7 +115,7 @@ def judge_baseline(rows: Rows, baseline: str, metric: str, *, least: float, flat
         rows: rows of the report.
         baseline: arm that must reach ``least`` and be flat, with every seed.
         metric: name of the metric.
-        least: value that it must reach, per cent.
+        least: value that it must reach, percent.
         flat: greatest change over the last fifth of the training, in points, that is called flat.
 
     Returns:
@@ -123,6 +125,7 @@ def judge_baseline(rows: Rows, baseline: str, metric: str, *, least: float, flat
     if not found:
         return f"{baseline} was not trained: the comparison does not count."
 
+    # The worst seed decides, so that no lucky one makes the comparison count.
     reached = min(row[metric] or 0.0 for row in found)
     changes = [row["change_over_last_fifth"] for row in found]
     if None in changes:

@@ -49,7 +49,7 @@ class Job:
 
 
 class JobQueue:
-    """Runs jobs under one output folder."""
+    """Queue of jobs under one output folder."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class JobQueue:
         environment: Mapping[str, str],
         work_folder: Path | None = None,
     ) -> None:
-        """Check the jobs against what the folder already holds.
+        """Check the jobs against the markers that the folder already holds.
 
         Args:
             jobs: jobs with different names, each after those that it needs.
@@ -83,7 +83,7 @@ class JobQueue:
         self._done = {job.name for job in self._jobs if self._is_done(job)}
 
     def run(self) -> None:
-        """Run what is not done; what runs already is waited for if one fails.
+        """Run the jobs that are not done; after a failure, wait for those that still run.
 
         Raises:
             JobError: a job failed, or still runs from an earlier start; the others that were
@@ -95,6 +95,7 @@ class JobQueue:
         bar = tqdm(total=len(self._jobs), initial=len(self._done), desc="study", unit="job")
 
         try:
+            # After a failure nothing new starts, but the commands that run may finish.
             while running or (waiting and not failed):
                 for job in [j for j in waiting if self._done.issuperset(j.needs)]:
                     if len(running) < self._slots and not failed:
@@ -125,7 +126,7 @@ class JobQueue:
         log = self._folder / "jobs" / f"{job.name}.log"
         with log.open("ab") as stream:
             try:
-                # The command inherits the lock: whoever restarts a killed queue finds it running.
+                # The command inherits the lock, so a restart of a killed queue finds it running.
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise JobError(
@@ -149,7 +150,7 @@ class JobQueue:
     def _poll(
         running: dict[int, tuple[Job, subprocess.Popen, float]],
     ) -> tuple[Job, int, float, float] | None:
-        """One job that has ended: its exit code, CPU and wall seconds; None if all still run."""
+        """Return a job that has ended, exit code, CPU and wall seconds; None if all still run."""
         for pid, (job, process, start) in running.items():
             # wait4 instead of Popen.poll, because it tells what the process cost.
             ended, status, usage = os.wait4(pid, os.WNOHANG)
@@ -162,6 +163,7 @@ class JobQueue:
 
     def _finish(self, job: Job, code: int, cpu_seconds: float, wall_seconds: float) -> bool:
         missing = [name for name in job.makes if not (self._folder / name).exists()]
+        # An exit code of 0 is not enough: a later job would fail on the missing file.
         if code or missing:
             reason = f"exit code {code}" if code else f"it did not make {', '.join(missing)}"
             tqdm.write(f"{job.name}: {reason}")
@@ -198,13 +200,13 @@ class JobQueue:
         return self._folder / "jobs" / f"{job.name}.json"
 
     def _portable(self, command: Sequence[str]) -> list[str]:
-        """The command without the place of the output folder and of Python."""
+        """Return the command without the paths of the output folder and of Python."""
         words = [word.replace(str(self._folder), _FOLDER) for word in command]
         return [Path(words[0]).name, *words[1:]]
 
 
 def _meaning(command: Sequence[str]) -> tuple[str, dict[str, str], list[list[str]]]:
-    """Take a command apart, such that two which do the same are equal.
+    """Split a command into parts that are equal for two commands which do the same.
 
     The tool may be a script or a module, options come in any order, and of an override that is
     given twice the last one counts: a folder of an earlier version, whose commands were put
@@ -224,6 +226,7 @@ def _meaning(command: Sequence[str]) -> tuple[str, dict[str, str], list[list[str
     for word in words:
         if _OVERRIDE.match(word):
             key, _, value = word.partition("=")
+            # The last one wins, as on the command line; quotes around a value change nothing.
             overrides[key] = value.strip('"')
         elif word.startswith("--"):
             options.append([word])
@@ -234,7 +237,7 @@ def _meaning(command: Sequence[str]) -> tuple[str, dict[str, str], list[list[str
 
 
 def read_markers(folder: Path) -> dict[str, dict]:
-    """Read what finished jobs cost.
+    """Read the costs of finished jobs.
 
     Args:
         folder: output folder of a `JobQueue`.

@@ -1,4 +1,4 @@
-"""What the studies of the projects share: settings, command line, and commands of their jobs."""
+"""Parts that the projects' studies share: settings, command line, and commands of their jobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from .job_queue import Job, JobError, JobQueue
 from .report import StudyReportError
@@ -23,7 +23,7 @@ class StudySettings:
     """Sizes of a study; a project derives a class with its own.
 
     Attributes:
-        known_arms: names of the arms that the study knows (of the class, no size).
+        known_arms: names of the arms that the study knows; belongs to the class, not to a size.
         arms: names of the arms to run, one at least.
         seeds: seeds of all trainings; with several, arms are compared seed by seed.
         overrides: overrides of every training's config, ``key.sub=value``.
@@ -35,13 +35,15 @@ class StudySettings:
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
+        """Validate the settings."""
         if not self.arms or not set(self.arms) <= set(self.known_arms):
             raise ValueError(
                 f"arms are some of {', '.join(self.known_arms)}, got {list(self.arms)}"
             )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds are different numbers, one at least, got {list(self.seeds)}")
+            raise ValueError(
+                f"seeds must be different numbers, at least one, got {list(self.seeds)}"
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int) and value < 1:
@@ -54,7 +56,7 @@ class StudySettings:
             seed: one of ``seeds``.
 
         Returns:
-            What the name of a job or a folder ends with.
+            The end of the name of a job or a folder.
         """
         return "" if seed == self.seeds[0] else f"_seed{seed}"
 
@@ -64,7 +66,7 @@ Settings = TypeVar("Settings", bound=StudySettings)
 
 @dataclass(frozen=True)
 class Study:
-    """What a study runs, and what it says in the end.
+    """The jobs of a study and its report.
 
     Attributes:
         jobs: jobs, each after those that it needs.
@@ -96,6 +98,7 @@ def run_study(
         0 if done, 1 if a command or the report failed, 2 for wrong arguments, 130 if interrupted;
         the message is printed.
     """
+    # Intermixed, because NAME=VALUE may stand before and after the options.
     args = _study_parser(description, tuple(presets)).parse_intermixed_args(argv)
     folder = args.output.absolute()
     try:
@@ -116,6 +119,7 @@ def run_study(
     # A terminated study ends its commands too, as an interrupted one does.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        # Timed jobs come last and alone, or they would measure their neighbours too.
         for jobs, slots in ((study.jobs, args.slots), (study.alone, 1)):
             _run_jobs(jobs, folder, slots)
         print(study.report())
@@ -203,7 +207,7 @@ def drawing_job(
     Args:
         name: name of the job.
         folder: folder of the study.
-        target: where to draw, below it.
+        target: folder to draw into, relative to ``folder``.
         made: file in ``target`` that is written last.
         images: number of images or videos.
         seed: seed of the scenes; splits have different ones.
@@ -224,7 +228,7 @@ def scene_jobs(
     Args:
         folder: folder of the study.
         train: number of training scenes.
-        val: number of held-out ones.
+        val: number of held-out scenes.
         size: side of the scenes, pixels.
         options: further options of ``rsd2 synthesize``.
 
@@ -270,7 +274,7 @@ def training_command(
     Returns:
         Program and arguments.
     """
-    # Quotes, because the name of a folder may have what means something in an override.
+    # Quotes, because a folder's name may contain characters that an override gives a meaning.
     words = [f'train.output_dir="{target}"', f"train.max_iter={steps}", f"train.seed={seed}"]
     if batch is not None:
         words.append(f"dataloader.train.total_batch_size={batch}")
@@ -283,8 +287,8 @@ def change_settings(settings: Settings, opts: Sequence[str]) -> Settings:
     """Override settings by ``name=value``.
 
     Args:
-        settings: settings to start from. The fields are numbers, strings or tuples that are not
-            empty or are of strings.
+        settings: settings to start from. Fields are numbers, strings or tuples; a tuple is not
+            empty or holds strings.
         opts: overrides; commas separate the elements of a tuple. One whose name has a dot is added
             to ``overrides``.
 
@@ -292,13 +296,14 @@ def change_settings(settings: Settings, opts: Sequence[str]) -> Settings:
         The changed settings, checked by their own ``__post_init__``.
 
     Raises:
-        ValueError: no such field, or a value of another type.
+        ValueError: there is no such field, or its value has another type.
     """
     known = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    changed = {}
+    changed: dict[str, Any] = {}
     of_config = []
     for opt in opts:
         name, equals, text = opt.partition("=")
+        # A dot belongs to a config: no field of the settings has one.
         if equals and "." in name:
             of_config.append(opt)
             continue
@@ -308,6 +313,7 @@ def change_settings(settings: Settings, opts: Sequence[str]) -> Settings:
         old = known[name]
         try:
             if isinstance(old, tuple):
+                # The type of the present value is the type to read.
                 kind = type(old[0]) if old else str
                 changed[name] = tuple(kind(part) for part in text.split(",") if part)
             else:

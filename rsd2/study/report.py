@@ -38,7 +38,7 @@ class StudyRun:
         arm: name of the arm in tables.
         folder: output folder, relative to that of the study.
         job: name of its job.
-        group: what arms have to share to be compared, like the share of the labels.
+        group: condition that arms must share to be compared, like the share of the labels.
         stages: names of the jobs before it that are this arm's own.
         is_trained: False for an evaluation alone, which has no course.
     """
@@ -53,20 +53,21 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class StudyReport:
-    """What a project declares about its report.
+    """Declaration of a project's report.
 
     Attributes:
-        metrics: metric in ``results.json``, in per cent -> title of its column; the first one is
+        metrics: metric in ``results.json``, in percent -> title of its column; the first one is
             compared between arms.
         baseline: arm that the others are compared with.
         caption: text below the table.
         course: metric of the evaluations, or loss, whose change over the last fifth is shown.
-        course_is_loss: the course is a loss; its change is shown in per cent.
-        least: per cent of the first metric that the baseline must reach; None: no such criterion.
-        flat: greatest change of the course that is called flat; None: nothing is.
+        course_is_loss: the course is a loss; its change is shown in percent.
+        least: value of the first metric, in percent, that the baseline must reach; None for no
+            such criterion.
+        flat: greatest change of a course that counts as flat; None if no course does.
         columns: title -> function that makes the cell of a row.
         details: makes further entries of a row from the folder of the study and the run.
-        verdict: says whether a study without ``least`` found what it looked for.
+        verdict: makes the sentence whether a study without ``least`` reached its aim.
         appendix: makes further lines of Markdown from the rows.
         panels: makes further plots from the rows, as title -> label -> course.
     """
@@ -89,7 +90,7 @@ def write_report(report: StudyReport, runs: Sequence[StudyRun], folder: Path) ->
     """Write results.jsonl, results.md and curves.png of a finished study.
 
     Args:
-        report: what the project declares.
+        report: declaration of the project.
         runs: runs of the study, one at least.
         folder: output folder of the study.
 
@@ -97,7 +98,7 @@ def write_report(report: StudyReport, runs: Sequence[StudyRun], folder: Path) ->
         The text of results.md.
 
     Raises:
-        StudyReportError: a job left no file, or one without a metric.
+        StudyReportError: a job left no file, or its file lacks a metric.
     """
     markers = read_markers(folder)
     rows = [make_row(report, run, folder, markers) for run in runs]
@@ -112,16 +113,16 @@ def write_report(report: StudyReport, runs: Sequence[StudyRun], folder: Path) ->
 def make_row(
     report: StudyReport, run: StudyRun, folder: Path, markers: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Collect what is known of one run.
+    """Collect everything known about one run.
 
     Args:
-        report: what the project declares.
+        report: declaration of the project.
         run: the run.
         folder: output folder of the study.
         markers: see `read_markers`.
 
     Returns:
-        A row that JSON can hold: metrics in per cent, of the averaged weights if there are any,
+        A row that JSON can hold: metrics in percent, of the averaged weights if there are any,
         None where undefined; ``course``, its ``change_over_last_fifth`` and ``is_flat``; cost, and
         the most ``attempts`` at a job, of which the last one alone is in the cost; ``details``;
         provenance.
@@ -132,6 +133,7 @@ def make_row(
     place = folder / run.folder
     results = read_results(place)
     scores = results["results"]
+    # The averaged weights are the result of a training that has them.
     task = "ema/bbox" if "ema/bbox" in scores else "bbox"
     found = scores.get(task, {})
     missing = [name for name in report.metrics if name not in found]
@@ -146,6 +148,7 @@ def make_row(
         if report.course_is_loss and not course:
             path = place / "metrics.json"
             raise StudyReportError(f"{path} holds no {key}; was anything trained?")
+
     change = change_over_last_fifth(course, report.course_is_loss)
 
     job, stages = markers[run.job], {name: markers[name] for name in run.stages}
@@ -175,21 +178,24 @@ def make_row(
 
 
 def format_report(report: StudyReport, rows: Rows) -> str:
-    """Tabulate the rows, and say what they are worth.
+    """Tabulate the rows, with a verdict on the comparison.
 
     Args:
-        report: what the project declares.
+        report: declaration of the project.
         rows: rows of `make_row`, one at least.
 
     Returns:
         Markdown.
     """
+    # A column that is the same in every row only widens the table.
     grouped = any(row["group"] for row in rows)
     seeded = len({row["seed"] for row in rows}) > 1
     staged = any(row["stages_cpu_minutes"] for row in rows)
+
     headers = ["arm", *["group"] * grouped, *["seed"] * seeded, *report.metrics.values()]
     headers += ["change, last fifth", *report.columns, "steps"]
     headers += ["CPU min (pre-training)" if staged else "CPU min"]
+
     table = []
     for row in rows:
         cells = [row["arm"], *[row["group"]] * grouped, *[row["seed"]] * seeded]
@@ -201,15 +207,17 @@ def format_report(report: StudyReport, rows: Rows) -> str:
         table.append(cells)
 
     lines = [format_table(table, headers), ""]
+
     metric = next(iter(report.metrics))
     verdict = report.verdict(rows) if report.verdict else ""
     if report.least is not None and report.flat is not None:
         verdict = judge_baseline(
             rows, report.baseline, metric, least=report.least, flat=report.flat
         )
-    unit = "per cent of the" if report.course_is_loss else "points of"
+
+    unit = "percent of the" if report.course_is_loss else "points of"
     lines += [
-        f"{report.caption} Scores in per cent, of the {rows[0]['weights']} weights; change: "
+        f"{report.caption} Scores in percent, of the {rows[0]['weights']} weights; change: "
         f"{unit} {report.course}, by a line fitted to the last fifth of the training.",
         "",
         *([verdict, ""] if verdict else ()),
@@ -235,6 +243,7 @@ def _format_change(report: StudyReport, row: Mapping[str, Any]) -> str:
 def _format_differences(rows: Rows, metric: str, baseline: str) -> list[str]:
     """Tabulate how arms differ over seeds; one seed says nothing about that."""
     found = paired_differences(rows, metric, baseline)
+    # Without a second seed there is no spread to compare a difference with.
     if all(one.interval is None for one in found):
         return []
 
@@ -265,16 +274,16 @@ def format_number(value: float | None, form: str = ".1f") -> str:
 
     Args:
         value: the number; None or nan if undefined.
-        form: how numbers are formatted.
+        form: format specification of a number.
 
     Returns:
-        The text, a hyphen for what is undefined.
+        The text, a hyphen for an undefined number.
     """
     return "-" if _number_or_none(value) is None else format(value, form)
 
 
 def row_label(row: Mapping[str, Any], rows: Rows) -> str:
-    """Name a row such that no other row has the name.
+    """Give a row a name that no other row has.
 
     Args:
         row: the row.
@@ -290,10 +299,10 @@ def row_label(row: Mapping[str, Any], rows: Rows) -> str:
 
 
 def plot_study(report: StudyReport, rows: Rows, path: Path) -> None:
-    """Draw the metrics as bars, the courses of the trainings, and what the project adds.
+    """Draw the metrics as bars, the courses of the trainings, and the panels of the project.
 
     Args:
-        report: what the project declares.
+        report: declaration of the project.
         rows: rows of `make_row`, one at least.
         path: PNG to write.
     """
@@ -304,16 +313,18 @@ def plot_study(report: StudyReport, rows: Rows, path: Path) -> None:
 
     places, width = np.arange(len(report.metrics)), 0.8 / len(rows)
     for k, row in enumerate(rows):
+        # An undefined metric has no bar.
         values = [row[name] or 0.0 for name in report.metrics]
         bars.bar(places + (k + 0.5) * width - 0.4, values, width, label=row_label(row, rows))
     bars.set_xticks(places, report.metrics.values(), rotation=15)
-    bars.set(title="held-out data, after the last step", ylabel="per cent")
+    bars.set(title="held-out data, after the last step", ylabel="percent")
 
     for axis, (title, lines) in zip(axes, panels.items()):
         for label, course in lines.items():
             if course:
                 axis.plot(*zip(*course), label=label, linewidth=1)
         axis.set(title=title, xlabel="steps")
+    # Losses fall over decades, where a linear axis hides the end of the training.
     if report.course_is_loss:
         axes[0].set_yscale("log")
     for axis in (bars, *axes):
@@ -325,7 +336,7 @@ def plot_study(report: StudyReport, rows: Rows, path: Path) -> None:
 
 
 def read_records(run: Path) -> list[dict[str, Any]]:
-    """Read what a training logged.
+    """Read the log of a training.
 
     Args:
         run: output folder of the training.
@@ -361,6 +372,8 @@ def read_course(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[in
         (steps done, value) in their order, the later one of repeated iterations; values that are
         not finite are left out.
     """
+    # A dict keeps the later one of repeated iterations, which is the one that the training went on
+    # from.
     points = {
         int(record["iteration"]) + 1: float(record[key])
         for record in records
@@ -389,13 +402,13 @@ def read_results(run: Path) -> dict[str, Any]:
 
 
 def describe_origins(rows: Rows) -> list[str]:
-    """Say what made the rows of a table: a study that is continued may use another commit.
+    """Describe the origins of the rows: a study that is continued may use another commit.
 
     Args:
         rows: rows with ``arm``, ``commit``, ``seed``, ``config``, ``hardware`` and ``versions``.
 
     Returns:
-        An item of a Markdown list for each origin, in the order of the rows, with the arms that
+        One item of a Markdown list for each origin, in the order of the rows, with the arms that
         it made.
     """
     arms: dict[str, list[str]] = {}
@@ -412,7 +425,7 @@ def write_rows(rows: Rows, path: Path) -> None:
     """Write rows as JSON lines, complete or not at all.
 
     Args:
-        rows: what JSON can hold; an undefined number (nan) is written as null.
+        rows: values that JSON can hold; an undefined number (nan) is written as null.
         path: file to write.
     """
     text = "".join(json.dumps(_without_nan(row), allow_nan=False) + "\n" for row in rows)

@@ -1,6 +1,6 @@
 """Synthetic overhead scenes and videos: demo, test bed and benchmark.
 
-They are written in DOTA's, TinyPerson's and RsCarData's formats.
+The writers use the formats of DOTA, TinyPerson and RsCarData.
 """
 
 from rsd2.data.class_orders import SYNTHETIC_CLASSES as SYNTHETIC_CLASSES

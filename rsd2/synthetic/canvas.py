@@ -41,7 +41,7 @@ def regular_polygon(num_points: int, radius: float = 1.0) -> np.ndarray:
 
     Args:
         num_points: P >= 3.
-        radius: of the circumscribed circle.
+        radius: radius of the circumscribed circle.
 
     Returns:
         (P, 2) float64.
@@ -72,6 +72,7 @@ class Canvas:
         self._shaded, self._has_shadow = (0, 0, 0, 0), False
 
     def _fixed(self, points: np.ndarray) -> np.ndarray:
+        # cv2 counts from the centre of a pixel, we count from its corner: half a sub-pixel less.
         scaled = points * (self.supersample * _FIXED) - 0.5 * _FIXED
         return np.rint(scaled).astype(np.int32)
 
@@ -85,7 +86,7 @@ class Canvas:
         cv2.fillPoly(self.image, [self._fixed(points)], color, cv2.LINE_8, _SHIFT)
 
     def line(self, start: np.ndarray, end: np.ndarray, width: float, color: Color) -> None:
-        """Draw a straight line of any, also sub-pixel, width with flat ends.
+        """Draw a straight line with flat ends; its width may be less than a sub-pixel.
 
         Args:
             start: (2,) image pixels.
@@ -97,9 +98,11 @@ class Canvas:
         length = math.hypot(x1 - x0, y1 - y0)
         if length < 1e-6:
             return
+
         # cv2 fills the outline too, which widens every polygon by one sub-pixel.
         half = max(width - 1.0 / self.supersample, 0.0) / 2
         dx, dy = (y0 - y1) * half / length, (x1 - x0) * half / length
+
         corners = [(x0 + dx, y0 + dy), (x1 + dx, y1 + dy), (x1 - dx, y1 - dy), (x0 - dx, y0 - dy)]
         self.polygon(np.array(corners), color)
 
@@ -112,14 +115,17 @@ class Canvas:
             raised: the shape floats (a wing): only its shifted outline is dark, not the sweep.
         """
         shifted = points + self.sun * height
+        # A body that stands on the ground shades all between its foot and its tip.
         outline = (
             shifted
             if raised
             else cv2.convexHull(np.concatenate([points, shifted]).astype(np.float32)).reshape(-1, 2)
         )
+
         fixed = self._fixed(outline)
         cv2.fillPoly(self.shadow, [fixed], 255, cv2.LINE_8, _SHIFT)
         x, y, width, height = cv2.boundingRect(fixed >> _SHIFT)
+        # Only this part of the surface is darkened later, which is what large scenes need.
         reach = (x - 2, y - 2, x + width + 2, y + height + 2)
         if self._has_shadow:
             left, top, right, bottom = self._shaded
@@ -142,12 +148,15 @@ class Canvas:
         """
         if not self._has_shadow:
             return 0.0
+
         fixed = self._fixed(points)
         x, y, columns, rows = cv2.boundingRect(fixed >> _SHIFT)
         left, top = max(x, 0), max(y, 0)
+        # Cut to the image: numpy would count a negative start from the far end.
         window = self.shadow[top : max(y + rows, 0), left : max(x + columns, 0)]
         if not window.any():
             return 0.0
+
         mask = np.zeros(window.shape, dtype=np.uint8)
         cv2.fillPoly(mask, [fixed - (left << _SHIFT, top << _SHIFT)], 255, cv2.LINE_8, _SHIFT)
         return cv2.countNonZero(window & mask) / max(cv2.countNonZero(mask), 1)
@@ -160,8 +169,10 @@ class Canvas:
         """
         if not self._has_shadow:
             return
+
         left, top, right, bottom = self._shaded
         rows, columns = slice(max(top, 0), max(bottom, 0)), slice(max(left, 0), max(right, 0))
+        # Views: what follows changes the surface itself.
         shadow, image = self.shadow[rows, columns], self.image[rows, columns]
         if shadow.size:
             # The sky lights a shadow a little, however dark the ground is.
@@ -185,7 +196,7 @@ class Pen:
     """Draws one object in its own frame: x forward and y to the right, both -1 to 1 in its box.
 
     Args:
-        canvas: to draw on.
+        canvas: canvas to draw on.
         center: (2,) image pixels.
         heading: direction of the front, radians clockwise on screen from the x axis.
         length: extent along the heading, pixels.
@@ -198,6 +209,7 @@ class Pen:
         self.canvas = canvas
         self.length, self.width = length, width
         self.center = np.asarray(center, dtype=np.float64)
+
         cos, sin = math.cos(heading), math.sin(heading)
         # One sub-pixel less on each axis, because cv2 fills the outline of a polygon too.
         inset = 1.0 / canvas.supersample
@@ -205,9 +217,11 @@ class Pen:
         self._matrix = np.array(
             [[cos * half_length, sin * half_length], [-sin * half_width, cos * half_width]]
         )
+
         # Object's frame to cv2's fixed-point sub-pixels in one step.
         self._fixed_matrix = self._matrix * (canvas.supersample * _FIXED)
         self._fixed_center = self.center * (canvas.supersample * _FIXED) - 0.5 * _FIXED
+
         sun = canvas.sun / max(math.hypot(*canvas.sun), 1e-6)
         # Towards the light, in the object's axes.
         self.light = (-(cos * sun[0] + sin * sun[1]), -(-sin * sun[0] + cos * sun[1]))
@@ -230,6 +244,7 @@ class Pen:
             points: (P, 2), -1 to 1 inside the box.
             color: RGB, 0-255.
         """
+        # One product per polygon, because a scene has many thousands of them.
         fixed = np.rint(np.dot(points, self._fixed_matrix) + self._fixed_center).astype(np.int32)
         cv2.fillPoly(self.canvas.image, [fixed], color, cv2.LINE_8, _SHIFT)
 

@@ -20,6 +20,7 @@ def image_shape(size: int | tuple[int, int], least: int, most: int) -> tuple[int
         ValueError: if these are not one or two whole numbers within the limits.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size)
+
     if len(sides) != 2 or not all(isinstance(s, int) and least <= s <= most for s in sides):
         raise ValueError(
             f"size must be one or two whole numbers from {least} to {most} (height, width), "
@@ -29,7 +30,7 @@ def image_shape(size: int | tuple[int, int], least: int, most: int) -> tuple[int
 
 
 def check_limits(settings: object, limits: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse a setting beyond its limits.
+    """Check that each setting lies within its limits.
 
     Args:
         settings: object that has an attribute of each name.

@@ -19,12 +19,12 @@ LAND, WATER, PAVED, TAKEN = 1, 2, 4, 8
 
 @dataclass(frozen=True)
 class Material:
-    """What a piece of ground is made of.
+    """Material of a piece of ground.
 
     Args:
         color: mean RGB, 0-255.
         roughness: amplitude of its texture, grey levels.
-        zone: LAND, WATER or PAVED; says what may stand on it.
+        zone: LAND, WATER or PAVED, which decides what may stand on it.
     """
 
     color: Color
@@ -65,9 +65,12 @@ def fractal_noise(
     """
     total = np.zeros((height, width), dtype=np.float32)
     for cell in cells:
+        # One grid point more than cells, because the interpolation runs between points.
         shape = (max(2, math.ceil(height / cell) + 1), max(2, math.ceil(width / cell) + 1))
         grid = rng.standard_normal(shape, dtype=np.float32)
         total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
+
+    # Linear interpolation lowers the variance, which 1.4 makes up for.
     return total * np.float32(1.4 / math.sqrt(len(cells)))
 
 
@@ -83,14 +86,17 @@ def wave_noise(rng: np.random.Generator, height: int, width: int, scale: float) 
     Returns:
         (H, W) float32 of about unit variance.
     """
+    # A square of the diagonal covers the image whatever the wind's direction.
     side = math.ceil(math.hypot(height, width))
     along, across = max(8.0 * scale, 2.0), max(2.6 * scale, 1.0)
     grid = rng.standard_normal(
         (math.ceil(side / across) + 1, math.ceil(side / along) + 1), dtype=np.float32
     )
+
     field = cv2.resize(grid, (side, side), interpolation=cv2.INTER_LINEAR)
     matrix: np.ndarray = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(0, 180), 1.0)
     matrix[:, 2] -= np.array([side - width, side - height]) / 2
+
     rotated = cv2.warpAffine(field, matrix, (width, height), borderMode=cv2.BORDER_REFLECT)
     return rotated + 0.7 * fractal_noise(rng, height, width, (60 * scale + 2,))
 
@@ -108,6 +114,7 @@ def stripe_pattern(rng: np.random.Generator, height: int, width: int, period: fl
         (H, W) float32, -1 to 1.
     """
     theta, period = rng.uniform(0, math.pi), float(period)
+
     x = np.arange(width, dtype=np.float32) * (2 * math.pi * math.cos(theta) / period)
     y = np.arange(height, dtype=np.float32) * (2 * math.pi * math.sin(theta) / period)
     # sin(a + b) from the sines of one row and one column: no sine per pixel.
@@ -132,6 +139,7 @@ class Ground:
         self.roughness = np.zeros((height, width), dtype=np.uint8)
         self.zone = np.zeros((height, width), dtype=np.uint8)
         self._stripes: list[tuple[np.ndarray, float]] = []
+
         cv2.rectangle(self.color, (0, 0), (width, height), self.tint(base), cv2.FILLED)
         self.roughness[:] = MATERIALS[base].roughness
         self.zone[:] = MATERIALS[base].zone
@@ -145,9 +153,11 @@ class Ground:
         Returns:
             RGB, 0-255; the same at every call for one scene.
         """
+        # Drawn at the first use: the order of use is part of the scene's random numbers.
         if material not in self._tints:
             kind = MATERIALS[material]
             spread = 7.0 if kind.roughness > 10 else 2.5  # concrete is grey, fields are of any hue
+
             gain, jitter = self._rng.uniform(0.86, 1.14), self._rng.uniform(-spread, spread, 3)
             values = np.asarray(kind.color) * gain + jitter
             red, green, blue = (int(value) for value in np.clip(values, 5, 245))
@@ -164,13 +174,18 @@ class Ground:
         """
         fixed = np.rint(np.asarray(points) * 16 - 8).astype(np.int32)
         kind = MATERIALS[material]
+
         cv2.fillPoly(self.color, [fixed], self.tint(material), cv2.LINE_AA, 4)
         cv2.fillPoly(self.roughness, [fixed], kind.roughness, cv2.LINE_8, 4)
+
         x, y, width, height = cv2.boundingRect((fixed >> 4).clip(0, max(self.zone.shape)))
         window = self.zone[y : y + height + 1, x : x + width + 1]
         taken = window & TAKEN  # ground laid under something leaves it standing
+
         cv2.fillPoly(self.zone, [fixed], kind.zone, cv2.LINE_8, 4)
         window |= taken
+
+        # Kept for `render`, which adds all texture at once.
         if stripe > 0:
             mask = np.zeros_like(self.zone)
             cv2.fillPoly(mask, [fixed], 1, cv2.LINE_8, 4)
@@ -184,19 +199,25 @@ class Ground:
         """
         height, width = self.zone.shape
         unit = self._scale
+
         # The coarse octaves are summed on a coarse grid: resizing is what noise costs.
         small = (-(-height // 4), -(-width // 4))
         coarse = fractal_noise(self._rng, *small, (17 * unit, 3.5 * unit))
         noise: np.ndarray = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
         noise += fractal_noise(self._rng, height, width, (4 * unit, 1.5))
         noise *= np.float32(math.sqrt(0.5))
+
         water = (self.zone & WATER) > 0
         if water.any():
             noise = np.where(water, wave_noise(self._rng, height, width, unit), noise)
         for mask, period in self._stripes:
             noise += mask * (0.8 * stripe_pattern(self._rng, height, width, period))
+
+        # From here on in grey levels.
         noise *= self.roughness
         tint = fractal_noise(self._rng, *small, (10 * unit + 1,)) * np.float32(1.7)
         tint = cv2.resize(tint, (width, height), interpolation=cv2.INTER_LINEAR)
+
+        # The tint shifts red against blue, so that a meadow is not one hue.
         offset = cv2.merge([noise + tint, noise, noise * np.float32(0.8) - tint])
         return cv2.add(self.color, offset, dtype=cv2.CV_8U)

@@ -49,10 +49,11 @@ def write_dota_scenes(
     and the label file last, so that it stands for a complete scene; complete scenes are kept.
 
     Args:
-        folder: to write to; made if it is missing.
-        num_images: of the finished folder, >= 1; a finished folder may be enlarged.
-        config: what the scenes look like.
-        seed: of the set, >= 0.
+        folder: folder to write to; made if it is missing.
+        num_images: number of images of the finished folder, >= 1; a finished folder may be
+            enlarged.
+        config: settings of the scenes.
+        seed: seed of the set, >= 0.
         num_workers: processes that draw; 0 draws in this one. The files do not depend on it. With
             more than 0, a script must call this under ``if __name__ == "__main__"``.
         progress: show a progress bar.
@@ -101,10 +102,10 @@ class NumberedFolder:
     Attributes:
         record: JSON file in the folder, made if missing. It gets ``head`` and ``complete``.
         head: ``parameters`` (with ``seed``), compared with those of the folder, and more.
-        holds: what lies in the folder, in the plural, for messages.
-        size: scenes or videos of the finished folder, >= 1.
-        files: files and folders of one number. It is complete when all are there; the last one
-            alone tells how many are in the folder.
+        holds: name of the contents, in the plural, for messages.
+        size: number of scenes or videos of the finished folder, >= 1.
+        files: gives the files and folders of one number. It is complete when all exist; the last
+            one alone tells how many are in the folder.
         work: makes the files of one number, the last one last; sent to other processes.
         gather: called when all are complete, those of other processes too; writes whatever the
             folder has as a whole, and returns more values for the record.
@@ -119,7 +120,7 @@ class NumberedFolder:
     gather: Callable[[], dict]
 
     def finish(self, num_workers: int, progress: bool, shard: tuple[int, int]) -> None:
-        """Draw what is missing of one process's part.
+        """Draw the missing scenes of one process's part.
 
         Args:
             num_workers: processes that draw; 0 draws in this one.
@@ -135,6 +136,7 @@ class NumberedFolder:
         run = FolderRun(range(self.size), self._is_complete, shard)
         for path in self.files(0):
             make_output_folder(path.parent)
+        # First: a folder that a kill interrupts must say whose parameters it has.
         self._write_record({"complete": False}, shard[0])
 
         unit = self.holds.split()[-1]
@@ -161,6 +163,7 @@ class NumberedFolder:
             contents=folders,
             section="parameters",
         )
+        # More files than asked for would stay behind, unknown to the record.
         present = len(list(folders[-1].glob(f"*{self.files(0)[-1].suffix}")))
         if present > self.size:
             raise FolderTakenError(
@@ -191,7 +194,7 @@ def scene_name(index: int) -> str:
     """Return the file stem of a scene.
 
     Args:
-        index: of the scene.
+        index: index of the scene.
 
     Returns:
         For example ``S000012``.
@@ -219,6 +222,7 @@ def format_labels(scene: Scene, scale: float) -> str:
 def _write_scene(folder: Path, config: SceneConfig, seed: int, index: int) -> None:
     scene = draw_scene(config, seed, index)
     image, labels = scene_files(folder, _LABELS, index)
+    # The label file comes last: it stands for a complete scene.
     write_image(image, scene.image, SCENE_PNG)
     write_atomically(labels, format_labels(scene, config.scale))
 
@@ -233,6 +237,7 @@ def _count(folder: Path, num_images: int) -> dict:
         empty += not rows
         objects.update(row[8] for row in rows)
         difficult.update(row[9] for row in rows)
+
     return {
         "num_images": num_images,
         "empty_images": empty,

@@ -163,7 +163,7 @@ class Inheritance:
             origin = self._origin(key, layers, heads)
             if _starts(key, self.starts_anew):
                 rows = self._objectness_rows(key, origin, own, state, heads[0])
-                if rows is None:
+                if origin is None or rows is None:
                     report.anew[key] = "the classes are others"
                     continue
                 values[key] = rows
@@ -304,8 +304,11 @@ class Inheritance:
         """Copy the first rows of the file's class head to the encoder's, if that is asked for."""
         match = _HEAD.fullmatch(key)
         of_encoder = match and match[1] == "class_heads" and int(match[2]) == heads - 1
-        if not (self.keep_objectness and of_encoder and origin in state):
+        if not (self.keep_objectness and of_encoder):
             return None
+        if origin is None or origin not in state:
+            return None
+
         rows = own.clone()
         count = min(len(own), len(state[origin]))
         rows[:count] = state[origin][:count]

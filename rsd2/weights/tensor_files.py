@@ -8,6 +8,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -294,7 +295,9 @@ def _true_reason(error: BaseException, size: int) -> str:
 
 
 def _multiarray() -> ModuleType:
-    return np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    # numpy 2 has moved it; asking for the old place warns there.
+    package = "numpy._core" if hasattr(np, "_core") else "numpy.core"
+    return import_module(f"{package}.multiarray")
 
 
 def _numpy_safe_globals() -> list[Any]:

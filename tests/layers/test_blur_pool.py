@@ -40,5 +40,5 @@ def test_odd_sizes_shrink_like_a_strided_convolution(size):
 
 
 def test_a_non_positive_gain_is_refused():
-    with pytest.raises(ValueError, match="gain has to be positive, got 0"):
+    with pytest.raises(ValueError, match="gain must be positive, got 0"):
         BlurPool(1, 0)

@@ -26,8 +26,11 @@ REFUSED = {
 EXCEPTIONS = {
     # The shop window hands it on to users; nothing is computed there.
     ("rsd2/__init__.py", "rsd2.ops.box_iou_rotated"),
-    # Polygons that cross themselves, or both of whose regions are polygons.
-    ("rsd2/evaluation/matching/polygons.py", "shapely.intersection"),
+    # Parts of boxes that two windows share, which are no rectangles.
+    ("rsd2/inference/seams.py", "shapely.intersection"),
+    # Labels and detections of any shape with the outline of a scene, and with the date line.
+    ("rsd2/geo/labels.py", "shapely.intersection"),
+    ("rsd2/geo/vector_files.py", "shapely.intersection"),
     # Polygons with windows, to cut them.
     ("rsd2/data/windows/tiling.py", "shapely.intersection"),
     # How much of an object's outline lies in the drawn frame.

@@ -61,7 +61,7 @@ def test_the_first_seed_has_the_plain_names():
         ("steps=0", "steps must be at least 1, got 0"),
         ("arms=three", r"arms are some of one, two, got \['three'\]"),
         ("arms=", "arms are some of one, two"),
-        ("seeds=1,1", "seeds are different numbers"),
+        ("seeds=1,1", "seeds must be different numbers"),
     ],
 )
 def test_wrong_settings_are_refused(opt, message):

@@ -1,6 +1,6 @@
 """Loaders of ImageNet, crops of 224 pixels; other sets of labelled images change them.
 
-The evaluator is the project's that classifies.
+A project that classifies brings its own evaluator.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,7 +1,8 @@
 """Loaders and evaluator of RsCarData: clips of 5 frames, 512 pixels in training, 1024 at test.
 
-Old labels, to which the published numbers of DSFNet and MICML refer; ``_new`` after the names takes
-HiEUM's. The released order of augmentation, after normalisation, is, for frames of one size,
+Uses the old labels, to which the published numbers of DSFNet and MICML refer; append ``_new`` to
+the names for HiEUM's. The released order of augmentation, after normalisation, is, for frames of
+one size,
 ``dataloader.train.mapper.normalize_first=true
 dataloader.train.mapper.augmentations.2.value_range=null``.
 """

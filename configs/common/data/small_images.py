@@ -1,4 +1,4 @@
-"""Loaders of labelled images of 32 pixels, CIFAR-100's: a shift by up to 4 pixels and a flip."""
+"""Loaders of CIFAR-100's labelled images of 32 pixels, shifted by up to 4 pixels and flipped."""
 
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader

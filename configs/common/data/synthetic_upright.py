@@ -1,6 +1,6 @@
 """Loaders and evaluator of generated scenes of 128 pixels with upright boxes, AP by object size.
 
-``tools/make_synthetic.py`` draws them, see ``synthetic.py``; the scores are AI-TOD's.
+``tools/make_synthetic.py`` draws them, see ``synthetic.py``; AI-TOD's evaluator scores them.
 """
 
 from detectron2.config import LazyCall as L

@@ -25,7 +25,7 @@ model.decoder.num_layers = 2
 model.num_queries = 64
 model.max_detections = 100
 model.num_denoising_queries = 50
-# Short trainings learn angles and boxes sooner with heavier losses; what is found twice is dropped.
+# Short trainings learn angles and boxes sooner with heavier losses; NMS drops duplicates.
 model.nms_threshold = 0.3
 model.criterion.l1_weight = model.criterion.matcher.l1_weight = 5.0
 model.criterion.angle_weight = 6.0

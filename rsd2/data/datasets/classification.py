@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class ArrayImages(Dataset):
         source: named in messages and as the file of every image.
     """
 
-    def __init__(self, images: np.ndarray, labels: Sequence[int], source: str) -> None:
+    def __init__(self, images: np.ndarray, labels: Sequence[int] | np.ndarray, source: str) -> None:
         if len(images) != len(labels) or images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(
                 f"{source}: {len(labels)} labels for images of shape {images.shape} and type "
@@ -245,7 +245,7 @@ def register_classification(root: str | Path) -> None:
         root: folder that holds ``imagenet``, ``cifar-100-python``, ``imagenet32``.
     """
     root = Path(root)
-    readers = {}
+    readers: dict[str, Callable[[], list[dict] | ArrayImages]] = {}
     for split in ("train", "val"):
         readers[f"imagenet_{split}"] = partial(load_image_folder, root / "imagenet" / split)
         readers[f"imagenet32_{split}"] = partial(

@@ -255,7 +255,7 @@ def _make_annotation(box: CocoBox, category: int) -> dict:
     }
 
 
-def _as_window(record: dict, window: Sequence[int]) -> dict:
+def _as_window(record: dict, window: Sequence[int] | np.ndarray) -> dict:
     """The dict of a window of a whole image, without its annotations."""
     x0, y0, x1, y1 = (int(value) for value in window)
     size = {"width": x1 - x0, "height": y1 - y0}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from detectron2.data import DatasetCatalog
 
@@ -36,7 +37,7 @@ def load_dior_r(
     *,
     order: str = "rsd2",
     report: LabelReport | None = None,
-    **policies: str | float,
+    **policies: Any,
 ) -> list[dict]:
     """Read a split of DIOR-R into Detectron2's dataset dicts.
 
@@ -88,7 +89,7 @@ def register_dior_r(
     *,
     order: str = "rsd2",
     metadata: dict | None = None,
-    **policies: str | float,
+    **policies: Any,
 ) -> None:
     """Register a split of DIOR-R; nothing is read before ``DatasetCatalog.get(name)``.
 

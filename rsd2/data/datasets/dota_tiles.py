@@ -112,12 +112,13 @@ def make_virtual_tiles(records: Iterable[dict], parameters: TilingParameters) ->
     for record in records:
         check_record(record, "file_name", "image_id", "height", "width")
         annotations = record.get("annotations", [])
-        shapes = [polygon_of(annotation, record["image_id"]) for annotation in annotations]
-        polygons = np.array(shapes, dtype=np.float64).reshape(-1, 4, 2)
+        places = [polygon_of(annotation, record["image_id"]) for annotation in annotations]
+        polygons = np.array(places, dtype=np.float64).reshape(-1, 4, 2)
         difficult = np.array([a.get("difficult", 0) for a in annotations], dtype=np.int64)
-        image_size = (record["height"], record["width"])
-        windows, sizes = compute_tile_windows(*reversed(image_size), parameters)
-        objects = tile_annotations(polygons, difficult, image_size, windows, parameters)
+
+        height, width = record["height"], record["width"]
+        windows, sizes = compute_tile_windows(width, height, parameters)
+        objects = tile_annotations(polygons, difficult, (height, width), windows, parameters)
         for window, size, (indices, shapes, flags) in zip(windows, sizes, objects):
             if not len(indices) and not parameters.keep_empty:
                 continue

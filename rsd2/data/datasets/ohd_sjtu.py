@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from detectron2.data import DatasetCatalog
 
@@ -26,7 +27,7 @@ def load_ohd_sjtu(
     *,
     order: str = "rsd2",
     report: LabelReport | None = None,
-    **policies: str | float,
+    **policies: Any,
 ) -> list[dict]:
     """Read a split of OHD-SJTU into Detectron2's dataset dicts.
 
@@ -72,7 +73,7 @@ def register_ohd_sjtu(
     *,
     order: str = "rsd2",
     metadata: dict | None = None,
-    **policies: str | float,
+    **policies: Any,
 ) -> None:
     """Register a split of OHD-SJTU; nothing is read before ``DatasetCatalog.get(name)``.
 

@@ -142,12 +142,14 @@ def read_polygon_records(
             "width": size[1],
         }
         if labels is not None:
-            objects = DotaLabels.empty() if path is None else read(path, report)
-            objects = _select_known(objects, categories, policy.unknown_class, path, report)
-            if policy.out_of_image != "ignore":
-                objects = apply_border_policy(
-                    objects, size, policy.out_of_image, path, report, policy.border_tolerance
-                )
+            objects = DotaLabels.empty()
+            if path is not None:
+                objects = read(path, report)
+                objects = _select_known(objects, categories, policy.unknown_class, path, report)
+                if policy.out_of_image != "ignore":
+                    objects = apply_border_policy(
+                        objects, size, policy.out_of_image, path, report, policy.border_tolerance
+                    )
             record["annotations"] = _rows(objects, categories)
             report.objects += len(objects)
         records.append(record)
@@ -271,7 +273,7 @@ def _select_known(
     labels: DotaLabels,
     categories: dict[str, int],
     policy: str,
-    path: Path | None,
+    path: Path,
     report: LabelReport,
 ) -> DotaLabels:
     """Leave out the objects of classes that are not in the list."""

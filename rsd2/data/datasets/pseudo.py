@@ -127,6 +127,8 @@ def _annotations(record: PseudoLabels, classes: str) -> list[dict]:
         for box, score in zip(record.boxes.tolist(), record.scores.tolist())
     ]
     if classes == "clusters":
+        if record.clusters is None:
+            raise PseudoLabelError(f"{record.file_name} has no clusters; use classes='one'")
         for annotation, cluster in zip(annotations, record.clusters.tolist()):
             annotation["category_id"] = cluster
     if record.embeddings is not None:

@@ -7,6 +7,7 @@ are in ``README.md`` beside this file.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from .coco_boxes import register_box_tiles, register_coco_boxes
@@ -44,9 +45,10 @@ def register_tiny_person(name: str, root: str | Path, split: str, metadata: dict
     whole = annotations / "task" / f"tiny_set_{split}_all.json"
     corner = annotations / "corner" / "task" / f"tiny_set_{split}_sw640_sh512_all.json"
     metadata = {"thing_classes": list(TINY_PERSON_CLASSES), **metadata}
-    options = {"aliases": PERSON_ALIASES, "dense": "drop"}
-    register_coco_boxes(name, metadata, whole, images, **options)
-    register_coco_boxes(f"{name}_corner", metadata, corner, images, source_dataset=name, **options)
+
+    register = partial(register_coco_boxes, aliases=PERSON_ALIASES, dense="drop")
+    register(name, metadata, whole, images)
+    register(f"{name}_corner", metadata, corner, images, source_dataset=name)
     for overlap in OVERLAPS:
         tiles = f"{name}_{WINDOW[0]}x{WINDOW[1]}_{overlap}"
         register_box_tiles(tiles, name, window=WINDOW, overlap=(overlap, overlap))

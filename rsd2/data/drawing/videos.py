@@ -144,7 +144,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], rate: float = 10
 
 def _encode(path: Path, unfinished: Path, frames: Iterable[np.ndarray], rate: float) -> int:
     """Write frames to the unfinished file of a video and close it; return how many they are."""
-    code = cv2.VideoWriter_fourcc(*VIDEO_CODECS[path.suffix.lower()])
+    code = cv2.VideoWriter.fourcc(*VIDEO_CODECS[path.suffix.lower()])
     writer, size, number = cv2.VideoWriter(), None, 0
     try:
         for frame in frames:

@@ -110,6 +110,7 @@ def read_coco_file(
         raise ValueError(
             f"out_of_image must be one of {', '.join(OUT_OF_IMAGE_POLICIES)}, got {out_of_image!r}"
         )
+
     path = Path(path)
     content = _load(path)
     categories = _read_categories(content["categories"], path)
@@ -123,9 +124,10 @@ def read_coco_file(
         number, box = read
         num_read += 1
         are_normalized = are_normalized and is_normalized(box.box)
-        box = _apply_border_policy(box, images[number], out_of_image, path, report)
-        if box is not None:
-            boxes[number].append(box)
+        kept = _apply_border_policy(box, images[number], out_of_image, path, report)
+        if kept is not None:
+            boxes[number].append(kept)
+
     _check_plausible(content["annotations"], num_read, are_normalized, path, report)
     for number, group in boxes.items():
         _report_repeated(group, images[number].file_name, path, report)

@@ -44,8 +44,7 @@ def read_dior_labels(
     report.label_files += 1
     rows, names, flags, lines = [], [], [], []
     root = read_xml(path, report)
-    name = "" if root is None else guess_xml(root)
-    if name not in ("", "DIOR-R XML"):
+    if root is not None and (name := guess_xml(root)) not in ("", "DIOR-R XML"):
         report.add("foreign_format", path, line_of(root), describe_format(name))
         root = None
     for element in () if root is None else root.findall("object"):

@@ -180,7 +180,7 @@ def apply_border_policy(
     indices = np.flatnonzero(beyond)
     fractions = visible_fractions(labels.polygons[indices], window)
     keep = np.ones(len(labels), dtype=bool)
-    for index, fraction in zip(indices, fractions):
+    for index, fraction in zip(indices.tolist(), fractions):
         kind = "crossing_border" if fraction > 0 else "outside_image"
         fate = {"keep": "kept", "error": "kept", "drop": "dropped"}.get(policy)
         fate = fate or ("clipped" if fraction > 0 else "dropped")
@@ -352,7 +352,7 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
     is_small = np.abs(labels.polygons.reshape(-1, 8)).max(axis=1) <= NORMALIZED_LIMIT
     if is_small.any():  # but an object of one whole pixel may lie in the corner of an image
         is_small[is_small] = (labels.polygons[is_small] % 1 != 0).any(axis=(1, 2))
-        for index in np.flatnonzero(is_small):
+        for index in np.flatnonzero(is_small).tolist():
             message = f"{labels.names[index]} ({_corners(labels, index)}) lies in 0 to 1"
             line = int(labels.lines[index])
             report.add("foreign_format", path, line, f"{message}: {_NORMALIZED}")
@@ -419,7 +419,7 @@ def _drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport
     crossing |= (a123 * a012 < 0) & (a013 * a023 < 0)
     if keep.all() and not crossing.any():
         return labels
-    for index in np.flatnonzero(crossing | ~keep):
+    for index in np.flatnonzero(crossing | ~keep).tolist():
         kind, fate = ("self_crossing", "kept") if keep[index] else ("zero_area", "dropped")
         message = f"{labels.names[index]} ({_corners(labels, index)})"
         report.add(kind, path, int(labels.lines[index]), message, fate)

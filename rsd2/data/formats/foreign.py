@@ -95,8 +95,8 @@ def guess_line(line: str) -> str:
             return name
 
     fields = line.split()
-    numbers = [_number(field) for field in fields]
-    count = next((k for k, number in enumerate(numbers) if number is None), len(fields))
+    numbers = _leading_numbers(fields)
+    count = len(numbers)
     if count == len(fields) and numbers[0] % 1 == 0 and is_normalized(numbers[1:9]):
         if count in (5, 6):
             return "YOLO text (upright boxes divided by width and height)"
@@ -107,10 +107,12 @@ def guess_line(line: str) -> str:
         return "DOTA text with coordinates divided by width and height"
     if count < len(fields) and count in (8, 10):
         return "DOTA text" if count == 8 else "OHD-SJTU text"
-    if count == 0 and len(fields) == 10 and None not in numbers[1:]:
+    if count == 0 and len(fields) == 10 and len(_leading_numbers(fields[1:])) == 9:
         return "DOTA Task 1 results"
-    cells = [_number(cell) for cell in line.split(",")]
-    if len(cells) >= 6 and None not in cells and cells[0] % 1 == 0:
+
+    cells = line.split(",")
+    numbers = _leading_numbers(cells)
+    if len(cells) >= 6 and len(numbers) == len(cells) and numbers[0] % 1 == 0:
         return "rows of tracks"
     return ""
 
@@ -169,6 +171,7 @@ def guess_json(content: Any) -> str:
     Returns:
         a key of ``READERS``, or an empty string.
     """
+    kinds: tuple[tuple[set[str], str], ...]
     if isinstance(content, list):
         first = content[0] if content and isinstance(content[0], dict) else {}
         kinds = (
@@ -242,8 +245,12 @@ def describe_folder(folder: str | Path) -> str:
     return f"It holds {len(files)} files ({endings}){looks}."
 
 
-def _number(text: str) -> float | None:
-    try:
-        return parse_number(text)
-    except ValueError:
-        return None
+def _leading_numbers(fields: Sequence[str]) -> list[float]:
+    """The numbers that fields begin with, up to the first that is none."""
+    numbers = []
+    for field in fields:
+        try:
+            numbers.append(parse_number(field))
+        except ValueError:
+            break
+    return numbers

@@ -160,7 +160,9 @@ def write_shard(path: str | Path, records: Sequence[PseudoLabels], header: Shard
     content |= asdict(header)
     text = json.dumps(content, sort_keys=True).encode("utf-8")
     stream = io.BytesIO()
-    np.savez(stream, header=np.frombuffer(text, dtype=np.uint8), **arrays)
+    # As values of any type: numpy's own options are passed by name, too, and are of other types.
+    members: dict[str, Any] = {"header": np.frombuffer(text, dtype=np.uint8), **arrays}
+    np.savez(stream, **members)
     write_atomically(path, stream.getvalue())
 
 
@@ -264,7 +266,7 @@ def find_shards(folder: str | Path) -> list[Path]:
             f"there are no pseudo-labels (shard-*.npz) in {Path(folder).absolute()}; "
             "projects/MutDet/tools/make_pseudo_labels.py makes them"
         )
-    totals = {_SHARD_NAME.fullmatch(path.name)[2] for path in paths}
+    totals = {match[2] for path in paths if (match := _SHARD_NAME.fullmatch(path.name))}
     if len(totals) > 1:
         raise PseudoLabelError(
             f"{folder} holds shards of several runs: of {' and of '.join(sorted(totals))}; keep "
@@ -353,7 +355,7 @@ def _check_content(arrays: Mapping[str, np.ndarray], header: ShardHeader, where:
             raise PseudoLabelError(f"{where}: {name} holds NaN or infinite numbers")
     if total and arrays["boxes"][:, 2:4].min() <= 0:
         raise PseudoLabelError(f"{where}: a side of a box is not positive")
-    if "embeddings" in arrays and total:
+    if embedding is not None and total:
         squares = np.square(arrays["embeddings"].astype(np.float64)).sum(axis=1)
         if np.abs(squares - 1).max() > _UNIT_TOLERANCE:
             raise PseudoLabelError(f"{where}: embeddings are no unit vectors")
@@ -365,7 +367,7 @@ def _check_content(arrays: Mapping[str, np.ndarray], header: ShardHeader, where:
 
 def _check_same_run(path: Path, header: ShardHeader, first: Path, reference: ShardHeader) -> None:
     match = _SHARD_NAME.fullmatch(path.name)
-    if (header.shard, header.num_shards) != (int(match[1]), int(match[2])):
+    if match is None or (header.shard, header.num_shards) != (int(match[1]), int(match[2])):
         raise PseudoLabelError(
             f"{path} says that it is {shard_name(header.shard, header.num_shards)}; it was renamed"
         )

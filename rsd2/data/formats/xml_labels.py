@@ -54,4 +54,4 @@ def read_xml(
 
 def line_of(element: ElementTree.Element) -> int:
     """Return the 1-based line on which an element of `read_xml` begins."""
-    return int(element.get(_LINE))
+    return int(element.attrib[_LINE])

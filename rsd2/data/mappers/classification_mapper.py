@@ -87,7 +87,9 @@ class RandomResizedCrop(T.Augmentation):
         aspect: tuple[float, float] = (3 / 4, 4 / 3),
     ) -> None:
         super().__init__()
-        self.size, self.area, self.aspect = size, tuple(area), tuple(aspect)
+        # Plain tuples, whatever kind of list a config gives.
+        (least, greatest), (narrowest, widest) = area, aspect
+        self.size, self.area, self.aspect = size, (least, greatest), (narrowest, widest)
 
     def get_transform(self, image: np.ndarray) -> Transform:
         """Draw a crop.
@@ -99,11 +101,12 @@ class RandomResizedCrop(T.Augmentation):
             The crop and the resize; the middle of the image if ten draws do not fit in.
         """
         height, width = image.shape[:2]
+        narrowest, widest = (math.log(value) for value in self.aspect)
 
         for _ in range(10):
             pixels = height * width * np.random.uniform(*self.area)
             # On a log scale, so that a shape and its transpose are equally likely.
-            ratio = math.exp(np.random.uniform(*(math.log(value) for value in self.aspect)))
+            ratio = math.exp(np.random.uniform(narrowest, widest))
             w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
             if 0 < w <= width and 0 < h <= height:
                 x = np.random.randint(width - w + 1)

@@ -131,8 +131,11 @@ class RandomPhotometricDistortion(T.Augmentation):
                 )
         if brightness < 0 or hue < 0:
             raise ValueError(f"brightness and hue must be >= 0, got {brightness} and {hue}")
-        self.brightness, self.contrast = brightness, tuple(contrast)
-        self.saturation, self.hue = tuple(saturation), hue
+
+        self.brightness, self.hue = brightness, hue
+        # Plain tuples, whatever kind of list a config gives.
+        self.contrast = (contrast[0], contrast[1])
+        self.saturation = (saturation[0], saturation[1])
         self.permute_channels, self.value_range = permute_channels, value_range
 
     def get_transform(self, image: np.ndarray) -> Transform:

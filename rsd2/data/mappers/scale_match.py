@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from detectron2.data import DatasetCatalog
@@ -18,6 +19,16 @@ from .image_mapper import is_ignored
 
 NUM_BINS = 100
 """Of the histograms; the first and the last bin hold the tails."""
+
+
+class RandomSource(Protocol):
+    """A generator of numpy, or ``numpy.random`` itself."""
+
+    def choice(self, a: int, *, p: np.ndarray) -> Any:
+        """Draw one of 0 .. a - 1 with the probabilities (a,)."""
+
+    def uniform(self, low: float, high: float) -> float:
+        """Draw a number from [low, high)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,9 @@ class SizeHistogram:
         object.__setattr__(self, "weights", weights)
 
     @classmethod
-    def from_sizes(cls, sizes: Sequence[float], num_bins: int = NUM_BINS) -> SizeHistogram:
+    def from_sizes(
+        cls, sizes: Sequence[float] | np.ndarray, num_bins: int = NUM_BINS
+    ) -> SizeHistogram:
         """Count sizes.
 
         Args:
@@ -60,24 +73,24 @@ class SizeHistogram:
         Raises:
             ValueError: if there is no size, or one that is not positive and finite.
         """
-        sizes = np.sort(np.asarray(sizes, dtype=np.float64))
-        if not len(sizes) or num_bins < 3 or not np.isfinite(sizes).all() or sizes[0] <= 0:
+        ordered = np.sort(np.asarray(sizes, dtype=np.float64))
+        if not len(ordered) or num_bins < 3 or not np.isfinite(ordered).all() or ordered[0] <= 0:
             raise ValueError(
-                f"a histogram needs positive sizes and 3 bins or more, got {len(sizes)} sizes "
-                f"from {sizes[:1]} on and {num_bins} bins; check the annotations"
+                f"a histogram needs positive sizes and 3 bins or more, got {len(ordered)} sizes "
+                f"from {ordered[:1]} on and {num_bins} bins; check the annotations"
             )
 
-        inner = np.quantile(sizes, (1 / num_bins, 1 - 1 / num_bins))
+        inner = np.quantile(ordered, (1 / num_bins, 1 - 1 / num_bins))
         edges = np.concatenate(
-            [sizes[:1], np.linspace(inner[0], inner[1], num_bins - 1), sizes[-1:]]
+            [ordered[:1], np.linspace(inner[0], inner[1], num_bins - 1), ordered[-1:]]
         )
 
         # Of equal edges the last bin is meant, which holds its upper end.
-        index = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, num_bins - 1)
+        index = np.clip(np.searchsorted(edges, ordered, side="right") - 1, 0, num_bins - 1)
         counts = np.bincount(index, minlength=num_bins)
         return cls(edges, counts / counts.sum())
 
-    def sample(self, rng: np.random.Generator | np.random.RandomState) -> float:
+    def sample(self, rng: RandomSource) -> float:
         """Draw a size: a bin by its weight, within it uniformly.
 
         Args:

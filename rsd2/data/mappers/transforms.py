@@ -228,7 +228,8 @@ class Random90Rotation(T.Augmentation):
         """
         if np.random.uniform() >= self.prob:
             return NoOpTransform()
-        return Rot90Transform(*image.shape[:2], int(np.random.randint(1, 4)))
+        height, width = image.shape[:2]
+        return Rot90Transform(height, width, int(np.random.randint(1, 4)))
 
 
 class RandomObjectCrop(T.Augmentation):

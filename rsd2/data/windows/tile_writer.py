@@ -35,7 +35,7 @@ from rsd2.data.formats.dota import (
 from rsd2.data.formats.label_report import LabelProblem, LabelReport
 from rsd2.io.files import make_output_folder, write_atomically
 from rsd2.io.folder_run import FolderRun, FolderTakenError, check_shard, claim_folder
-from rsd2.io.image_io import read_image, write_image
+from rsd2.io.image_io import ExifRule, read_image, write_image
 
 from .tile_index import INDEX_NAME, Tile, TileIndex, TileSource
 from .tiling import (
@@ -75,6 +75,7 @@ def write_tiles(
     *,
     out_of_image: str = "keep",
     missing_label: str = "empty",
+    exif: ExifRule = "ignore",
     num_workers: int = 0,
     shard: tuple[int, int] = (0, 1),
     progress: bool = True,
@@ -89,6 +90,8 @@ def write_tiles(
         out_of_image: ``"keep"``, ``"clip"``, ``"drop"`` or ``"error"``, as in
             ``load_dota_instances``.
         missing_label: ``"empty"``, ``"drop"`` or ``"error"``, as in ``load_dota_instances``.
+        exif: ``"obey"`` turns photographs upright as their EXIF data say before they are cut, for
+            labels that were drawn on the turned picture; see ``read_image``.
         num_workers: processes; 0 cuts in this one. Each holds one decoded image.
         shard: (rank, world size): cut each world-size-th image only; all shards may run at once on
             one output folder, and whichever finds all records complete writes the index.
@@ -113,6 +116,8 @@ def write_tiles(
         "missing_label": missing_label,
         "has_labels": labels_dirs is not None,
     }
+    if exif != "ignore":  # folders of earlier runs have no such entry
+        settings["exif"] = exif
     if missing_label == "error":
         report.raise_if_any(str(labels_dirs), ("image_without_label",))
     _refuse_foreign(jobs)
@@ -131,6 +136,7 @@ def write_tiles(
         parameters=parameters,
         policy=out_of_image,
         with_labels=labels_dirs is not None,
+        exif=exif,
     )
     run.make(cut, title="tiles", unit="image", num_workers=num_workers, progress=progress)
     return _write_index(output, jobs, settings, report, shard[0])
@@ -148,22 +154,23 @@ def _find_jobs(
             f"{len(images_dirs)} image folders but {len(labels_dirs)} label folders; give one "
             "label folder for each image folder, in the same order."
         )
+    folders: Sequence[str | Path | None] = labels_dirs or [None] * len(images_dirs)
+
     jobs: dict[str, TileJob] = {}
-    for index, images_dir in enumerate(images_dirs):
+    for images_dir, labels_dir in zip(images_dirs, folders):
         images = find_images(images_dir, report)
-        labels = None
-        if labels_dirs is not None:
-            labels = find_labels(labels_dirs[index], images, report)
+        labels = {} if labels_dir is None else find_labels(labels_dir, images, report)
         for name, image in images.items():
             if name in jobs:
                 raise ValueError(
                     f"{image} and {jobs[name].image} have the same name, and so would their tiles; "
                     "rename one of them."
                 )
-            label = None if labels is None else labels.get(name)
-            if labels is not None and label is None:
+
+            label = labels.get(name)
+            if labels_dir is not None and label is None:
                 fate = "dropped" if missing_label == "drop" else "kept"
-                message = f"no label file {name!r} in {labels_dirs[index]}"
+                message = f"no label file {name!r} in {labels_dir}"
                 report.add("image_without_label", image, None, message, fate)
                 if fate == "dropped":
                     continue
@@ -200,14 +207,20 @@ def _prepare_output(output: Path, settings: dict, jobs: list[TileJob], rank: int
 
 
 def _cut_image(
-    job: TileJob, *, output: Path, parameters: TilingParameters, policy: str, with_labels: bool
+    job: TileJob,
+    *,
+    output: Path,
+    parameters: TilingParameters,
+    policy: str,
+    with_labels: bool,
+    exif: ExifRule,
 ) -> None:
     """Write the tiles of one image, then its record."""
     report = LabelReport(max_stored=10**9)
     fingerprint = _fingerprint(job)
     labels = read_dota_labels(job.label, report) if job.label else DotaLabels.empty()
     try:
-        image = read_image(job.image)
+        image = read_image(job.image, exif=exif)
     except (OSError, ValueError) as error:
         report.add("unreadable_image", job.image, None, str(error))
         source = TileSource(job.source_id, 0, 0, len(labels), len(labels), 0)
@@ -310,15 +323,20 @@ def _write_index(
     output: Path, jobs: list[TileJob], settings: dict, report: LabelReport, rank: int
 ) -> TileIndex | None:
     """Merge the records; None if some are missing."""
-    records = [_load_record(output, job) for job in jobs]
-    if any(record is None for record in records):
-        return None
+    records = []
+    for job in jobs:
+        record = _load_record(output, job)
+        if record is None:
+            return None
+        records.append(record)
+
     for record in records:
         report.extend([LabelProblem(**problem) for problem in record["problems"]])
         report.label_files += record["label_files"]
         report.objects += record["source"]["objects"]
     if settings["out_of_image"] == "error":
         report.raise_if_any(str(output), ("outside_image", "crossing_border"))
+
     index = TileIndex(
         parameters=settings,
         has_labels=settings["has_labels"],

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -274,14 +275,14 @@ def tile_annotations(
 
 
 def crop_window(
-    image: np.ndarray, window: np.ndarray, pad_color: tuple[int, int, int] = PAD_COLOR
+    image: np.ndarray, window: np.ndarray, pad_color: Sequence[int] = PAD_COLOR
 ) -> np.ndarray:
     """Cut a window out of an image; what lies outside the image gets the padding colour.
 
     Args:
         image: (H, W, 3) uint8; may be a memory map.
         window: (4,) integers x0, y0, x1, y1, x1 > x0, y1 > y0.
-        pad_color: in the channel order of ``image``, 0-255.
+        pad_color: three numbers in the channel order of ``image``, 0-255.
 
     Returns:
         (y1 - y0, x1 - x0, 3) uint8, a contiguous copy.

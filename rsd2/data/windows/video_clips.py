@@ -25,7 +25,7 @@ def list_frames(folder: str | Path, report: LabelReport) -> dict[int, Path]:
     Returns:
         number of the frame -> path, by number; empty if the folder is not there.
     """
-    frames = {}
+    frames: dict[int, Path] = {}
     for path in sorted(Path(folder).glob("*")):
         if path.suffix.lower() not in IMAGE_EXTENSIONS:
             continue

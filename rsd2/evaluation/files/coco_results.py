@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class ResultFileError(ValueError):
 def read_coco_results(
     path: str | Path,
     inputs: Mapping[int | str, tuple[str, WindowKey]],
-    classes: Mapping[int, int],
+    classes: Mapping[int | str, int],
     *,
     on_problem: str = "error",
 ) -> tuple[list[OutputRecord], Counter[str]]:
@@ -49,7 +50,11 @@ def read_coco_results(
     """
     if on_problem not in ("error", "drop"):
         raise ValueError(f"on_problem must be 'error' or 'drop', got {on_problem!r}")
-    path, rows, problems, examples = Path(path), {}, Counter(), []
+
+    path = Path(path)
+    rows: dict[int | str, list[tuple[float, ...]]] = {}
+    problems: Counter[str] = Counter()
+    examples: list[str] = []
     for index, entry in enumerate(_load(path)):
         kind, row = _check(entry, inputs, classes)
         if kind:
@@ -125,7 +130,7 @@ def _load(path: Path) -> list:
 
 
 def _check(
-    entry: object, inputs: Mapping[int | str, object], classes: Mapping[int, int]
+    entry: Any, inputs: Mapping[int | str, object], classes: Mapping[int | str, int]
 ) -> tuple[str, tuple[float, ...]]:
     """(kind of problem or "", row x0, y0, x1, y1, score, class)."""
     try:

@@ -15,13 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from rsd2.data.formats.values import parse_number
-from rsd2.evaluation.scoring.dota import Detections, DotaScores, GroundTruth, score_detections
+from rsd2.evaluation.scoring.dota import (
+    COCO_IOU_THRESHOLDS,
+    Detections,
+    DotaScores,
+    GroundTruth,
+    score_detections,
+)
 from rsd2.io.files import write_atomically
 from rsd2.io.text import decode_text, read_text, split_lines
-from rsd2.structures import boxes_to_corners
 
 # Nine significant digits give a float32 score back exactly; a ten-thousandth of a pixel is far
 # below what a label is worth.
@@ -49,11 +53,7 @@ def write_task1_zip(
         OSError: if the folder cannot be written.
     """
     check_task1_names(image_ids, class_names)
-    corners = detections.polygons
-    if detections.boxes is not None:
-        corners = boxes_to_corners(torch.from_numpy(detections.boxes)).numpy()
-
-    numbers = np.column_stack([detections.scores, corners.reshape(-1, 8)])
+    numbers = np.column_stack([detections.scores, detections.corners().reshape(-1, 8)])
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for label, name in enumerate(class_names):
@@ -115,7 +115,10 @@ def score_task1(
     path: str | Path,
     dataset_dicts: Sequence[dict],
     class_names: Sequence[str],
-    **protocol: object,
+    *,
+    iou_thresholds: Sequence[float] = COCO_IOU_THRESHOLDS,
+    ap_method: str = "voc07",
+    difficult_policy: str = "v1.0",
 ) -> DotaScores:
     """Score the Task 1 files of any toolbox on labelled images.
 
@@ -123,15 +126,22 @@ def score_task1(
         path: a zip or a folder, see :func:`read_task1`.
         dataset_dicts: dicts of the full images, see :meth:`GroundTruth.from_dicts`.
         class_names: names that ``category_id`` indexes.
-        **protocol: ``iou_thresholds``, ``ap_method``, ``difficult_policy`` of
-            :func:`score_detections`.
+        iou_thresholds: see :func:`score_detections`, as the next two.
+        ap_method: ``"voc07"`` or ``"area"``.
+        difficult_policy: ``"v1.0"``, ``"v1.5"`` or ``"count-all"``.
 
     Returns:
         The scores.
     """
     ground_truth = GroundTruth.from_dicts(dataset_dicts, class_names)
     detections = read_task1(path, ground_truth.image_ids, ground_truth.class_names)
-    return score_detections(ground_truth, detections, **protocol)
+    return score_detections(
+        ground_truth,
+        detections,
+        iou_thresholds=iou_thresholds,
+        ap_method=ap_method,
+        difficult_policy=difficult_policy,
+    )
 
 
 def check_task1_names(image_ids: Sequence[str], class_names: Sequence[str]) -> None:

@@ -131,11 +131,13 @@ def paired_iou(
 
     for pair in np.flatnonzero(solid & crossing):
         one, other = int(det[pair]), int(gt[pair])
-        common = sum(
+        # A region with holes is the sum of its rings, which turn against each other.
+        shared = [
             _shared_area(first[None], second[None])
             for first in detections.rings(one)
             for second in ground_truth.rings(other)
-        )
+        ]
+        common = sum(shared, start=np.zeros(1))
         iou[pair] = _ratio(abs(common), detections.areas[one], ground_truth.areas[other])[0]
     return np.where(iou > NO_OVERLAP, iou, 0.0)
 

@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from rsd2.data.dataset_dicts import check_record, polygon_of
 from rsd2.data.formats.values import LARGEST_COORDINATE
 from rsd2.evaluation.matching.polygons import Regions, best_overlaps
 from rsd2.evaluation.matching.serial_torch import serial_torch
+from rsd2.structures import boxes_to_corners
 
 from .average_precision import average_precision, check_ap_method, precision_recall
 
@@ -133,9 +135,11 @@ class Detections:
     polygons: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if (self.boxes is None) == (self.polygons is None):
+        shapes = [given for given in (self.boxes, self.polygons) if given is not None]
+        if len(shapes) != 1:
             raise ValueError("give either boxes or polygons of the detections, not both or none")
-        shape = self.boxes if self.boxes is not None else self.polygons
+
+        (shape,) = shapes
         lengths = [len(x) for x in (self.image_index, self.class_index, self.scores, shape)]
         if len(set(lengths)) != 1:
             raise ValueError(f"image, class, score and shape arrays differ in length: {lengths}")
@@ -147,11 +151,19 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def corners(self) -> np.ndarray:
+        """Return the vertices (D, V, 2) in pixels, float64; of boxes their four corners."""
+        if self.boxes is not None:
+            return boxes_to_corners(torch.from_numpy(self.boxes)).numpy()
+        if self.polygons is None:
+            raise ValueError("the detections have neither boxes nor polygons")
+        return self.polygons
+
     def regions(self) -> Regions:
         """Make the regions that the overlap tests need."""
         if self.boxes is not None:
             return Regions.from_boxes(self.boxes)
-        return Regions.from_polygons(self.polygons)
+        return Regions.from_polygons(self.corners())
 
 
 @dataclass(frozen=True)

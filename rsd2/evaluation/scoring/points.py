@@ -87,4 +87,5 @@ def _near_pairs(
         values = matrix[near_rows, near_objects]
         best = np.lexsort((values, near_rows))
         parts.append((rows[near_rows[best]], objects[near_objects[best]], values[best]))
-    return tuple(np.concatenate(column) for column in zip(*parts))
+    detection, found, distance = (np.concatenate(column) for column in zip(*parts))
+    return detection, found, distance

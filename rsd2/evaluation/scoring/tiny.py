@@ -9,7 +9,7 @@ Shapes: K classes, T thresholds, A size ranges, D detections.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class TinyProtocol:
 
     Attributes:
         iou_thresholds: T values in (0, 1], reported one by one and never averaged.
-        size_ranges: name -> (least, greatest) size in pixels; None means TINY_SIZE_RANGES.
+        size_ranges: name -> (least, greatest) size in pixels.
         max_detections: most detections of one class in one image; 200 in TinyBenchmark,
             1000 in newer reports. Numbers of different values are not comparable.
         ignore_uncertain: uncertain objects are ignored.
@@ -73,7 +73,7 @@ class TinyProtocol:
     """
 
     iou_thresholds: tuple[float, ...] = TINY_IOU_THRESHOLDS
-    size_ranges: Mapping[str, tuple[float, float]] | None = None
+    size_ranges: Mapping[str, tuple[float, float]] = field(default_factory=TINY_SIZE_RANGES.copy)
     max_detections: int = 200
     ignore_uncertain: bool = True
     use_iod: bool = True
@@ -86,13 +86,15 @@ class TinyProtocol:
         if not thresholds or not all(0 < value <= 1 for value in thresholds):
             raise ValueError(f"iou_thresholds must lie in (0, 1], got {self.iou_thresholds}")
         object.__setattr__(self, "iou_thresholds", thresholds)
-        ranges = dict(TINY_SIZE_RANGES if self.size_ranges is None else self.size_ranges)
+
+        ranges = dict(self.size_ranges)
         for name, (low, high) in ranges.items():
             if not 0 <= low < high:
                 raise ValueError(
                     f"size range {name!r} must have 0 <= low < high, got {low}, {high}"
                 )
         object.__setattr__(self, "size_ranges", ranges)
+
         if self.max_detections < 1 or self.miss_rate_max_detections < 1:
             raise ValueError(
                 f"max_detections must be positive, got {self.max_detections} and "

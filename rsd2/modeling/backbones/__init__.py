@@ -1,1 +1,1 @@
-"""Backbones, and the pyramid of those that have one map."""
+"""Backbones, and the feature pyramid for backbones with a single map."""

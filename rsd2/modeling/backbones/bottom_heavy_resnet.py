@@ -27,15 +27,15 @@ class ResNetStem(CNNBlockBase):
     """One convolution and, if wanted, a 3x3 max-pooling of stride 2.
 
     Args:
-        in_channels: of the image.
-        out_channels: of the convolution.
-        kernel_size: of the convolution, odd.
-        stride: of the convolution, 1 or 2.
+        in_channels: channels of the image.
+        out_channels: channels of the convolution.
+        kernel_size: side of the convolution's kernel, odd.
+        stride: stride of the convolution, 1 or 2.
         pool: halve the resolution after it.
         norm: see `detectron2.layers.get_norm`.
         antialias: subsample by low-pass filters: the convolution has stride 1, and a `BlurPool`
             stands for each halving, that of the pooling too.
-        antialias_gain: of these filters.
+        antialias_gain: gain of these filters.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class ResNetStem(CNNBlockBase):
             norm=get_norm(norm, out_channels),
         )
         weight_init.c2_msra_fill(self.conv1)
+
         self.pool = pool
         self.blur = None
         if antialias:
@@ -85,12 +86,12 @@ class StridedBasicBlock(BasicBlock):
     """Detectron2's basic block, with a projection also where only the resolution changes.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        stride: of the first convolution and of the shortcut.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: stride of the first convolution and of the shortcut.
         norm: see `detectron2.layers.get_norm`.
         antialias: filter and subsample after the first convolution, which then has stride 1.
-        antialias_gain: of the filter.
+        antialias_gain: gain of the filter.
     """
 
     def __init__(
@@ -120,12 +121,12 @@ class StridedBottleneckBlock(BottleneckBlock):
     """Detectron2's bottleneck, stride in the 3x3, with a projection wherever it has a stride.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output; the inner width is a quarter of it.
-        stride: of the 3x3 convolution and of the shortcut.
+        in_channels: channels of the input.
+        out_channels: channels of the output; the inner width is a quarter of it.
+        stride: stride of the 3x3 convolution and of the shortcut.
         norm: see `detectron2.layers.get_norm`.
         antialias: filter and subsample after the 3x3 convolution, which then has stride 1.
-        antialias_gain: of the filter.
+        antialias_gain: gain of the filter.
     """
 
     def __init__(
@@ -165,16 +166,17 @@ def _complete(
     norm: str,
     gain: float | None,
 ) -> None:
-    """Add what Detectron2's block lacks: the projection of a mere stride, and the filters.
+    """Add the parts that Detectron2's block lacks: filters, and a projection for a mere stride.
 
     Args:
-        block: set up by its base class.
-        inner_channels: of the branch where it is subsampled.
-        stride: of the whole block.
-        norm: of the projection.
-        gain: of the filters; None for none, and a stride in the convolutions.
+        block: block that its base class has set up.
+        inner_channels: channels of the branch where it is subsampled.
+        stride: stride of the whole block.
+        norm: norm of the projection.
+        gain: gain of the filters; None for strided convolutions without filters.
     """
     block.stride = stride
+    # Detectron2 projects only where the channels change.
     if stride != 1 and block.shortcut is None:
         block.shortcut = Conv2d(
             block.in_channels,
@@ -185,6 +187,7 @@ def _complete(
             norm=get_norm(norm, block.out_channels),
         )
         weight_init.c2_msra_fill(block.shortcut)
+
     block.blur = None if gain is None else BlurPool(inner_channels, gain)
     block.shortcut_blur = None if gain is None else BlurPool(block.in_channels, gain)
 
@@ -206,16 +209,16 @@ class BottomHeavyResNet(ResNet):
         bottleneck: bottleneck blocks (50 layers and more), else basic ones.
         width: channels inside the blocks of ``res2``; doubles with each stage. Outputs have
             four times as many with bottlenecks.
-        stem_channels: of the stem's output; ``width`` if None.
-        stem_kernel_size: of the stem's convolution, odd.
-        stem_stride: of the stem's convolution, 1 or 2.
+        stem_channels: channels of the stem's output; ``width`` if None.
+        stem_kernel_size: side of the stem's kernel, odd.
+        stem_stride: stride of the stem's convolution, 1 or 2.
         stem_pool: the stem ends with a max-pooling of stride 2.
         norm: "BN", "FrozenBN", "GN", "SyncBN", or a callable. "FrozenBN" does not learn from
             random weights.
         norm_eval: BatchNorm always uses its running statistics, while its affine parameters are
             trained: how the original fine-tunes with one image per GPU. Needs good statistics.
         antialias: subsample by binomial low-pass filters (arXiv 2310.14221).
-        antialias_gain: of these filters; 2 is the original's.
+        antialias_gain: gain of these filters; 2 is the original's.
         zero_init_residual: the last norm of each block starts at zero, so that it is an identity.
         out_features: stages to return, of ``stem``, ``res2``, ...; later stages are not built.
         freeze_at: 0 trains everything, 1 freezes the stem, 2 also ``res2``, and so on. Frozen
@@ -246,13 +249,14 @@ class BottomHeavyResNet(ResNet):
     ) -> None:
         if not 1 <= len(depths) == len(stage_strides) <= 4 or min(depths) < 1:
             raise ValueError(
-                f"one to four stages need as many depths >= 1 as strides, got {list(depths)} "
-                f"and {list(stage_strides)}"
+                "depths (>= 1) and stage_strides must have the same length, 1 to 4, got "
+                f"{list(depths)} and {list(stage_strides)}"
             )
         if not set(stage_strides) <= {1, 2}:
-            raise ValueError(f"stage_strides have to be 1 or 2, got {list(stage_strides)}")
+            raise ValueError(f"stage_strides must be 1 or 2, got {list(stage_strides)}")
         if norm_eval and norm not in ("BN", "SyncBN"):
-            raise ValueError(f"norm_eval is about BatchNorm, but norm is {norm!r}")
+            raise ValueError(f"norm_eval needs BatchNorm, but norm is {norm!r}")
+
         stem = ResNetStem(
             3,
             width if stem_channels is None else stem_channels,
@@ -263,6 +267,8 @@ class BottomHeavyResNet(ResNet):
             antialias=antialias,
             antialias_gain=antialias_gain,
         )
+
+        # Only the first block of a stage has its stride.
         stages, channels = [], stem.out_channels
         for index, (count, stride) in enumerate(zip(depths, stage_strides)):
             out_channels = width * 2**index * (4 if bottleneck else 1)
@@ -279,11 +285,14 @@ class BottomHeavyResNet(ResNet):
                 )
             )
             channels = out_channels
+
         if zero_init_residual:
             for block in (block for stage in stages for block in stage):
+                # FrozenBN keeps its weights in buffers, which are not to be trained from zero.
                 last = (block.conv3 if bottleneck else block.conv2).norm
                 if isinstance(getattr(last, "weight", None), nn.Parameter):
                     nn.init.zeros_(last.weight)
+
         super().__init__(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
         self.norm_eval = norm_eval
 
@@ -297,6 +306,7 @@ class BottomHeavyResNet(ResNet):
             The backbone.
         """
         super().train(mode)
+        # Detectron2 calls train() at every evaluation's end, so this is decided here, not once.
         if self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):

@@ -1,4 +1,4 @@
-"""The pyramid of plain backbones: every level from the one map that they have.
+"""The pyramid of plain backbones: every level is made from their single map.
 
 Source: ViTDet (arXiv 2203.16527), section 3: upsampled by transposed convolutions, downsampled by
 pooling, each level followed by a 1x1 and a 3x3 convolution with LayerNorm.
@@ -15,19 +15,19 @@ from torch import nn
 
 @BACKBONE_REGISTRY.register()
 class SimplePyramid(SimpleFeaturePyramid):
-    """Detectron2's pyramid, which also says what the sides of images have to be multiples of.
+    """Detectron2's pyramid, which also names the number that must divide the sides of images.
 
-    Detectron2's own leaves that unsaid, so that its detectors would pad images to no multiple at
+    Detectron2's own does not, so that its detectors would pad images to no multiple at
     all, not even of the patches.
 
     Args:
         net: plain backbone.
-        in_feature: its map.
-        out_channels: of every level.
-        scale_factors: of the map, in falling order: 4, 2, 1 or 0.5; the levels are called ``p2``,
-            ``p3``, ... by the logarithm of their strides.
+        in_feature: name of its map.
+        out_channels: channels of every level.
+        scale_factors: factors of the map's size, in falling order: 4, 2, 1 or 0.5; the levels
+            are called ``p2``, ``p3``, ... by the logarithm of their strides.
         top_block: adds coarser levels, like ``LastLevelMaxPool`` to a ``p5``; None adds none.
-        norm: of every level, see `detectron2.layers.get_norm`.
+        norm: norm of every level, see `detectron2.layers.get_norm`.
         square_pad: side of the square that images are padded to, pixels; 0 pads to no square.
     """
 

@@ -17,8 +17,8 @@ class ConvStem(CNNBlockBase):
     Source: the deep stem of "Bag of Tricks" (arXiv 1812.01187), section 4.2, without its pooling.
 
     Args:
-        in_channels: of the image.
-        out_channels: of both convolutions.
+        in_channels: channels of the image.
+        out_channels: channels of both convolutions.
         norm: see `detectron2.layers.get_norm`.
     """
 
@@ -58,6 +58,7 @@ def small_resnet(
     Returns:
         The backbone, nothing frozen.
     """
+    # The stem has stride 4 already, so res2 keeps its resolution.
     stem = ConvStem(3, width, norm)
     stages, in_channels = [], width
     for index, count in enumerate(blocks):

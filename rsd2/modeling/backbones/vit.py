@@ -38,12 +38,12 @@ class VisionTransformer(Backbone):
 
     Args:
         patch_size: pixels of a token's side, which is the stride of the map.
-        in_channels: of the image.
+        in_channels: channels of the image.
         embed_dim: D, divisible by 4 and by ``num_heads``.
         depth: number of blocks.
         num_heads: H.
         mlp_ratio: see `Block`.
-        drop_path_rate: of the last block; grows linearly from 0 in the first.
+        drop_path_rate: rate of the last block; grows linearly from 0 in the first.
         window_size: side of the attention windows of a dense map, in tokens; 0 for none.
         global_blocks: indices of the blocks that attend globally in spite of ``window_size``.
         use_relative_positions: add relative positions to the attention of dense maps.
@@ -51,7 +51,7 @@ class VisionTransformer(Backbone):
             of other sizes resample them. Only used with relative positions.
         final_norm: normalise the result, of sequences and of maps, as I-JEPA does.
         position_grid: (h, w) tokens of the images of the pre-training; None: that of the input.
-        position_mode: what a grid other than ``position_grid`` gets: "extrapolate" goes on
+        position_mode: positions of a grid other than ``position_grid``: "extrapolate" goes on
             counting tokens, "interpolate" spreads the coordinates of ``position_grid`` over it.
         learned_positions: the table is a parameter ``pos_embed`` of ``position_grid``, resized
             bicubically for other grids, as the weights of ViTDet and of classifiers need it.
@@ -89,12 +89,14 @@ class VisionTransformer(Backbone):
         super().__init__()
         _check_indices(depth, global_blocks, freeze_at)
         _check_positions(position_mode, learned_positions, position_grid)
+
         self.patch_size = patch_size
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.position_grid = None if position_grid is None else tuple(position_grid)
         self.position_mode = position_mode
         self.checkpoint_activations = checkpoint_activations
+
         size = (patch_size, patch_size)
         self.patch_embed = PatchEmbed(size, size, in_chans=in_channels, embed_dim=embed_dim)
         self.pos_embed = None
@@ -102,8 +104,10 @@ class VisionTransformer(Backbone):
             assert self.position_grid is not None, "_check_positions refuses a table without a grid"
             table = sincos_positions_2d(self.position_grid, embed_dim)
             self.pos_embed = nn.Parameter(table[None])
+
         self.blocks = nn.ModuleList()
         for index in range(depth):
+            # Inside a window distances are short, so its tables are smaller than a global block's.
             window = 0 if index in set(global_blocks) else window_size
             relative_grid = (window, window) if window else relative_position_size
             if use_relative_positions and relative_grid is None:
@@ -117,8 +121,10 @@ class VisionTransformer(Backbone):
                 relative_grid=relative_grid if use_relative_positions else None,
             )
             self.blocks.append(block)
+
         self.norm = nn.LayerNorm(embed_dim, eps=NORM_EPSILON) if final_norm else None
         self.apply(init_transformer_weights)
+
         self._out_features = [out_feature]
         self._out_feature_channels = {out_feature: embed_dim}
         self._out_feature_strides = {out_feature: patch_size}
@@ -126,7 +132,7 @@ class VisionTransformer(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Sides of images have to be multiples of the patch size."""
+        """Number that must divide the sides of images: the patch size."""
         return self.patch_size
 
     def encode(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
@@ -146,6 +152,7 @@ class VisionTransformer(Backbone):
         """
         x, _ = self._embed(images)
         if keep is not None:
+            # Positions are in the tokens already, so their order does not matter.
             x = x.gather(1, keep[..., None].expand(-1, -1, self.embed_dim))
         return self._transform(x, None)
 
@@ -166,7 +173,7 @@ class VisionTransformer(Backbone):
         return {self._out_features[0]: x}
 
     def positions(self, grid: Sequence[int]) -> torch.Tensor:
-        """Absolute positions of a grid.
+        """Compute the absolute positions of a grid.
 
         Args:
             grid: (h, w) tokens.
@@ -183,6 +190,7 @@ class VisionTransformer(Backbone):
             return cached_sincos_positions_2d(
                 grid, self.embed_dim, scale, weight.device, weight.dtype
             )[None]
+
         if own == grid:
             return self.pos_embed
         table = self.pos_embed.unflatten(1, own).permute(0, 3, 1, 2)
@@ -197,12 +205,14 @@ class VisionTransformer(Backbone):
                 f"images of {height} x {width} pixels do not divide into patches of "
                 f"{self.patch_size}; pad or crop them to a multiple"
             )
+
         x = self.patch_embed(images)
         grid = (x.shape[1], x.shape[2])
         return x.flatten(1, 2) + self.positions(grid), grid
 
     def _transform(self, x: torch.Tensor, grid: tuple[int, int] | None) -> torch.Tensor:
         for block in self.blocks:
+            # Without gradients there is nothing to save.
             if self.checkpoint_activations and self.training:
                 x = checkpoint(block, x, grid, use_reentrant=False)
             else:
@@ -213,23 +223,26 @@ class VisionTransformer(Backbone):
         frozen = [self.patch_embed, *self.blocks[: max(freeze_at - 1, 0)]] if freeze_at else []
         if freeze_at > len(self.blocks) and self.norm is not None:
             frozen.append(self.norm)
+
         for module in frozen:
             module.requires_grad_(False)
             if isinstance(module, Block):
+                # A frozen block must give the same features in every step.
                 module.drop_path.p = 0.0
+
         if freeze_at and self.pos_embed is not None:
             self.pos_embed.requires_grad_(False)
 
 
 def _check_indices(depth: int, global_blocks: Sequence[int], freeze_at: int) -> None:
     if any(not 0 <= index < depth for index in global_blocks):
-        raise ValueError(f"global_blocks are 0 to {depth - 1}, got {list(global_blocks)}")
+        raise ValueError(f"global_blocks must be in 0 to {depth - 1}, got {list(global_blocks)}")
     if not 0 <= freeze_at <= depth + 1:
-        raise ValueError(f"freeze_at is 0 to {depth + 1}, got {freeze_at}")
+        raise ValueError(f"freeze_at must be in 0 to {depth + 1}, got {freeze_at}")
 
 
 def _check_positions(mode: str, learned: bool, grid: Sequence[int] | None) -> None:
     if mode not in POSITION_MODES:
-        raise ValueError(f"position_mode is one of {POSITION_MODES}, got {mode!r}")
+        raise ValueError(f"position_mode must be one of {POSITION_MODES}, got {mode!r}")
     if (learned or mode == "interpolate") and grid is None:
         raise ValueError("interpolated and learned positions need a position_grid")

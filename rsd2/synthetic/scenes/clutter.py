@@ -42,26 +42,30 @@ def add_tree(site: Site, u: float, v: float, radius: float) -> bool:
     """Plant a tree where there is room.
 
     Args:
-        site: to plant on.
-        u: scene units.
-        v: scene units.
-        radius: of the crown, scene units.
+        site: site to plant on.
+        u: position of the trunk, scene units.
+        v: position of the trunk, scene units.
+        radius: radius of the crown, scene units.
 
     Returns:
         True if it was planted.
     """
     center, size = site.to_image((u, v)), radius * site.scale
+    # Few trees stand on pavement, so most attempts there fail.
     allowed = LAND | PAVED if site.rng.uniform() < 0.15 else LAND
     if not site.in_view((u, v), radius) or not site.is_free(
         _CIRCLE * (0.9 * size) + center, allowed
     ):
         return False
+
     site.occupy(_CIRCLE * (0.6 * size) + center)
     rng = _random(site)
     color = shade((58, 82, 40), rng.uniform(0.75, 1.35))
+    # The looks are drawn now, the tree later: drawing must not take random numbers of the site.
     lumps = [(rng.uniform(0, 2 * math.pi), rng.uniform(0.38, 0.62)) for _ in range(4)]
 
     def draw(canvas: Canvas) -> None:
+        # Lumps that point away from the sun's shadow are lighter.
         sun = canvas.sun / math.hypot(*canvas.sun)
         canvas.polygon(_CIRCLE * (0.84 * size) + center, shade(color, 0.8))
         for angle, share in lumps:
@@ -80,8 +84,8 @@ def scatter_trees(site: Site, count: int, box: tuple[float, float, float, float]
     """Plant trees at random places of a rectangle.
 
     Args:
-        site: to plant on.
-        count: attempts.
+        site: site to plant on.
+        count: number of attempts.
         box: (u0, u1, v0, v1), scene units.
     """
     u, v = site.rng.uniform(box[0], box[1]), site.rng.uniform(box[2], box[3])
@@ -99,11 +103,11 @@ def add_building(
     """Raise a building where there is room; one with a gable only off the pavement.
 
     Args:
-        site: to build on.
+        site: site to build on.
         u: centre, scene units.
         v: centre, scene units.
         size: (length, width), scene units.
-        heading: of its length, radians, in the frame of the site.
+        heading: heading of its length, radians, in the frame of the site.
         flat: a flat roof with machines on it, instead of a gable.
 
     Returns:
@@ -115,8 +119,10 @@ def add_building(
     allowed = LAND | PAVED if flat else LAND  # no house on a street
     if not site.in_view((u, v), size[0] / 2) or not site.is_free(corners, allowed):
         return False
+
     site.occupy(corners)
     rng = _random(site)
+    # The height decides the shadow's length; flat roofs belong to higher houses.
     height = rng.uniform(0.25, 0.5) * width * (1.8 if flat else 1.0)
 
     def draw(canvas: Canvas) -> None:
@@ -134,6 +140,8 @@ def _draw_flat_roof(pen: Pen, rng: Random) -> None:
     color = shade(
         rng.choice(((186, 184, 178), (150, 148, 144), (204, 202, 198))), rng.uniform(0.9, 1.1)
     )
+
+    # A parapet of the same width on all sides, whatever the shape of the roof.
     rim = 2.0 / max(pen.width, 4.0)
     pen.rect(-1, 1, -1, 1, shade(color, 1.15))
     pen.rect(
@@ -143,22 +151,27 @@ def _draw_flat_roof(pen: Pen, rng: Random) -> None:
         1 - rim,
         color,
     )
+
     for _ in range(int(2 + pen.length / pen.width * 3)):
         x, y = rng.uniform(-0.85, 0.75), rng.uniform(-0.7, 0.5)
         dx = 0.16 * pen.width / pen.length
+        # Each machine with its own small shadow, which makes it look like a lorry.
         pen.rect(x + 0.05 * dx, x + 1.3 * dx, y + 0.06, y + 0.26, shade(color, 0.6))
         pen.rect(x, x + dx, y, y + 0.18, shade(color, rng.uniform(0.8, 1.15)))
 
 
 def _draw_gable_roof(pen: Pen, rng: Random) -> None:
     color = shade(rng.choice(_ROOFS), rng.uniform(0.9, 1.15))
+    # One side of the gable faces the light, the other one turns away.
     bright = 1 + 0.22 * pen.light[1]
     pen.rect(-1, 1, 0, 1, shade(color, bright))
     pen.rect(-1, 1, -1, 0, shade(color, 2 - bright))
+
     for k in range(1, 5):
         for side, gain in ((1, bright), (-1, 2 - bright)):
             pen.rect(-1, 1, side * 0.2 * k - 0.02, side * 0.2 * k + 0.02, shade(color, 0.9 * gain))
     pen.rect(-1, 1, -0.04, 0.04, shade(color, 1.2))
+
     if rng.random() < 0.6:
         x = rng.uniform(-0.6, 0.5)
         dx = 0.2 * pen.width / pen.length
@@ -169,10 +182,10 @@ def add_containers(site: Site, u: float, v: float, heading: float, rows: int, co
     """Stack a block of freight containers, which resemble lorries without a cab.
 
     Args:
-        site: to stand on.
+        site: site to stand on.
         u: centre, scene units.
         v: centre, scene units.
-        heading: of their length, radians, in the frame of the site.
+        heading: heading of their length, radians, in the frame of the site.
         rows: containers across.
         columns: containers along.
     """
@@ -182,12 +195,16 @@ def add_containers(site: Site, u: float, v: float, heading: float, rows: int, co
         for column in range(columns):
             du = (column - (columns - 1) / 2) * (length + 1.0)
             dv = (row - (rows - 1) / 2) * (width + 0.5)
+
+            # Gaps, because a full block looks like one roof.
             if site.rng.uniform() > 0.82:
                 continue
+
             center = site.to_image((u + cos * du - sin * dv, v + sin * du + cos * dv))
             box = rectangle(center, heading + site.turn, length * site.scale, width * site.scale)
             if not site.is_free(box, LAND | PAVED):
                 continue
+
             site.occupy(box)
             color = shade(
                 _CONTAINERS[site.rng.integers(len(_CONTAINERS))], site.rng.uniform(0.8, 1.1)
@@ -213,19 +230,22 @@ def add_rock(site: Site, u: float, v: float, radius: float) -> None:
     """Put a rock with a rim of foam into the water; small ones resemble boats.
 
     Args:
-        site: with water.
-        u: scene units.
-        v: scene units.
+        site: site with water.
+        u: centre, scene units.
+        v: centre, scene units.
         radius: scene units.
     """
     center, size = site.to_image((u, v)), radius * site.scale
+    # A circle with uneven, squeezed and turned radii.
     jitter = site.rng.uniform(0.6, 1.0, (len(_CIRCLE), 1))
     squeeze = np.array([1.0, site.rng.uniform(0.4, 0.8)])
     angle = site.rng.uniform(0, math.pi)
     spin = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     outline = (_CIRCLE * jitter * squeeze) @ spin * size
+
     if not site.is_free(outline * 1.3 + center, WATER):
         return
+
     site.occupy(outline * 1.1 + center)
     color = shade((108, 98, 84), site.rng.uniform(0.75, 1.1))
     foam = shade((178, 192, 196), site.rng.uniform(0.8, 1.05))
@@ -243,19 +263,22 @@ def add_whitecap(site: Site, u: float, v: float) -> None:
     """Add the foam of a breaking wave.
 
     Args:
-        site: with water.
-        u: scene units.
-        v: scene units.
+        site: site with water.
+        u: centre, scene units.
+        v: centre, scene units.
     """
     center = site.to_image((u, v))
     size, angle = site.rng.uniform(2.5, 7) * site.scale, site.rng.uniform(-0.5, 0.5)
     box = rectangle(center, angle, 2 * size, 0.5 * size)
     if not site.is_free(box, WATER):
         return
+
+    # A crescent: thick in the middle, thin at both ends.
     along = np.linspace(-1, 1, 7)
     bend = np.stack([along * size, -0.25 * size * along**2], axis=1)
     thick = np.stack([along * 0, 0.16 * size * (1 - along**2)], axis=1)
     outline = np.concatenate([bend - thick, (bend + thick)[::-1]])
+
     cos, sin = math.cos(angle), math.sin(angle)
     points = outline @ np.array([[cos, sin], [-sin, cos]]) + center
     color = shade((160, 182, 190), site.rng.uniform(0.75, 1.1))
@@ -266,13 +289,14 @@ def add_marking(site: Site, u: float, v: float) -> None:
     """Paint a cross, an arrow or a landing circle, which resembles a plane or a tank.
 
     Args:
-        site: with pavement.
-        u: scene units.
-        v: scene units.
+        site: site with pavement.
+        u: centre, scene units.
+        v: centre, scene units.
     """
     center, size = site.to_image((u, v)), site.rng.uniform(7, 14) * site.scale
     if not site.is_free(_CIRCLE * size + center, PAVED):
         return
+
     angle, kind = site.rng.uniform(0, 2 * math.pi), site.rng.integers(3)
     color = shade((226, 224, 210), site.rng.uniform(0.75, 0.95))
     site.occupy(_CIRCLE * size + center)
@@ -301,14 +325,15 @@ def add_pool(site: Site, u: float, v: float, heading: float) -> None:
     """Dig a swimming pool, round or long, which resembles a tank or a vehicle.
 
     Args:
-        site: to dig in.
-        u: scene units.
-        v: scene units.
+        site: site to dig in.
+        u: centre, scene units.
+        v: centre, scene units.
         heading: radians, in the frame of the site.
     """
     center, size = site.to_image((u, v)), site.rng.uniform(3.5, 6) * site.scale
     if not site.is_free(_CIRCLE * (1.5 * size) + center, LAND):
         return
+
     site.occupy(_CIRCLE * (1.4 * size) + center)
     is_round, turn = site.rng.uniform() < 0.4, heading + site.turn
 
@@ -328,18 +353,20 @@ def add_roundabout(site: Site, u: float, v: float, width: float) -> None:
     """Widen a road to a roundabout with a planted island, which resembles a tank.
 
     Args:
-        site: with a road.
+        site: site with a road.
         u: centre, scene units.
         v: centre, scene units.
-        width: of the road, scene units.
+        width: width of the road, scene units.
     """
     center = site.to_image((u, v))
     outer, inner = 1.15 * width * site.scale, 0.5 * width * site.scale
     island = _CIRCLE * inner + center
     if not site.in_view((u, v), width) or not site.is_free(island, PAVED):
         return
+
     site.ground.fill(_CIRCLE * outer + center, "asphalt")
     site.ground.fill(island, "grass")
+    # Only the island is taken: vehicles may drive around it.
     site.occupy(_CIRCLE * (1.1 * inner) + center)
     rim = max(0.05 * width * site.scale, 0.4)
 

@@ -50,9 +50,12 @@ _BUS = np.array(
 def _draw_small_vehicle(pen: Pen, rng: Random) -> None:
     color = shade(rng.choice(_CAR_COLORS), rng.uniform(0.88, 1.06))
     pen.fill(_CAR, color)
+
+    # The side that is turned away from the light is darker.
     lit_side = -1 if pen.light[1] < 0 else 1
     pen.rect(-0.9, 0.85, -lit_side * 0.78, -lit_side, shade(color, 0.78))
     pen.fill([(0.46, -0.82), (0.46, 0.82), (0.14, 0.7), (0.14, -0.7)], _GLASS)
+
     if rng.random() < 0.25:  # a pick-up: an open bed behind the cabin
         pen.rect(-0.92, -0.2, -0.72, 0.72, shade(color, 0.55))
         pen.rect(-0.2, 0.16, -0.74, 0.74, shade(color, 1.08))
@@ -66,6 +69,7 @@ def _draw_large_vehicle(pen: Pen, rng: Random) -> None:
     if kind < 0.3:
         _draw_bus(pen, rng)
         return
+
     cab = shade(rng.choice(_CAR_COLORS), rng.uniform(0.9, 1.05))
     cargo = shade(rng.choice(_CARGO_COLORS), rng.uniform(0.9, 1.05))
     # The cab of every lorry is about as long as it is wide, however long the lorry is.
@@ -73,6 +77,7 @@ def _draw_large_vehicle(pen: Pen, rng: Random) -> None:
     pen.rect(-0.96, 0.9, -0.55, 0.55, (48, 48, 50))
     pen.fill([(1, -0.8), (1, 0.8), (front, 0.94), (front, -0.94)], cab)
     pen.rect(0.86, 0.955, -0.74, 0.74, _GLASS)
+
     box_front = front - 0.06
     if kind < 0.45:  # a tank lorry
         pen.fill(_capsule(-1, box_front, 1.0), shade(cargo, 0.8))
@@ -81,7 +86,9 @@ def _draw_large_vehicle(pen: Pen, rng: Random) -> None:
             x = -0.7 + 0.45 * k
             pen.ellipse(x, 0, 0.22 * pen.width / pen.length, 0.22, (70, 72, 74))
         return
+
     pen.rect(-1, box_front, -1, 1, cargo)
+
     lit_side = -1 if pen.light[1] < 0 else 1
     pen.rect(-1, box_front, -lit_side * 0.72, -lit_side, shade(cargo, 0.74))
     pen.rect(-1, box_front, lit_side * 0.8, lit_side, shade(cargo, 1.12))
@@ -156,23 +163,29 @@ def _draw_plane(pen: Pen, rng: Random) -> None:
     else:
         color = shade((242, 242, 240), rng.uniform(0.88, 1.03))
     accent = rng.choice(((40, 70, 140), (170, 40, 44), (224, 140, 40), (50, 110, 90), (90, 92, 98)))
+
     # The half-wing that is turned away from the light is darker.
     sides = ((1, 0.9 + 0.1 * pen.light[1]), (-1, 0.9 - 0.1 * pen.light[1]))
+    # Engines first, because the wing covers their rear.
     for sign, gain in sides:
         flip = (1, sign)
         for y in frame.engines:
             x = 0.28 - 0.75 * y
             size = 0.5 * frame.body
             pen.rect(x - 0.02, x + 0.16, sign * y - size, sign * y + size, (112, 116, 122))
+
         pen.fill(np.array(frame.wing) * flip, shade(color, 0.9 * gain))
         pen.fill(np.array(frame.tail) * flip, shade(accent if kind == 1 else color, 0.86 * gain))
+
         if kind == 0:
             trailing = np.array([(-0.2, 0.12), (-0.28, 0.4), (-0.23, 0.4), (-0.15, 0.12)])
             pen.fill(trailing * flip, shade(color, 0.66))
+
     pen.fill(_fuselage(frame.body), shade(color, 0.96))
     dark_side = -1 if pen.light[1] > 0 else 1
     pen.rect(-0.55, 0.66, dark_side * 0.45 * frame.body, dark_side * frame.body, shade(color, 0.76))
     pen.fill([(0.9, -0.06), (0.9, 0.06), (0.82, 0.09), (0.82, -0.09)], _GLASS)
+
     if kind == 2:
         pen.ellipse(0.62, 0, 0.14, 0.08, _GLASS)
     pen.fill([(-0.66, 0.0), (-0.98, 0.035), (-1.0, 0.0), (-0.98, -0.035)], accent)
@@ -181,6 +194,7 @@ def _draw_plane(pen: Pen, rng: Random) -> None:
 
 
 def _shadow_plane(pen: Pen, style: int, height: float) -> None:
+    # The first draw from the seed, as in `_draw_plane`, gives the same type of plane.
     frame = _AIRFRAMES[_airframe(Random(style))]
     for points in _mirrored(list(frame.wing)) + _mirrored(list(frame.tail)):
         pen.shadow(points, height, raised=True)
@@ -195,15 +209,18 @@ def _hull(blunt: float, stern: float) -> np.ndarray:
 def _draw_ship(pen: Pen, rng: Random) -> None:
     elongation = pen.length / pen.width
     hull = _hull(rng.uniform(0.3, 0.5), rng.uniform(0.75, 0.95))
+    # Short hulls are boats, long ones are freighters.
     if elongation < 3.6:
         _draw_boat(pen, rng, hull)
         return
+
     side = rng.choice(((52, 54, 62), (118, 44, 40), (40, 62, 100), (70, 74, 78)))
     deck = shade(
         rng.choice(((168, 98, 78), (128, 138, 132), (180, 172, 152))), rng.uniform(0.9, 1.1)
     )
     pen.fill(hull, side)
     pen.fill(hull * (0.965, 0.82), deck)
+
     load = rng.random()
     holds = max(2, int(elongation * 0.9))
     for k in range(holds):
@@ -217,9 +234,11 @@ def _draw_ship(pen: Pen, rng: Random) -> None:
         elif load < 0.75:  # a bulk carrier: hatch covers
             pen.rect(x0, x1, -0.5, 0.5, shade(deck, 0.68))
             pen.rect(x0 + 0.02, x1 - 0.02, -0.42, 0.3, shade(deck, 0.86))
+
     if load >= 0.75:  # a tanker: pipes along the deck
         pen.rect(-0.55, 0.7, -0.07, 0.07, shade(deck, 1.35))
         pen.rect(-0.02, 0.06, -0.6, 0.6, shade(deck, 1.3))
+    # The bridge of the ship stands at the stern.
     pen.rect(-0.9, -0.6, -0.72, 0.72, (150, 152, 154))
     pen.rect(-0.88, -0.62, -0.66, 0.5, (240, 240, 238))
     pen.rect(-0.66, -0.6, -0.72, 0.72, (70, 78, 88))
@@ -231,12 +250,15 @@ def _draw_boat(pen: Pen, rng: Random, hull: np.ndarray) -> None:
     rim = rng.choice(((210, 212, 214), (60, 80, 124), (150, 60, 54), (214, 214, 212)))
     pen.fill(hull, rim)
     pen.fill(hull * (0.95, 0.84), color)
+
     if rng.random() < 0.3:  # a sailing boat: mast and boom
         pen.fill(hull * (0.7, 0.5), (176, 140, 100))
         pen.rect(-0.6, 0.75, -0.08, 0.08, (235, 235, 235))
         pen.ellipse(0.12, 0, 0.07, 0.16, (90, 90, 92))
         return
+
     pen.fill([(0.42, -0.4), (0.42, 0.4), (0.18, 0.62), (0.18, -0.62)], _GLASS)
+
     pen.rect(-0.28, 0.18, -0.58, 0.58, shade(color, 0.93))
     pen.rect(
         -0.9, -0.34, -0.62, 0.62, rng.choice(((150, 112, 78), (92, 108, 132), (160, 160, 158)))
@@ -247,9 +269,11 @@ def _draw_boat(pen: Pen, rng: Random, hull: np.ndarray) -> None:
 def _draw_storage_tank(pen: Pen, rng: Random) -> None:
     base: Color = rng.choice(((234, 234, 230), (216, 218, 218), (206, 200, 184), (176, 150, 128)))
     base = shade(base, rng.uniform(0.9, 1.04))
+
     lx, ly = pen.light
     pen.fill(CIRCLE, shade(base, 0.66))
     pen.fill(CIRCLE * 0.93, shade(base, 1.03))
+
     if rng.random() < 0.55:  # a floating roof: its rim shades a crescent of the sunken roof
         pen.fill(CIRCLE * 0.84, shade(base, 0.45))
         pen.fill(CIRCLE * 0.74 - (0.12 * lx, 0.12 * ly), shade(base, 0.88))
@@ -260,10 +284,12 @@ def _draw_storage_tank(pen: Pen, rng: Random) -> None:
             a0 = angle + (k - 6) * math.pi / 6
             a1 = a0 + math.pi / 6 + 0.03
             gain = 0.86 + 0.2 * math.cos((a0 + a1) / 2 - angle)
+            # Each wedge a little wider than its share, so that no gap shows between them.
             wedge = [(0, 0), (0.88 * math.cos(a0), 0.88 * math.sin(a0)),
                      (0.88 * math.cos(a1), 0.88 * math.sin(a1))]  # fmt: skip
             pen.fill(wedge, shade(base, gain))
         pen.fill(CIRCLE * 0.1, (96, 98, 100))
+
     turn = rng.uniform(0, 2 * math.pi)
     for offset in (0.0, 0.12):  # the stairs on the wall
         x, y = 0.96 * math.cos(turn + offset), 0.96 * math.sin(turn + offset)
@@ -275,19 +301,23 @@ def _draw_harbor(pen: Pen, rng: Random) -> None:
         rng.choice(((188, 182, 168), (172, 152, 122), (196, 194, 188))), rng.uniform(0.92, 1.06)
     )
     ratio = pen.width / pen.length
+    # Details keep their size in pixels, so a longer harbour has more of them.
     fingers = max(3, int(0.62 / ratio))
     step = 2.0 / fingers
     stub = min(0.42 * ratio, 0.3 * step)
+
     # Short finger jetties on both sides reach the edge of the box, the walkway is the middle.
     for k in range(fingers):
         x0 = -1 + (2 - stub) * k / (fingers - 1)
         pen.rect(x0, x0 + stub, -1, 1, shade(deck, 0.9))
     pen.rect(-1, 1, -0.62, 0.62, shade(deck, 0.62))
     pen.rect(-1 + 0.06 * ratio, 1 - 0.06 * ratio, -0.52, 0.52, deck)
+
     planks = max(6, int(1.6 / ratio))
     for k in range(1, planks):
         x = -1 + 2 * k / planks
         pen.rect(x - 0.03 * ratio, x + 0.03 * ratio, -0.5, 0.5, shade(deck, 0.8))
+
     for k in range(fingers + 1):
         x = -0.95 + 1.9 * k / fingers
         for y in (-0.46, 0.46):
@@ -298,16 +328,19 @@ def _draw_bridge(pen: Pen, rng: Random) -> None:
     concrete = shade((186, 182, 174), rng.uniform(0.9, 1.06))
     road = shade((104, 104, 106), rng.uniform(0.9, 1.1))
     ratio = pen.width / pen.length
+
     pen.fill(_RECT, concrete)
     pen.rect(-1, 1, -0.86, -0.7, shade(concrete, 0.6))
     pen.rect(-1, 1, 0.7, 0.86, shade(concrete, 0.6))
     pen.rect(-1, 1, -0.7, 0.7, road)
+
     dashes = max(4, int(0.75 / ratio))
     for k in range(dashes):
         x = -1 + 2 * (k + 0.25) / dashes
         pen.rect(x, x + 1.0 / dashes, -0.05, 0.05, (228, 222, 190))
     for x in (-1 + 0.08 * ratio, -0.34, 0.34, 1 - 0.08 * ratio):  # expansion joints
         pen.rect(x - 0.05 * ratio, x + 0.05 * ratio, -0.7, 0.7, shade(road, 0.6))
+
     if rng.random() < 0.45:  # a truss: cross beams above the road
         beams = max(4, int(0.9 / ratio))
         for k in range(beams + 1):
@@ -324,15 +357,16 @@ def _shadow_of(outline: np.ndarray) -> Callable[[Pen, int, float], None]:
 
 @dataclass(frozen=True)
 class ObjectClass:
-    """How a class is drawn and how large it is.
+    """Drawing and size of a class.
 
     Args:
-        length: (low, high) of the extent along the heading, scene units, drawn log-uniformly.
+        length: (low, high) limits of the extent along the heading, scene units, drawn
+            log-uniformly.
         aspect: width / length of the shortest and of the longest; others lie between.
-        height: above the ground, as a share of the width; for the shadow.
+        height: height above the ground as a share of the width; for the shadow.
         layer: 0 for structures that carry others, 1 for the rest.
-        draw: draws it with a pen and the object's own random numbers.
-        shadow: casts its shadow, from the seed of its looks and the height in pixels.
+        draw: draws the object with a pen and the object's own random numbers.
+        shadow: casts the shadow, from the seed of the looks and the height in pixels.
     """
 
     length: tuple[float, float]

@@ -45,7 +45,7 @@ class Scene(NamedTuple):
     Args:
         image: (H, W, 3) uint8 RGB.
         objects: labelled objects, in drawing order.
-        theme: what the scene shows.
+        theme: name of the theme that the scene shows.
     """
 
     image: np.ndarray
@@ -58,7 +58,7 @@ _SIDES = 32, 8192  # least and most pixels of a side
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What scenes look like; the seed decides the rest.
+    """Settings of the scenes; the seed decides the rest.
 
     Args:
         size: (height, width) of the image in pixels, or one number for both; 32 to 8192.
@@ -88,6 +88,7 @@ class SceneConfig:
             "clutter": (0.0, 10.0),
             "degradation": (0.0, 3.0),
         }
+
         check_limits(self, limits)
         known = list(DEFAULT_THEME_WEIGHTS)
         unknown = sorted(set(self.theme_weights) - set(known))
@@ -107,6 +108,7 @@ class SceneConfig:
     def max_objects(self) -> int:
         """Largest number of objects in one scene."""
         height, width = self.shape
+        # Ground, not pixels, counts: a larger scale shows less of it.
         return max(1, round(self.density * height * width / (100 * self.scale) ** 2))
 
     def to_dict(self) -> dict:
@@ -126,9 +128,9 @@ def draw_scene(config: SceneConfig, seed: int, index: int) -> Scene:
     of which less than LEAST_SHARE would be inside are not drawn.
 
     Args:
-        config: what scenes look like.
-        seed: of the set of scenes, >= 0.
-        index: of the scene in the set, >= 0.
+        config: settings of the scenes.
+        seed: seed of the set of scenes, >= 0.
+        index: index of the scene in the set, >= 0.
 
     Returns:
         The scene; equal arguments give equal scenes in every process.
@@ -138,18 +140,24 @@ def draw_scene(config: SceneConfig, seed: int, index: int) -> Scene:
     """
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index must be >= 0, got {seed} and {index}")
+
+    # A generator of its own for each scene: it does not depend on who draws the others.
     rng = np.random.default_rng([seed, index])
     height, width = config.shape
+
     theme = _pick_theme(config, rng)
     turn = float(rng.uniform(-math.pi, math.pi))
     base = str(rng.choice(THEMES[theme].grounds))
+    # The empty theme may place nothing that carries a label.
     budget = 0 if theme == EMPTY else config.max_objects
     site = Site(rng, height, width, config.scale, base, budget, turn)
     THEMES[theme].fill(site, config.clutter)
 
+    # Small scenes have small objects, whose edges need finer steps.
     supersample = 4 if max(height, width) <= 256 else 2
     azimuth, reach = rng.uniform(0, 2 * math.pi), rng.uniform(0.5, 1.1)
     sun = (math.cos(azimuth) * reach, math.sin(azimuth) * reach)
+
     canvas = Canvas(height, width, supersample, sun)
     ground = site.ground.render()
     cv2.resize(
@@ -177,13 +185,14 @@ def _labels(placed: list[Placed], height: int, width: int) -> list[SceneObject]:
         corners = item.corners()
         share = inside_share(corners, height, width)
         tiny = item.length * item.width < _TINY_AREA
+        # DOTA's flag knows 0 and 1; 2 is our level for objects that the border cuts.
         difficult = 2 if share < VISIBLE_SHARE else int(tiny or item.shaded > _SHADED_SHARE)
         objects.append(SceneObject(corners, item.name, difficult))
     return objects
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Add what a sensor and its archive add: light, haze, blur, noise and compression.
+    """Degrade an image as sensor and archive do: light, haze, blur, noise and compression.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -195,23 +204,30 @@ def degrade(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.
     """
     if strength == 0:
         return image
+
     height, width = image.shape[:2]
+    # One table for each channel: brightness, tint and the haze that lifts the blacks.
     gain = np.exp(rng.normal(0, 0.07 * strength, 3) * 0.5 + rng.normal(0, 0.1 * strength))
     floor = rng.uniform(0, 14) * strength
     table = np.arange(256)[:, None] * np.minimum(gain, 1.15) + floor
     image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])
+
     if rng.uniform() < 0.3 * strength:
         haze = fractal_noise(rng, height, width, (max(height, width) / 2.5,))
         veil = np.clip(haze * np.float32(0.14) + np.float32(0.1), 0, 0.32)
         white = np.zeros_like(image)
         cv2.rectangle(white, (0, 0), (width, height), (214, 218, 224), cv2.FILLED)
         image = cv2.blendLinear(image, white, 1 - veil, veil)
+
     sigma = rng.uniform(0.2, 0.65) * strength
     if sigma > 0.35:
         image = cv2.GaussianBlur(image, (3, 3), sigma)
+
     amplitude = rng.uniform(0.02, 0.06) * strength
+    # Uniform noise in whole numbers costs a fraction of normal noise.
     grain = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = cv2.addWeighted(image, 1.0, grain, amplitude, -127.5 * amplitude)
+
     if rng.uniform() < 0.6 * strength:
         quality = int(rng.integers(max(40, int(92 - 22 * strength)), 95))
         ok, packed = cv2.imencode(

@@ -1,4 +1,4 @@
-"""The themes of the synthetic scenes by name, with the ground they lie on."""
+"""Themes of the synthetic scenes by name, with the ground they lie on."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from .water_themes import marina, port, river
 
 @dataclass(frozen=True)
 class Theme:
-    """What a scene shows.
+    """A kind of scene.
 
     Args:
-        fill: lays out the scene on a fresh site, with an amount of clutter (1 is usual).
+        fill: function that lays out the scene on a fresh site, with an amount of clutter (1 is
+            usual).
         grounds: materials of the ground, one is drawn by chance.
-        weight: relative frequency by default, so chosen that no class is rare in small scenes.
+        weight: default of the relative frequency, chosen so that no class is rare in small scenes.
     """
 
     fill: Callable[[Site, float], None]

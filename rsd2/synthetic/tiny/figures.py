@@ -52,11 +52,13 @@ def standing_person(rng: Random) -> list[Part]:
         rng: chooses the colours and the stance.
 
     Returns:
-        parts from back to front.
+        Parts from back to front.
     """
     skin, hair = rng.choice(SKIN), rng.choice(_HAIR)
+    # Many people on a beach wear no shirt.
     shirt = skin if rng.random() < 0.4 else rng.choice(_CLOTHES)
     trunks, apart = rng.choice(_CLOTHES), rng.uniform(0.25, 0.75)
+
     legs = [
         (np.array([(-1, s * apart), (-1, s * apart * 0.3), (-0.1, 0), (-0.1, s * 0.6)]), skin)
         for s in (-1, 1)
@@ -65,6 +67,7 @@ def standing_person(rng: Random) -> list[Part]:
         (np.array([(0.56, s * 0.6), (0.5, s), (-0.12, s), (-0.1, s * 0.72)]), shade(skin, 0.92))
         for s in (-1, 1)
     ]
+
     return [
         *legs,
         *arms,
@@ -82,7 +85,7 @@ def sitting_person(rng: Random) -> list[Part]:
         rng: chooses the colours.
 
     Returns:
-        parts from back to front.
+        Parts from back to front.
     """
     skin, hair, shirt = rng.choice(SKIN), rng.choice(_HAIR), rng.choice((*_CLOTHES, *SKIN))
     return [
@@ -101,7 +104,7 @@ def lying_person(rng: Random) -> list[Part]:
         rng: chooses the colours.
 
     Returns:
-        parts from back to front.
+        Parts from back to front.
     """
     skin, hair = rng.choice(SKIN), rng.choice(_HAIR)
     return [
@@ -118,10 +121,11 @@ def swimming_person(rng: Random) -> list[Part]:
         rng: chooses the colours.
 
     Returns:
-        parts from back to front.
+        Parts from back to front.
     """
     skin, hair = rng.choice(SKIN), rng.choice(_HAIR)
     suit = skin if rng.random() < 0.6 else rng.choice(_CLOTHES)
+
     return [
         (np.array([(-1, -1), (-1, 1), (-0.2, 0.86), (-0.2, -0.86)]), suit),
         (_ellipse(0.3, 0, 0.7, 0.5), skin),
@@ -136,13 +140,14 @@ def boat(rng: Random) -> list[Part]:
         rng: chooses colours and kind.
 
     Returns:
-        parts from back to front.
+        Parts from back to front.
     """
     hull, kind = rng.choice(_HULLS), rng.random()
     outline = np.array(
         [(-1, -0.8), (-1, 0.8), (-0.2, 1), (0.55, 0.7), (1, 0), (0.55, -0.7), (-0.2, -1)]
     )
     deck = outline * (0.78, 0.62) + (-0.06, 0)
+
     parts = [(outline, hull), (deck, shade(hull, 0.62) if kind < 0.6 else (168, 136, 96))]
     if kind < 0.45:
         parts += [(_box(-0.35, 0.2, 0.5), shade(hull, 1.1)), (_box(0.2, 0.34, 0.44), (40, 48, 58))]
@@ -157,8 +162,8 @@ def draw_parts(pen: Pen, parts: list[Part], veil: tuple[Color, float] | None = N
     """Draw the parts of a figure.
 
     Args:
-        pen: at the place of the figure.
-        parts: from back to front.
+        pen: pen at the place of the figure.
+        parts: parts from back to front.
         veil: (colour, share) mixed into every part, as haze or spray would; None for none.
     """
     for points, color in parts:
@@ -166,6 +171,7 @@ def draw_parts(pen: Pen, parts: list[Part], veil: tuple[Color, float] | None = N
             tint, share = veil
             red, green, blue = (int(c * (1 - share) + t * share) for c, t in zip(color, tint))
             color = (red, green, blue)
+
         pen.fill(points, color)
 
 
@@ -173,8 +179,8 @@ def extent(pen: Pen, parts: list[Part]) -> np.ndarray:
     """Return the upright box around a figure.
 
     Args:
-        pen: at the place of the figure.
-        parts: of the figure.
+        pen: pen at the place of the figure.
+        parts: parts of the figure.
 
     Returns:
         (4,) float64 x0, y0, x1, y1, image pixels.

@@ -1,4 +1,4 @@
-"""Where the people, boats and things of a tiny scene stand, and how they are drawn.
+"""Layout of a tiny scene: places of people, boats and things, and their drawing.
 
 Coordinates are image pixels throughout. Shapes: H and W image height and width, P points.
 """
@@ -28,7 +28,7 @@ _UP = -math.pi / 2
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a figure stands: its drawer, aspect (across / along), and the spread of its heading."""
+    """A way to stand: its drawer, aspect (across / along), and the spread of the heading."""
 
     draw: Callable[[Random], list[figures.Part]]
     aspect: tuple[float, float]
@@ -52,13 +52,13 @@ class Figure:
 
     Args:
         kind: key of the way it stands.
-        pen: at its place.
-        parts: its polygons.
+        pen: pen at its place.
+        parts: polygons of the figure.
         box: (4,) float64 x0, y0, x1, y1, cut at the border of the image.
-        category: of the annotation.
-        uncertain: hardly to be recognised.
-        veil: colour and share mixed into it.
-        ignore: it is no figure but the region of a crowd; ``parts`` is empty.
+        category: category of the annotation.
+        uncertain: the figure can hardly be recognised.
+        veil: colour and share mixed into the figure.
+        ignore: this is the region of a crowd instead of a figure; ``parts`` is empty.
     """
 
     kind: str
@@ -76,8 +76,8 @@ class TinyLayout:
 
     Args:
         rng: source of randomness.
-        canvas: to draw on.
-        ground: of the scene, water all over.
+        canvas: canvas to draw on.
+        ground: ground of the scene, water all over.
         object_size: least and greatest square root of an object's area, pixels.
     """
 
@@ -91,17 +91,20 @@ class TinyLayout:
         self.rng, self.canvas, self.ground = rng, canvas, ground
         self.height, self.width = ground.zone.shape
         self._limits = object_size
+
         low, high = object_size
-        # Of the people in the middle of the image; the camera's height, so to say.
+        # Size of the people in the middle of the image, which stands for the camera's height.
         self._base = float(low * (high / low) ** rng.uniform(0.34, 0.9))
         self._slope = rng.uniform(0.1, 0.5)
+
         self._taken = np.zeros((self.height, self.width), dtype=np.uint8)
         self._figures: list[Figure] = []
         self._regions: list[Figure] = []
         self._things: list[Callable[[], None]] = []
 
     def shrink(self) -> None:
-        """Look from so high that more than DENSE_COUNT people have room."""
+        """Raise the camera until more than DENSE_COUNT people have room."""
+        # A person of this size takes about nine times its area, with the space around it.
         room = math.sqrt(self.height * self.width / (2.2 * DENSE_COUNT)) / 3
         self._base = max(1.3 * self._limits[0], min(self._base, room))
 
@@ -111,18 +114,23 @@ class TinyLayout:
         angle, reach = rng.uniform(-math.pi, math.pi), math.hypot(self.height, self.width)
         along = np.array([math.cos(angle), math.sin(angle)])
         across = np.array([-along[1], along[0]])
+        # The shore passes near the middle, so that there is both water and sand.
         middle = np.array([self.width, self.height]) / 2 + across * rng.uniform(-0.25, 0.2) * min(
             self.height, self.width
         )
+
         steps = np.linspace(-reach, reach, 90)
         phases, rough = rng.uniform(0, 2 * math.pi, 3), rng.uniform(2, 7)
         wiggle = np.sin(steps / 60 + phases[0]) + 0.5 * np.sin(steps / 21 + phases[1])
         wiggle += 0.25 * np.sin(steps / 8 + phases[2])
         edge = middle + steps[:, None] * along + (rough * wiggle)[:, None] * across
+
+        # Soil first, then sand from a little further up: what stays of the soil is the wet strip.
         far = edge[[-1, 0]] + across * 2 * reach
         self.ground.fill(np.concatenate([edge, far]), "soil")
         wet = rng.uniform(3, 9)
         self.ground.fill(np.concatenate([edge + across * wet, far]), "sand")
+
         width = rng.uniform(0.8, 2.2)
         foam = np.concatenate([edge, (edge - across * width)[::-1]])
         self._things.append(lambda: self.canvas.polygon(foam, _FOAM))
@@ -136,6 +144,7 @@ class TinyLayout:
         rate = amount * self.height * self.width / (256 * 320)
         for _ in range(self.rng.poisson(5 * rate)):
             self._add_parasol() if self.rng.uniform() < 0.45 else self._add_towel()
+
         for _ in range(self.rng.poisson(2.5 * rate)):
             self._add_rock()
         for _ in range(self.rng.poisson(14 * rate * self.rng.uniform())):
@@ -147,6 +156,7 @@ class TinyLayout:
         """Place a boat on the water, sometimes with a wake; nothing if there is no room."""
         placed = self._try_places("boat", self._anywhere, WATER, 0.0)
         if placed and self.rng.uniform() < 0.35:
+            # The wake is drawn before the figures and belongs to no box.
             pen = placed.pen
             wake = pen.to_image(np.array([(-1, -0.4), (-1, 0.4), (-2.6, 0.9), (-2.6, -0.9)]))
             self._things.append(lambda: self.canvas.polygon(wake, (150, 176, 182)))
@@ -155,17 +165,21 @@ class TinyLayout:
         """Place people in loose groups on land and in the water.
 
         Args:
-            count: as many as have room, at most this number.
-            uncertain_fraction: share that is hardly to be recognised.
+            count: largest number of people; fewer where there is no room.
+            uncertain_fraction: share of people that can hardly be recognised.
             packed: one large crowd instead of groups.
         """
         rng, left = self.rng, count
+
+        # Many attempts fail in a full scene, so their number is bounded, not that of the people.
         for _ in range(12 * count + 40):
             if left <= 0:
                 break
+
             center = self._anywhere()
             spread = 0.3 * min(self.height, self.width) if packed else 3.0 * self._base
             members = left if packed else int(min(left, 1 + rng.geometric(0.4)))
+
             for _ in range(members):
                 point = center if members == 1 else center + rng.normal(0, spread, 2)
                 uncertain = bool(rng.uniform() < uncertain_fraction)
@@ -176,22 +190,29 @@ class TinyLayout:
         """Place a crowd so packed that it is labelled as one ignore region."""
         rng = self.rng
         size = self._base * np.array([rng.uniform(3, 7), rng.uniform(1.5, 3)])
+
         for _ in range(20):
             center = self._anywhere()
             low, high = center - size / 2, center + size / 2
+            # The region of a crowd lies inside the image and on free ground.
             if (low < 1).any() or (high > (self.width - 1, self.height - 1)).any():
                 continue
             if self._taken_share(np.concatenate([low, high])) > 0:
                 continue
+
             members = []
             for _ in range(int(size.prod() / self._base**2 * 2.2) + 4):
                 figure = self._make_person(rng.uniform(low, high), uncertain=False)
                 if figure is not None:
                     members.append(figure)
+
+            # A few people are no crowd: try another place.
             if len(members) < 4:
                 continue
+
             boxes = np.stack([member.box for member in members])
             box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+
             self._occupy(box)
             self._figures += members
             region = Figure("crowd", members[0].pen, [], box, members[0].category, ignore=True)
@@ -199,10 +220,10 @@ class TinyLayout:
             return
 
     def annotations(self) -> list[Figure]:
-        """Return what is labelled: figures that are in no crowd, and the crowds' regions.
+        """Return the annotations: figures that are in no crowd, and the regions of the crowds.
 
         Returns:
-            figures from top to bottom.
+            Figures from top to bottom.
         """
         crowd = [region.box for region in self._regions]
         labelled = [
@@ -220,11 +241,14 @@ class TinyLayout:
         """
         for thing in self._things:
             thing()
+
+        # Lower figures are nearer to the camera and hide those behind them.
         order = sorted(self._figures, key=lambda figure: figure.box[3])
         for figure in order:
             casts = _KINDS[figure.kind].casts
             if casts:
                 figure.pen.shadow(CIRCLE * (0.2, 0.7) - (0.9, 0), casts * figure.pen.length)
+
         self.canvas.apply_shadows(shade_strength)
         for figure in order:
             figures.draw_parts(figure.pen, figure.parts, figure.veil)
@@ -239,7 +263,7 @@ class TinyLayout:
         return int(self.ground.zone[y, x]) if inside else 0
 
     def _size_at(self, y: float) -> float:
-        """Square root of a person's area at this height; nearer people stand lower, are larger."""
+        """Square root of a person's area here; nearer people stand lower and are larger."""
         return self._base * (1 + self._slope * (2 * y / self.height - 1))
 
     def _place_person(self, point: np.ndarray, uncertain: bool, overlap: float) -> Figure | None:
@@ -252,16 +276,19 @@ class TinyLayout:
         zone = self._zone(point)
         if not zone:
             return None
+
         if zone & LAND:
             kind = str(self.rng.choice(["standing", "sitting", "lying"], p=[0.6, 0.2, 0.2]))
         else:
             kind = str(self.rng.choice(["swimming", "standing"], p=[0.8, 0.2]))
+
         category = "earth_person" if zone & LAND else "sea_person"
         return self._make(kind, point, category, uncertain)
 
     def _try_places(
         self, kind: str, where: Callable[[], np.ndarray], zone: int, overlap: float
     ) -> Figure | None:
+        # A few attempts: a scene without room goes without the figure.
         for _ in range(8):
             point = where()
             figure = self._make(kind, point, kind) if self._zone(point) & zone else None
@@ -272,12 +299,15 @@ class TinyLayout:
     def _make(
         self, kind: str, point: np.ndarray, category: str, uncertain: bool = False
     ) -> Figure | None:
-        """A figure of the size that its place asks for, or None if too little of it is seen."""
+        """Make a figure of the size that its place asks for; None if too little of it shows."""
         rng, how = self.rng, _KINDS[kind]
         style, heading = Random(int(rng.integers(2**31))), _UP + rng.uniform(-1, 1) * how.spread
+
+        # The size follows the place, with some spread, and stays within the limits by a margin.
         low, high = self._limits
         size = self._size_at(point[1]) * how.relative_size * float(np.exp(rng.normal(0, 0.18)))
         size = float(np.clip(size, 1.04 * low, 0.97 * high))
+
         aspect = rng.uniform(*how.aspect)
         parts = how.draw(style)
         length = size / math.sqrt(aspect)
@@ -285,10 +315,13 @@ class TinyLayout:
             pen = Pen(self.canvas, point, heading, length, length * aspect)
             box = figures.extent(pen, parts)
             length *= size / math.sqrt(float((box[2:] - box[:2]).prod()))
+
+        # The border may cut a figure, but not to less than half or below the least size.
         shown = np.clip(box, 0, (self.width, self.height) * 2)
         share = (shown[2:] - shown[:2]).prod() / (box[2:] - box[:2]).prod()
         if share < _LEAST_VISIBLE or (shown[2:] - shown[:2]).prod() < low**2:
             return None
+
         veil = None
         if uncertain:
             y, x = (
@@ -315,7 +348,7 @@ class TinyLayout:
         self._taken[self._rows_columns(box)] = 1
 
     def _thing_at(self, zone: int, radius: float) -> np.ndarray | None:
-        """A free place for something of this radius, which it takes."""
+        """Find a free place for something of this radius and mark it as taken."""
         for _ in range(6):
             center = self._anywhere()
             box = np.concatenate([center - radius, center + radius])
@@ -329,6 +362,7 @@ class TinyLayout:
         center = self._thing_at(LAND, radius)
         if center is None:
             return
+
         color = _BRIGHT[self.rng.integers(len(_BRIGHT))]
         disc = CIRCLE * radius + center
 
@@ -370,5 +404,5 @@ class TinyLayout:
 
 
 def _contains(outer: np.ndarray, inner: np.ndarray) -> bool:
-    """Whether a box lies in another one."""
+    """Tell whether a box lies in another one."""
     return bool((outer[:2] <= inner[:2]).all() and (outer[2:] >= inner[2:]).all())

@@ -1,7 +1,8 @@
 """Beaches and seas with people and boats of 2 to 20 pixels, drawn from a seed.
 
-What makes TinyPerson hard is here too: objects of few
-pixels, crowds that are labelled as one ignore region, uncertain people, logos, dense images.
+The scenes have what makes TinyPerson hard: objects of few pixels, crowds that are labelled as one
+ignore region, uncertain people, logos, dense images.
+
 Shapes: H and W image height and width.
 """
 
@@ -32,7 +33,7 @@ class TinyObject(NamedTuple):
         box: (4,) float64 x0, y0, x1, y1, image pixels, inside the image.
         category: one of TINY_CATEGORIES.
         ignore: the box encloses a crowd or a logo, where detections do not count.
-        uncertain: hardly to be recognised; treated like ``ignore``.
+        uncertain: the object can hardly be recognised; treated like ``ignore``.
         logo: something printed on the image.
     """
 
@@ -64,7 +65,7 @@ _SIDES = 64, 4096  # least and most pixels of a side
 
 @dataclass(frozen=True)
 class TinySceneConfig:
-    """What scenes look like; the seed decides the rest.
+    """Settings of the scenes; the seed decides the rest.
 
     Args:
         size: (height, width) of the image in pixels, or one number for both; 64 to 4096.
@@ -74,7 +75,7 @@ class TinySceneConfig:
             have no room for so many and hold what fits.
         density: number of objects, 1 is usual: 4 to 28 for each 256 x 320 pixels.
         ignore_rate: mean number of crowds that are labelled as one region, per scene, >= 0.
-        uncertain_fraction: share of people that are hardly to be recognised, 0 to 1.
+        uncertain_fraction: share of people that can hardly be recognised, 0 to 1.
         clutter: amount of unlabelled things: parasols, towels, rocks, buoys, foam; 1 is usual.
         degradation: haze, blur, noise and compression; 0 for none, 1 is usual, at most 3.
     """
@@ -90,7 +91,8 @@ class TinySceneConfig:
     degradation: float = 0.7
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn."""
+        """Validate the settings."""
+        # The class is frozen; one number for the size becomes a pair here.
         object.__setattr__(self, "size", self.shape)
         extent = tuple(float(value) for value in self.object_size)
         if len(extent) != 2 or not 1.5 <= extent[0] < extent[1] <= 64:
@@ -99,6 +101,7 @@ class TinySceneConfig:
                 f"{self.object_size}"
             )
         object.__setattr__(self, "object_size", extent)
+
         limits = {
             "empty_fraction": (0.0, 1.0),
             "dense_fraction": (0.0, 1.0),
@@ -129,9 +132,9 @@ def draw_tiny_scene(config: TinySceneConfig, seed: int, index: int) -> TinyScene
     """Draw one scene.
 
     Args:
-        config: what scenes look like.
-        seed: of the set of scenes, >= 0.
-        index: of the scene in the set, >= 0.
+        config: settings of the scenes.
+        seed: seed of the set of scenes, >= 0.
+        index: index of the scene in the set, >= 0.
 
     Returns:
         The scene; equal arguments give equal scenes in every process. Boxes are tight around the
@@ -142,34 +145,45 @@ def draw_tiny_scene(config: TinySceneConfig, seed: int, index: int) -> TinyScene
     """
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index must be >= 0, got {seed} and {index}")
+
+    # A generator of its own for each scene: it does not depend on who draws the others.
     rng = np.random.default_rng([seed, index])
     height, width = config.shape
+
     theme = "beach" if rng.uniform() < 0.75 else "sea"
     empty = rng.uniform() < config.empty_fraction
     dense = not empty and rng.uniform() < config.dense_fraction
+
     water = str(rng.choice(["sea", "sea", "green_water"]))
     ground = Ground(rng, height, width, 1.0, water)
     azimuth, reach = rng.uniform(0, 2 * math.pi), rng.uniform(0.3, 0.8)
+    # Objects of two pixels need fine steps; very large images would need too much memory.
     supersample = 4 if max(height, width) <= 1024 else 2
     sun = (math.cos(azimuth) * reach, math.sin(azimuth) * reach)
     canvas = Canvas(height, width, supersample, sun)
+
     layout = TinyLayout(rng, canvas, ground, config.object_size)
+    # The ground comes first, because it decides who may stand where.
     if theme == "beach":
         layout.lay_beach()
     layout.add_clutter(config.clutter)
     if not empty:
         _fill(layout, config, dense)
+
     size = (width * supersample, height * supersample)
     cv2.resize(ground.render(), size, dst=canvas.image, interpolation=cv2.INTER_LINEAR)
     layout.draw(float(rng.uniform(0.35, 0.55)))
     image = degrade(canvas.downsample(), rng, config.degradation)
+
     objects = [
         TinyObject(item.box, item.category, item.ignore, item.uncertain)
         for item in layout.annotations()
     ]
+    # The logo is printed on the finished image, as a television station does it.
     if not empty and rng.uniform() < 0.06:
         image, box = _print_logo(image, rng)
         objects.append(TinyObject(box, TINY_CATEGORIES[1], ignore=True, logo=True))
+
     theme = theme if objects else "empty"
     return TinyScene(image, objects, len(objects) > DENSE_COUNT, theme)
 
@@ -179,15 +193,19 @@ def _fill(layout: TinyLayout, config: TinySceneConfig, dense: bool) -> None:
     rng = layout.rng
     height, width = config.shape
     room = height * width / (256 * 320)
+
     count = config.density * rng.uniform(4, 28) * room
     if dense:
         layout.shrink()
         count = rng.uniform(1.15, 1.6) * DENSE_COUNT
+
     for _ in range(rng.poisson(config.ignore_rate)):
         layout.add_crowd()
+
     boats = rng.poisson(0.12 * min(count, 60 * room))
     for _ in range(boats):
         layout.add_boat()
+
     layout.add_people(max(1, round(count)), config.uncertain_fraction, packed=dense)
 
 
@@ -197,6 +215,7 @@ def _print_logo(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
     across, down = int(rng.integers(28, 44)), int(rng.integers(9, 14))
     x = 4 if rng.uniform() < 0.5 else width - across - 4
     y = 4 if rng.uniform() < 0.5 else height - down - 4
+
     image = image.copy()
     patch = image[y : y + down, x : x + across]
     printed = np.full_like(patch, 235)
@@ -205,5 +224,6 @@ def _print_logo(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
         printed, text, (2, down - 3), cv2.FONT_HERSHEY_PLAIN, down / 15, (30, 40, 120), 1,
         cv2.LINE_AA,
     )  # fmt: skip
+
     image[y : y + down, x : x + across] = cv2.addWeighted(patch, 0.35, printed, 0.65, 0)
     return image, np.array([x, y, x + across, y + down], dtype=np.float64)

@@ -36,10 +36,11 @@ def write_tiny_scenes(
     ``scenes.json`` (parameters and statistics of the sizes).
 
     Args:
-        folder: to write to; made if it is missing.
-        num_images: of the finished folder, >= 1; a finished folder may be enlarged.
-        config: what the scenes look like.
-        seed: of the set, >= 0.
+        folder: folder to write to; made if it is missing.
+        num_images: number of images of the finished folder, >= 1; a finished folder may be
+            enlarged.
+        config: settings of the scenes.
+        seed: seed of the set, >= 0.
         num_workers: processes that draw; 0 draws in this one. The files do not depend on it. With
             more than 0, a script must call this under ``if __name__ == "__main__"``.
         progress: show a progress bar.
@@ -66,10 +67,10 @@ def write_tiny_scenes(
 
 
 def describe_annotations(coco: dict) -> dict:
-    """Count what a COCO file with TinyPerson's extra fields holds.
+    """Count the contents of a COCO file with TinyPerson's extra fields.
 
     Args:
-        coco: content of the file: ``images``, ``annotations``, ``categories``.
+        coco: contents of the file: ``images``, ``annotations``, ``categories``.
 
     Returns:
         ``num_images``, ``empty_images``, ``dense_images``, ``objects`` (category -> number of
@@ -81,10 +82,13 @@ def describe_annotations(coco: dict) -> dict:
     flags = ("ignore", "uncertain", "logo")
     ordinary = [a for a in coco["annotations"] if not any(a[flag] for flag in flags)]
     sizes = np.sqrt([a["area"] for a in ordinary])
+
     objects = Counter(names[a["category_id"]] for a in ordinary)
     labelled = {a["image_id"] for a in coco["annotations"]}
     dense = {a["image_id"] for a in coco["annotations"] if a["in_dense_image"]}
+
     quantiles = np.quantile(sizes, (0.05, 0.25, 0.5, 0.75, 0.95)) if len(sizes) else ()
+
     return {
         "num_images": len(coco["images"]),
         "empty_images": len(coco["images"]) - len(labelled),
@@ -102,16 +106,18 @@ def describe_annotations(coco: dict) -> dict:
 def _write_scene(folder: Path, config: TinySceneConfig, seed: int, index: int) -> None:
     scene = draw_tiny_scene(config, seed, index)
     image, labels = scene_files(folder, _LABELS, index)
+    # The record comes last: it stands for a complete scene.
     write_image(image, scene.image, SCENE_PNG)
     write_atomically(labels, json.dumps(_to_record(scene, image.name)))
 
 
 def _to_record(scene: TinyScene, file_name: str) -> dict:
-    """One scene as its image entry and annotations, without the ids."""
+    """Describe one scene by its image entry and annotations, without the ids."""
     height, width = scene.image.shape[:2]
     annotations = []
     for item in scene.objects:
         x0, y0, x1, y1 = np.round(item.box, 2).tolist()
+        # From the rounded corners, so that x + width is the rounded right edge.
         across, down = round(x1 - x0, 2), round(y1 - y0, 2)
         annotations.append(
             {
@@ -125,20 +131,25 @@ def _to_record(scene: TinyScene, file_name: str) -> dict:
                 "in_dense_image": scene.dense,
             }
         )
+
     image = {"file_name": file_name, "width": width, "height": height, "theme": scene.theme}
     return {"image": image, "annotations": annotations}
 
 
 def _gather(folder: Path, num_images: int) -> dict:
-    """Write the COCO file of all scenes, and count what it holds."""
-    images, annotations = [], []
+    """Write the COCO file of all scenes, and count its contents."""
+    images: list[dict] = []
+    annotations: list[dict] = []
     for index in range(num_images):
         path = scene_files(folder, _LABELS, index)[-1]
         record = json.loads(path.read_text(encoding="utf-8"))
         images.append({"id": index + 1, **record["image"]})
+
+        # Ids run through the whole file, which only this process knows.
         for annotation in record["annotations"]:
             number = len(annotations) + 1
             annotations.append({"id": number, "image_id": index + 1, **annotation})
+
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(TINY_CATEGORIES)]
     coco = {"images": images, "annotations": annotations, "categories": categories}
     write_atomically(folder / ANNOTATION_NAME, json.dumps(coco) + "\n")

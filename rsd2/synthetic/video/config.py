@@ -1,4 +1,4 @@
-"""What synthetic satellite video looks like: the settings and the numbers they are drawn from.
+"""Settings of synthetic satellite video, and the numbers that scenes are drawn from.
 
 The numbers are those measured on RsCarData; a scene draws its own size of vehicles, density and
 speeds from them.
@@ -19,7 +19,7 @@ class Quantiles(NamedTuple):
 
     Args:
         shares: increasing from 0 to 1.
-        values: of these shares, increasing.
+        values: values at these shares, increasing.
     """
 
     shares: tuple[float, ...]
@@ -32,7 +32,7 @@ class Quantiles(NamedTuple):
             share: 0 to 1; any shape.
 
         Returns:
-            of the shape of ``share``.
+            Values of the shape of ``share``.
         """
         return np.interp(share, self.shares, self.values)
 
@@ -52,10 +52,10 @@ class SpeedMode(NamedTuple):
     """Speeds of one kind of scene.
 
     Args:
-        share: of the videos.
-        means: of the lanes' desired speeds, one drawn for each lane; pixels per frame.
+        share: share of the videos.
+        means: means of the lanes' desired speeds, one drawn for each lane; pixels per frame.
         deviation: standard deviation of the vehicles' speeds; pixels per frame.
-        slowest: no vehicle is slower by its own will; pixels per frame.
+        slowest: lowest speed that a driver wishes; pixels per frame.
     """
 
     share: float
@@ -84,12 +84,12 @@ _SIDES = 32, 2048  # least and most pixels of a side
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """What videos look like; the seed decides the rest.
+    """Settings of the videos; the seed decides the rest.
 
     Args:
         size: (height, width) of the frames in pixels, or one number for both; 32 to 2048.
-        num_frames: of each video, 1 to 2000.
-        density: number of moving vehicles; 1 is that of RsCarData, 25 in 512 x 512 pixels.
+        num_frames: number of frames of each video, 1 to 2000.
+        density: number of moving vehicles; 1 is RsCarData's, 25 in 512 x 512 pixels.
         standing_lanes: share of the lanes whose vehicles stand, 0 to 0.9; they look like those
             that move and are not labelled.
         parked: number of vehicles on parking lots and of bright corners of roofs; 1 is usual.
@@ -103,8 +103,8 @@ class VideoConfig:
             it ends after 6 pixels.
         label_noise: standard deviation of a labelled corner before it is rounded, pixels.
         old_label_drop: share of the tracks that the file of old labels lacks, dim and slow ones
-            first, 0 to 1; 0.4 is that of RsCarData's test videos.
-        jpeg_quality: of the written frames, 30 to 100.
+            first, 0 to 1; RsCarData's test videos have 0.4.
+        jpeg_quality: quality of the written frames, 30 to 100.
     """
 
     size: int | tuple[int, int] = 512
@@ -124,7 +124,8 @@ class VideoConfig:
     jpeg_quality: int = 90
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn."""
+        """Validate the settings."""
+        # The class is frozen; pairs from a config file arrive as lists and become tuples here.
         object.__setattr__(self, "size", self.shape)
         for name, highest in (("noise", 30.0), ("jitter", 3.0)):
             given = getattr(self, name)
@@ -134,6 +135,7 @@ class VideoConfig:
                     f"{name} must be two numbers, 0 <= least <= greatest <= {highest}, got {given}"
                 )
             object.__setattr__(self, name, pair)
+
         limits = {
             "num_frames": (1, 2000),
             "density": (0.0, 50.0),
@@ -149,6 +151,8 @@ class VideoConfig:
             "jpeg_quality": (30, 100),
         }
         check_limits(self, limits)
+
+        # Limits that are whole numbers belong to counts.
         for name, (low, _) in limits.items():
             if isinstance(low, int) and not isinstance(getattr(self, name), int):
                 raise ValueError(f"{name} must be a whole number, got {getattr(self, name)}")

@@ -1,4 +1,4 @@
-"""What stands still in a synthetic video: fields, roads, bridges, and buildings on a layer above.
+"""The ground of a synthetic video: fields, roads, bridges, and a layer of buildings above.
 
 Shapes: H and W height and width of the canvas.
 """
@@ -30,8 +30,8 @@ class Backdrop:
     Attributes:
         ground: (H, W, 3) float32 RGB, grey levels.
         smooth: (H, W, 3) float32, the ground without detail.
-        tall: (H, W, 4) float32, buildings times their cover, and the cover, 0 to 1.
-        lots: (K, 5) parking places: x, y, heading, of them.
+        tall: (H, W, 4) float32, colour of the buildings times their cover, and the cover, 0 to 1.
+        lots: (K, 3) parking places: x, y, heading.
     """
 
     ground: np.ndarray
@@ -53,7 +53,7 @@ def draw_backdrop(
     Args:
         rng: source of randomness.
         canvas: (height, width), pixels.
-        roads: from the lowest to the highest.
+        roads: roads from the lowest to the highest.
         vehicle: length of a usual vehicle, pixels; parking places suit it.
         blur: standard deviation of the optics' blur, pixels.
         sun: (x, y) shift of the shadow of a vehicle, pixels.
@@ -65,36 +65,46 @@ def draw_backdrop(
     height, width = canvas
     ground = Ground(rng, height, width, _SCALE, str(rng.choice(["meadow", "dry_field", "soil"])))
     _lay_fields(rng, ground, canvas)
+
     road_material = str(rng.choice(["asphalt", "old_asphalt", "concrete"]))
+
+    # Roads from the lowest up, so that a bridge covers the road below it.
     taken = np.zeros(canvas, dtype=np.uint8)
     for road in roads:
         for low, high in _bridges(road, roads):
             ground.fill(road.outline(low, high, grow=1.5), "concrete")
         ground.fill(road.outline(), road_material)
         cv2.fillPoly(taken, [np.rint(road.outline(grow=5.0)).astype(np.int32)], TAKEN)
+
     lots = _lay_lots(rng, ground, taken, vehicle)
     pixels: np.ndarray = ground.render().astype(np.float32)
     _draw_markings(pixels, roads)
     _plant_trees(rng, pixels, taken)
     tall = _build(rng, taken, pixels, sun)
+
+    # The optics blur what is drawn sharp; vehicles get the same blur when they are drawn.
     pixels, tall = (cv2.GaussianBlur(layer, (0, 0), blur) for layer in (pixels, tall))
     whole = pixels * (1 - tall[:, :, 3:]) + tall[:, :, :3]
+
+    # Ground and buildings together get the contrast of real video, so both take one gain.
     gain = IMAGE_DEVIATION * 0.97 / max(float(whole.std()), 1.0)
     level = IMAGE_MEAN + rng.normal(0, 5.0)
     offset = level - gain * float(whole.mean())
     pixels = pixels * gain + offset
     tall[:, :, :3] = tall[:, :, :3] * gain + offset * tall[:, :, 3:]
+
     smooth = cv2.blur(pixels, (9, 9))
     return Backdrop(pixels, smooth, tall, lots)
 
 
 def _lay_fields(rng: np.random.Generator, ground: Ground, canvas: tuple[int, int]) -> None:
-    """Patches of fields, blocks and woods."""
+    """Lay patches of fields, blocks and woods."""
     height, width = canvas
     for _ in range(max(4, round(height * width / 9000))):
         center = rng.uniform(0, 1, 2) * (width, height)
         sides = rng.uniform(20, 110, 2)
         corners = _SQUARE * sides * rng.uniform(0.8, 1.2, (4, 2))
+
         angle = rng.uniform(0, math.pi)
         material = str(rng.choice(_FIELDS))
         stripe = 5.0 if material in ("soil", "dry_field") and rng.uniform() < 0.5 else 0.0
@@ -107,11 +117,12 @@ def _turn(angle: float) -> np.ndarray:
 
 
 def _bridges(road: Road, roads: Sequence[Road]) -> list[tuple[float, float]]:
-    """Stretches of a road that lead over lower ones."""
+    """Find the stretches of a road that lead over lower ones."""
     stretches = []
     for lower in roads:
         for low, high in lower.hidden if lower is not road else ():
             middle = lower.path[min(int((low + high) / 2), len(lower.path) - 1)]
+            # This road is the upper one if it passes over the middle of the hidden stretch.
             distance = np.hypot(*(road.path - middle).T)
             if distance.min() < 3:
                 arc, reach = float(distance.argmin()), lower.half_width * 1.6 + 4
@@ -122,18 +133,21 @@ def _bridges(road: Road, roads: Sequence[Road]) -> list[tuple[float, float]]:
 def _lay_lots(
     rng: np.random.Generator, ground: Ground, taken: np.ndarray, vehicle: float
 ) -> np.ndarray:
-    """Pave parking lots beside the roads; (K, 3) x, y, heading of their places."""
+    """Pave parking lots beside the roads; return x, y, heading (K, 3) of their places."""
     height, width = taken.shape
     places = [np.zeros((0, 3))]
     pitch, row = vehicle * 0.75 + 2.5, vehicle + 5.0
     for _ in range(max(2, round(height * width / 40000))):
         columns, rows = rng.integers(4, 12), rng.integers(1, 4)
         size = np.array([columns * pitch + 4, rows * row + 4])
+
         center, angle = rng.uniform(0, 1, 2) * (width, height), rng.uniform(0, math.pi)
         turn = _turn(angle)
         corners = _SQUARE * size @ turn + center
+
         if _claim(taken, corners):
             ground.fill(corners, str(rng.choice(["asphalt", "old_asphalt", "gravel"])))
+            # Bays of a row stand side by side, so vehicles head across the row.
             x = (np.arange(columns) + 0.5) * pitch - columns * pitch / 2
             y = (np.arange(rows) + 0.5) * row - rows * row / 2
             grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2) @ turn + center
@@ -146,20 +160,23 @@ def _claim(taken: np.ndarray, corners: np.ndarray) -> bool:
     """Mark a polygon as used; False, and nothing marked, if something is there."""
     fixed = np.rint(corners).astype(np.int32)
     x, y, width, height = cv2.boundingRect(fixed)
+    # Cut to the image: numpy would count a negative start from the far end.
     left, top = max(x, 0), max(y, 0)
     window = taken[top : max(y + height, 0), left : max(x + width, 0)]
     if window.size == 0:
         return False
+
     mask = np.zeros(window.shape, dtype=np.uint8)
     cv2.fillPoly(mask, [fixed - (left, top)], TAKEN)
     if (window & mask).any():
         return False
+
     window |= mask
     return True
 
 
 def _draw_markings(pixels: np.ndarray, roads: Sequence[Road]) -> None:
-    """The line between the two directions, which one metre per pixel just shows."""
+    """Draw the line between the two directions, which one metre per pixel just shows."""
     over = np.zeros(pixels.shape[:2], dtype=np.uint8)
     for road in roads:
         line = np.rint(road.path * 16 - 8).astype(np.int32)
@@ -169,24 +186,28 @@ def _draw_markings(pixels: np.ndarray, roads: Sequence[Road]) -> None:
 
 
 def _plant_trees(rng: np.random.Generator, pixels: np.ndarray, taken: np.ndarray) -> None:
-    """Dark crowns in groups."""
+    """Draw dark crowns in groups."""
     height, width = taken.shape
     wood = fractal_noise(rng, height, width, (60.0, 25.0))
+
     crowns = np.zeros((height, width), dtype=np.float32)
     for _ in range(round(height * width / 160)):
         x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
         if wood[y, x] > 0.6 and not taken[y, x]:
             cv2.circle(crowns, (x, y), int(rng.integers(1, 4)), float(rng.uniform(14, 34)), -1)
+
+    # Green loses least, so woods are dark green rather than grey.
     pixels -= crowns[:, :, None] * np.array([1.0, 0.75, 1.0], dtype=np.float32)
 
 
 def _build(
     rng: np.random.Generator, taken: np.ndarray, pixels: np.ndarray, sun: tuple[float, float]
 ) -> np.ndarray:
-    """(H, W, 4) roofs, whose shadows fall on ``pixels``."""
+    """Draw the roofs (H, W, 4), whose shadows fall on ``pixels``."""
     height, width = taken.shape
     tall = np.zeros((height, width, 4), dtype=np.float32)
     reach = np.asarray(sun) / max(math.hypot(*sun), 1e-6)
+    # Most buildings of a scene stand in one direction, as along streets.
     angle = rng.uniform(0, math.pi)
     for _ in range(max(3, round(height * width / 5000))):
         sides, center = rng.uniform(8, 46, 2), rng.uniform(0, 1, 2) * (width, height)
@@ -194,14 +215,18 @@ def _build(
         corners = _SQUARE * sides @ _turn(turned) + center
         if not _claim(taken, corners):
             continue
+
         shadow = np.concatenate([corners, corners + reach * rng.uniform(3, 9)])
         hull = cv2.convexHull(np.rint(shadow).astype(np.int32))
         mask = np.zeros((height, width), dtype=np.uint8)
         cv2.fillConvexPoly(mask, hull, 1)
         pixels[mask > 0] *= 0.62
+
         color = np.clip(np.array(_ROOFS[rng.integers(len(_ROOFS))]) * rng.uniform(0.8, 1.2), 0, 255)
         outline = np.rint(corners * 16 - 8).astype(np.int32)
         cv2.fillPoly(tall, [outline], (*color.tolist(), 1.0), cv2.LINE_8, 4)
+
+        # A second shade on one side of the ridge makes a gable.
         ridge = np.rint(np.stack([corners[0] + corners[3], corners[1] + corners[2]]) * 8 - 8)
         shade = (*(color * rng.uniform(0.8, 1.15)).tolist(), 1.0)
         half = np.concatenate([outline[:2], ridge[::-1].astype(np.int32)])

@@ -1,6 +1,6 @@
 """Roads of a synthetic video: their paths, lanes, and the bridges where two of them cross.
 
-Coordinates are pixels of the canvas, which is larger than the frames by what the camera drifts.
+Coordinates are pixels of the canvas, which is larger than the frames by the camera's drift.
 Shapes: P points of a path, one pixel apart.
 """
 
@@ -24,10 +24,10 @@ class Road:
     """One road.
 
     Attributes:
-        path: (P, 2) its middle line, xy pixels, one pixel apart.
-        num_lanes: half of them for each direction, >= 2 and even.
+        path: (P, 2) middle line, xy pixels, one pixel apart.
+        num_lanes: number of lanes, half of them in each direction, >= 2 and even.
         lane_width: pixels.
-        hidden: (low, high) of the path's arc length that lie under a road above this one.
+        hidden: stretches (low, high) of the path's arc length that lie under a road above this one.
     """
 
     path: np.ndarray
@@ -40,36 +40,41 @@ class Road:
         steps = np.diff(self.path, axis=0)
         self._along = np.concatenate([[0.0], np.hypot(*steps.T).cumsum()])
         self.length = float(self._along[-1])
+
         tangent = np.gradient(self.path, axis=0)
         self._tangent = tangent / np.linalg.norm(tangent, axis=1, keepdims=True)
         self.half_width = self.lane_width * (self.num_lanes / 2 + 0.35)
 
     def place(self, along: np.ndarray, lane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Say where vehicles are.
+        """Compute where vehicles are.
 
         Args:
             along: (N,) pixels driven since the start of the lane.
-            lane: (N,) its number; the upper half of the numbers drives backwards along the path.
+            lane: (N,) number of the lane; the upper half of the numbers drives backwards along the
+                path.
 
         Returns:
             (N, 2) xy pixels and (N,) heading, radians clockwise on screen from the x axis.
         """
         back = lane >= self.num_lanes // 2
         arc = np.where(back, self.length - along, along)
+
         x, y = (np.interp(arc, self._along, self.path[:, axis]) for axis in (0, 1))
         tx, ty = (np.interp(arc, self._along, self._tangent[:, axis]) for axis in (0, 1))
+
+        # Lanes count from the middle outwards on both sides, which are the drivers' right.
         side = np.where(back, self.num_lanes - 1 - lane, lane) + 0.5
         offset = np.where(back, -side, side) * self.lane_width
         heading = np.arctan2(ty, tx) + np.where(back, math.pi, 0.0)
         return np.stack([x - ty * offset, y + tx * offset], axis=1), heading
 
     def shown(self, along: np.ndarray, lane: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """Say how much of vehicles is not under a bridge.
+        """Compute the share of each vehicle that is not under a bridge.
 
         Args:
             along: (N,) as in ``place``.
             lane: (N,) as in ``place``.
-            length: (N,) of the vehicles, pixels.
+            length: (N,) lengths of the vehicles, pixels.
 
         Returns:
             (N,) from 0, below the bridge, to 1.
@@ -77,6 +82,7 @@ class Road:
         arc = np.where(lane >= self.num_lanes // 2, self.length - along, along)
         share = np.ones(len(arc))
         for low, high in self.hidden:
+            # Signed distance to the bridge: half a vehicle is seen when its middle is at the edge.
             outside = np.maximum(low - arc, arc - high)
             share = np.minimum(share, np.clip(0.5 + outside / length, 0, 1))
         return share
@@ -86,7 +92,7 @@ class Road:
 
         Args:
             low: start of the stretch, arc length in pixels.
-            high: its end.
+            high: end of the stretch.
             grow: pixels added at both sides.
 
         Returns:
@@ -111,7 +117,7 @@ def lay_roads(
         rng: source of randomness.
         canvas: (height, width), pixels.
         lane_width: pixels.
-        lane_length: of all lanes together, pixels; at least one road is laid whatever it is.
+        lane_length: wanted length of all lanes together, pixels; at least one road is laid.
         urban: narrow streets along two directions with bends, instead of wide roads.
 
     Returns:
@@ -120,16 +126,19 @@ def lay_roads(
     roads: list[Road] = []
     grid = rng.uniform(0, math.pi)
     offered, failures = 0.0, 0
+    # Failures are counted, because a full canvas takes no more roads.
     while (offered < lane_length or not roads) and failures < 40:
         num_lanes = int(rng.choice([2, 2, 4] if urban else [2, 4, 4, 6, 8]))
         path = _draw_path(rng, canvas, grid, urban)
         if len(path) < 0.5 * min(canvas):
             failures += 1
             continue
+
         road = Road(path, num_lanes, lane_width)
         if not _cross(road, roads):
             failures += 1
             continue
+
         roads.append(road)
         offered += road.length * num_lanes
     return roads
@@ -138,10 +147,11 @@ def lay_roads(
 def _draw_path(
     rng: np.random.Generator, canvas: tuple[int, int], grid: float, urban: bool
 ) -> np.ndarray:
-    """(P, 2) smooth path through the canvas; short if it misses it."""
+    """Draw a smooth path (P, 2) through the canvas; it is short if it misses the canvas."""
     height, width = canvas
     reach = math.ceil(math.hypot(height, width)) + 2 * OUTSIDE
     angle = grid + rng.integers(0, 2) * math.pi / 2 if urban else rng.uniform(0, math.pi)
+
     along = np.arange(-reach, reach + 1)
     turn = np.full(len(along), angle)
     if urban and rng.uniform() < 0.4:  # a bend to the other direction of the grid
@@ -151,11 +161,15 @@ def _draw_path(
     elif not urban:
         wave = rng.uniform(1.0, 3.0) * max(height, width)
         turn += rng.uniform(0, 0.25) * np.sin(2 * math.pi * (along / wave + rng.uniform()))
+
+    # Steps of one pixel: the heading is drawn, the path is its integral.
     steps = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     path = np.cumsum(steps, axis=0)
     anchor = np.array([rng.uniform(0.12, 0.88) * width, rng.uniform(0.12, 0.88) * height])
     path += anchor - path[len(path) // 2]
+
     inside = ((path > -OUTSIDE) & (path < np.array([width, height]) + OUTSIDE)).all(axis=1)
+    # From the first to the last point inside, in one piece even if it leaves between.
     kept = np.flatnonzero(inside)
     return path[kept[0] : kept[-1] + 1]
 
@@ -171,14 +185,17 @@ def _cross(road: Road, below: list[Road]) -> bool:
         distance = line.distance(lower)
         if not points and distance < road.half_width + other.half_width + 6:
             return False
+
         for point in points:
             here, there = line.project(point), lower.project(point)
             angle = _angle_at(road, here) - _angle_at(other, there)
             if abs(math.sin(angle)) < math.sin(_LEAST_CROSSING_ANGLE):
                 return False
-            # the far lanes of the lower road reach the bridge earlier when it is oblique
+            # The far lanes of the lower road reach the bridge earlier when it is oblique.
             half = (road.half_width + 1) / abs(math.sin(angle))
             found.append((other, (there - half, there + half)))
+
+    # Only now, because a road that is refused must leave no trace.
     for other, stretch in found:
         other.hidden.append(stretch)
     return True

@@ -1,6 +1,6 @@
-"""Statistics of synthetic videos beside those measured on real ones.
+"""Statistics of synthetic videos, compared with those measured on real ones.
 
-The real ones are of RsCarData's training videos, 512 x 512 pixels. Rows that were measured there
+The real values are those of RsCarData's training videos, 512 x 512 pixels. Rows measured there
 are starred; the others are estimates.
 """
 
@@ -29,9 +29,9 @@ class StatisticRow(NamedTuple):
     """A quantity of synthetic and real videos.
 
     Args:
-        name: with unit.
+        name: name of the quantity, with its unit.
         real: least and greatest real value, equal if there is one; NaN if unknown.
-        measured: of the synthetic videos; NaN if they do not show it.
+        measured: value of the synthetic videos; NaN if they do not show it.
         starred: the real value is a measured one.
     """
 
@@ -51,7 +51,7 @@ class StatisticRow(NamedTuple):
 
 
 class _Tracks(NamedTuple):
-    """Of each track: number of labels, median size, net displacement, straightness, speed."""
+    """Number of labels, median size, net displacement, straightness and speed of each track."""
 
     frames: np.ndarray
     size: np.ndarray
@@ -64,7 +64,7 @@ def measure_videos(records: Iterable[dict]) -> list[StatisticRow]:
     """Measure videos.
 
     Args:
-        records: of the videos, as ``read_video_records`` and ``make_record`` give them.
+        records: records of the videos, as ``read_video_records`` and ``make_record`` give them.
 
     Returns:
         The rows of the table.
@@ -75,14 +75,18 @@ def measure_videos(records: Iterable[dict]) -> list[StatisticRow]:
     records = list(records)
     if not records:
         raise ValueError("there is no video to measure; draw some first")
+
     boxes = [np.array([row for rows in r["frames"] for row in rows]) for r in records]
     sizes = [np.sqrt(b[:, 3] * b[:, 4]) if len(b) else np.zeros(0) for b in boxes]
     tracks = [_measure_tracks(record["frames"]) for record in records]
+
     rows = [*_image_rows(records), *_density_rows(records), *_size_rows(sizes, tracks)]
     rows += _speed_rows(records, tracks)
     rows += _track_rows(tracks)
+
     drifts = [math.hypot(*record["drift"]) for record in records]
     rows.append(_row("drift of the ground, greatest, px/frame", MAX_DRIFT, max(drifts)))
+
     contrast = np.concatenate([np.asarray(r["contrast"], dtype=float) for r in records])
     rows += [
         _row("share of dark vehicles", (0.10, 0.15), _mean(contrast < -10), False),
@@ -95,16 +99,17 @@ def format_statistics(rows: Iterable[StatisticRow]) -> str:
     """Write the rows as a table.
 
     Args:
-        rows: of ``measure_videos``.
+        rows: rows of ``measure_videos``.
 
     Returns:
-        a table of several lines; ``*`` marks starred rows, ``!`` those of them that deviate more
+        A table of several lines; ``*`` marks starred rows, ``!`` the starred rows that deviate more
         than ``TOLERANCE``.
     """
     lines = [f"{'quantity':46s} {'real':>13s} {'synthetic':>10s} {'deviation':>10s}"]
     for row in rows:
         low, high = row.real
         real = "" if math.isnan(low) else f"{low:.4g}" if low == high else f"{low:.4g}-{high:.4g}"
+
         known = not math.isnan(row.deviation)
         away = f"{row.deviation:10.0%}" if known else f"{'':10s}"
         flag = "!" if row.starred and known and row.deviation > TOLERANCE else ""
@@ -123,6 +128,7 @@ def _row(
 def _image_rows(records: list[dict]) -> list[StatisticRow]:
     moments = np.array([record["image"] for record in records if "image" in record]).reshape(-1, 2)
     mean = _mean(moments[:, 0])
+    # Over all videos together: the mean of the squares, less the square of the mean.
     deviation = math.sqrt(_mean(moments[:, 1] ** 2 + moments[:, 0] ** 2) - mean**2)
     return [
         _row("mean of the pixels, grey levels", IMAGE_MEAN, mean),
@@ -131,11 +137,12 @@ def _image_rows(records: list[dict]) -> list[StatisticRow]:
 
 
 def _density_rows(records: list[dict]) -> list[StatisticRow]:
-    """Labelled vehicles in 512 x 512 pixels: of each video its mean."""
+    """Rows of the labelled vehicles in 512 x 512 pixels, by each video's mean."""
     counts = [
         np.mean([len(rows) for rows in record["frames"]]) * 512**2 / math.prod(record["size"])
         for record in records
     ]
+
     rows = [_row("vehicles in 512 x 512 px, mean", 25.3, np.mean(counts))]
     for share in (0.1, 0.25, 0.5, 0.75, 0.9):
         name = f"vehicles in 512 x 512 px, {share:.0%} of videos"
@@ -154,11 +161,13 @@ def _size_rows(sizes: list[np.ndarray], tracks: list[_Tracks]) -> list[Statistic
         _row(f"median size, {share:.0%} of videos, px", value, _quantile(medians, share))
         for share, value in _VIDEO_QUANTILES.items()
     ]
+
     large = [
         (track.size >= LARGE_VEHICLES[0]) & (track.size <= LARGE_VEHICLES[1])
         for track, size in zip(tracks, sizes)
         if len(size) and np.median(size) < 10  # elsewhere every car is that large
     ]
+
     share = _mean(np.concatenate([np.zeros(0), *large]))
     name = f"share of vehicles of {LARGE_VEHICLES[0]:.0f}-{LARGE_VEHICLES[1]:.0f} px"
     return [*rows, _row(name, _LARGE_SHARE, share)]
@@ -171,6 +180,7 @@ def _speed_rows(records: list[dict], tracks: list[_Tracks]) -> list[StatisticRow
         mine = [track.speed for track, name in zip(tracks, modes) if name == mode]
         values = np.concatenate([np.zeros(0), *mine])
         speeds[mode] = values[np.isfinite(values)]
+
     rows = [
         _row(f"share of {name} scenes", mode.share, modes.count(name) / len(modes))
         for name, mode in SPEED_MODES.items()
@@ -180,8 +190,10 @@ def _speed_rows(records: list[dict], tracks: list[_Tracks]) -> list[StatisticRow
         for name in ("fast", "mixed", "urban")
     ]
     for mean in SPEED_MODES["slow"].means:
+        # Slow scenes have two clusters of speeds, which are compared one by one.
         near = (speeds["slow"] > _BETWEEN_CLUSTERS) == (mean > _BETWEEN_CLUSTERS)
         rows.append(_row(f"speed in slow scenes near {mean}", mean, _mean(speeds["slow"][near])))
+
     straight = {
         name: np.concatenate(
             [np.zeros(0), *(t.straight for t, mode in zip(tracks, modes) if mode == name)]
@@ -199,6 +211,7 @@ def _track_rows(tracks: list[_Tracks]) -> list[StatisticRow]:
     """Rows that depend on how long the videos are; the real ones have 392 frames on average."""
     net = np.concatenate([track.net / track.size for track in tracks])
     frames = np.concatenate([track.frames for track in tracks])
+    # Short videos cut tracks, so these rows are never starred.
     return [
         _row("labels of a track, mean", 184, _mean(frames), False),
         _row("net displacement, median, vehicle lengths", 24.9, _quantile(net, 0.5), False),
@@ -211,6 +224,7 @@ def _measure_tracks(frames: list[list[list[float]]]) -> _Tracks:
         [(row[0], number, *row[1:]) for number, group in enumerate(frames) for row in group],
         dtype=float,
     ).reshape(-1, 6)
+    # By track, then frame; a track's rows then follow each other.
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
     starts = np.flatnonzero(np.diff(rows[:, 0], prepend=-1.0))
     measured = [_measure_track(part) for part in np.split(rows, starts[1:]) if len(part)]
@@ -223,8 +237,11 @@ def _measure_track(rows: np.ndarray) -> tuple[float, ...]:
     net = float(np.hypot(*(centers[-1] - centers[0])))
     path = np.hypot(*np.diff(centers[:: _LAG // 2], axis=0).T).sum()
     lag = min(_LAG, len(rows) - 1)
+
     if len(rows) < _SHORTEST_TRACK:
         return len(rows), size, net, math.nan, math.nan
+
+    # By the frames' numbers, because a track may have gaps under bridges.
     steps = np.hypot(*(centers[lag:] - centers[:-lag]).T) / (moments[lag:] - moments[:-lag])
     kept = centers[:: _LAG // 2]
     straight = float(np.hypot(*(kept[-1] - kept[0]))) / max(path, 1e-6)

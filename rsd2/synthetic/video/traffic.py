@@ -25,8 +25,8 @@ class Lane(NamedTuple):
 
     Args:
         road: index of the road.
-        number: of the lane in its road.
-        speed: that drivers wish on average, pixels per frame; 0 for one whose vehicles stand.
+        number: number of the lane in its road.
+        speed: mean of the speeds that drivers wish, pixels per frame; 0 where vehicles stand.
     """
 
     road: int
@@ -43,7 +43,7 @@ class Traffic:
             has left the road.
         lane: (T, N) int index of the lane.
         along: (T, N) pixels driven in the lane.
-        num_tracks: vehicles in all.
+        num_tracks: number of vehicles in all.
     """
 
     track: np.ndarray
@@ -59,7 +59,7 @@ def spread_over_lane(
 
     Args:
         rng: source of randomness.
-        lengths: (N,) of the vehicles in their order, pixels.
+        lengths: (N,) lengths of the vehicles in their order, pixels.
         lane_length: pixels.
 
     Returns:
@@ -67,6 +67,8 @@ def spread_over_lane(
     """
     needed = np.cumsum(lengths + _GAP)
     lengths = lengths[needed <= lane_length]
+
+    # Spread the free space at random, then add what the vehicles in front take.
     free = lane_length - (lengths + _GAP).sum()
     starts = np.sort(rng.uniform(0, free, len(lengths)))
     return starts + np.cumsum(lengths + _GAP) - (lengths + _GAP) / 2
@@ -82,17 +84,17 @@ def simulate(
     num_frames: int,
     stops: bool,
 ) -> Traffic:
-    """Let vehicles drive: each wishes a speed of its own and keeps its distance.
+    """Simulate traffic: each driver wishes a speed of their own and keeps a distance.
 
     A vehicle that leaves its lane gives its slot to a new one, which enters another lane as soon
     as there is room, so that the density stays.
 
     Args:
         rng: source of randomness.
-        roads: of the scene.
-        lanes: those that vehicles drive on.
-        number: N, reduced to what the lanes hold.
-        lengths: of the vehicles by track number, taken in turn; pixels.
+        roads: roads of the scene.
+        lanes: lanes that vehicles drive on.
+        number: wanted N; the lanes may hold fewer.
+        lengths: lengths of the vehicles by track number, taken in turn; pixels.
         mode: spread of the speeds.
         num_frames: T.
         stops: some vehicles stop for a while.
@@ -103,10 +105,13 @@ def simulate(
     road_length = np.array([roads[lane.road].length for lane in lanes])
     lane_of, along = _start(rng, road_length, number, lengths)
     number = len(lane_of)
+
     state = _State(rng, lanes, road_length, lengths, mode, lane_of, along)
     shape = (num_frames, number)
     track, lane = np.zeros(shape, dtype=int), np.zeros(shape, dtype=int)
     places = np.zeros(shape)
+
+    # Record first, then move: frame 0 shows the start.
     for frame in range(num_frames):
         track[frame], lane[frame], places[frame] = state.track, state.lane, state.along
         state.step(stops)
@@ -116,7 +121,7 @@ def simulate(
 def _start(
     rng: np.random.Generator, road_length: np.ndarray, number: int, lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) lane and (N,) place of the first vehicles."""
+    """Draw lane (N,) and place (N,) of the first vehicles."""
     shares = rng.multinomial(number, road_length / road_length.sum())
     lane_of, along, first = [], [], 0
     for index, share in enumerate(shares):
@@ -125,6 +130,7 @@ def _start(
         lane_of.append(np.full(len(places), index))
         along.append(places)
         first += len(places)
+
     return np.concatenate(lane_of), np.concatenate(along)
 
 
@@ -144,9 +150,11 @@ class _State:
         self._rng, self._mode, self._lengths = rng, mode, lengths
         self._lane_speed = np.array([item.speed for item in lanes])
         self._road_length = road_length
+
         self.lane, self.along = lane, along
         self.track = np.arange(len(lane))
         self.num_tracks = len(lane)
+
         self._wish = self._draw_wish(lane)
         self._speed = self._wish.copy()
         self._pause = np.zeros(len(lane), dtype=int)
@@ -165,28 +173,34 @@ class _State:
             begins = self._rng.uniform(size=len(self.track)) < _STOP_CHANCE
             pause = self._rng.integers(*_STOP_FRAMES, len(self.track))
             self._pause = np.where(begins, pause, np.maximum(self._pause - 1, 0))
+
         target = np.where(self._pause > 0, 0.0, self._wish)
+        # Cars brake harder than they quicken, and never drive into the one in front.
         change = np.clip(target - self._speed, -_BRAKING, _QUICKENING)
         self._speed = np.clip(self._speed + change, 0, self._room())
         self.along = self.along + self._speed
+
         for slot in np.flatnonzero(self.along > self._road_length[self.lane]):
             self._replace(int(slot))
 
     def _room(self) -> np.ndarray:
-        """(N,) how far each may drive without touching the one in front."""
+        """Distance (N,) that each vehicle may drive without touching the one in front."""
+        # Sorted by lane and place, so the next one in the order is the one in front.
         order = np.lexsort((self.along, self.lane))
         length = self._length()
         room = np.full(len(order), np.inf)
+
         behind, front = order[:-1], order[1:]
         gap = self.along[front] - self.along[behind] - (length[front] + length[behind]) / 2 - _GAP
         room[behind] = np.where(self.lane[front] == self.lane[behind], np.maximum(gap, 0), np.inf)
         return room
 
     def _replace(self, slot: int) -> None:
-        """Give the slot to a new vehicle at the start of a lane, if one is free there."""
+        """Give the slot to a new vehicle at the start of a lane, if any lane is free there."""
         new_length = self._lengths[self.num_tracks % len(self._lengths)]
         others = np.arange(len(self.lane)) != slot
         length = self._length()
+
         for lane in self._rng.permutation(len(self._road_length)):
             ahead = others & (self.lane == lane)
             rear = (self.along - length / 2)[ahead].min(initial=np.inf)
@@ -194,6 +208,7 @@ class _State:
                 break
         else:
             return  # it waits outside the picture and is asked again in the next frame
+
         self.lane[slot], self.along[slot] = lane, 0.0
         self.track[slot] = self.num_tracks
         self.num_tracks += 1

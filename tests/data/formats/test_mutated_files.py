@@ -32,7 +32,6 @@ from rsd2.data.datasets import (
 from rsd2.data.datasets.rscardata import read_voc_boxes
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.data.formats.pseudo_labels import PseudoLabels, ShardHeader, read_folder, write_shard
-from rsd2.data.mappers.scale_match import SizeHistogram
 from rsd2.data.splits import read_split, select_images, write_split
 from rsd2.data.windows.tile_index import Tile, TileIndex, TileSource
 from rsd2.evaluation.files.coco_results import read_coco_results
@@ -275,17 +274,11 @@ def tiles(folder: Path) -> Reader:
     return Reader(file, lambda report: TileIndex.load(folder).tiles)
 
 
-def histogram(folder: Path) -> Reader:
-    file = folder / "sizes.json"
-    SizeHistogram.from_sizes([3, 4, 5, 8, 9]).save(file)
-    return Reader(file, lambda report: SizeHistogram.load(file).edges.tolist())
-
-
 TEXT = (dota, ohd, tracks, task1)
 LISTS = (split_list, dior_list)
 XML = (dior, voc)
 JSON = (coco, coco_results)
-OWN = (tiles, histogram)  # written by this project alone, in UTF-8
+OWN = (tiles,)  # written by this project alone, in UTF-8
 BINARY = (crowd_boxes, crowd_points, shard)
 
 

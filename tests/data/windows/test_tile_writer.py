@@ -117,3 +117,20 @@ def test_other_policies_other_images_and_equal_names_are_refused(folder, tmp_pat
         write_tiles([folder[1]] * 2, [folder[0]] * 2, tmp_path / "w", PARAMETERS, progress=False)
     with pytest.raises(ValueError, match="2 image folders but 1 label folders"):
         write_tiles([folder[1]] * 2, [folder[0]], tmp_path / "w", PARAMETERS, progress=False)
+
+
+def test_exif_orientation_is_obeyed_where_asked(tmp_path):
+    (tmp_path / "images").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "images" / "a.jpg", exif=exif)
+    sizes = {}
+    for rule in ("ignore", "obey"):
+        index = write_tiles(
+            [tmp_path / "images"], None, tmp_path / rule, TilingParameters(64, 0, padding=False),
+            exif=rule, progress=False,
+        )  # fmt: skip
+        (tile,) = (tmp_path / rule / "images").iterdir()
+        sizes[rule] = Image.open(tile).size
+        assert ("exif" in index.parameters) == (rule == "obey"), "old folders have no such entry"
+    assert sizes == {"ignore": (40, 20), "obey": (20, 40)}

@@ -208,10 +208,10 @@ def test_is_found_by_name():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depths": (1, 1)}, "as many depths >= 1 as strides"),
-        ({"depths": (1, 0, 1, 1)}, "as many depths >= 1 as strides"),
-        ({"stage_strides": (2, 4, 2, 2)}, "have to be 1 or 2"),
-        ({"norm_eval": True, "norm": "GN"}, "norm_eval is about BatchNorm"),
+        ({"depths": (1, 1)}, "must have the same length"),
+        ({"depths": (1, 0, 1, 1)}, "must have the same length"),
+        ({"stage_strides": (2, 4, 2, 2)}, "must be 1 or 2"),
+        ({"norm_eval": True, "norm": "GN"}, "norm_eval needs BatchNorm"),
         ({"stem_kernel_size": 4}, "odd kernel_size"),
         ({"stem_stride": 4}, "stride of 1 or 2, got 3 and 4"),
     ],

@@ -192,9 +192,9 @@ def test_frozen_parts_come_first_and_drop_nothing(freeze_at, blocks):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"global_blocks": [3]}, "global_blocks are 0 to 2"),
-        ({"freeze_at": 5}, "freeze_at is 0 to 4, got 5"),
-        ({"position_mode": "nearest"}, "position_mode is one of .* got 'nearest'"),
+        ({"global_blocks": [3]}, "global_blocks must be in 0 to 2"),
+        ({"freeze_at": 5}, "freeze_at must be in 0 to 4, got 5"),
+        ({"position_mode": "nearest"}, "position_mode must be one of .* got 'nearest'"),
         ({"position_mode": "interpolate"}, "need a position_grid"),
         ({"learned_positions": True}, "need a position_grid"),
         ({"use_relative_positions": True}, "need relative_position_size"),
