@@ -46,12 +46,14 @@ def measure(run: Path, size: tuple[int, int]) -> dict[str, Any]:
 
     Raises:
         ConfigError: the folder has no config.
-        CheckpointError: or no weights.
+        CheckpointError: the folder has no weights.
     """
+    # One thread: the numbers compare only if the number of cores does not enter.
     torch.set_num_threads(1)
     torch.manual_seed(0)
     cfg = load_config(run / "config.yaml")
     model = instantiate(cfg.model).eval()
+
     load_weights(model, run / "model_final.pth", ema=bool(cfg.train.ema.enabled))
 
     height, width = size
