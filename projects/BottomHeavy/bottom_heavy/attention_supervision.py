@@ -64,7 +64,6 @@ def level_matches(
         above[0] |= sizes[0] < low[0]
     else:
         above[0] = True
-
     return above & below
 
 
@@ -93,7 +92,6 @@ def box_pixels(
     place = torch.arange(len(index), device=boxes.device) - (areas.cumsum(0) - areas)[index]
     across = sides[index, 0]
     rows = start[index, 1] + torch.div(place, across, rounding_mode="floor")
-
     return index, rows, start[index, 0] + place % across
 
 
@@ -189,7 +187,6 @@ def attention_targets(
         grid = (height // stride, width // stride)
         small = F.interpolate(canvas.view(1, 1, height, width), size=grid, mode=downsampling)
         targets.append(small[0, 0])
-
     return targets
 
 
@@ -222,7 +219,6 @@ def select_pixels(
     # The released program keeps everything from the threshold on, so ties are included.
     ranked = scores.masked_fill(~background, -torch.inf).sort(dim=1, descending=True).values
     threshold = ranked.gather(1, (count - 1).clamp(min=0)[:, None])
-
     return ~background | (scores >= threshold) & (count > 0)[:, None]
 
 

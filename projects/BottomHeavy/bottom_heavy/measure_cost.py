@@ -53,7 +53,6 @@ def measure(run: Path, size: tuple[int, int]) -> dict[str, Any]:
     torch.manual_seed(0)
     cfg = load_config(run / "config.yaml")
     model = instantiate(cfg.model).eval()
-
     load_weights(model, run / "model_final.pth", ema=bool(cfg.train.ema.enabled))
 
     height, width = size

@@ -165,7 +165,6 @@ class SSPNet(FPN):
             outputs.update(
                 (ATTENTION_PREFIX + name, one) for name, one in zip(self._out_features, logits)
             )
-
         return outputs
 
 

@@ -118,7 +118,6 @@ def study_jobs(settings: BottomHeavySettings, folder: Path) -> list[Job]:
         name = f"{arm}_seed{seed}"
         needs = ("scenes_train", "scenes_val")
         jobs.append(Job(name, command, needs, (f"runs/{name}/results.json",)))
-
     return jobs
 
 

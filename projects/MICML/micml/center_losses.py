@@ -55,7 +55,6 @@ def heatmap_loss(logits: torch.Tensor, heatmap: torch.Tensor) -> torch.Tensor:
     centers = heatmap == 1
     positive = (1 - probability) ** 2 * probability.log()
     negative = (1 - heatmap) ** 4 * probability**2 * (1 - probability).log()
-
     return -torch.where(centers, positive, negative).sum() / centers.sum().clamp(min=1)
 
 

@@ -136,7 +136,6 @@ def draw_targets(
         own = (index, slice(len(sides)))
         size_of[own], offset_of[own], indices[own], mask[own] = sides, offsets, places, True
     parts = (heatmap, size_of, offset_of, indices, mask)
-
     return CenterTargets(*(part.to(device, non_blocking=True) for part in parts))
 
 

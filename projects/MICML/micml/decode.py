@@ -41,7 +41,6 @@ def decode(
         ValueError: see `check_decoding`.
     """
     check_decoding(top_k, score_floor)
-
     scores = outputs["hm"].sigmoid()
     height, width = scores.shape[2:]
     # A 3x3 maximum is the non-maximum suppression of centre heads; equal neighbours both stay.

@@ -28,7 +28,6 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
         norm=get_norm("BN", out_channels),
     )
     c2_msra_fill(conv)
-
     return conv
 
 

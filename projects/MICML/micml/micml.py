@@ -136,9 +136,7 @@ class MICML(nn.Module):
         clips = self.preprocess(batched_inputs)
         # The released program never runs the motion module in inference: it regularises training.
         with_motion = self.training or self.motion_at_eval
-
         outputs = self.predict_maps(clips.tensor.transpose(1, 2), with_motion=with_motion)
-
         if self.training:
             return self._losses(outputs, clips, batched_inputs)
         return self._detections(outputs, clips, batched_inputs)
@@ -218,7 +216,6 @@ class MICML(nn.Module):
             instances, (height, width), self.num_classes, self.device, self.radius_rule
         )
         losses = center_losses(outputs, targets)
-
         return {name: self.loss_weights[name] * value for name, value in losses.items()}
 
     def _detections(

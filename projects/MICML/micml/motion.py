@@ -74,7 +74,6 @@ class MotionCell(nn.Module):
         memory = enter * gates[:, width:].tanh()
         if state is not None:
             memory = memory + keep * state[1]
-
         return leave * memory.tanh(), memory
 
 
@@ -220,7 +219,6 @@ class MotionModule(nn.Module):
         # Linear layers act on the image columns, as the released program's view of the map does.
         value = self.vision_value(vision).flatten(2)
         told = (self.vision_identity(vision).flatten(2) + query @ value) / 2
-
         return told.unflatten(2, (self.pool_size, self.pool_size))
 
     def _adapt(self, hidden: torch.Tensor, motion: torch.Tensor) -> torch.Tensor:

@@ -115,7 +115,6 @@ def study_jobs(settings: MotionSettings, folder: Path) -> list[Job]:
         jobs += [_training(settings, folder, arm, seed) for arm in settings.arms]
         if "micml" in settings.arms:
             jobs.append(_motion_on(settings, folder, seed))
-
     return jobs
 
 
@@ -162,7 +161,6 @@ def _motion_on(settings: MotionSettings, folder: Path, seed: int) -> Job:
         f"train.seed={seed}",
         "model.motion_at_eval=true",
     )
-
     return Job(name, command, (trained,), (f"runs/{name}/results.json",))
 
 
@@ -230,7 +228,6 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     facts += f": {gain:+.1f} points (asked: {LEAST_GAIN:g})"
     facts += f"; with it on it reaches {mean[MOTION_ON]:.1f}." if MOTION_ON in mean else "."
-
     return f"{facts} {'Met' if is_met else 'Not met'}."
 
 
