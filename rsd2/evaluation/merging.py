@@ -48,8 +48,8 @@ def merge_tile_detections(
         boxes: (N, 5) rotated boxes of all windows of one image, in pixels of the whole image.
         scores: (N,) scores.
         classes: (N,) integers, class of each box.
-        iou_threshold: in [0, 1]; a box is dropped at an IoU strictly above it with a kept box of
-            its class. ``None`` keeps every box.
+        iou_threshold: threshold in [0, 1]; a box is dropped at an IoU strictly above it with a kept
+            box of its class. ``None`` keeps every box.
 
     Returns:
         (M,) int64 indices of the kept detections in decreasing score, equal scores by index.

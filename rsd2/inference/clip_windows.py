@@ -31,7 +31,7 @@ class DetectClips(Protocol):
         """Detect objects in the newest frames of some clips together.
 
         Args:
-            clips: for each clip T images (h, w, 3) uint8 RGB of one size, newest first.
+            clips: clips of T images (h, w, 3) uint8 RGB of one size, newest first.
 
         Returns:
             For each clip boxes (N, 4) XYXY in pixels of its frames, scores (N,), classes (N,).

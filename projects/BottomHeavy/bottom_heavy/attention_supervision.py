@@ -269,7 +269,7 @@ class AttentionLoss(nn.Module):
 
         Args:
             logits: L maps (B, 1, H_l, W_l), fine to coarse.
-            boxes: for each image (N, 4) x0, y0, x1, y1, pixels of the network's input; N >= 0.
+            boxes: (N, 4) boxes of each image, x0, y0, x1, y1, pixels of the network's input.
 
         Returns:
             Scalars ``loss_attention_bce`` and ``loss_attention_dice``, weighted.

@@ -25,7 +25,7 @@ class ImageClassifier(nn.Module):
 
     Args:
         backbone: backbone that returns ``feature``.
-        num_classes: K.
+        num_classes: K, number of classes.
         feature: name of the feature map.
         label_smoothing: share of the label that is spread over all classes, in [0, 1).
         pixel_mean: mean of each channel, 0-255, RGB.

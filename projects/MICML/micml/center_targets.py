@@ -97,7 +97,7 @@ def draw_targets(
     Args:
         instances: labels of each frame: ``gt_boxes`` (XYXY, pixels) and ``gt_classes`` in [0, K).
         size: (H, W) of the frames, pixels.
-        num_classes: K.
+        num_classes: K, number of classes.
         device: device of the returned tensors.
         radius_rule: see `gaussian_radius`.
 

@@ -36,7 +36,7 @@ class MICML(nn.Module):
     Args:
         static: branch of the newest frame; None for the dynamic variant.
         dynamic: branch of all frames; None for the static variant.
-        num_classes: K.
+        num_classes: K, number of classes.
         head_width: channels of the heads' hidden layers.
         motion_at_eval: whether to run the motion module in inference too. The released program
             does not, and its normalisations have only seen features with motion.

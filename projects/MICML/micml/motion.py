@@ -60,7 +60,7 @@ class MotionCell(nn.Module):
         Args:
             gates: (B, 4 C, H, W), from `input_gates`.
             state: hidden and cell state, (B, C, H, W) each; None for zeros.
-            weight: from `state_weight`.
+            weight: weight from `state_weight`.
 
         Returns:
             The next hidden and cell state.
@@ -83,7 +83,7 @@ class SqueezeExcitation(nn.Module):
     Source: arXiv 1709.01507, section 3, without biases.
 
     Args:
-        channels: C.
+        channels: C, channels of the map.
         reduction: divisor of the hidden width.
     """
 

@@ -158,7 +158,7 @@ def matched_pairs(
 
     Args:
         states: (B, Q, C) states of the queries.
-        matches: for every image (prediction indices, object indices).
+        matches: pairs of (prediction indices, object indices), one per image.
         embeddings: B tensors (N_i, D).
         targets: the objects of the B images.
 

@@ -76,7 +76,7 @@ class Reduction:
         """Write the file, whole or not at all; equal reductions give equal bytes.
 
         Args:
-            path: of the ``.npz`` file.
+            path: path of the ``.npz`` file.
 
         Returns:
             The id, a hash of the content.

@@ -46,7 +46,7 @@ class SamSettings:
         stability_score_offset: shift of the threshold for that test.
         box_nms_thresh: horizontal IoU above which the worse of two masks is dropped.
         crop_n_layers: number of further runs on ever smaller crops; 0 for none.
-        crop_nms_thresh: as ``box_nms_thresh``, between crops.
+        crop_nms_thresh: the same between masks of different crops.
         crop_overlap_ratio: overlap of neighbouring crops.
         crop_n_points_downscale_factor: factor by which each layer of crops thins the grid.
         min_mask_region_area: holes and islands below this many pixels are filled and removed.
@@ -131,9 +131,9 @@ def load_sam(
     """Build a SAM and load its weights, after checking that they fit the model.
 
     Args:
-        model_type: of the package's registry: ``"vit_h"``, ``"vit_l"``, ``"vit_b"``.
+        model_type: name in the package's registry: ``"vit_h"``, ``"vit_l"``, ``"vit_b"``.
         checkpoint: file of the weights, read without running any of its code.
-        device: where to put the model.
+        device: device of the model.
         build: builds the model instead of the registry; ``model_type`` is then only its name.
 
     Returns:

@@ -89,11 +89,11 @@ class MaskSampler:
         max_object_share: if objects are many, random ones are left as background, so that
             the chosen ones cover at most this share of the grid; at least ``huge_object``.
         huge_object: objects that cover more than this share of the grid are never chosen.
-        loss_set: which hidden patches are predicted first: "uniform"; "blocks", those in blocks;
+        loss_set: hidden patches to predict first: "uniform"; "blocks", those in blocks;
             "objects", those of objects, then those in blocks; "only_objects", the same with
             weight 0 for the others, if the image predicts any object.
-        max_object_predicted: with "objects", at most this share of P is on objects, if there are
-            others.
+        max_object_predicted: largest share of P that shows objects with "objects", if there are other
+            hidden patches.
         rule: rule of coverage.
     """
 

@@ -205,7 +205,7 @@ def mean_where(values: torch.Tensor, chosen: torch.Tensor) -> float:
 
     Args:
         values: any shape, float.
-        chosen: of the same shape, bool.
+        chosen: bool of the same shape.
 
     Returns:
         The mean.

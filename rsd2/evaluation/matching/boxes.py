@@ -294,8 +294,8 @@ def defer_acceptance(
     Args:
         detection: (P,) int64, non-decreasing; of one image, lower ones choose first.
         truth: (P,) int64, object that each may choose; of one detection the best match first.
-        num_detections: D.
-        num_truth: G.
+        num_detections: D, number of detections.
+        num_truth: G, number of objects.
 
     Returns:
         (D,) int64, the object of each detection, or -1.
