@@ -92,8 +92,7 @@ class MaskSampler:
         loss_set: hidden patches to predict first: "uniform"; "blocks", those in blocks;
             "objects", those of objects, then those in blocks; "only_objects", the same with
             weight 0 for the others, if the image predicts any object.
-        max_object_predicted: largest share of P that shows objects with "objects", if there are other
-            hidden patches.
+        max_object_predicted: with "objects", largest share of P on objects, if there are others.
         rule: rule of coverage.
     """
 
