@@ -50,8 +50,7 @@ def backbone_case(
         theirs: arguments of the peer.
         training: whether to compute the gradients of all parameters.
     """
-    # Built at the first call: listing the cases must not build models. The default binds the
-    # loop's value.
+    # Built at the first call; the default argument binds the value of the loop.
     models = [cache(lambda o=options: BottomHeavyResNet(**o)) for options in (ours, theirs)]
     first, second = (_work(model, training) for model in models)
     kind = "training" if training else "inference"

@@ -52,12 +52,12 @@ class AitodEvaluator(BoxEvaluator):
         precision, recall = scores.precision, scores.recall
 
         values = {"AP": precision[:, 0], "AP50": precision[0, 0], "AP75": precision[5, 0]}
+        # The first range is "all", whose names have no suffix.
         sizes = list(enumerate(AITOD_AREA_RANGES))[1:]
         values |= {f"AP_{size}": precision[:, a] for a, size in sizes}
         values |= {f"AR_{number}": recall[:, 0, :, m] for m, number in enumerate(numbers)}
         values |= {f"AR_{size}": recall[:, a, :, -1] for a, size in sizes}
 
-        # The first range is "all", which has no suffix.
         parts = ("oLRP", "oLRP_localisation", "oLRP_false_positive", "oLRP_false_negative")
         values |= dict(zip(parts, scores.lrp))
         values |= {f"AP-{name}": precision[:, 0, k] for k, name in enumerate(truth.class_names)}

@@ -31,9 +31,9 @@ def summarize(scores: DotaScores, class_names: tuple[str, ...]) -> OrderedDict[s
     averaged = [means.get(threshold, nan) for threshold in COCO_IOU_THRESHOLDS]
     result = OrderedDict(AP=float(np.mean(averaged)))
     result["AP50"], result["AP75"] = means.get(0.5, nan), means.get(0.75, nan)
+    # With other thresholds than COCO's, each one gets an entry.
     if scores.iou_thresholds != COCO_IOU_THRESHOLDS:
         for threshold, value in means.items():
-            # Names of the standard thresholds stay as they are; others get a name each.
             result[f"AP{100 * threshold:g}"] = value
 
     per_class = _row(scores, 0.5)

@@ -179,7 +179,7 @@ def _read_folder(folder: Path) -> Iterator[Frame]:
         raise ValueError(f"folder {folder} holds no frame ({', '.join(IMAGE_EXTENSIONS)})")
 
     numbers = np.array([number for number, _ in files])
-    # Every fifth frame only means that nothing is missing.
+    # A constant step, such as every fifth frame, means that nothing is missing.
     step = int(np.gcd.reduce(np.diff(numbers))) or 1
     expected, last = files[0][0], files[-1][0]
 

@@ -58,7 +58,7 @@ def level_matches(
     low = torch.tensor(strides, dtype=sizes.dtype, device=sizes.device)[:, None]
     above, below = sizes > low if official else sizes >= low, sizes < 8 * low
 
-    # The ranges overlap, so one box may supervise up to three levels.
+    # The coarsest level also takes all larger sizes, the finest all smaller ones.
     below[-1] |= above[-1]
     if official:
         above[0] |= sizes[0] < low[0]

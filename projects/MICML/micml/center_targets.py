@@ -120,8 +120,7 @@ def draw_targets(
         keep = (sides > 0).all(dim=1) & boxes.isfinite().all(dim=1)
         boxes, sides = boxes[keep], sides[keep]
         classes = objects.gt_classes.cpu()[keep]
-        # The clamp needs no upper row for boxes beyond the frame: their centre moves to the
-        # border.
+        # Centres outside the frame move to its border.
         centers = torch.minimum(((boxes[:, :2] + boxes[:, 2:]) / 2).clamp(min=0), limits)
         pixels = centers.floor()
         _draw_gaussians(frame, pixels.long(), sides, classes, radius_rule)

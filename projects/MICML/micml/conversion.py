@@ -64,8 +64,7 @@ def _aggregation_rules(prefix: str, target: str) -> list[Rule]:
         rules.append(Rule(rf"{prefix}up_{number}\.weight", f"{target}up.{number - 1}.weight"))
         for theirs, ours in (("proj", "project"), ("node", "node")):
             unit, place = rf"{prefix}{theirs}_{number}\.", f"{target}{ours}.{number - 1}."
-            # Offsets first: the pattern of the plain convolution would not match their nested
-            # name.
+            # The offsets have a convolution of their own inside the deformable one.
             rules += [
                 Rule(unit + r"conv\.conv_offset_mask\.(?P<part>\w+)", place + r"offset.\g<part>"),
                 Rule(unit + r"conv\.(?P<part>\w+)", place + r"conv.\g<part>"),

@@ -68,8 +68,8 @@ class EmbeddingRegression:
         difference = F.normalize(at_least_float32(predicted), dim=-1) - F.normalize(
             at_least_float32(objects), dim=-1
         )
-        # The targets have unit length, so the distance only counts directions. That is why
-        # rotated DETReg takes the square.
+        # Both have unit length: that is why rotated DETReg squares the difference, where DETReg
+        # takes its absolute value.
         values = difference.square() if self.distance == "mse" else difference.abs()
         return self.weight * values.sum() / values.shape[-1] / normalizer
 

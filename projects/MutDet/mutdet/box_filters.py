@@ -70,8 +70,8 @@ class BoxFilters:
             filter removed, by its name).
         """
 
-        # Best first from here on, so that every later cut keeps the best boxes.
         pixels = image_size[0] * image_size[1]
+        # Best first from here on, so that every later cut keeps the best boxes.
         order = np.argsort(-scores, kind="stable")
         removed: Counter[str] = Counter()
         # Canonical boxes have width >= height, so height is the shorter side.

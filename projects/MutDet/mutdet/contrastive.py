@@ -107,7 +107,7 @@ def smallest_group_count(groups: int, pairs: int, device: torch.device) -> int:
         return groups
 
     unlimited = torch.iinfo(torch.int64).max
-    # A process without pairs reports the largest integer, which never is the minimum.
+    # A process without pairs reports the largest integer, which loses against any other.
     least = torch.tensor([groups if pairs else unlimited], device=device)
     distributed.all_reduce(least, op=distributed.ReduceOp.MIN)
     return 1 if int(least) == unlimited else int(least)

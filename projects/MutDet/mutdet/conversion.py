@@ -21,7 +21,8 @@ def mutdet_rules() -> list[Rule]:
         r"cross_attn_image_to_token\.(.+)": r"image_to_object.\2",
         r"mlp\.lin([12])\.(\w+)": r"ffn.linear\2.\3",
         r"norm([12])\.(\w+)": r"norm\2.\3",
-        # The official layer numbers the norm behind the tokens' update 4, ours 3: order matters.
+        # The official layer numbers its norms 1 to 4; here the third is inside the feed-forward
+        # block.
         r"norm3\.(\w+)": r"ffn.norm.\2",
         r"norm4\.(\w+)": r"norm3.\2",
     }

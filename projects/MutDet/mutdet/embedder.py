@@ -159,8 +159,7 @@ def cut_crops(
         boxes[:, :4] *= scale
 
     if settings.keep_aspect:
-        # Stretching would be lost here: both sides grow to the longer one before the context is
-        # added.
+        # Both sides take the longer one, so that the crop is not stretched.
         boxes[:, 2:4] = boxes[:, 2:4].amax(dim=1, keepdim=True)
     boxes[:, 2:4] *= settings.context
 

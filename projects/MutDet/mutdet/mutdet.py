@@ -121,10 +121,10 @@ class MutDet(DETReg):
             embeddings = enhanced if self.enhance_embeddings else embeddings
 
         runs: list[tuple[str, EncodedImages, Proposals]] = []
+        # The siamese head decodes plain tokens, as fine-tuning will: it closes the gap between the
+        # tasks.
         if tokens is None or self.siamese_head:
             runs.append(("", encoded, self.propose(encoded)))
-        # The siamese head decodes plain tokens, which is what fine-tuning will do: it closes the
-        # gap between the two tasks.
         if tokens is not None:
             proposals = self.propose_enhanced(tokens, embeddings, grid_logits, usable)
             runs.append((ENHANCED, replace(encoded, memory=tokens), proposals))

@@ -116,8 +116,7 @@ class MutualEnhancementLayer(nn.Module):
         objects = self.ffn(objects)
 
         if self.update_tokens:
-            # With the updated objects, as in the official program: what they read from the image
-            # returns.
+            # With the updated objects, as in the official program.
             tokens = self.norm3(tokens + self.image_to_object(tokens, objects))
         return objects, tokens
 
@@ -216,8 +215,8 @@ class MutualEnhancement(nn.Module):
         """
         hidden = unusable if self.quirks.zeroed_rim else padding_mask
         if hidden is not None:
-            # Zeroed before the linear layer, whose bias still fills them: what keeps objects from
-            # padding is the mask below.
+            # The bias of the linear layer fills these tokens again; the mask below keeps objects
+            # off them.
             memory = memory.masked_fill(hidden[..., None], 0.0)
         tokens = self.token_norm(self.token_projection(memory))
 

@@ -60,13 +60,12 @@ class CollapseAlarms:
 
         if iteration < self._grace:
             return None
-        # A sudden drop of a JEPA's loss is a partial collapse, not progress: equal targets are
-        # easy.
         self._losses.append((iteration, loss))
         while self._losses[0][0] < iteration - self._window:
             self._losses.popleft()
         start, highest = max(self._losses, key=lambda entry: entry[1])
 
+        # A sudden drop of a JEPA's loss is a partial collapse: equal targets are easy to predict.
         if loss < (1 - self._loss_drop) * highest:
             self._losses.clear()
             return (

@@ -257,9 +257,9 @@ class MaskSampler:
 
         union = found.join(chosen)
         strength = found.reduce(torch.where(chosen, found.strength, 0.0), "amax", 0.0)
-        # The patches of each object in random order: sort all by noise, then stably by object.
         spared = torch.zeros_like(union)
         if self.object_part < 1:
+            # Each object's patches in random order: sort all by noise, then stably by object.
             draws = noise.part[found.image[found.box], found.patch]
             by_box = draws.argsort()
             by_box = by_box[found.box[by_box].argsort(stable=True)]

@@ -114,7 +114,7 @@ class ObjectJEPA(nn.Module):
             )
 
         self.context_encoder = encoder
-        # A copy, not a second initialisation: a random target would be the first thing to learn.
+        # The target is a moving average of the context encoder and starts equal to it.
         self.target_encoder = copy.deepcopy(encoder).requires_grad_(False).eval()
         self.predictor = predictor
         self.masks = masks

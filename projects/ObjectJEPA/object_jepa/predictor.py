@@ -75,8 +75,7 @@ class Predictor(nn.Module):
         table = cached_sincos_positions_2d(
             tuple(grid), self.embed_dim, (1.0, 1.0), weight.device, weight.dtype
         )
-        # Positions are fixed sines, computed for any grid: crops may differ in size from pre-
-        # training.
+        # Positions are fixed sines, so they can be computed for a grid of any size.
         x = x + (table if keep is None else table[keep])
         if self.mask_token is not None:
             x = torch.cat([x, (self.mask_token + table[predicted]).to(x.dtype)], dim=1)

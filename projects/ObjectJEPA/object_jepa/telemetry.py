@@ -60,8 +60,7 @@ def rank_me(tokens: torch.Tensor) -> float:
         A number in [1, min(M, D)]; nan without tokens and for zeros.
     """
     values = tokens.double()
-    # Eigenvalues of a D x D product: the singular values of all tokens would need all of them at
-    # once.
+    # Singular values from the D x D product, which is small however many tokens there are.
     squares = torch.linalg.eigvalsh(values.T @ values).clamp(min=0)
     # Smaller ones are rounding of the product, whose square root is no longer small.
     singular = squares.where(squares > _ROUNDING * squares.amax(), 0.0).sqrt()

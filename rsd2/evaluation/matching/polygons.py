@@ -298,7 +298,7 @@ def _shared_area(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     the integral of the lower one of their edges, which has a closed form: nothing is decided, so
     that rounding changes the result by rounding only. Positive if both polygons turn alike.
     """
-    # Relative to one of their corners, because far from it areas are differences of large numbers.
+    # Relative to a corner of their own: far from the origin areas are differences of large numbers.
     origin = first[:, :1].copy()
     origin[..., 1] = np.minimum(first[..., 1].min(axis=1), second[..., 1].min(axis=1))[:, None]
     one = (values[:, :, None] for values in _edges(first - origin))

@@ -215,7 +215,7 @@ def score_miss_rate(
 
 def _log_average(recall: np.ndarray, false_per_image: np.ndarray, quirks: bool) -> float:
     last = np.searchsorted(false_per_image, _FALSE_PER_IMAGE, side="right") - 1
-    # Ranking starts beyond the point: the released script then reports its last recall.
+    # If the ranking starts beyond a point, the released script takes its last recall there.
     start = recall[-1] if quirks and len(recall) else 0.0
     reached = np.where(last >= 0, np.append(recall, 0.0)[last], start)
     # A miss rate of 0 has no logarithm.
