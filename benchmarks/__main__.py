@@ -131,6 +131,7 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
         memory = f"{_number(row['ours_mb'])} / {_number(row['peer_mb'])}"
         floor = f"{_time(row['floor_ms'])} {row['floor']}".strip()
         kind = f"{row['dtype']}, {row['device']}"
+        # A case without a peer says why in the place of the peer.
         peer = row["peer"] or f"none: {row['note']}"
         cells = [row["case"], row["size"], kind, ours, peer, theirs, ratio, memory, floor]
         lines.append(f"| {' | '.join(cells)} |")
@@ -152,6 +153,7 @@ def around_table(path: Path, subject: str) -> tuple[str, str]:
         ValueError: the document is absent or lacks a mark.
     """
     marks = f"<!-- benchmark: {subject} -->", f"<!-- end: {subject} -->"
+    # An absent document fails below with the lines that it needs.
     text = path.read_text("utf-8") if path.is_file() else ""
     before, found_first, rest = text.partition(marks[0])
     _, found_last, after = rest.partition(marks[1])
@@ -193,6 +195,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     if args.rounds < 1 or (args.threads is not None and args.threads < 1):
         parser.error(f"--rounds and --threads need 1 or more, got {args.rounds}, {args.threads}")
 
+    # Before any case is built: inputs may already be made by torch's threads.
     if args.threads:
         torch.set_num_threads(args.threads)
 
@@ -225,6 +228,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     for row in rows:
         print(json.dumps(row))
     if args.markdown:
+        # Read again, because the document may have changed during the hours of measuring.
         before, after = around_table(args.markdown, args.subject)
         write_atomically(args.markdown, f"{before}\n\n{markdown_table(rows)}\n\n{after}")
     return rows

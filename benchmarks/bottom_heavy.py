@@ -105,6 +105,7 @@ def _cost(model: nn.Module) -> str:
     analysis = FlopCountAnalysis(model.eval(), small)
     analysis.unsupported_ops_warnings(False).tracer_warnings("none")
     analysis.uncalled_modules_warnings(False)
+    # Convolutions are linear in the area: counting on a sixteenth is exact, and faster.
     multiply_adds = 16 * analysis.by_operator()["conv"]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return f"{parameters / 1e6:.2f} M parameters, {multiply_adds / 1e9:.2f} GMAC"

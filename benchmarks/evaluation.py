@@ -88,6 +88,7 @@ def _compared(*contenders: Callable[[], np.ndarray]) -> list[Callable[[], np.nda
         def run() -> np.ndarray:
             numbers = work()
             if seen:
+                # A comparison of times is worth nothing if the numbers differ.
                 np.testing.assert_allclose(numbers, seen[0], rtol=0, atol=1e-9)
             else:
                 seen.append(numbers)

@@ -113,6 +113,7 @@ def measure_times(case: Case, rounds: int) -> dict[str, list[float]]:
 
     for _ in range(rounds):
         for name, work in contenders.items():
+            # Every contender runs at least once, however slow it is.
             if times[name] and spent[name] > SECONDS_PER_CONTENDER:
                 continue
             times[name].append(_seconds(work, case.device))
@@ -190,6 +191,7 @@ def rows_of(
         theirs = _figures("peer", times.get(peer))
         ratios = {"ratio": None, "ratio_of_minima": None}
         if peer is not None:
+            # Medians tell what a user waits for; minima are less disturbed by the machine.
             ratios["ratio"] = theirs["peer_ms"] / common["ours_ms"]
             ratios["ratio_of_minima"] = theirs["peer_min_ms"] / common["ours_min_ms"]
         peak = {"peer_mb": peaks.get(peer)}
@@ -219,6 +221,7 @@ def copy_rate(device: str) -> float:
     Args:
         device: device of the copy, ``cpu`` or ``cuda``.
     """
+    # Far larger than any cache, so that the copy measures memory.
     source = torch.ones(1 << 26, device=device)
     target = torch.empty_like(source)
     best = min(_seconds(lambda: target.copy_(source), device) for _ in range(6))
@@ -230,6 +233,7 @@ def _versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
         try:
+            # A missing package is the peer that could not run.
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue

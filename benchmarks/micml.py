@@ -55,6 +55,7 @@ class PlainMotion(MotionModule):
         vision, mined = state[0], []
         for frame in frames:
             state = _plain_step(cell, frame, state)
+            # Every frame is read again from the state of this one, as the formulas say.
             mined.append(torch.cat([vision, state[0]], dim=1))
         side = self.pool_size
 
@@ -107,6 +108,7 @@ def build(*, plain: bool = False, torchvision_kernel: bool = False) -> MICML:
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             module.momentum = 0.0  # every step of a comparison starts from the same model
         if torchvision_kernel and isinstance(module, DeformableConv2d):
+            # The same parameters under another class: no weights need copying.
             module.__class__ = DeformConv2d
         if plain and isinstance(module, AxisConvolution):
             module.__class__ = PlainConvolution
@@ -129,6 +131,7 @@ def outputs_of(model: MICML, clip: torch.Tensor, *, training: bool) -> dict[str,
     with torch.set_grad_enabled(training):
         maps = model.predict_maps(clip, with_motion=training)
         if training:
+            # Squares, because the mean alone would give every pixel the same gradient.
             sum(value.square().mean() for value in maps.values()).backward()
     return {name: value.detach() for name, value in maps.items()}
 
@@ -249,6 +252,7 @@ def _case(side: int, *, training: bool) -> Case:
         pair = build().double(), build(plain=True).double()
         clip = pair[0].preprocess(make_batch(CHECKED_SIDE)).tensor.transpose(1, 2)
         found = difference(*pair, clip, training=training)
+        # Not ">=", because NaN must fail too.
         if not found < MAX_RELATIVE_DIFFERENCE:
             raise RuntimeError(f"the baseline's results differ by {found:.1e}, relatively")
         return ours()

@@ -87,6 +87,7 @@ def training_step(
         model = build().train()
         parameters = [p for p in model.parameters() if p.requires_grad]
         batch = make_batch(side, num_objects, model.embedding_dim, model.num_classes)
+        # Only trainable parameters: the frozen backbone has no state in the optimizer.
         return model, torch.optim.AdamW(parameters, lr=1e-6), batch
 
     def step() -> torch.Tensor:

@@ -209,6 +209,7 @@ def make_batch(num_images: int, side: int, num_objects: int) -> list[dict]:
         )
         instances.gt_classes = torch.zeros(num_objects, dtype=torch.int64)
         image = torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8)
+        # The seed of the mask is fixed, so every round hides the same tokens.
         batch.append({"image": image, "instances": instances, "mask_seed": index})
     return batch
 
@@ -231,6 +232,7 @@ def build_plain(cfg: DictConfig, side: int, sides: tuple[int, int] | None = None
     plain = PlainPredictor(width, predictor.embed_dim, predictor.depth, predictor.num_heads)
 
     num_tokens = (side // own.patch_size) ** 2
+    # Square blocks that together have as many tokens as ours predicts.
     block = round((cfg.masks.num_predicted / NUM_BLOCKS) ** 0.5)
     context = num_tokens - round(cfg.masks.ratio * num_tokens)
     return PlainJEPA(encoder, plain, sides or (block, block), context)

@@ -48,6 +48,7 @@ def iou_cases(device: str) -> list[Case]:
         device: device, ``cpu`` or ``cuda``.
     """
     sizes = [(scene, number, number) for number in (100, 1000, 5000) for scene in SCENES]
+    # Few objects against all anchors of an image, as in training.
     sizes.append(("mix", 100, 20_000))
     return [_iou_case(device, *size) for size in sizes]
 
@@ -139,6 +140,7 @@ def nms_cases(device: str) -> list[Case]:
 
 
 def _nms_case(device: str, scene: str, number: int, classes: int) -> Case:
+    # Clustered: a detector before suppression; sparse: nearly everything survives.
     per_object = {"clustered": 8, "sparse": 1.5}[scene]
 
     @functools.cache
