@@ -3,8 +3,8 @@
 Source: Yu et al., "Scale Match for Tiny Person Detection", WACV 2020: rate 0.02 in batches of 32,
 45,000 steps. The paper does not say when the rate falls; here it does after two thirds and eight
 ninths. Then train ``faster_rcnn_r50_fpn_tiny_person.py`` with ``train.init_checkpoint=FILE
-train.init_strict=false``; only the layers of the classes start anew. The monotone form, in which
-small stays smaller than large, needs the sizes of COCO too:
+train.init_strict=false``; only the layers of the classes start from random weights. The
+monotone form, in which small stays smaller than large, needs the sizes of COCO too:
 ``dataloader.train.mapper.augmentations.0.source=coco_2017_train``.
 
 There is nothing to evaluate: fine-tuning shows the worth of a pre-training.

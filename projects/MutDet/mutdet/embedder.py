@@ -42,7 +42,7 @@ class CropSettings:
     Attributes:
         size: S, pixels.
         context: factor of both sides of the box, > 0.
-        sampling_ratio: samples per bin and side; 0 for as many as it covers pixels.
+        sampling_ratio: samples per bin and side; 0 for one per covered pixel.
         keep_aspect: whether to widen the shorter side to the longer one instead of stretching the
             crop.
         image_size: longer side that the image is resized to beforehand, pixels; None to leave it.

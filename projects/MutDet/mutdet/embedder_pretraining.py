@@ -41,7 +41,7 @@ class ContrastiveEmbedder(nn.Module):
         """Put a projection behind the backbone.
 
         Args:
-            backbone: gives the map ``output`` of F channels.
+            backbone: backbone that returns the map ``output`` of F channels.
             output: name of the map.
             temperature: temperature of the loss, > 0.
 
@@ -156,7 +156,7 @@ class NeighbourEvaluator(DatasetEvaluator):
 def neighbour_accuracy(
     features: np.ndarray, names: np.ndarray, *, whiten: bool
 ) -> dict[str, float]:
-    """Name every object by its nearest neighbours among the others, and count what is right.
+    """Classify every object by its nearest neighbours among the others, and score that.
 
     Similarity is the cosine of embeddings as ``extract_embeddings.py`` makes them, fitted on these
     features; the five nearest vote.
