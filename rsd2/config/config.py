@@ -1,8 +1,8 @@
 """Configs: find, load, override, check and save LazyConfigs.
 
 An experiment is a Python file that exports five names, ``model dataloader optimizer lr_multiplier
-train``. Everything that can be wrong with it is said here, before a model is built: a missing
-file or name, a misspelt key, a value of the wrong type, an argument that its target lacks.
+train``. This module reports every mistake in it before a model is built: a missing file or name, a
+misspelt key, a value of the wrong type, an argument that its target lacks.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def read_config_file(file: Path) -> DictConfig:
     """
     if file.suffix not in (".py", ".yaml", ".yml"):
         raise ConfigError(f"config file {file} has to end in .py, .yaml or .yml")
+
     try:
         if file.suffix == ".py":
             cfg = LazyConfig.load(str(file))
@@ -86,6 +87,7 @@ def read_config_file(file: Path) -> DictConfig:
         raise ConfigError(f"syntax error in {file}, line {cause.lineno}: {cause.msg}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not readable YAML: {error}") from error
+
     if not isinstance(cfg, DictConfig):
         raise ConfigError(f"{file} holds a {type(cfg).__name__}, not a mapping of exported names")
     return cfg
@@ -110,6 +112,7 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
         here = sorted(p.name for p in folder.iterdir() if p.suffix in (".py", ".yaml", ".yml"))
         near = difflib.get_close_matches(file.name, here, n=5, cutoff=0.4) or here[:10]
         raise ConfigError(f"no config file {file}; in {folder.resolve()}: {', '.join(near)}")
+
     cfg = read_config_file(file)
     missing = [name for name in EXPORTED_NAMES if name not in cfg]
     if missing:
@@ -117,6 +120,7 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
             f"{file} does not export {', '.join(missing)}; an experiment exports "
             f"{', '.join(EXPORTED_NAMES)} (found: {', '.join(map(str, cfg)) or 'nothing'})"
         )
+
     apply_overrides(cfg, opts)
     check_arguments(cfg)
     return cfg
@@ -127,7 +131,7 @@ def save_config(cfg: DictConfig, path: str | Path) -> None:
 
     Args:
         cfg: the config.
-        path: of the YAML file; it appears complete or not at all.
+        path: path of the YAML file, which appears complete or not at all.
 
     Raises:
         ConfigError: a value cannot be written (a lambda, an open object); its key is named.
@@ -157,7 +161,7 @@ def config_depth(file: str | Path) -> int:
     Relative imports, ``get_config("...")``, ``LazyConfig.load("...")`` and ``load_rel`` count.
 
     Args:
-        file: a ``.py`` config.
+        file: path of a ``.py`` config.
 
     Returns:
         Length of the chain, >= 1.
@@ -190,6 +194,7 @@ def _parents(file: Path) -> Iterator[Path]:
                 continue
             if not isinstance(node.args[0], ast.Constant):
                 raise ConfigError(f"{file}:{node.lineno}: name the parent config by a plain string")
+
             parent = node.args[0].value
             bases = {"get_config": config_roots(), "load_rel": (file.parent,)}
             checkout = tuple(root.parent for root in config_roots())

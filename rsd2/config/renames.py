@@ -68,13 +68,13 @@ MOVED_MODULES = {
     "rsd2.modeling.vit": "rsd2.modeling.backbones.vit",
     "rsd2.tensor_files": "rsd2.weights.tensor_files",
 }
-"""Earlier dotted name of a module -> its name now. A row is added with every move, none goes."""
+"""Earlier dotted name of a module -> its name now. Every move adds a row; none is removed."""
 
 MOVED_NAMES = {
     "rsd2.modeling.AttentionLoss": "rsd2.projects.bottom_heavy.attention_supervision.AttentionLoss",
     "rsd2.modeling.SSPNet": "rsd2.projects.bottom_heavy.sspnet.SSPNet",
 }
-"""The same for what a package offered under its own name, which is the name that configs save."""
+"""The same for classes and functions that a package re-exported: configs save the shorter name."""
 
 _DETECTOR = "rsd2.modeling.DetectorQuirks"
 _MUTDET = "rsd2.projects.mutdet.quirks.MutDetQuirks"

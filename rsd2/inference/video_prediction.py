@@ -288,7 +288,10 @@ def describe_results(
     for result in results:
         problems += [f"  {result.file}, frame {n}: {reason}" for n, reason in result.failed]
         if result.non_finite:
-            problems.append(f"  {result.file}: {result.non_finite} detections were not finite")
+            problems.append(
+                f"  {result.file}: {result.non_finite} detections were not finite and are left "
+                "out: are these the right weights?"
+            )
 
     head = f"{len(problems)} problems:\n" if problems else ""
     return text, head + "\n".join(problems)

@@ -29,9 +29,6 @@ from .files import write_atomically
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Looked for in this order; upper and lower case are equal."""
 
-PAD_COLOR = (124, 116, 104)
-"""RGB of the padding: ImageNet's mean, which OpenCV's BGR order writes as (104, 116, 124)."""
-
 ExifRule = Literal["ignore", "obey"]
 """What a reader does with an EXIF orientation: keep the stored pixels, or turn them upright."""
 

@@ -29,7 +29,8 @@ SCENE_PNG = (
 """Grain does not compress: the run-length strategy gives the same size in less time."""
 
 _LABELS = "labelTxt/{}.txt"
-_METERS_PER_UNIT = 0.33
+METRES_PER_UNIT = 0.33
+"""Of the ground that a scene shows; cars are then 4 to 5 m long."""
 
 
 def write_dota_scenes(
@@ -208,7 +209,7 @@ def format_labels(scene: Scene, scale: float) -> str:
     Returns:
         Two header lines, then one line ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult`` per object.
     """
-    lines = ["imagesource:synthetic", f"gsd:{_METERS_PER_UNIT / scale:.4f}"]
+    lines = ["imagesource:synthetic", f"gsd:{METRES_PER_UNIT / scale:.4f}"]
     for item in scene.objects:
         numbers = " ".join(f"{value:.2f}" for value in item.poly.reshape(-1))
         lines.append(f"{numbers} {item.name} {item.difficult}")
@@ -223,7 +224,9 @@ def _write_scene(folder: Path, config: SceneConfig, seed: int, index: int) -> No
 
 
 def _count(folder: Path, num_images: int) -> dict:
-    objects, difficult, empty = Counter(), Counter(), 0
+    objects: Counter[str] = Counter()
+    difficult: Counter[str] = Counter()
+    empty = 0
     for index in range(num_images):
         text = scene_files(folder, _LABELS, index)[-1].read_text(encoding="utf-8")
         rows = [line.split() for line in text.splitlines()[2:]]

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from rsd2.data.file_names import list_files
 from rsd2.data.formats.pseudo_labels import (
     PseudoLabelError,
     PseudoLabels,
@@ -31,12 +32,15 @@ from rsd2.data.formats.pseudo_labels import (
     shard_name,
     write_shard,
 )
+from rsd2.data.windows.tiling import crop_window
+from rsd2.inference.seams import best_seen
+from rsd2.inference.sliding_window import WindowParameters, place_windows
 from rsd2.io.files import make_output_folder
 from rsd2.io.folder_run import FolderRun, check_shard, make_run_id, refuse_other_parameters
 from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image
 
 from .box_filters import BoxFilters
-from .mask_boxes import masks_to_boxes
+from .mask_boxes import MaskBoxes, masks_to_boxes
 from .proposals import ProposalSource
 
 
@@ -52,16 +56,28 @@ class Labeller:
         source: source of the proposals.
         filters: filters of the boxes.
         official_boxes: whether to enclose masks as ``masks_to_boxes(official=True)`` does.
+        windows: how larger images are cut into windows, and what becomes of the pieces of objects
+            at their seams; None proposes on whole images. Duplicates are the filters' business.
     """
 
     source: ProposalSource
     filters: BoxFilters = BoxFilters()
     official_boxes: bool = False
+    windows: WindowParameters | None = None
+
+    def __post_init__(self) -> None:
+        """Validate the rule for seams: a box that is joined from pieces would have no mask."""
+        if self.windows is not None and self.windows.seams == "join":
+            raise ValueError("proposals at seams can be dropped or kept, not joined")
 
     def settings(self) -> dict:
         """Return everything that determines the labels of an image, as plain values."""
         settings = {**self.source.settings(), "filters": asdict(self.filters)}
         settings["official_boxes"] = self.official_boxes
+        # Runs without windows keep the name that they had before there were any.
+        if self.windows is not None:
+            names = ("window", "overlap", "padding", "seams")
+            settings["windows"] = {name: getattr(self.windows, name) for name in names}
         return json.loads(json.dumps(settings))  # as they will be read back: JSON has no tuples
 
     def __call__(self, image: np.ndarray, file_name: str) -> tuple[PseudoLabels, Counter[str]]:
@@ -75,11 +91,9 @@ class Labeller:
             (the boxes, best score first; counts of proposals, of those without area, of boxes
             that each filter removed, of boxes left, of images without any box).
         """
-        proposals, size = self.source(image), image.shape[:2]
-        found = masks_to_boxes(proposals, size, official=self.official_boxes)
+        size = (image.shape[0], image.shape[1])
+        found, counts = self._propose(image)
         chosen, removed = self.filters.select(found.boxes, found.scores, size)
-
-        counts = Counter({"proposals": len(proposals), "without_area": found.degenerate})
         counts += removed + Counter(boxes=len(chosen), images_without_boxes=int(not len(chosen)))
         labels = PseudoLabels(
             file_name,
@@ -90,9 +104,37 @@ class Labeller:
         )
         return labels, counts
 
+    def _propose(self, image: np.ndarray) -> tuple[MaskBoxes, Counter[str]]:
+        """Boxes of the proposals of all windows, and what happened on the way."""
+        height, width = image.shape[:2]
+        windows = np.array([[0, 0, width, height]])
+        if self.windows is not None:
+            windows = place_windows(height, width, self.windows)
+
+        counts: Counter[str] = Counter()
+        parts = []
+        for window in windows:
+            x0, y0 = int(window[0]), int(window[1])
+            shown = crop_window(image, window) if len(windows) > 1 else image
+            proposals = [one._replace(x=one.x + x0, y=one.y + y0) for one in self.source(shown)]
+            parts.append(masks_to_boxes(proposals, (height, width), official=self.official_boxes))
+            counts += Counter(proposals=len(proposals), without_area=parts[-1].degenerate)
+
+        found = MaskBoxes(*map(np.concatenate, list(zip(*parts))[:3]), counts["without_area"])
+        if self.windows is None or self.windows.seams == "keep":
+            return found, counts
+        numbers = [len(part.boxes) for part in parts]
+        whole = best_seen(
+            found.boxes.astype(np.float64), np.repeat(windows, numbers, axis=0), (height, width)
+        )
+        counts += Counter(pieces_at_seams=int((~whole).sum()))
+        return found._replace(
+            boxes=found.boxes[whole], scores=found.scores[whole], areas=found.areas[whole]
+        ), counts
+
 
 def list_images(image_root: str | Path) -> list[str]:
-    """List the images of a folder and its sub-folders.
+    """List the images of a folder and its sub-folders, linked ones included.
 
     Args:
         image_root: the folder; hidden files and folders are ignored.
@@ -107,12 +149,11 @@ def list_images(image_root: str | Path) -> list[str]:
     if not root.is_dir():
         raise FileNotFoundError(f"there is no image folder {root.absolute()}; check the path")
 
-    names = [path.relative_to(root) for path in root.rglob("*")]
     found = sorted(
-        name.as_posix()
-        for name in names
-        if name.suffix.lower() in IMAGE_EXTENSIONS
-        and not any(part.startswith(".") for part in name.parts)
+        name
+        for name in list_files(root)
+        if Path(name).suffix.lower() in IMAGE_EXTENSIONS
+        and not any(part.startswith(".") for part in name.split("/"))
         and (root / name).is_file()
     )
 

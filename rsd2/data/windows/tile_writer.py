@@ -115,6 +115,7 @@ def write_tiles(
     }
     if missing_label == "error":
         report.raise_if_any(str(labels_dirs), ("image_without_label",))
+    _refuse_foreign(jobs)
     _prepare_output(output, settings, jobs, shard[0])
 
     # One listing of the folders instead of a look at each of their many files.
@@ -150,26 +151,33 @@ def _find_jobs(
     jobs: dict[str, TileJob] = {}
     for index, images_dir in enumerate(images_dirs):
         images = find_images(images_dir, report)
-        labelled = None
+        labels = None
         if labels_dirs is not None:
-            labelled = find_labels(labels_dirs[index], images, report)
+            labels = find_labels(labels_dirs[index], images, report)
         for name, image in images.items():
             if name in jobs:
                 raise ValueError(
                     f"{image} and {jobs[name].image} have the same name, and so would their tiles; "
                     "rename one of them."
                 )
-            label = None
-            if labelled is not None:
-                path = Path(labels_dirs[index]) / f"{name}.txt"
-                label = str(path) if name in labelled else None
-                if label is None:
-                    fate = "dropped" if missing_label == "drop" else "kept"
-                    report.add("image_without_label", image, None, f"no file {path}", fate)
-                    if fate == "dropped":
-                        continue
-            jobs[name] = TileJob(name, str(image), label)
+            label = None if labels is None else labels.get(name)
+            if labels is not None and label is None:
+                fate = "dropped" if missing_label == "drop" else "kept"
+                message = f"no label file {name!r} in {labels_dirs[index]}"
+                report.add("image_without_label", image, None, message, fate)
+                if fate == "dropped":
+                    continue
+            jobs[name] = TileJob(name, str(image), None if label is None else str(label))
     return [jobs[name] for name in sorted(jobs)]
+
+
+def _refuse_foreign(jobs: list[TileJob]) -> None:
+    """Refuse label files of another format before anything is cut."""
+    report = LabelReport()
+    for job in jobs:
+        if job.label is not None and len(read_dota_labels(job.label, report)):
+            return
+    report.raise_if_any("the images to cut", ("foreign_format",))
 
 
 def _prepare_output(output: Path, settings: dict, jobs: list[TileJob], rank: int) -> None:

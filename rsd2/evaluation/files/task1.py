@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rsd2.data.formats.values import parse_number
 from rsd2.evaluation.scoring.dota import Detections, DotaScores, GroundTruth, score_detections
 from rsd2.io.files import write_atomically
+from rsd2.io.text import decode_text, read_text, split_lines
 from rsd2.structures import boxes_to_corners
 
 # Nine significant digits give a float32 score back exactly; a ten-thousandth of a pixel is far
@@ -89,7 +91,7 @@ def read_task1(
     images, classes, rows = [], [], []
     for label, name in enumerate(class_names):
         text = _read_member(Path(path), f"Task1_{name}.txt")
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(split_lines(text), start=1):
             if not line.strip():
                 continue
 
@@ -163,14 +165,14 @@ def _read_member(path: Path, name: str) -> str:
         member = path / name
         if not member.is_file():
             raise FileNotFoundError(f"{path} holds no {name}; a class without detections needs one")
-        return member.read_text()
+        return read_text(member)
 
     with zipfile.ZipFile(path) as archive:
         if name not in archive.namelist():
             raise FileNotFoundError(
                 f"{path} holds no {name} at its top level; a class without detections needs one"
             )
-        return archive.read(name).decode()
+        return decode_text(archive.read(name), f"{path}: {name}")
 
 
 def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
@@ -179,7 +181,7 @@ def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
         raise ValueError(f"{where}: {len(fields)} fields instead of 'image score x1 y1 ... x4 y4'")
 
     try:
-        values = [float(field) for field in fields[1:]]
+        values = [parse_number(field) for field in fields[1:]]
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rsd2.data.dataset_dicts import check_record
+
 _MAX_PAIRS = 2_000_000
 _ALMOST_ONE = 1 - 1e-10
 
@@ -57,6 +59,8 @@ class BoxTruth:
         Raises:
             ValueError: image ids repeat, or an image has no ``annotations``.
         """
+        for record in records:
+            check_record(record, "image_id")
         ids = tuple(str(record["image_id"]) for record in records)
         if len(set(ids)) < len(ids):
             raise ValueError("image ids of the dataset repeat; give every image one of its own")

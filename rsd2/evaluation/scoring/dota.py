@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from rsd2.data.dataset_dicts import check_record, polygon_of
+from rsd2.data.formats.values import LARGEST_COORDINATE
 from rsd2.evaluation.matching.polygons import Regions, best_overlaps
 from rsd2.evaluation.matching.serial_torch import serial_torch
-from rsd2.structures import boxes_to_corners
 
 from .average_precision import average_precision, check_ap_method, precision_recall
 
@@ -32,8 +32,6 @@ DIFFICULT_POLICIES: dict[str, tuple[int, ...]] = {
     "v1.5": (0, 1),
     "count-all": (0, 1, 2),
 }
-
-_LARGEST_COORDINATE = 1e9
 
 
 @dataclass(frozen=True)
@@ -70,12 +68,12 @@ class GroundTruth:
         _check_range("image index", self.image_index, len(self.image_ids))
         _check_range("difficulty", self.difficult, 3)
 
-        bad = np.flatnonzero(~(abs(self.polygons) < _LARGEST_COORDINATE).all(axis=(1, 2)))
+        bad = np.flatnonzero(~(abs(self.polygons) < LARGEST_COORDINATE).all(axis=(1, 2)))
         if len(bad):
             image = self.image_ids[self.image_index[bad[0]]]
             raise ValueError(
                 f"{len(bad)} ground-truth polygons are not finite or beyond "
-                f"{_LARGEST_COORDINATE:g} px, the first in image {image!r}: "
+                f"{LARGEST_COORDINATE:g} px, the first in image {image!r}: "
                 f"{self.polygons[bad[0]].ravel().tolist()}; correct the labels"
             )
 
@@ -85,19 +83,20 @@ class GroundTruth:
 
         Args:
             dataset_dicts: one per image, with ``image_id`` and, unless the labels are hidden,
-                ``annotations``: ``category_id``, ``poly`` (8 floats, pixels) or else a rotated
-                ``bbox`` of 5, and optionally ``difficult`` (0, 1 or 2; default 0).
+                ``annotations``: ``category_id``, a place as of `polygon_of`, and optionally
+                ``difficult`` (0, 1 or 2; default 0).
             class_names: C names that ``category_id`` indexes.
 
         Returns:
             The ground truth, images and objects in the order given.
 
         Raises:
-            ValueError: an object has neither polygon nor rotated box, a crowd region, or a
+            ValueError: an object has neither polygon nor box, a crowd region, or a
                 class or difficulty outside its range.
         """
         image_index, class_index, polygons, difficult = [], [], [], []
         for index, record in enumerate(dataset_dicts):
+            check_record(record, "image_id")
             for obj in record.get("annotations", ()):
                 if obj.get("iscrowd", 0):
                     raise ValueError(
@@ -107,7 +106,7 @@ class GroundTruth:
 
                 image_index.append(index)
                 class_index.append(obj["category_id"])
-                polygons.append(_polygon_of(obj, record["image_id"]))
+                polygons.append(polygon_of(obj, record["image_id"]))
                 difficult.append(obj.get("difficult", 0))
 
         return cls(
@@ -328,27 +327,6 @@ def _judge(
     is_false = np.ones(len(best), dtype=bool)
     is_false[ranked] = counts[objects] & ~is_true[ranked]
     return is_true, is_false
-
-
-def _polygon_of(obj: dict, image_id: object) -> np.ndarray:
-    """Return the quadrilateral (4, 2) of an annotation: ``poly``, else its rotated corners."""
-    if obj.get("poly") is not None:
-        polygon = np.asarray(obj["poly"], dtype=np.float64)
-        if polygon.size != 8:
-            raise ValueError(
-                f"an object of image {image_id!r} has {polygon.size} numbers in 'poly'; DOTA's "
-                "protocol needs 4 vertices, x1 y1 ... x4 y4"
-            )
-        return polygon.reshape(4, 2)
-
-    if len(obj.get("bbox", ())) != 5:
-        raise ValueError(
-            f"an object of image {image_id!r} has neither 'poly' (8 numbers) nor a rotated 'bbox' "
-            f"(5 numbers): {obj}"
-        )
-
-    box = torch.tensor([float(value) for value in obj["bbox"]], dtype=torch.float64)
-    return boxes_to_corners(box).numpy()
 
 
 def _check_range(what: str, values: np.ndarray, limit: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rsd2.data.formats.pseudo_labels import read_folder
+from rsd2.inference.sliding_window import WindowParameters
 from rsd2.io.folder_run import FolderTakenError
 from rsd2.projects.mutdet.box_filters import BoxFilters
 from rsd2.projects.mutdet.label_run import (
@@ -62,6 +63,13 @@ def digests(folder: Path) -> dict[str, str]:
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.glob("shard-*.npz"))
     }
+
+
+def test_images_of_linked_folders_are_listed(images: Path, tmp_path: Path) -> None:
+    before = list_images(images)
+    (images / "sub").rename(tmp_path / "elsewhere")
+    (images / "sub").symlink_to(tmp_path / "elsewhere")
+    assert list_images(images) == before and any(name.startswith("sub/") for name in before)
 
 
 def test_every_image_is_labelled_once(images: Path, tmp_path: Path) -> None:
@@ -134,3 +142,39 @@ def test_folders_without_images_and_empty_parts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="part_size must be >= 1, got 0"):
         label_folder(tmp_path, tmp_path / "out", LABELLER, part_size=0)
     assert not (tmp_path / "out").exists()
+
+
+class BrightRegions(BrightPixels):
+    """A source that proposes every connected region of bright pixels."""
+
+    def __call__(self, image: np.ndarray) -> Sequence[MaskProposal]:
+        bright = (image[:, :, 0] > self.threshold).astype(np.uint8)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(bright)
+        found = []
+        for index in range(1, count):
+            x, y, w, h = stats[index, :4].tolist()
+            found.append(MaskProposal(labels[y : y + h, x : x + w] == index, x, y, float(w * h)))
+        return found
+
+
+def test_large_images_are_labelled_in_windows_without_pieces_at_their_seams() -> None:
+    image = np.zeros((64, 150, 3), np.uint8)
+    objects = [(4, 50), (60, 76), (90, 130)]  # the first and the last cross the edge of a window
+    for start, end in objects:
+        image[20:26, start:end] = 255
+    whole, _ = Labeller(BrightRegions())(image, "a.png")
+    labels, counts = Labeller(BrightRegions(), windows=WindowParameters(64, 32))(image, "a.png")
+    kept, _ = Labeller(BrightRegions(), windows=WindowParameters(64, 32, seams="keep"))(image, "a")
+
+    assert len(kept.boxes) > len(labels.boxes) == len(whole.boxes) == 3
+    assert counts["pieces_at_seams"] > 0
+    order, expected = np.argsort(labels.boxes[:, 0]), np.argsort(whole.boxes[:, 0])
+    np.testing.assert_allclose(labels.boxes[order], whole.boxes[expected], atol=1e-4)
+
+
+def test_windows_are_part_of_the_settings_only_where_there_are_any() -> None:
+    assert "windows" not in Labeller(BrightPixels()).settings(), "old runs keep their names"
+    settings = Labeller(BrightPixels(), windows=WindowParameters(64, 16)).settings()
+    assert settings["windows"] == {"window": 64, "overlap": 16, "padding": False, "seams": "drop"}
+    with pytest.raises(ValueError, match="dropped or kept, not joined"):
+        Labeller(BrightPixels(), windows=WindowParameters(64, 16, seams="join"))
