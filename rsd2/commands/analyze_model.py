@@ -54,11 +54,13 @@ def parameter_table(model: nn.Module, depth: int) -> str:
         if parameter.requires_grad:
             parts = name.split(".")
             trainable.update({".".join(parts[:i]): parameter.numel() for i in range(len(parts))})
+
     lines = [f"{'module':<48}{'parameters':>14}{'trainable':>14}"]
     for name, _ in model.named_modules():
         if name.count(".") < depth:
             label = name or type(model).__name__
             lines.append(f"{label:<48}{total[name]:>14,}{trainable[name]:>14,}")
+
     return "\n".join(lines)
 
 
@@ -68,7 +70,7 @@ def random_input(height: int, width: int, num_frames: int | None = None) -> list
     Args:
         height: pixels, >= 1.
         width: pixels, >= 1.
-        num_frames: of a clip; None for an image.
+        num_frames: frames of a clip; None for an image.
 
     Returns:
         A list of one dict with ``image`` (3, height, width) uint8 or ``frames`` (num_frames, 3,
@@ -129,9 +131,9 @@ def analyze(
     """Run the asked analyses and print them.
 
     Args:
-        model: in eval mode.
+        model: model in eval mode.
         batch: its input, one image or clip.
-        tasks: of :data:`TASKS`.
+        tasks: names from :data:`TASKS`.
         depth: levels of modules to show, >= 1.
 
     Returns:
@@ -162,6 +164,7 @@ def analyze(
             totals["not_counted"] = dict(flops.unsupported_ops())
         if "activation" in tasks:
             totals["activations"] = int(activations.total())
+
     return totals
 
 
@@ -170,7 +173,7 @@ def clip_length(cfg: DictConfig, wanted: int | None) -> int | None:
 
     Args:
         cfg: the config; its test mapper, if it has one, says whether the model is of clips.
-        wanted: on the command line, or None.
+        wanted: value of the command line, or None.
 
     Returns:
         Frames of a clip; None for a model of images.
@@ -215,6 +218,7 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
             "--size, --depth and --num-frames have to be positive, got "
             f"{args.size}, {args.depth} and {args.num_frames}"
         )
+
     cfg = load_config(args.config_file, args.opts)
     torch.manual_seed(0)
     model = instantiate(cfg.model).eval()
@@ -239,4 +243,5 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as problem:
         print(f"analyze_model.py: error: {problem}", file=sys.stderr)
         return 1
+
     return 0

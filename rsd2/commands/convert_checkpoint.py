@@ -99,8 +99,8 @@ def rules_for(
 
     Args:
         source: a name of `all_sources`.
-        keys: of the checkpoint.
-        model_keys: of our model, if known.
+        keys: names of the checkpoint's tensors.
+        model_keys: names of our model's tensors, if known.
 
     Returns:
         The rules, fitted to both.
@@ -209,6 +209,7 @@ def model_state(config_file: Path | None, opts: Sequence[str]) -> dict[str, torc
         if opts:
             raise ValueError(f"overrides need --config-file, got {' '.join(opts)}")
         return None
+
     if not config_file.is_file():
         raise FileNotFoundError(f"no config file {config_file}")
     cfg = read_config_file(config_file)
@@ -223,7 +224,7 @@ def check_output(source: Path, output: Path) -> None:
 
     Args:
         source: the input.
-        output: where to write.
+        output: file to write.
 
     Raises:
         ValueError: wrong suffix, or input and output are one file.
@@ -242,7 +243,7 @@ def write_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
 
     Args:
         state: tensors by name.
-        path: of the file.
+        path: path of the file.
     """
     # A stream, because torch writes the name of a file into it.
     with replaced_file(path) as temporary, temporary.open("wb") as file:
@@ -253,8 +254,8 @@ def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
     """What stands against writing the file.
 
     Args:
-        report: of the conversion; keys that are expected to be missing are taken out of it: all
-            but the backbone where the source is one, the backbone where the source has none.
+        report: report of the conversion; keys that are expected to be missing are taken out of it:
+            all but the backbone where the source is one, the backbone where the source has none.
         args: parsed arguments.
 
     Returns:
@@ -280,6 +281,7 @@ def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
         report.missing = [key for key in report.missing if not key.startswith("backbone.")]
         if absent:
             print(f"the file has no backbone: {len(absent)} keys keep their initial values")
+
     found = []
     if not report.converted:
         found.append(f"no key of {args.input} is of --source {args.source}")
@@ -318,6 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
     print(f"pixels: {PIXELS[args.source]}")
     print(f"wrote {len(state)} tensors to {args.output}")
     return 0

@@ -31,12 +31,12 @@ def load_detector(
 
     Args:
         weights: checkpoint file.
-        config: of the model, .py or saved .yaml; None takes ``config.yaml`` beside the weights,
-            where a training leaves it.
+        config: config of the model, .py or saved .yaml; None takes ``config.yaml`` beside the
+            weights, where a training leaves it.
         ema: use the averaged weights of the checkpoint.
         device: "auto", "cpu", "cuda" or "cuda:N".
         window: side of the windows that larger images are cut into, pixels, > 0.
-        overlap: of neighbouring windows, pixels, in [0, window).
+        overlap: overlap of neighbouring windows, pixels, in [0, window).
         score_threshold: lowest score reported, in [0, 1].
         seams: what becomes of objects that a window's border cuts: "drop", "join" or "keep".
         class_names: one for each class of the model; those of the config's test set if None.

@@ -33,7 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--dataset", metavar="NAME", help="a registered data set of videos")
+    add("--dataset", metavar="NAME", help="a registered dataset of videos")
     add("--root", metavar="DIR", help="or a folder in RsCarData's format")
     add("--split", choices=tuple(RSCARDATA_SPLITS), default="train", help="of --root")
     add("--labels", choices=RSCARDATA_LABELS, default="new", help="of --root")
@@ -59,7 +59,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Refuse what cannot be drawn.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Raises:
         ValueError: for another suffix, a number out of range, or several videos for one file.
@@ -71,6 +71,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+
     if suffix != ".png" and len(args.video or ()) > 1:
         raise ValueError(f"{args.output} holds one video, got {args.video}; name one, or a .png")
 
@@ -79,7 +80,7 @@ def read_videos(args: argparse.Namespace) -> dict[str, list[dict]]:
     """Read the videos that the command line names.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Returns:
         video -> dataset dicts of its frames from ``--start`` on.
@@ -95,6 +96,7 @@ def read_videos(args: argparse.Namespace) -> dict[str, list[dict]]:
             raise ValueError(f"{args.dataset} has no videos; tools/visualize_data.py draws images")
     else:
         records = load_rscardata(args.root, args.split, args.labels)
+
     videos = group_videos(records)
     names = args.video or list(videos)[: args.num_videos]
     unknown = [name for name in names if name not in videos]
@@ -113,9 +115,9 @@ def drawn_frames(
     """Yield drawn frames of a video.
 
     Args:
-        records: of the video, by frame.
-        indices: of the frames to draw.
-        args: of the command line.
+        records: dataset dicts of the video, by frame.
+        indices: indices of the frames to draw.
+        args: parsed arguments of the command line.
 
     Yields:
         (H, W, 3) uint8 RGB.
@@ -130,7 +132,7 @@ def draw_sheet(videos: dict[str, list[dict]], args: argparse.Namespace) -> np.nd
 
     Args:
         videos: video -> dataset dicts by frame.
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -145,6 +147,7 @@ def draw_sheet(videos: dict[str, list[dict]], args: argparse.Namespace) -> np.nd
             f"{name}, frame {records[k]['frame_id']}, {len(records[k]['annotations'])} objects"
             for k in indices
         ]
+
     return make_contact_sheet(images, captions, columns=args.columns, cell_size=args.cell_size)
 
 
@@ -175,5 +178,6 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, KeyError) as error:
         print(f"draw_video: {error}", file=sys.stderr)
         return 2
+
     print(f"Drawn: {output}")
     return 0

@@ -4,7 +4,7 @@
     python tools/lazyconfig_train_net.py --config-file CONFIG.py \
         dataloader.train.dataset.split_file=splits/dior_r_trainval_seed0_10.txt
 
-The list of 10 % is part of that of 25 %. The same data set, seed and fraction give the same list on
+The list of 10 % is part of that of 25 %. The same dataset, seed and fraction give the same list on
 every machine; `dataloader.train.dataset.fraction=0.1` makes the very same choice without a file.
 """
 
@@ -29,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--dataset", nargs="+", required=True, metavar="NAME", help="registered data sets")
+    add("--dataset", nargs="+", required=True, metavar="NAME", help="registered datasets")
     add("--fractions", type=float, nargs="+", default=[0.1, 0.25, 0.5], help="each in (0, 1]")
     add("--seed", type=int, default=0, help="of the choice (default 0)")
     add("--output", type=Path, required=True, metavar="DIR", help="gets a list for each fraction")
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command line; that of the process if None.
 
     Returns:
-        0 if done, 2 if an argument or a data set cannot be used.
+        0 if done, 2 if an argument or a dataset cannot be used.
     """
     args = get_parser().parse_args(argv)
     register_builtin()
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         unknown = [name for name in args.dataset if name not in known]
         if unknown:
-            raise ValueError(f"no data set {unknown[0]!r}; known are {', '.join(sorted(known))}")
+            raise ValueError(f"no dataset {unknown[0]!r}; known are {', '.join(sorted(known))}")
         records = [record for name in args.dataset for record in DatasetCatalog.get(name)]
         classes = MetadataCatalog.get(args.dataset[0]).thing_classes
         ids = {unit_id(record) for record in records}
@@ -83,4 +83,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"make_split: {error}", file=sys.stderr)
         return 2
+
     return 0

@@ -127,7 +127,7 @@ def read_labels(path: Path) -> list[tuple[np.ndarray, str, int]]:
     """Read a label file of this tool.
 
     Args:
-        path: of the file, in ``labelTxt`` or, of tiny scenes, in ``records``.
+        path: label file, in ``labelTxt`` or, for tiny scenes, in ``records``.
 
     Returns:
         (polygon (4, 2) in pixels, class, difficult) of each object; regions to ignore and uncertain
@@ -153,8 +153,8 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
     """Draw the first scenes with their labels on one sheet.
 
     Args:
-        folder: of the scenes.
-        num_scenes: on the sheet, > 0.
+        folder: folder of the scenes.
+        num_scenes: scenes on the sheet, > 0.
 
     Returns:
         path of the sheet, ``preview.png`` in the folder. A dot marks the first vertex of each
@@ -175,13 +175,16 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
         )
         for polygon, name, difficult in read_labels(folder / label_file):
             color = (150, 150, 150) if difficult else _COLORS[classes.index(name)]
+
             # cv2 counts from the centre of the first pixel, labels from its edge.
             fixed = np.rint((polygon * zoom - 0.5) * 16).astype(np.int32)
             cv2.polylines(tile, [fixed], True, color, 1, cv2.LINE_AA, 4)
             if not tiny:
                 first = (int(fixed[0, 0]), int(fixed[0, 1]))
                 cv2.circle(tile, first, 2 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+
         tiles.append(cv2.copyMakeBorder(tile, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(255,) * 3))
+
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)]
     path = folder / "preview.png"
@@ -207,6 +210,7 @@ def describe(record: dict) -> str:
         levels = (f"{number} x {level}" for level, number in record["difficult"].items())
         lines.append(f"{head}, difficult: {', '.join(levels)}")
         return "\n".join(lines)
+
     flags = (f"{record[flag]} {flag}" for flag in ("ignore", "uncertain", "logo"))
     lines.append(f"{head}, {record['dense_images']} dense; also {', '.join(flags)} boxes")
     sizes = (f"{number} {name}" for name, number in record["sizes"].items())
@@ -234,7 +238,7 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
     """Draw the scenes that the command line asks for.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
         shard: (rank, number of processes).
 
     Returns:
@@ -271,6 +275,7 @@ def _write_georeferenced(args: argparse.Namespace, chosen: dict, shard: tuple[in
     if "place" in place:
         place["longitude"], place["latitude"] = place.pop("place")
     place["tiled"] = not place.pop("striped", False)
+
     # The objects have the size of real ones at this distance of pixels.
     place.setdefault("gsd", round(METRES_PER_UNIT / chosen.get("scale", 1.0), 4))
     return write_georeferenced_scenes(
@@ -288,8 +293,8 @@ def draw_georeferenced_preview(folder: Path, num_scenes: int) -> Path:
     """Draw the first scenes with their labels on one sheet.
 
     Args:
-        folder: of the scenes.
-        num_scenes: on the sheet, > 0.
+        folder: folder of the scenes.
+        num_scenes: scenes on the sheet, > 0.
 
     Returns:
         path of the sheet, ``preview.png`` in the folder.
@@ -306,7 +311,9 @@ def draw_georeferenced_preview(folder: Path, num_scenes: int) -> Path:
             rule = Radiometry(scaling="percentile", percentiles=(0, 100)).measure(raster)
             side = _SHEET_SIDE // columns
             images.append(draw_quicklook(raster, rule, labels.polygons, classes, max_size=side))
+
         captions.append(f"{path.name}: {len(labels)} objects")
+
     sheet = make_contact_sheet(images, captions, columns=columns, cell_size=_SHEET_SIDE // columns)
     path = folder / "preview.png"
     write_image(path, sheet)
@@ -317,9 +324,9 @@ def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
     """Draw three frames of each of the first videos with their labels on one sheet.
 
     Args:
-        folder: in RsCarData's format.
+        folder: folder in RsCarData's format.
         split: ``"train"`` or ``"test"``.
-        num_videos: on the sheet, > 0.
+        num_videos: videos on the sheet, > 0.
 
     Returns:
         path of the sheet, ``preview_<split>.png`` in the folder.
@@ -339,6 +346,7 @@ def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
         for index in np.linspace(0, len(labelled) - 1, 3).astype(int):
             images.append(draw_record(labelled[index], labelled[:index][::-1]))
             captions.append(f"{record['name']}, frame {index + 1}, {record['mode']}")
+
     sheet = make_contact_sheet(images, captions, columns=3, cell_size=_SHEET_SIDE // 3)
     path = folder / f"preview_{split}.png"
     write_image(path, sheet)
@@ -370,6 +378,7 @@ def _run(args: argparse.Namespace) -> None:
         print(format_statistics(measure_videos(read_video_records(folder, record["split"]))))
     else:
         print(describe(record))
+
     if shown > 0:
         if args.kind == "video":
             sheet = draw_video_preview(folder, record["split"], shown)
@@ -377,4 +386,5 @@ def _run(args: argparse.Namespace) -> None:
             sheet = draw_georeferenced_preview(folder, shown)
         else:
             sheet = draw_preview(folder, shown)
+
         print(f"Preview: {sheet}")

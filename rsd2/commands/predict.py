@@ -112,7 +112,7 @@ def build_detector(
     """Build the model, load its weights, and collect where they come from.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
         cfg: the config.
 
     Returns:
@@ -153,8 +153,8 @@ def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
     """Choose the names of the classes, and say so where there are none.
 
     Args:
-        given: on the command line, or None.
-        cfg: the config, whose test data set is asked otherwise.
+        given: value of the command line, or None.
+        cfg: the config, whose test dataset is asked otherwise.
 
     Returns:
         A name for each class, or none at all: then the index of a class stands for it.
@@ -176,13 +176,14 @@ def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
     if dataset in DatasetCatalog.list():
         names = list(MetadataCatalog.get(dataset).get("thing_classes", []))
     if not names:
-        print(f"No class names: data set {dataset} is not registered; writing class indices")
+        print(f"No class names: dataset {dataset} is not registered; writing class indices")
     elif wanted is not None and len(names) != wanted:
         print(
-            f"Data set {dataset} has {len(names)} classes, the model {wanted}: writing class "
+            f"Dataset {dataset} has {len(names)} classes, the model {wanted}: writing class "
             "indices; name them with --classes"
         )
         names = []
+
     return names
 
 
@@ -195,7 +196,7 @@ class Counts:
 
     Attributes:
         failed: (file, reason) of images that could not be read.
-        seconds: that detecting took, all images together.
+        seconds: seconds that detection took, all images together.
         below_threshold: detections left out because of their score.
         non_finite: detections that were not finite.
     """
@@ -218,7 +219,7 @@ def predict_all(
     Args:
         images: paths.
         detector: the model.
-        parameters: of windows and merging.
+        parameters: parameters of windows and merging.
         out: takes the results.
         exif: what is done with the EXIF orientation of an image.
 
@@ -237,6 +238,7 @@ def predict_all(
             except (OSError, ValueError) as error:
                 counts.failed.append((str(path), str(error)))
                 continue
+
             with tqdm(desc=name, unit="window", leave=False, delay=2) as bar:
 
                 def show(done: int, total: int, bar: tqdm = bar) -> None:
@@ -246,12 +248,14 @@ def predict_all(
                 start = time.perf_counter()
                 found = detect_in_windows(image, detector, parameters, show)
                 seconds = time.perf_counter() - start
+
             out.add(path, name, image, found, seconds)
             counts.seconds += seconds
             counts.below_threshold += found.num_below_threshold
             counts.non_finite += found.num_non_finite
     except KeyboardInterrupt:
         return counts, False
+
     return counts, True
 
 
@@ -261,9 +265,9 @@ def report(
     """Print what was found and what was not done.
 
     Args:
-        out: that took the results.
-        counts: of everything else.
-        num_images: that were asked for.
+        out: writer that took the results.
+        counts: counts of everything else.
+        num_images: number of images that were asked for.
         damage: sentence about weights that are not finite, or None.
 
     Returns:
@@ -280,12 +284,14 @@ def report(
             "weights?",
             file=sys.stderr,
         )
+
     if damage:
         print(damage, file=sys.stderr)
     if counts.failed:
         print(f"{len(counts.failed)} images could not be read:", file=sys.stderr)
         for _, reason in counts.failed:
             print(f"  {reason}", file=sys.stderr)
+
     return not (counts.non_finite or damage or counts.failed)
 
 
@@ -293,8 +299,8 @@ def damage_of(detector: ImageDetector | ClipDetector, origin: dict[str, Any]) ->
     """Write a sentence about weights that are NaN or infinite.
 
     Args:
-        detector: whose model was loaded.
-        origin: of `build_detector`.
+        detector: detector whose model was loaded.
+        origin: origin as `build_detector` returns it.
 
     Returns:
         The sentence, None if all are finite.
@@ -307,7 +313,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; overrides after ``--input`` or ``--classes`` are understood too.
 
     Args:
-        argv: that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         The flags, the overrides in ``opts``.
@@ -319,6 +325,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         overrides = [x for x in values if "=" in x and not Path(x).exists()]
         setattr(args, name, [x for x in values if x not in overrides] or None)
         args.opts = overrides + args.opts
+
     if not args.input:
         parser.error("--input is missing")
     if args.max_drawing_size is not None and args.max_drawing_size < 1:
@@ -330,8 +337,8 @@ def read_parameters(args: argparse.Namespace, nms_threshold: float) -> WindowPar
     """Collect how images are cut and merged.
 
     Args:
-        args: of the command line.
-        nms_threshold: where the command line names none.
+        args: parsed arguments of the command line.
+        nms_threshold: threshold to use if the command line names none.
 
     Returns:
         the parameters.
@@ -354,7 +361,7 @@ def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
     """Do everything for a model of clips.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
         cfg: the config.
 
     Returns:
@@ -393,7 +400,7 @@ def run(args: argparse.Namespace) -> int:
     """Do everything.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Returns:
         The exit code.
@@ -413,6 +420,7 @@ def run(args: argparse.Namespace) -> int:
         classes = class_names(args.classes, cfg)
     except (ValueError, FileNotFoundError, CheckpointError) as error:  # ConfigError is a ValueError
         raise UsageError(str(error)) from error
+
     if num_others:
         print(f"{num_others} other files in the folders are no images and are left out")
     with PredictionWriter(args.output, classes, args.max_drawing_size) as out:
@@ -443,5 +451,6 @@ def main(argv: list[str] | None = None) -> int:
         problem = f"{str(error).splitlines()[0]} Use a smaller --batch-size or --window"
     except OSError as error:
         problem = f"cannot write to --output {args.output}: {error}"
+
     print(f"predict.py: error: {problem}", file=sys.stderr)
     return 2

@@ -120,7 +120,7 @@ class SceneRun:
         radiometry: rule for the numbers, not yet measured.
         detect: the model.
         class_names: names of its classes, or none.
-        origin: where model and weights come from, plain values.
+        origin: where the model and weights come from, plain values.
         shard: (rank, number of processes).
     """
 
@@ -181,6 +181,7 @@ def plan_outputs(scenes: list[SceneFiles], args: argparse.Namespace) -> list[Pat
         raise ValueError(
             f"{len(scenes)} scenes cannot become the one file {output}; give a folder as --output"
         )
+
     (output.parent if is_file else output).mkdir(parents=True, exist_ok=True)
     maps = [output] if is_file else [output / f"{s.name}.{args.format}" for s in scenes]
     for path in maps:
@@ -244,6 +245,7 @@ def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
             stamps.append(f"{file.name} {status.st_size} {status.st_mtime_ns}")
         else:
             stamps.append(str(file))  # a remote file has no stamp here
+
     return {"run": make_run_id(described, stamps), **described}
 
 
@@ -279,9 +281,11 @@ def search_scene(files: SceneFiles, path: Path, run: SceneRun) -> str:
 
         picture = None if run.args.no_quicklook else path.with_suffix(".png")
         counts = write_map(path, scene, parts, run.class_names, metadata, picture)
+
         # Another process may be reading the parts at this moment.
         if not run.args.keep_parts and run.shard == (0, 1):
             shutil.rmtree(folder.parent)
+
     return _summary(path, counts)
 
 
@@ -388,6 +392,7 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
     if not isinstance(detector, ImageDetector):
         raise ConfigError(f"{args.config_file} is of a model of videos; use rsd2 predict for those")
     names = class_names(args.classes, cfg)
+
     # Only what decides the detections is recorded: the same run gives the same bytes.
     kept = {key: origin[key] for key in ("config", "ema", "iteration", "commit")}
     weights = args.weights or cfg.train.init_checkpoint
@@ -412,6 +417,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"rsd2 scene: error: {error}", file=sys.stderr)
         return 2
+
     return run_all(scenes, maps, lambda files, path: search_scene(files, path, run))
 
 

@@ -62,7 +62,7 @@ def describe(index: TileIndex, output: str) -> str:
     """Say what was done, and every kind of problem with its first examples.
 
     Args:
-        index: of the finished folder.
+        index: index of the finished folder.
         output: the folder.
 
     Returns:
@@ -76,6 +76,7 @@ def describe(index: TileIndex, output: str) -> str:
         for problem in found[:5]:
             where = f"{problem['file']}:{problem['line']}" if problem["line"] else problem["file"]
             lines.append(f"  {where}: {problem['message']}")
+
     lines.append(f"Index with all problems: {Path(output) / INDEX_NAME}")
     return "\n".join(lines)
 

@@ -57,6 +57,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             if number < len(lines):
                 raise ReportError(f"{path}:{number}: not JSON ({error})") from error
+
     return records
 
 
@@ -64,7 +65,8 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
     """Draw total loss, the last layer's losses and the learning rate over the iterations.
 
     Args:
-        records: of `read_json_lines`; a training that was resumed may repeat iterations.
+        records: records as `read_json_lines` returns them; a training that was resumed may repeat
+            iterations.
         path: PNG to write.
     """
     by_iteration = {r["iteration"]: r for r in records if "total_loss" in r}
@@ -97,8 +99,8 @@ def draw_predictions(
     """Draw images with ground truth beside the same with predictions.
 
     Args:
-        cfg: of the run.
-        model: in eval mode.
+        cfg: config of the run.
+        model: model in eval mode.
         path: PNG to write.
         count: images, evenly spread over the test set.
         threshold: lowest score drawn.
@@ -110,9 +112,10 @@ def draw_predictions(
     name = names if isinstance(names, str) else names[0]
     if name not in DatasetCatalog.list():
         raise ReportError(
-            f"data set {name} is not registered: config.yaml registers nothing, so pictures are "
-            "drawn of built-in data sets only; use tools/predict.py for others"
+            f"dataset {name} is not registered: config.yaml registers nothing, so pictures are "
+            "drawn of built-in datasets only; use tools/predict.py for others"
         )
+
     records, classes = DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes
     chosen = [
         records[i] for i in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
@@ -134,7 +137,7 @@ def write_table(results: dict[str, Any], path: Path) -> str:
 
     Args:
         results: content of results.json.
-        path: to write.
+        path: file to write.
 
     Returns:
         The text.
@@ -157,6 +160,7 @@ def write_table(results: dict[str, Any], path: Path) -> str:
         if key != "results":
             text = " ".join(map(str, value)) if isinstance(value, list) else value
             lines.append(f"- {key}: {text}")
+
     text = "\n".join(lines) + "\n"
     write_atomically(path, text)
     return text
@@ -187,6 +191,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ReportError, CheckpointError, ConfigError, OSError) as problem:
         print(f"report_run.py: error: {problem}", file=sys.stderr)
         return 1
+
     return 0
 
 
@@ -201,6 +206,7 @@ def report(args: argparse.Namespace) -> None:
         results = json.loads(results_file.read_text())
     except json.JSONDecodeError as error:
         raise ReportError(f"{results_file} is not JSON ({error}); evaluate again") from error
+
     print(write_table(results, args.output / "results.md"))
     cfg = load_config(args.run / "config.yaml")
     model = instantiate(cfg.model).to(select_device(cfg.train.device)).eval()

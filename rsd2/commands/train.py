@@ -77,7 +77,7 @@ class Run:
     """One training or evaluation: the config, the device, and where results go."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        """Register the known data sets, load the config, set up folder, log, seeds and device."""
+        """Register the known datasets, load the config, set up folder, log, seeds and device."""
         register_builtin()
         self.args = args
         self.cfg = load_config(args.config_file, args.opts)
@@ -90,6 +90,7 @@ class Run:
         logger.info("Command line: %s", args)
         self.seed_is_drawn = train.seed is None or train.seed < 0
         train.seed = resolve_seed(train.seed)
+
         # A resumed run may be refused, and then the file has to say what was trained.
         if not args.resume:
             self.save_config()
@@ -172,18 +173,21 @@ def run_evaluation(run: Run) -> Mapping[str, Any]:
             train.output_dir,
             train.init_checkpoint,
         )
+
     path = checkpointer.get_checkpoint_file() if resumed else train.init_checkpoint
     if not path:
         raise RunError(
             "--eval-only needs weights: give train.init_checkpoint=FILE, or --resume with the "
             "train.output_dir of a training"
         )
+
     rest = checkpointer.load(path, checkpointables=[])
     ema = None
     if "ema" in rest:
         _logger.info("%s also has averaged weights; they are evaluated as ema/...", path)
         ema = ModelEMA(model)
         load_state(ema.model, rest["ema"]["model"], strict=train.init_strict, source=f"{path}:ema")
+
     iteration = rest.get("iteration")
     facts = {"checkpoint": str(path), "iteration": None if iteration is None else iteration + 1}
     return run.evaluate(model, ema, facts)
@@ -231,10 +235,10 @@ def load_start(run: Run, checkpointer: Checkpointer, trainer: Trainer, loader: A
     """Load what a training starts from: its last checkpoint, or initial weights, or nothing.
 
     Args:
-        run: whose config says which.
-        checkpointer: of the model and the trainer.
+        run: training run whose config chooses them.
+        checkpointer: checkpointer of the model and the trainer.
         trainer: gets the settings of the run, and with --resume the state of the checkpoint.
-        loader: of the training data.
+        loader: loader of the training data.
 
     Returns:
         Whether a checkpoint is continued.
@@ -258,6 +262,7 @@ def load_start(run: Run, checkpointer: Checkpointer, trainer: Trainer, loader: A
         averages = train.ema.enabled, "ema" in rest
         if averages == (False, True):
             _logger.warning("train.ema.enabled=false: the average of the checkpoint ends here")
+
     if run.args.resume:
         run.save_config()
     return resumed
@@ -267,7 +272,7 @@ def run_process(args: argparse.Namespace) -> None:
     """Run in one process of the job.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
     """
     run = Run(args)
     check_evaluators(run.cfg)
@@ -281,7 +286,7 @@ def run_or_explain(args: argparse.Namespace) -> None:
     """Run in a process that another one started, which would show a traceback of an error.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Raises:
         SystemExit: the run cannot start as it was asked for; this process has said why.
@@ -331,4 +336,5 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except ProcessExitedException as stop:
         return stop.exit_code
+
     return 0

@@ -42,7 +42,7 @@ def get_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--source", choices=["annotation", "dataloader"], default="annotation")
     add("--config-file", help="whose dataloader.train is drawn with --source dataloader")
-    add("--dataset", metavar="NAME", help="a registered data set")
+    add("--dataset", metavar="NAME", help="a registered dataset")
     add("--labels", metavar="DIR", help="label folder of a set that is not registered")
     add("--images", metavar="DIR", help="its image folder")
     add("--classes", nargs="+", metavar="NAME", help="its classes; those of DOTA-v2.0 by default")
@@ -56,10 +56,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def annotated_images(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the drawn ground truth of a registered data set or of two folders.
+    """Yield the drawn ground truth of a registered dataset or of two folders.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Returns:
         (name, (H, W, 3) uint8 RGB image) pairs.
@@ -72,6 +72,7 @@ def annotated_images(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray
         records = load_dota_instances(args.labels, args.images, classes)
     else:
         raise ValueError("Say what to draw: --dataset NAME, or --images DIR with --labels DIR.")
+
     order = np.arange(len(records))
     if args.shuffle is not None:
         order = np.random.default_rng(args.shuffle).permutation(len(records))
@@ -89,7 +90,7 @@ def loader_images(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
     """Yield drawn samples of a config's training loader, after augmentation.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Returns:
         (name, (H, W, 3) uint8 RGB image) pairs.
@@ -118,6 +119,7 @@ def loader_images(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
             show_angle=True,
             show_first_vertex=True,
         )
+
         # A training loader shows an image more than once.
         yield f"{number:04d}_{sample['image_id']}", drawn
 
@@ -149,6 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, KeyError, ConfigError) as error:
         print(f"visualize_data: {error}", file=sys.stderr)
         return 2
+
     if images:
         sheet = make_contact_sheet(images, names, columns=args.contact_sheet)
         cv2.imwrite(str(output / "contact_sheet.png"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))

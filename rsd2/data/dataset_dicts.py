@@ -22,7 +22,7 @@ def check_record(record: Mapping[str, Any], *keys: str) -> None:
 
     Args:
         record: a dataset dict.
-        keys: that have to be there.
+        keys: keys that must be there.
 
     Raises:
         ValueError: naming the record and the first missing key.
@@ -32,7 +32,7 @@ def check_record(record: Mapping[str, Any], *keys: str) -> None:
             names = [f"{k} {record[k]!r}" for k in ("file_name", "image_id") if k in record]
             raise ValueError(
                 f"the dataset dict of {' and '.join(names) or f'the keys {sorted(record)}'} has no "
-                f"{key!r}; the function that the data set is registered with has to fill it"
+                f"{key!r}; the function that the dataset is registered with has to fill it"
             )
 
 
@@ -40,9 +40,9 @@ def polygon_of(annotation: Mapping[str, Any], image: object) -> np.ndarray:
     """Quadrilateral of an annotation, whichever way its place is given.
 
     Args:
-        annotation: with ``poly`` (8 numbers), a rotated ``bbox`` (5 numbers), or an upright one
-            (4 numbers) that says its ``bbox_mode``.
-        image: that it belongs to, for messages.
+        annotation: annotation with ``poly`` (8 numbers), a rotated ``bbox`` (5 numbers), or an
+            upright one (4 numbers) that says its ``bbox_mode``.
+        image: image to which it belongs, for messages.
 
     Returns:
         (4, 2) float64 xy in pixels: ``poly``, else the corners of the box.
@@ -57,6 +57,7 @@ def polygon_of(annotation: Mapping[str, Any], image: object) -> np.ndarray:
                 f"an object of image {image!r} has {polygon.size} numbers in 'poly'; a "
                 "quadrilateral has 4 vertices, x1 y1 ... x4 y4"
             )
+
         return polygon.reshape(4, 2)
 
     box, mode = [float(value) for value in annotation.get("bbox", ())], annotation.get("bbox_mode")

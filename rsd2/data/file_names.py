@@ -14,7 +14,7 @@ _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 
 
 class NameIndex:
-    """Names to look up: of the files of a folder, relative to it, or of the images of a data set.
+    """Names to look up: of the files of a folder, relative to it, or of the images of a dataset.
 
     ``./a.png``, ``x/../a.png``, ``x//a.png``, ``x\\a.png``, another case and names made absolute
     are all found, as long as only one name can be meant.
@@ -26,9 +26,9 @@ class NameIndex:
         """Index the names.
 
         Args:
-            names: with ``/``; of files relative to the folder.
-            folder: that the names are relative to, for absolute names. None: of an absolute name,
-                any trailing part may be meant.
+            names: names of files with ``/``, relative to the folder.
+            folder: folder to which the names are relative, for absolute names. None: of an absolute
+                name, any trailing part may be meant.
             with_extension: compare the extensions of images, too; False for ids, which lists give
                 with or without.
         """
@@ -41,7 +41,7 @@ class NameIndex:
         """Find the name that another spelling of it means.
 
         Args:
-            name: as a list or a label file writes it.
+            name: name as a list or a label file writes it.
 
         Returns:
             the name as it was given to the index; None if there is none, or more than one could be
@@ -55,6 +55,7 @@ class NameIndex:
             found = self._keys().get(self._key(candidate), set())
             if len(found) == 1:
                 return next(iter(found))
+
         return None
 
     def _relative(self, name: str) -> list[str]:
@@ -68,6 +69,7 @@ class NameIndex:
 
         inside = self._folder + "/"
         ways = [name.removeprefix(inside)] if name.startswith(inside) else []
+
         # Of another machine: what follows the last folder that is called like ours.
         own = posixpath.basename(self._folder).lower()
         return ways + [tail for part, tail in zip(parts, tails) if part.lower() == own][::-1]
@@ -137,6 +139,7 @@ def list_files(folder: Path, above: frozenset[str] = frozenset()) -> list[str]:
                 names += [f"{entry.name}/{name}" for name in inner]
             else:
                 names.append(entry.name)
+
     return names
 
 

@@ -33,9 +33,9 @@ class SeededMapDataset(Dataset):
         """Keep the parts.
 
         Args:
-            dataset: with ``__getitem__`` and ``__len__``.
-            mapper: of one element; None as its result means that the element is unusable.
-            seed: of the run, >= 0.
+            dataset: sequence with ``__getitem__`` and ``__len__``.
+            mapper: function of one element; None as its result means that the element is unusable.
+            seed: seed of the run, >= 0.
             seed_part: distinguishes streams of the same seed, >= 0.
         """
         self._dataset, self._mapper, self._seed = dataset, mapper, (seed, seed_part)
@@ -74,9 +74,10 @@ class SeededMapDataset(Dataset):
             random.setstate(saved[0])
             np.random.set_state(saved[1])
             torch.set_rng_state(saved[2])
+
         raise RuntimeError(
             f"the mapper refused {_MAX_RETRIES} samples in a row, the last of index {index}; "
-            "look at the data set or the mapper"
+            "look at the dataset or the mapper"
         )
 
 
@@ -151,7 +152,7 @@ class ResumableTrainLoader:
 
     @property
     def num_samples(self) -> int:
-        """Number of samples in the data set, seen once in each epoch."""
+        """Number of samples in the dataset, seen once in each epoch."""
         return len(self._dataset)
 
     @property
@@ -175,7 +176,7 @@ class ResumableTrainLoader:
         samples, though not with exactly the same ones if samples are grouped.
 
         Args:
-            state: of :meth:`state_dict`.
+            state: result of :meth:`state_dict`.
         """
         self.seed = state["seed"]
         samples = state["position"] * state["total_batch_size"]
@@ -207,22 +208,22 @@ def build_train_loader(
 
     Args:
         dataset: list of dataset dicts, or a map-style dataset.
-        mapper: of one dict to a model input.
+        mapper: function from one dict to a model input.
         total_batch_size: images per batch over all processes; a multiple of their number.
         num_workers: loader processes per training process; 0 loads in the training process.
-        seed: of order and augmentation; None draws one from numpy's generator, which the
+        seed: seed of order and augmentation; None draws one from numpy's generator, which the
             training tool seeds with ``train.seed``.
-        sampler: of indices, endless, and the same sequence each time it is iterated. None
-            shuffles the data set again and again.
+        sampler: sampler of indices, endless, and the same sequence each time it is iterated. None
+            shuffles the dataset again and again.
         aspect_ratio_grouping: put upright and lying images into different batches; needs
             ``width`` and ``height`` in the dicts.
-        collate_fn: of a list of model inputs; None leaves the list.
+        collate_fn: function of a list of model inputs; None leaves the list.
 
     Returns:
         The loader, an endless iterable with ``state_dict`` and ``load_state_dict``.
 
     Raises:
-        ValueError: empty data set, or the batch size does not fit the number of processes.
+        ValueError: empty dataset, or the batch size does not fit the number of processes.
     """
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
@@ -231,7 +232,7 @@ def build_train_loader(
             f"of the number of processes, {world_size}"
         )
     if len(dataset) == 0:
-        raise ValueError("the training data set has no image; look at its names, folders, filters")
+        raise ValueError("the training dataset has no image; look at its names, folders, filters")
     groups = None
     if aspect_ratio_grouping:
         groups = [int(x["width"] > x["height"]) for x in dataset]

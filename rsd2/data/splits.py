@@ -53,9 +53,9 @@ def choose_share(ids: Iterable[str], fraction: float, seed: int = 0) -> list[str
     """Choose a share of ids; a smaller fraction of the same seed chooses a part of them.
 
     Args:
-        ids: of any order, repetitions count once.
-        fraction: in (0, 1]; rounded up to whole ids.
-        seed: of the choice.
+        ids: ids in any order, repetitions count once.
+        fraction: share in (0, 1], rounded up to whole ids.
+        seed: seed of the choice.
 
     Returns:
         the chosen ids, sorted.
@@ -67,6 +67,7 @@ def choose_share(ids: Iterable[str], fraction: float, seed: int = 0) -> list[str
         raise ValueError(f"a share is a fraction in (0, 1], got {fraction}")
     distinct = set(ids)
     order = sorted(distinct, key=lambda one: (_digest(f"{seed}:{one}"), one))
+
     # a little less, so that 0.1 of 30 is 3 although 0.1 * 30 is a little more
     return sorted(order[: math.ceil(fraction * len(distinct) - 1e-9)])
 
@@ -75,7 +76,7 @@ def digest_of(ids: Iterable[str]) -> str:
     """Fingerprint of a set of ids.
 
     Args:
-        ids: of any order.
+        ids: ids in any order.
 
     Returns:
         SHA-256 in hexadecimal digits of the sorted ids, each followed by a line feed.
@@ -87,7 +88,7 @@ def write_split(path: str | Path, ids: Sequence[str], notes: Sequence[str] = ())
     """Write a list of ids, complete or not at all.
 
     Args:
-        path: of the text file: comments, the hash, and an id on each line.
+        path: path of the text file: comments, the hash, and an id on each line.
         ids: chosen.
         notes: comment lines: of what, which share, by which seed.
 
@@ -104,7 +105,7 @@ def read_split(path: str | Path) -> list[str]:
     """Read a list of ids: one on each line, lines that begin with # are comments.
 
     Args:
-        path: of the text file.
+        path: path of the text file.
 
     Returns:
         the ids, sorted.
@@ -126,6 +127,7 @@ def read_split(path: str | Path) -> list[str]:
             f"the {len(ids)} ids of {path} have another hash than its comments say: it was cut or "
             "edited. Make it again, or take the line with the hash out"
         )
+
     return ids
 
 
@@ -134,15 +136,15 @@ def select_images(records: Sequence[dict], ids: Iterable[str], name: str) -> lis
 
     Args:
         records: dataset dicts.
-        ids: as `unit_id` gives them, or another spelling of the same path, with or without the
+        ids: ids as `unit_id` gives them, or another spelling of the same path, with or without the
             extension of an image: ``./P0001.png`` is ``P0001``.
-        name: of the list, for messages.
+        name: name of the list, for messages.
 
     Returns:
         those dicts, in their order.
 
     Raises:
-        ValueError: if an id of the list is not there, because it is the list of another data set.
+        ValueError: if an id of the list is not there, because it is the list of another dataset.
     """
     wanted = set(ids)
     index = NameIndex(map(unit_id, records), with_extension=False)
@@ -150,9 +152,10 @@ def select_images(records: Sequence[dict], ids: Iterable[str], name: str) -> lis
     absent = sorted(one for one, found in chosen.items() if found is None)
     if absent:
         raise ValueError(
-            f"{len(absent)} of the {len(wanted)} images of {name} are not in the data set, for "
+            f"{len(absent)} of the {len(wanted)} images of {name} are not in the dataset, for "
             f"example {absent[0]!r}; is it the list of another one?"
         )
+
     names = set(chosen.values())
     return [record for record in records if unit_id(record) in names]
 
@@ -165,13 +168,13 @@ def get_dataset_dicts(
     split_seed: int = 0,
     split_file: str | Path | None = None,
 ) -> list[dict]:
-    """Read registered data sets for training, like Detectron2's function, or a share of them.
+    """Read registered datasets for training, like Detectron2's function, or a share of them.
 
     Args:
-        names: of one or more registered data sets.
+        names: names of one or more registered datasets.
         filter_empty: leave out images without objects, after the share was taken.
-        fraction: in (0, 1], of the images; see `choose_share`.
-        split_seed: of that choice.
+        fraction: share of the images, in (0, 1]; see `choose_share`.
+        split_seed: seed of that choice.
         split_file: list of the images to take, instead of a fraction.
 
     Returns:
@@ -179,14 +182,14 @@ def get_dataset_dicts(
 
     Raises:
         ValueError: if nothing is left, both a fraction and a list are given, or the list is that
-            of another data set.
+            of another dataset.
         FileNotFoundError: if there is no such list.
     """
     if split_file is not None and fraction != 1:
         raise ValueError(f"give fraction={fraction} or split_file={split_file}, not both")
     names = [names] if isinstance(names, str) else list(names)
     if not names:
-        raise ValueError("no data set is named")
+        raise ValueError("no dataset is named")
     records = list(itertools.chain.from_iterable(DatasetCatalog.get(name) for name in names))
     if split_file is not None or fraction != 1:
         total, ids = len(records), split_file and read_split(split_file)
@@ -197,6 +200,7 @@ def get_dataset_dicts(
             "%d of %d dicts of %s (%s): %d images, sha256 of their ids %s",
             *(len(records), total, ", ".join(names), source, len(ids), digest_of(ids)),
         )
+
     labelled = bool(records) and "annotations" in records[0]
     if filter_empty and labelled:
         records = filter_images_with_only_crowd_annotations(records)

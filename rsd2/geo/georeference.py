@@ -54,7 +54,7 @@ class Georeference:
     """How pixels of one scene lie on the ground; can be pickled.
 
     Attributes:
-        name: of the scene, for messages.
+        name: name of the scene, for messages.
         kind: ``"transform"`` (an affine one), ``"gcps"`` (a polynomial through ground control
             points), ``"rpcs"`` (the sensor's rational polynomials, at the scene's mean height) or
             ``"pixels"`` (no coordinates: pixels stay pixels).
@@ -83,6 +83,7 @@ class Georeference:
                 f"{self.name}: the transform {self.transform} maps its pixels to a line; correct "
                 "it, for example with gdal_edit"
             )
+
         if self.crs is not None:
             try:
                 _transformer(self.crs, LONGITUDE_LATITUDE)
@@ -172,6 +173,7 @@ class Georeference:
                 f"{self.name} has no coordinate system, so coordinates of {_shorten(crs)} have no "
                 "place in it; georeference the scene, or give pixel coordinates"
             )
+
         return self.from_crs(transform_points(coordinates, crs, self.crs))
 
     def measure(self, polygons: np.ndarray) -> GroundMeasures:
@@ -224,8 +226,8 @@ class Georeference:
         """Measure a pixel on the ground.
 
         Args:
-            x: of its centre, pixels of the scene.
-            y: likewise.
+            x: x of its centre, pixels of the scene.
+            y: y of its centre, pixels of the scene.
 
         Returns:
             Metres of one pixel along a row and along a column, > 0; None without coordinates.
@@ -246,6 +248,7 @@ class Georeference:
                 f"{self.name}: pixel ({x:g}, {y:g}) has no longitude and latitude in "
                 f"{_shorten(self.crs)}; the transform or the coordinate system is wrong"
             )
+
         return along, across
 
     def _fitted(self) -> Any:
@@ -281,6 +284,7 @@ def transform_points(points: np.ndarray, source: str, target: str) -> np.ndarray
             f"no relation is known between the coordinate systems {_shorten(source)} and "
             f"{_shorten(target)} ({str(error).splitlines()[0]})"
         ) from error
+
     x, y = transformer.transform(points[..., 0], points[..., 1])
     return _finite(np.stack([np.asarray(x), np.asarray(y)], axis=-1), points.shape[:-1])
 

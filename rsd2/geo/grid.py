@@ -12,10 +12,10 @@ class Grid:
     """A scene resampled as a whole; windows are cut from it, and never resampled one by one.
 
     Attributes:
-        height: of the resampled scene, pixels, >= 1.
-        width: likewise.
-        scene_height: of the scene itself, pixels, >= 1.
-        scene_width: likewise.
+        height: height of the resampled scene, pixels, >= 1.
+        width: width of the resampled scene, pixels, >= 1.
+        scene_height: height of the scene itself, pixels, >= 1.
+        scene_width: width of the scene itself, pixels, >= 1.
     """
 
     height: int
@@ -66,8 +66,8 @@ def make_grid(
     """Choose the grid of a scene.
 
     Args:
-        height: of the scene, pixels.
-        width: likewise.
+        height: height of the scene, pixels.
+        width: width of the scene, pixels.
         pixel_size: metres of a pixel along x and y; needed for ``gsd``.
         gsd: metres of a pixel of the grid, along x and y alike, > 0: pixels that are not square on
             the ground become so. None keeps the pixels.
@@ -89,4 +89,5 @@ def make_grid(
                 "it, or give a scale instead"
             )
         scale_x, scale_y = scale * pixel_size[0] / gsd, scale * pixel_size[1] / gsd
+
     return Grid(max(1, round(height * scale_y)), max(1, round(width * scale_x)), height, width)

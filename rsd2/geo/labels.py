@@ -77,12 +77,12 @@ def read_scene_labels(
     line has cut.
 
     Args:
-        path: of a vector file that GDAL knows, like GeoPackage, GeoJSON or FlatGeobuf.
-        georeference: of the scene.
+        path: path of a vector file that GDAL knows, like GeoPackage, GeoJSON or FlatGeobuf.
+        georeference: georeference of the scene.
         size: H, W of the scene.
         class_column: name of the column with the classes; None if all are ``class_name``.
-        class_name: of all objects, without ``class_column``.
-        layer: of the file; None for its only one.
+        class_name: class of all objects, if there is no ``class_column``.
+        layer: layer of the file; None for its only one.
         in_pixels: the coordinates are pixels of the scene, whatever the file says; GeoJSON cannot
             say it.
 
@@ -136,10 +136,10 @@ def read_area(
     """Read an area of interest.
 
     Args:
-        path: of a vector file with one or more polygons.
-        georeference: of the scene.
+        path: path of a vector file with one or more polygons.
+        georeference: georeference of the scene.
         size: H, W of the scene.
-        layer: of the file; None for its only one.
+        layer: layer of the file; None for its only one.
 
     Returns:
         The union of its polygons within the scene, in pixels.
@@ -169,6 +169,7 @@ def read_area(
             f"the area of {path} ({_range(west, east)}, {_range(south, north)}) does not meet the "
             f"scene {georeference.name} ({_scene_range(georeference, size, crs)}); check both"
         )
+
     return area
 
 
@@ -183,6 +184,7 @@ def _split_parts(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             inner = _join_at_date_line(list(getattr(shape, "geoms", [shape])))
         parts += inner
         owners += [owner] * len(inner)
+
     array = np.empty(len(parts), dtype=object)
     array[:] = parts
     return array, np.array(owners, dtype=np.int64)
@@ -197,6 +199,7 @@ def _join_at_date_line(parts: list[shapely.Geometry]) -> list[shapely.Geometry]:
     if east.bounds[2] != 180.0:
         return parts
     moved = shapely.transform(west, lambda points: points + (360.0, 0.0))
+
     # The cut itself leaves two corners that are none of the box.
     joined = shapely.simplify(shapely.union(east, moved), 1e-7)
     return [joined] if joined.geom_type == "Polygon" else parts
@@ -219,6 +222,7 @@ def _to_pixels(
         points = georeference.from_crs(points)  # a file that does not say: the scene's own
     else:
         points = georeference.from_other_crs(points, crs)
+
     corners = np.split(points, np.cumsum([len(ring) for ring in rings])[:-1]) if rings else []
     good = [len(ring) >= 3 and bool(np.isfinite(ring).all()) for ring in corners]
     return corners, np.array(good, dtype=bool)
@@ -233,6 +237,7 @@ def _quadrilateral(points: np.ndarray) -> np.ndarray:
         if rectangle.geom_type != "Polygon":
             return np.zeros((4, 2))
         points = shapely.get_coordinates(rectangle)[:4]
+
     if _signed_area(points[None])[0] < 0:
         # The first corner keeps its meaning; only the sense changes.
         points = np.concatenate([points[:1], points[:0:-1]])
@@ -249,6 +254,7 @@ def _class_text(value: object) -> str:
     """Name of a class; empty for a missing value."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
+
     # Numbers of classes that a file keeps as floating-point ones.
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))

@@ -54,9 +54,9 @@ class Radiometry:
             None takes red, green and blue, or a single band for all three.
         scaling: ``"uint8"``: 8-bit numbers as they are; ``"range"``: ``low`` becomes 0 and ``high``
             255; ``"percentile"``: so do two percentiles of each scene, which are measured once.
-        low: of ``"range"``, in numbers of the raster, one for each band or one for all.
-        high: likewise, above ``low``.
-        percentiles: of ``"percentile"``, both in [0, 100].
+        low: lower end of ``"range"``, in numbers of the raster, one for each band or one for all.
+        high: upper end in the same numbers, above ``low``.
+        percentiles: the two percentiles of ``"percentile"``, both in [0, 100].
         gamma: the share of 255 is raised to 1 / ``gamma``, > 0; 1 changes nothing, more brightens.
         nodata: number that means "no data here", if the raster does not say it itself.
         precision: ``"uint8"`` rounds the result, ``"float32"`` does not.
@@ -101,6 +101,7 @@ class Radiometry:
             raise ValueError(
                 f"percentiles must be two numbers, 0 <= low < high <= 100, got {self.percentiles}"
             )
+
         if self.scaling != "range":
             return
 
@@ -108,6 +109,7 @@ class Radiometry:
             raise ValueError(
                 "scaling 'range' needs low and high: the numbers that become 0 and 255"
             )
+
         count = 1 if self.bands is None else len(self.bands)
         pairs = max(len(self.low), len(self.high))
         for name, value in (("low", self.low), ("high", self.high)):
@@ -178,9 +180,11 @@ class Radiometry:
                     f"{raster.name}: low and high hold {counts[0]} and {counts[1]} numbers, but "
                     f"{len(bands)} bands are read; give one number for each"
                 )
+
             return replace(self, bands=bands)
 
         low, high = self._measure_range(raster, bands)
+
         # A constant band stays dark instead of dividing by zero.
         high = np.where(high > low, high, low + 1.0)
         return replace(
@@ -199,6 +203,7 @@ class Radiometry:
                 f"{raster.name} holds no data where it was sampled, so its range cannot be "
                 "measured; set scaling to 'range' with low and high, or check its nodata value"
             )
+
         low, high = np.percentile(values, self.percentiles, axis=0)
         return low, high
 
@@ -212,6 +217,7 @@ class Radiometry:
             )
         except RadiometryError:
             measured = "its sample holds no data"
+
         return (
             f"{raster.name} holds {' and '.join(kinds)} numbers ({measured}), which are no 8-bit "
             "colours; set the radiometry's scaling to 'percentile', or to 'range' with low and "
@@ -246,6 +252,7 @@ class Radiometry:
             finite = np.isfinite(values).all(axis=-1)
             valid = finite if valid is None else valid & finite
             values = np.where(finite[..., None], values, 0)
+
         if self.scaling == "uint8" and self.gamma == 1 and self.precision == "uint8":
             channels = np.array(values)  # the usual case: nothing to compute
         elif values.dtype in (np.uint8, np.uint16):
@@ -256,6 +263,7 @@ class Radiometry:
                 channels[..., band] = table[values[..., band]]
         else:
             channels = self._scale(values)
+
         if valid is not None and not valid.all():
             channels[~valid] = self.fill_values(num_bands)
         return channels
@@ -267,8 +275,10 @@ class Radiometry:
             shares /= np.float32(255)
         else:
             low, high = np.asarray(self.low, np.float64), np.asarray(self.high, np.float64)
+
             # Subtracting first keeps the digits of large numbers with a small range.
             shares = ((values - low) / (high - low)).astype(np.float32)
+
         np.clip(shares, 0, 1, out=shares)
         if self.gamma != 1:
             np.power(shares, np.float32(1 / self.gamma), out=shares)

@@ -68,13 +68,14 @@ class Raster:
         crs: coordinate system to assume instead of the file's own, like ``"EPSG:32633"``.
 
     Attributes:
-        name: of the scene, for messages and results: its path, the first one of several.
+        name: name of the scene, for messages and results: its path, the first one of several.
         height: H, pixels.
         width: W, pixels.
         dtypes: type of each band.
-        descriptions: of each band; of several files, what tells their names apart, like ``B04``.
+        descriptions: description of each band; for several files, what tells their names apart,
+            like ``B04``.
         nodata: number that means "no data", of each band; None for none.
-        georeference: where the pixels lie on the ground.
+        georeference: georeference that says where the pixels lie on the ground.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -142,7 +143,7 @@ class Raster:
         """Say whether the layout of the file makes windows slow.
 
         Args:
-            window_height: of the windows that will be read, pixels.
+            window_height: height of the windows that will be read, pixels.
 
         Returns:
             A sentence; empty if all is well.
@@ -161,7 +162,7 @@ class Raster:
 
         Args:
             gsd: metres of a pixel on the ground, > 0; None keeps the scene's own pixels.
-            scale: on top of that, pixels of the grid per pixel, > 0.
+            scale: further factor, pixels of the grid per pixel, > 0.
 
         Returns:
             The grid.
@@ -191,6 +192,7 @@ class Raster:
             numbers = self._usual_bands()
         else:
             numbers = tuple(self._band_number(band) for band in bands)
+
         for number in numbers:
             if self._colors[number - 1] == "palette":
                 raise RasterError(
@@ -201,6 +203,7 @@ class Raster:
                 raise RasterError(
                     f"{self.name}: band {number} holds complex numbers; write their magnitude first"
                 )
+
         return numbers
 
     def _usual_bands(self) -> tuple[int, ...]:
@@ -316,6 +319,7 @@ class Raster:
         if is_small or self._has_overviews:
             side = _SAMPLE_SIDE * _SAMPLE_PLACES / 2
             grid = self.grid(scale=min(1.0, side / max(self.height, self.width)))
+
             # Averages would narrow the range: single pixels are taken.
             return self._read(
                 bands, (0, grid.height), (0, grid.width), grid, nodata, is_sample=True
@@ -327,8 +331,10 @@ class Raster:
                 rows = top, min(top + _SAMPLE_SIDE, self.height)
                 columns = left, min(left + _SAMPLE_SIDE, self.width)
                 values, valid = self._read(bands, rows, columns, grid, nodata)
+
                 # An eighth of the pixels tells as much: neighbours are alike.
                 parts.append((values[::4, ::2].reshape(-1, len(bands)), valid[::4, ::2].ravel()))
+
         values, valid = (np.concatenate(items) for items in zip(*parts))
         return values[None], valid[None]
 
@@ -378,9 +384,11 @@ class Raster:
             if not places:
                 continue
             numbers = [self._bands[distinct[k] - 1].number for k in places]
+
             # Bands of one file are neighbours here: GDAL writes the channels side by side itself.
             part = values[..., places[0] : places[-1] + 1].transpose(2, 0, 1)
             dataset.read(numbers, window=window, out=part, resampling=method)
+
         if tuple(distinct) == tuple(bands):
             return values
         return values[..., [distinct.index(band) for band in bands]]
@@ -400,10 +408,12 @@ class Raster:
                 if file in files_done:
                     continue
                 files_done.add(file)
+
             mask = self._datasets()[file].read_masks(
                 number, window=window, out_shape=shape, resampling=method
             )
             valid |= mask > 0
+
         return valid
 
     @contextmanager
@@ -440,6 +450,7 @@ class Raster:
                 different = "another place on the ground"
             else:
                 continue
+
             raise RasterError(
                 f"{path} and {self.name} cannot be bands of one scene: they have {different}; "
                 "resample them into one file with: gdalbuildvrt -separate -resolution highest"

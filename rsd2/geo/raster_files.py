@@ -22,7 +22,7 @@ def open_dataset(path: str) -> Any:
     """Open a file with GDAL.
 
     Args:
-        path: of a file, or a name that GDAL understands, like ``/vsicurl/...``.
+        path: path of a file, or a name that GDAL understands, like ``/vsicurl/...``.
 
     Returns:
         rasterio's dataset, with at least one band.
@@ -45,11 +45,13 @@ def open_dataset(path: str) -> Any:
             f"{path} is not a raster that GDAL can open ({error_reason(error)}); check that the "
             "file is whole and of a known format"
         ) from error
+
     if not dataset.count:
         inner = dataset.subdatasets
         dataset.close()
         hint = f"; name one of its parts, like {inner[0]}" if inner else "; it is no image"
         raise RasterError(f"{path} has no bands of its own{hint}")
+
     return dataset
 
 
@@ -87,6 +89,7 @@ def describe_bands(paths: list[str], datasets: list[Any]) -> list[str]:
         for description in dataset.descriptions:
             is_single = len(paths) > 1 and dataset.count == 1
             names.append(description or (own if is_single else ""))
+
     return names
 
 
@@ -102,6 +105,7 @@ def strip_row_bytes(dataset: Any) -> int:
     _, block_width = dataset.block_shapes[0]
     if block_width < dataset.width:
         return 0
+
     # Interleaved bands are decoded together, also those that nobody asked for.
     return dataset.width * sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
 
@@ -111,7 +115,7 @@ def read_georeference(dataset: Any, name: str, crs: str | None) -> Georeference:
 
     Args:
         dataset: an opened file.
-        name: for messages.
+        name: name of the file in messages.
         crs: coordinate system to assume instead of the file's own; None: its own.
 
     Returns:
@@ -132,6 +136,7 @@ def read_georeference(dataset: Any, name: str, crs: str | None) -> Georeference:
         crs = crs or (points_crs.to_wkt() if points_crs else own)
         rows = tuple((p.col, p.row, p.x, p.y, p.z or 0.0) for p in points)
         fitted = Georeference(name, "gcps", crs, points=rows)
+
         # Hand-picked points need not agree; how far they are off is what a reader can judge.
         places = np.array([(column, row, x, y) for column, row, x, y, _ in rows])
         gaps = np.linalg.norm(fitted.from_crs(places[:, 2:]) - places[:, :2], axis=1)
@@ -151,6 +156,7 @@ def read_georeference(dataset: Any, name: str, crs: str | None) -> Georeference:
         )
         warnings.warn(note, stacklevel=3)
         return Georeference(name, "rpcs", "EPSG:4326", rpcs=dataset.rpcs, note=note)
+
     return Georeference(
         name, note=f"{name} has no coordinates: results are in pixels, x to the right and y down"
     )

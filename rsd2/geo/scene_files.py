@@ -65,6 +65,7 @@ def _scenes_of(name: str) -> list[tuple[str, ...]]:
                 f"folder {path} holds no raster ({', '.join(RASTER_ENDINGS)}); name the files"
             )
         return [(str(file),) for file in files]
+
     if not path.is_file():
         raise FileNotFoundError(f"there is no scene {name}; correct --input")
 
@@ -74,6 +75,7 @@ def _scenes_of(name: str) -> list[tuple[str, ...]]:
         if not entries:
             raise FileNotFoundError(f"list {path} names no scene; write one path in each line")
         return [scene for entry in entries for scene in _scenes_of(entry)]
+
     if path.suffix.lower() == ".json":
         return [_stac_bands(path)]
     return [(str(path),)]
@@ -89,6 +91,7 @@ def _stac_bands(path: Path) -> tuple[str, ...]:
         raise RasterError(
             f"{path} is no STAC item ({error!r}); give a raster, a folder, or a list in a .txt file"
         ) from error
+
     if not hrefs:
         raise RasterError(f"{path}: no asset has the role 'data'; name the files of the bands")
 
@@ -111,4 +114,5 @@ def _named(scenes: list[tuple[str, ...]]) -> list[SceneFiles]:
             name = f"{stem}_{number}"
         taken.add(name.casefold())
         named.append(SceneFiles(name, paths))
+
     return named

@@ -67,7 +67,7 @@ def check_vector_output(path: str | Path) -> Path:
     """Find out before long work whether a vector file can be written.
 
     Args:
-        path: of the file; it may exist.
+        path: path of the file; it may exist.
 
     Returns:
         The path.
@@ -81,6 +81,7 @@ def check_vector_output(path: str | Path) -> Path:
         raise VectorFileError(
             f"{path} has no ending of a vector file; take one of {', '.join(FORMATS)}"
         )
+
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else "lies in a folder that does not exist"
         raise VectorFileError(f"{path} {what}; choose another output")
@@ -108,6 +109,7 @@ def _check_unlocked(path: Path) -> None:
             reason = str(error)
         except sqlite3.DatabaseError:
             return  # no database at all: nobody works in it
+
     if reason:
         raise VectorFileError(
             f"{path} is open in another program ({reason}); close it there, or choose another "
@@ -123,7 +125,7 @@ class VectorWriter:
     objects in memory until then, about 250 bytes each, because its index comes first.
 
     Args:
-        path: of the file; its ending chooses the format.
+        path: path of the file; its ending chooses the format.
         crs: coordinate system of the polygons; None for pixels.
         metadata: how the objects were made, plain values; kept in the GeoPackage or GeoJSON itself,
             else in a file of the same name with ``.metadata.json`` added.
@@ -225,6 +227,7 @@ class VectorWriter:
             if start == 0 or start < len(polygons) or not self._has_begun:
                 self._write(polygons[part], {name: columns[name][part] for name in names})
             start += size
+
         # An empty remainder is kept too: it knows the columns.
         self._pending = [
             (polygons[start:], {name: values[start:] for name, values in columns.items()})
@@ -309,7 +312,7 @@ def read_vector_file(
     """Read the objects of a vector file.
 
     Args:
-        path: of any vector file that GDAL knows.
+        path: path of any vector file that GDAL knows.
         layer: its name; None takes the only one, or the first of several that has geometries.
 
     Returns:
@@ -339,6 +342,7 @@ def read_vector_file(
         raise VectorFileError(
             f"{path} is not a vector file that GDAL can read ({_first_line(error)})"
         ) from error
+
     return shapely.from_wkb(geometry), dict(zip(meta["fields"], values)), meta["crs"]
 
 
@@ -346,7 +350,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """Read how the objects of a file of :class:`VectorWriter` were made.
 
     Args:
-        path: of the vector file.
+        path: path of the vector file.
 
     Returns:
         The metadata; empty if there are none.
@@ -363,6 +367,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         layer = next(name for name, kind in pyogrio.list_layers(path) if kind is not None)
         kept = pyogrio.read_info(path, layer=layer).get("layer_metadata") or {}
         return json.loads(kept.get("rsd2", "{}"))
+
     if driver == "GeoJSON":
         return json.loads(path.read_text(encoding="utf-8")).get("metadata", {})
     sidecar = path.with_name(path.name + SIDECAR_ENDING)
@@ -392,6 +397,7 @@ def _cut_at_date_line(shapes: np.ndarray) -> np.ndarray:
             ),
         ]
         shapes[index] = shapely.MultiPolygon([part for part in parts if part.area > 0])
+
     return shapes
 
 
@@ -403,6 +409,7 @@ def _append_csv(
         rows = csv.writer(stream, lineterminator="\n")
         if with_head:
             rows.writerow(["WKT", *columns])
+
         # NaN is the only value that differs from itself; an empty field says "unknown".
         fields = [["" if v != v else v for v in values.tolist()] for values in columns.values()]
         rows.writerows(zip(texts, *fields))

@@ -14,9 +14,10 @@ class ClipDetector:
     """A model behind the test-time augmentations of its config: a `DetectClips`.
 
     Args:
-        model: from dicts with ``frames`` to ``{"instances": Instances}``; put into eval mode.
-        augmentations: of the test mapper, applied in order, to all frames alike.
-        num_frames: of a clip.
+        model: model that maps dicts with ``frames`` to ``{"instances": Instances}``; put into eval
+            mode.
+        augmentations: augmentations of the test mapper, applied in order, to all frames alike.
+        num_frames: frames of a clip.
     """
 
     def __init__(
@@ -43,5 +44,6 @@ class ClipDetector:
             frames = np.stack([newest.image, *earlier])
             tensor = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
             inputs.append({"frames": tensor, "height": height, "width": width})
+
         found = [output["instances"] for output in self.model(inputs)]
         return [(x.pred_boxes.tensor, x.scores, x.pred_classes) for x in found]

@@ -34,7 +34,7 @@ class Found:
             counter-clockwise on screen.
         scores: (N,) float64 in [0, 1], decreasing.
         classes: (N,) int64, indices.
-        class_names: of all classes of the model; none if they are unknown.
+        class_names: names of all classes of the model; none if they are unknown.
     """
 
     image: np.ndarray
@@ -63,7 +63,7 @@ class Found:
         """Write the image with its detections.
 
         Args:
-            path: of a PNG or JPEG file, by its suffix; replaced if it exists.
+            path: path of a PNG or JPEG file, by its suffix; replaced if it exists.
 
         Raises:
             ValueError: the suffix is of no kind of picture that can be written.
@@ -84,7 +84,7 @@ class Found:
         spaces in class names written as ``_``; as the text files of ``rsd2 predict``.
 
         Args:
-            path: of the text file; replaced if it exists.
+            path: path of the text file; replaced if it exists.
 
         Raises:
             OSError: the file cannot be written.
@@ -98,8 +98,8 @@ class Detector:
 
     Args:
         detect: the model, from images to their detections.
-        parameters: of windows and merging.
-        class_names: of all classes; none if they are unknown.
+        parameters: parameters of windows and merging.
+        class_names: names of all classes; none if they are unknown.
     """
 
     def __init__(
@@ -129,4 +129,5 @@ class Detector:
                 "%d detections were not finite and are left out: are these the right weights?",
                 found.num_non_finite,
             )
+
         return Found(pixels, found.boxes, found.scores, found.classes, self.class_names)

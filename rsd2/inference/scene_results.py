@@ -86,6 +86,7 @@ def write_map(
         polygons, classes = (np.concatenate(items) for items in zip(_NOTHING, *outlines))
         picture = draw_quicklook(scene.raster, scene.radiometry, polygons, classes)
         write_image(quicklook, picture)
+
     return dict(counts)
 
 

@@ -251,6 +251,7 @@ def _batches(
         if len(batch) == size:
             yield batch
             batch = []
+
     if batch:
         yield batch
 

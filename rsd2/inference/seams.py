@@ -72,6 +72,7 @@ def to_window_detections(records: Sequence[OutputRecord]) -> WindowDetections:
         x, y, width, height = record.window or (0, 0, 0, 0)
         corners = np.array([x, y, x + width, y + height], dtype=np.float64)
         windows.append(np.tile(corners, (len(record.scores), 1)))
+
     return WindowDetections(*map(np.concatenate, (boxes, scores, classes, windows)))
 
 
@@ -187,6 +188,7 @@ def best_seen(
 
     labels = np.zeros(len(boxes), dtype=np.int64) if classes is None else classes
     piece, other = _pairs_of_windows(labels, windows, polygons)
+
     # Of two pieces the larger one shows more; equal ones are left to the suppression.
     better = is_cut[piece] & (~is_cut[other] | (areas[other] > areas[piece]))
     piece, other = piece[better], other[better]
@@ -231,6 +233,7 @@ def _join(found: WindowDetections, size: tuple[int, int]) -> tuple[WindowDetecti
                 box[None], found.scores[best, None], found.classes[best, None], window[None]
             )
         )
+
     parts = zip(found.select(kept), *rows)
     together = WindowDetections(*(np.concatenate(values) for values in parts))
     return together, int((~kept).sum()), len(rows)
@@ -252,17 +255,20 @@ def _joined_box(pieces: np.ndarray, windows: np.ndarray) -> np.ndarray | None:
     rectangle is turned otherwise and reaches beyond the object.
     """
     areas = shapely.area(pieces)
+
     # Of pieces of about one size the one that fewer borders cut is nearer to the object.
     cut = np.array([_cut_ends(piece, window).sum() for piece, window in zip(pieces, windows)])
     largest = int(np.lexsort((-areas, cut, areas < 0.9 * areas.max()))[0])
 
     corners, axes, sides = _frame(pieces[largest])
+
     # In the frame of the largest piece that one is the rectangle from (0, 0) to its sides.
     turned = shapely.transform(pieces, lambda points: (points - corners[0]) @ axes.T)
     ends = np.stack([np.zeros(2), sides])
     is_cut = _cut_ends(pieces[largest], windows[largest])
     for axis in np.argsort(-sides):  # the long side first: it is the one that borders cut
         beside = shapely.intersection(turned, shapely.box(*_band(ends, axis)))
+
         # Across the object only what is no sliver says where it ends.
         enough = areas > (0.25 * areas.max() if axis == np.argmin(sides) else 0)
         extents = shapely.bounds(beside[enough & (shapely.area(beside) > 0)])

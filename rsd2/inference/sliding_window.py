@@ -94,8 +94,8 @@ def place_windows(height: int, width: int, parameters: WindowParameters) -> np.n
     """Cover an image with windows.
 
     Args:
-        height: of the image, pixels, >= 1.
-        width: of the image, pixels, >= 1.
+        height: height of the image, pixels, >= 1.
+        width: width of the image, pixels, >= 1.
         parameters: size and overlap of the windows.
 
     Returns:
@@ -124,7 +124,7 @@ def detect_in_windows(
     Args:
         image: (H, W, 3) uint8; may be a memory map.
         detect: the model.
-        parameters: of windows and merging.
+        parameters: parameters of windows and merging.
         progress: called after each batch with the numbers of windows done and of all windows.
 
     Returns:
@@ -150,6 +150,7 @@ def detect_in_windows(
                     "", tile if len(windows) > 1 else None, *output, parameters.score_threshold
                 )
             )
+
         if progress is not None:
             progress(len(records), len(windows))
 

@@ -1,6 +1,6 @@
-"""Known data sets under ``$DETECTRON2_DATASETS`` (default ``./datasets``).
+"""Known datasets under ``$DETECTRON2_DATASETS`` (default ``./datasets``).
 
-`register_builtin` registers them. The files may be absent: a data set that is asked for and not
+`register_builtin` registers them. The files may be absent: a dataset that is asked for and not
 there raises an error that names the folder. The expected tree is in ``README.md`` beside this file.
 """
 
@@ -42,7 +42,7 @@ def register_all_dota(root: str | Path) -> None:
     Names are ``dota_v1.0_train``, ``dota_v1.0_train_1024_200`` (window and overlap of the tiles)
     and ``dota_v1.0_train_1024_200_virtual``; the first two also with ``_upright`` behind them, for
     the same objects in upright boxes. Calling it again with the same root does nothing,
-    with another root it moves the data sets there. A name that you registered yourself stays yours.
+    with another root it moves the datasets there. A name that you registered yourself stays yours.
 
     Args:
         root: folder that holds ``dota``.
@@ -119,6 +119,7 @@ def register_all_synthetic(root: str | Path) -> None:
         name, folder = f"synthetic_{split}", Path(root) / "synthetic" / split
         if not _is_registered_under(name, str(root), (), suffixes=["_upright"]):
             metadata = {"thing_classes": list(SYNTHETIC_CLASSES), "builtin_root": str(root)}
+
             # boxes of objects that the border cuts leave the image on purpose
             register_dota_instances(
                 name, metadata, folder / "labelTxt", folder / "images", out_of_image="ignore"
@@ -127,7 +128,7 @@ def register_all_synthetic(root: str | Path) -> None:
 
 
 def register_all_tiny(root: str | Path) -> None:
-    """Register the data sets of tiny objects: TinyPerson, AI-TOD and generated scenes.
+    """Register the datasets of tiny objects: TinyPerson, AI-TOD and generated scenes.
 
     Names are ``tiny_person_train``, ``_test`` and those derived from them by
     ``register_tiny_person``, ``aitod_<split>``, ``aitodv2_<split>``, ``synthetic_tiny_train`` and
@@ -142,10 +143,12 @@ def register_all_tiny(root: str | Path) -> None:
         name = f"tiny_person_{split}"
         if not _is_registered_under(name, str(root), (), suffixes=suffixes):
             register_tiny_person(name, root / "tiny_set", split, metadata)
+
     for version in AITOD_VERSIONS:
         for split in AITOD_SPLITS:
             if not _is_registered_under(f"{version}_{split}", str(root), ()):
                 register_aitod(f"{version}_{split}", root / "aitod", version, split, metadata)
+
     for split in ("train", "val"):
         name = f"synthetic_tiny_{split}"
         if not _is_registered_under(name, str(root), ()):
@@ -153,7 +156,7 @@ def register_all_tiny(root: str | Path) -> None:
 
 
 def register_all_video(root: str | Path) -> None:
-    """Register the data sets of videos: RsCarData, VISO, DroneCrowd, and generated videos.
+    """Register the datasets of videos: RsCarData, VISO, DroneCrowd, and generated videos.
 
     Names are ``rscardata_train``, ``rscardata_test`` (old labels), the same ``+ _new``,
     ``rscardata_test_old_voc`` and ``_new_voc``; ``synthetic_video_train`` and ``_test`` (all that
@@ -172,6 +175,7 @@ def register_all_video(root: str | Path) -> None:
                 name = f"{folder}_{split}" + ("" if labels == usual else f"_{labels}")
                 if not _is_registered_under(name, str(root), ()):
                     register_rscardata(name, root / folder, split, labels, metadata)
+
     for kind in VISO_CLASSES:
         if not _is_registered_under(f"viso_mot_{kind}", str(root), ()):
             register_viso_mot(f"viso_mot_{kind}", root / "viso", kind, metadata)
@@ -179,6 +183,7 @@ def register_all_video(root: str | Path) -> None:
             name = f"viso_coco_{kind}_{split}"
             if not _is_registered_under(name, str(root), ()):
                 register_viso_coco(name, root / "viso", kind, split, metadata)
+
     for split in DRONE_CROWD_SPLITS:
         for source, suffix in (("boxes", ""), ("points", "_points")):
             name = f"drone_crowd_{split}{suffix}"
@@ -213,7 +218,7 @@ def _is_registered_under(
 
 
 def register_all(root: str | Path) -> None:
-    """Register all known data sets under one folder.
+    """Register all known datasets under one folder.
 
     Calling it again is as harmless as with `register_all_dota`.
 
@@ -233,7 +238,7 @@ def register_all(root: str | Path) -> None:
 
 
 def datasets_root() -> str:
-    """Return the folder of the data sets.
+    """Return the folder of the datasets.
 
     Returns:
         ``$DETECTRON2_DATASETS``, or ``datasets`` if the variable is not set.
@@ -243,10 +248,10 @@ def datasets_root() -> str:
 
 @functools.cache
 def register_builtin() -> None:
-    """Register all known data sets under `datasets_root`, once in a process.
+    """Register all known datasets under `datasets_root`, once in a process.
 
     Every tool calls it where it starts; ``import rsd2.data.datasets`` does too, which is the habit
-    of Detectron2's users. Later calls do nothing, so that data sets which a program moved to
+    of Detectron2's users. Later calls do nothing, so that datasets which a program moved to
     another folder with ``register_all`` or one of its parts stay there.
     """
     register_all(datasets_root())

@@ -1,6 +1,6 @@
 """Images with one label each: ImageNet's folders, CIFAR-100, ImageNet32, crops of objects.
 
-The files are given by the user; ``README.md`` beside this file says where they go. A data set is
+The files are given by the user; ``README.md`` beside this file says where they go. A dataset is
 a list of dicts or, where all pixels are in memory, an `ArrayImages`.
 
 Shapes: N images, H, W height and width.
@@ -42,6 +42,7 @@ class ArrayImages(Dataset):
                 f"{source}: {len(labels)} labels for images of shape {images.shape} and type "
                 f"{images.dtype}; (N, H, W, 3) uint8 and N labels are needed"
             )
+
         self.images, self.source = images, source
         self.labels = np.asarray(labels, dtype=np.int64)
 
@@ -53,7 +54,7 @@ class ArrayImages(Dataset):
         """Return one image as a dict.
 
         Args:
-            index: in [0, N).
+            index: index of the image, in [0, N).
 
         Returns:
             ``pixels`` (H, W, 3) uint8, ``label``, ``image_id``, ``file_name``.
@@ -112,6 +113,7 @@ def load_cifar100(root: str | Path, train: bool) -> ArrayImages:
             f"{Path(root) / 'cifar-100-python'} is absent or damaged; unpack "
             f"cifar-100-python.tar.gz into {root}"
         ) from error
+
     return ArrayImages(data.data, data.targets, str(Path(root) / "cifar-100-python"))
 
 
@@ -137,6 +139,7 @@ def load_imagenet32(folder: str | Path, train: bool) -> ArrayImages:
             f"{folder} lacks {', '.join(absent)}; take the npz release of ImageNet 32x32, not the "
             "pickled one"
         )
+
     images, labels = zip(*(_read_imagenet32(path) for path in paths))
     return ArrayImages(np.concatenate(images), np.concatenate(labels), str(folder))
 
@@ -147,6 +150,7 @@ def _read_imagenet32(path: Path) -> tuple[np.ndarray, np.ndarray]:
             data, labels = file["data"], np.asarray(file["labels"]).reshape(-1)
     except (OSError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no file of ImageNet32 or is damaged: {error}") from error
+
     side = _IMAGENET32_SIDE
     if data.dtype != np.uint8 or data.shape != (len(labels), 3 * side * side):
         raise ValueError(
@@ -155,6 +159,7 @@ def _read_imagenet32(path: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     if len(labels) and not (labels.min() >= 1 and labels.max() <= 1000):
         raise ValueError(f"{path}: labels {labels.min()} to {labels.max()}, expected 1 to 1000")
+
     # a row is the red, then the green, then the blue plane
     return data.reshape(-1, 3, side, side).transpose(0, 2, 3, 1), labels.astype(np.int64) - 1
 
@@ -162,18 +167,18 @@ def _read_imagenet32(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def load_object_crops(
     dataset_name: str, size: int = 32, background_per_image: float = 2.0, seed: int = 0
 ) -> list[dict]:
-    """Cut a detection data set into windows around its objects, and windows without any.
+    """Cut a detection dataset into windows around its objects, and windows without any.
 
     Args:
         dataset_name: registered, of upright or rotated boxes.
         size: side of the windows, pixels; never resized.
         background_per_image: windows of the last class for each image, on average; those that
             contain the centre of an annotated object are not used.
-        seed: of the places of these.
+        seed: seed that chooses their places.
 
     Returns:
         Dicts with ``file_name``, ``height``, ``width`` (of the image), ``window`` (4 integers x0,
-        y0, x1, y1), ``label`` (classes of the data set, then background), ``image_id``. Objects
+        y0, x1, y1), ``label`` (classes of the dataset, then background), ``image_id``. Objects
         that are crowds, to be ignored or uncertain are left out.
 
     Raises:
@@ -183,6 +188,7 @@ def load_object_crops(
         raise ValueError(
             f"size has to be >= 1 and background_per_image >= 0, got {size}, {background_per_image}"
         )
+
     background = len(MetadataCatalog.get(dataset_name).thing_classes)
     crops: list[dict] = []
     rng = np.random.default_rng(seed)
@@ -201,9 +207,11 @@ def load_object_crops(
             inside = (centers >= corner) & (centers < corner + size)
             if not inside.all(axis=1).any():
                 windows.append((corner, background))
+
         for corner, label in windows:
             window = [*(int(v) for v in corner), *(int(v) + size for v in corner)]
             crops.append({**kept, "window": window, "label": label, "image_id": len(crops)})
+
     return crops
 
 
@@ -216,10 +224,10 @@ def _center(annotation: dict) -> tuple[float, float]:
 
 
 def load_classification(name: str) -> list[dict] | ArrayImages:
-    """Load a registered data set of labelled images.
+    """Load a registered dataset of labelled images.
 
     Args:
-        name: in Detectron2's catalog.
+        name: name in Detectron2's catalog.
 
     Returns:
         What its reader gives.
@@ -230,12 +238,12 @@ def load_classification(name: str) -> list[dict] | ArrayImages:
     data = DatasetCatalog.get(name)
     if len(data) == 0 or "label" not in data[0]:
         what = "is empty" if len(data) == 0 else "has no labels of whole images"
-        raise ValueError(f"the data set {name} {what}; look at its folder or at its name")
+        raise ValueError(f"the dataset {name} {what}; look at its folder or at its name")
     return data
 
 
 def register_classification(root: str | Path) -> None:
-    """Register the data sets of labelled images.
+    """Register the datasets of labelled images.
 
     Names: ``imagenet_train`` ``_val``, ``cifar100_train`` ``_test``, ``imagenet32_train``
     ``_val``, and crops of generated scenes, ``synthetic_crops_train`` ``_val`` and
@@ -253,6 +261,7 @@ def register_classification(root: str | Path) -> None:
         )
         for scenes in ("synthetic", "synthetic_tiny"):
             readers[f"{scenes}_crops_{split}"] = partial(load_object_crops, f"{scenes}_{split}")
+
     for split in ("train", "test"):
         readers[f"cifar100_{split}"] = partial(load_cifar100, root, split == "train")
     for name, reader in readers.items():
@@ -261,5 +270,6 @@ def register_classification(root: str | Path) -> None:
                 continue  # the user's own
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
+
         DatasetCatalog.register(name, reader)
         MetadataCatalog.get(name).set(builtin_root=str(root), evaluator_type="classification")

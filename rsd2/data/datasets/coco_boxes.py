@@ -1,4 +1,4 @@
-"""COCO files of upright boxes as Detectron2 data sets, whole images or windows of them.
+"""COCO files of upright boxes as Detectron2 datasets, whole images or windows of them.
 
 The format itself is in ``rsd2.data.formats.coco``. Unlike Detectron2's own reader this one takes
 regions to ignore and windows (``corner``), and reports what is wrong instead of stopping or passing
@@ -49,7 +49,7 @@ def load_coco_boxes(
 
     Args:
         annotation_file: JSON in COCO's format, see ``rsd2.data.formats.coco``.
-        images_dir: that its file names are relative to.
+        images_dir: folder to which its file names are relative.
         class_names: category k is ``class_names[k]``.
         aliases: category of the file -> name in ``class_names``, for files that tell classes apart
             which the task does not.
@@ -96,6 +96,7 @@ def load_coco_boxes(
             message = f"image id {image.number} shows {record['image_id']} once more"
             report.add("duplicate_id", annotation_file, None, message)
             continue
+
         seen.add(record["image_id"])
         if found[image.file_name] is None:
             report.add("missing_image", annotation_file, None, f"no file {record['file_name']}")
@@ -106,6 +107,7 @@ def load_coco_boxes(
         known = [box for box in content.boxes[image.number] if box.category in categories]
         record["annotations"] = [_make_annotation(box, categories[box.category]) for box in known]
         records.append(record)
+
     report.log(_logger, str(annotation_file))
     if num_dense:
         _logger.info("%s: %d entries of dense images left out", annotation_file, num_dense)
@@ -114,6 +116,7 @@ def load_coco_boxes(
             f"{report.count('missing_image')} of {len(content.images)} images of {annotation_file} "
             f"are not in {folder}: {report.summary()}"
         )
+
     return records
 
 
@@ -121,7 +124,7 @@ def make_box_tiles(records: Iterable[dict], tiling: BoxTiling) -> list[dict]:
     """Cut dataset dicts of whole images into dicts of windows, cropped when they are loaded.
 
     Args:
-        records: as ``load_coco_boxes`` returns them, without ``tile``; not changed.
+        records: dataset dicts as ``load_coco_boxes`` returns them, without ``tile``; not changed.
         tiling: the windows and which boxes belong to them.
 
     Returns:
@@ -141,6 +144,7 @@ def make_box_tiles(records: Iterable[dict], tiling: BoxTiling) -> list[dict]:
         for window, shown in zip(windows, assign_boxes(boxes, windows, tiling)):
             if len(shown.indices) or tiling.keep_empty:
                 tiles.append(_make_tile(record, window, shown))
+
     return tiles
 
 
@@ -155,13 +159,13 @@ def register_coco_boxes(
     """Register a COCO file of boxes.
 
     Args:
-        name: of the data set.
-        metadata: with ``thing_classes``; kept in the metadata catalog.
+        name: name of the dataset.
+        metadata: metadata with ``thing_classes``; kept in the metadata catalog.
         annotation_file: JSON.
-        images_dir: that its file names are relative to.
-        source_dataset: for a file of windows, the data set of the whole images that the evaluator
+        images_dir: folder to which its file names are relative.
+        source_dataset: for a file of windows, the dataset of the whole images that the evaluator
             compares with.
-        options: of ``load_coco_boxes``.
+        options: further arguments of ``load_coco_boxes``.
 
     Raises:
         ValueError: if ``thing_classes`` is missing or no list of names.
@@ -177,12 +181,12 @@ def register_coco_boxes(
 
 
 def register_box_tiles(name: str, source_dataset: str, **parameters) -> None:
-    """Register the windows of a data set of whole images as a data set of their own.
+    """Register the windows of a dataset of whole images as a dataset of their own.
 
     Args:
-        name: of the new data set.
-        source_dataset: a registered data set of whole images; its classes are taken over.
-        parameters: of ``BoxTiling``: ``window=(640, 512)``, ``overlap=(50, 50)``, ...
+        name: name of the new dataset.
+        source_dataset: a registered dataset of whole images; its classes are taken over.
+        parameters: arguments of ``BoxTiling``: ``window=(640, 512)``, ``overlap=(50, 50)``, ...
 
     Raises:
         ValueError: for wrong parameters, or if the source has no ``thing_classes``.
@@ -287,4 +291,5 @@ def _make_tile(record: dict, window: np.ndarray, shown: TileBoxes) -> dict:
                 "ignore": annotation.get("ignore", False) or fragment,
             }
         )
+
     return tile

@@ -1,4 +1,4 @@
-"""DIOR-R as Detectron2 data sets: XML annotations, lists of the splits, two class orders.
+"""DIOR-R as Detectron2 datasets: XML annotations, lists of the splits, two class orders.
 
 The folders expected under ``$DETECTRON2_DATASETS`` are in ``README.md`` beside this file.
 """
@@ -47,10 +47,10 @@ def load_dior_r(
         root: holds ``JPEGImages-trainval``, ``JPEGImages-test``,
             ``Annotations/Oriented Bounding Boxes`` and ``ImageSets/Main``.
         split: ``"train"``, ``"val"``, ``"trainval"`` or ``"test"``.
-        order: of the classes, a name that ``rsd2.data.class_orders.CLASS_ORDERS["dior_r"]`` has:
-            ``"rsd2"`` (alphabetical, MutDet's) or ``"ars_detr"``.
+        order: order of the classes, a name that ``rsd2.data.class_orders.CLASS_ORDERS["dior_r"]``
+            has: ``"rsd2"`` (alphabetical, MutDet's) or ``"ars_detr"``.
         report: is filled if given.
-        policies: of ``LabelPolicy``.
+        policies: arguments of ``LabelPolicy``.
 
     Returns:
         as ``read_polygon_records``, in the order of the lists.
@@ -70,6 +70,7 @@ def load_dior_r(
             f"There is no folder {annotations}; DIOR-R's rotated annotations lie there, those of "
             "the older DIOR in 'Horizontal Bounding Boxes' are not what is needed."
         )
+
     return read_polygon_records(
         images,
         classes,
@@ -93,12 +94,12 @@ def register_dior_r(
     """Register a split of DIOR-R; nothing is read before ``DatasetCatalog.get(name)``.
 
     Args:
-        name: of the data set; a name can be registered once per process.
-        root: as for ``load_dior_r``.
-        split: as for ``load_dior_r``.
-        order: as for ``load_dior_r``.
+        name: name of the dataset; a name can be registered once per process.
+        root: root folder as for ``load_dior_r``.
+        split: split as for ``load_dior_r``.
+        order: order of the classes as for ``load_dior_r``.
         metadata: whatever else ``MetadataCatalog`` shall keep.
-        policies: as for ``load_dior_r``.
+        policies: arguments as for ``load_dior_r``.
 
     Raises:
         ValueError: for an unknown split or order.
@@ -135,11 +136,13 @@ def _listed_images(
             elif line:
                 message = f"no image {line!r} in {root / folder}"
                 report.add("listed_without_image", path, number, message)
+
     if not images:
         files = " and ".join(f"{name}.txt" for name in lists)
         raise FileNotFoundError(
             f"None of the images that {', '.join(lists)} of {root / 'ImageSets' / 'Main'} name is "
             f"in {root / folder}; correct {files}. {report.summary()}"
         )
+
     report.images += len(images)
     return images

@@ -1,4 +1,4 @@
-"""DOTA folders as Detectron2 data sets.
+"""DOTA folders as Detectron2 datasets.
 
 The format itself is in ``rsd2.data.formats.dota``, the folders expected under
 ``$DETECTRON2_DATASETS`` in ``README.md`` beside this file.
@@ -95,12 +95,12 @@ def register_dota_instances(
     """Register a DOTA folder; nothing is read before ``DatasetCatalog.get(name)``.
 
     Args:
-        name: of the data set; a name can be registered once per process.
+        name: name of the dataset; a name can be registered once per process.
         metadata: ``thing_classes``, a list of class names, and whatever else
             ``MetadataCatalog`` shall keep.
         labels_dir: folder of text files, or None.
         images_dir: folder of images.
-        options: of ``load_dota_instances``.
+        options: further arguments of ``load_dota_instances``.
 
     Raises:
         ValueError: if ``thing_classes`` is missing or no list of names.
@@ -113,10 +113,10 @@ def register_dota_instances(
 
 
 def set_dota_metadata(name: str, metadata: dict, **extra: str | None) -> None:
-    """Fill the metadata of a data set for the DOTA evaluator.
+    """Fill the metadata of a dataset for the DOTA evaluator.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         metadata: given by the user; may override ``evaluator_type``.
         extra: ``labels_dir``, ``images_dir``, ``source_dataset``.
     """

@@ -1,4 +1,4 @@
-"""Tiles of DOTA images as Detectron2 data sets: written, or virtual and cropped at load time.
+"""Tiles of DOTA images as Detectron2 datasets: written, or virtual and cropped at load time.
 
 Both know their place in the full image (key ``tile``), so that detections can be brought back.
 """
@@ -41,8 +41,8 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
             ``tools/prepare_dota.py`` wrote it, ``tiles.json``. Without that file the place is
             taken from the name, as mmrotate writes it.
         class_names: category k is ``class_names[k]``.
-        options: of ``load_dota_instances``. ``out_of_image`` is ``"ignore"`` by default, because
-            a tile may cut its objects.
+        options: further arguments of ``load_dota_instances``. ``out_of_image`` is ``"ignore"`` by
+            default, because a tile may cut its objects.
 
     Returns:
         as ``load_dota_instances``, and ``tile``: ``source_id``, ``x``, ``y``, ``width``,
@@ -57,6 +57,7 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
         raise FileNotFoundError(
             f"There is no tile folder {folder}; tools/prepare_dota.py --output {folder} makes it."
         )
+
     has_index = (folder / INDEX_NAME).is_file()
     index = TileIndex.load(folder) if has_index else None
     labels = folder / "labelTxt"
@@ -68,6 +69,7 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
             source_id, _, x, y = parse_tile_name(record["image_id"])
             record["tile"] = _tile_entry(record, source_id, x, y, virtual=False)
         return records
+
     tiles = {tile.name: tile for tile in index.tiles}
     sizes = {source.source_id: (source.width, source.height) for source in index.sources}
     missing = sorted(tiles.keys() - {record["image_id"] for record in records})
@@ -76,6 +78,7 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
             f"{len(missing)} of {len(tiles)} tiles of {folder} cannot be used, for example "
             f"{missing[0]}; run tools/prepare_dota.py again, it writes what is missing."
         )
+
     records = [record for record in records if record["image_id"] in tiles]
     for record in records:
         tile = tiles[record["image_id"]]
@@ -85,8 +88,10 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
                 f"{INDEX_NAME} says {tile.width} x {tile.height}; delete it and run "
                 "tools/prepare_dota.py again."
             )
+
         record["tile"] = _tile_entry(record, tile.source_id, tile.x, tile.y, virtual=False)
         record["tile"] |= dict(zip(("source_width", "source_height"), sizes[tile.source_id]))
+
     return records
 
 
@@ -96,9 +101,9 @@ def make_virtual_tiles(records: Iterable[dict], parameters: TilingParameters) ->
     Names, windows and annotations equal those of tiles written with the same parameters.
 
     Args:
-        records: as ``load_dota_instances`` returns them, or any of Detectron2's dicts with rotated
-            or upright boxes (see ``rsd2.data.dataset_dicts``); not changed.
-        parameters: of the tiling.
+        records: dataset dicts as ``load_dota_instances`` returns them, or any of Detectron2's dicts
+            with rotated or upright boxes (see ``rsd2.data.dataset_dicts``); not changed.
+        parameters: parameters of the tiling.
 
     Returns:
         dicts whose ``file_name`` is the full image, ``height`` and ``width`` those of the window,
@@ -135,7 +140,9 @@ def make_virtual_tiles(records: Iterable[dict], parameters: TilingParameters) ->
                 more = [_kept_fields(annotation, x, y) for annotation in own]
                 categories = [annotation["category_id"] for annotation in own]
                 tile["annotations"] = list(zip(shapes, categories, flags, more))
+
             tiles.append(tile)
+
     labelled = [tile for tile in tiles if "annotations" in tile]
     fill_annotations(labelled)
     return tiles
@@ -151,12 +158,12 @@ def register_dota_tiles(
     """Register a folder of written tiles.
 
     Args:
-        name: of the data set.
-        metadata: as for ``register_dota_instances``.
+        name: name of the dataset.
+        metadata: metadata as for ``register_dota_instances``.
         tiles_dir: holds ``images``, ``labelTxt`` and ``tiles.json``.
-        source_dataset: name of the data set of full images, whose labels the evaluator compares
+        source_dataset: name of the dataset of full images, whose labels the evaluator compares
             with; without it the tiles are evaluated as they are.
-        options: of ``load_dota_instances``.
+        options: further arguments of ``load_dota_instances``.
 
     Raises:
         ValueError: if ``thing_classes`` is missing or no list of names.
@@ -175,14 +182,14 @@ def register_dota_tiles(
 
 
 def register_virtual_tiles(name: str, source_dataset: str, **parameters) -> None:
-    """Register the windows of a data set of full images as a data set of their own.
+    """Register the windows of a dataset of full images as a dataset of their own.
 
     Nothing is written: the mapper decodes the full image and crops the window.
 
     Args:
-        name: of the new data set.
-        source_dataset: a registered data set of full images; its classes are taken over.
-        parameters: of ``TilingParameters``: ``window=1024``, ``overlap=200``, ...
+        name: name of the new dataset.
+        source_dataset: a registered dataset of full images; its classes are taken over.
+        parameters: arguments of ``TilingParameters``: ``window=1024``, ``overlap=200``, ...
 
     Raises:
         ValueError: for wrong parameters, or if the source has no ``thing_classes``.
@@ -192,8 +199,9 @@ def register_virtual_tiles(name: str, source_dataset: str, **parameters) -> None
     metadata = {k: v for k, v in source.as_dict().items() if k != "name"}
     if "thing_classes" not in metadata:
         raise ValueError(
-            f"Data set {source_dataset!r} has no thing_classes; register it before its tiles."
+            f"Dataset {source_dataset!r} has no thing_classes; register it before its tiles."
         )
+
     DatasetCatalog.register(name, partial(_load_virtual_tiles, source_dataset, tiling))
     set_dota_metadata(name, metadata, source_dataset=source_dataset)
 

@@ -26,7 +26,7 @@ from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image_size
 DRONE_CROWD_CLASSES = ("head",)
 DRONE_CROWD_SPLITS = ("train", "val", "test")
 POINT_SIDE = 20.0
-"""Side of the box that the data set's toolkit puts around a point, pixels."""
+"""Side of the box that the dataset's toolkit puts around a point, pixels."""
 
 _NAME = re.compile(r"img(\d{3})(\d{3})")
 _logger = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ def load_drone_crowd(
             f"split must be one of {', '.join(DRONE_CROWD_SPLITS)}, source 'boxes' or 'points' and "
             f"point_side > 0, got {split!r}, {source!r} and {point_side}"
         )
+
     root, report = Path(root), LabelReport() if report is None else report
     folder = root / f"{split}_data"
     clips = _list_clips(folder / "images", report)
@@ -86,6 +87,7 @@ def load_drone_crowd(
             record |= {"height": height, "width": width, "frame_id": number}
             records.append({**record, "annotations": rows[number]})
             report.objects += len(rows[number])
+
     report.images += len(records)
     if not records:
         report.raise_if_any(f"{folder}, {source}")
@@ -105,12 +107,12 @@ def register_drone_crowd(
     """Register a split of DroneCrowd.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         root: holds the folders of the splits and ``annotations``.
         split: ``"train"``, ``"val"`` or ``"test"``.
         source: ``"boxes"`` or ``"points"``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` is ``head``.
-        options: of ``load_drone_crowd``.
+        options: further arguments of ``load_drone_crowd``.
     """
     DatasetCatalog.register(name, partial(load_drone_crowd, root, split, source, **options))
     MetadataCatalog.get(name).set(thing_classes=list(DRONE_CROWD_CLASSES), **(metadata or {}))
@@ -122,6 +124,7 @@ def _list_clips(folder: Path, report: LabelReport) -> dict[str, dict[int, Path]]
         raise FileNotFoundError(
             f"There is no image folder {folder}; put DroneCrowd's frames there."
         )
+
     clips: dict[str, dict[int, Path]] = defaultdict(dict)
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in IMAGE_EXTENSIONS:
@@ -131,10 +134,12 @@ def _list_clips(folder: Path, report: LabelReport) -> dict[str, dict[int, Path]]
             report.add("frame_number", path, None, f"{path.name} is not named imgSSSFFF")
             continue
         add_frame(clips[match[1]], int(match[2]), path, report)
+
     if not clips:
         raise FileNotFoundError(
             f"The image folder {folder} holds no frame imgSSSFFF.jpg; put DroneCrowd's there."
         )
+
     return dict(clips)
 
 
@@ -156,6 +161,7 @@ def _read_boxes(path: Path, frames: dict[int, Path], report: LabelReport) -> dic
         else:
             box = (float(x0), float(y0), float(x1 - x0), float(y1 - y0))
             found[int(frame) + 1].append(_annotation(box, int(track)))
+
     return found
 
 
@@ -179,6 +185,7 @@ def _read_points(
         if strange:
             message = f"{len(strange)} tracks are no whole numbers, the first is {strange[0]:g}"
             report.add("track_number", folder / f"GT_{image.stem}.mat", None, message, "kept")
+
     return found
 
 
@@ -200,6 +207,7 @@ def _load_table(path: Path, key: str, columns: int, report: LabelReport) -> np.n
     except Exception as error:  # SciPy's compiled reader lets through whatever broken bytes cause
         report.add("mat_file", path, None, f"no table {key} in it: {error!r}")
         return None
+
     report.label_files += 1
     whole = (np.abs(table) < LARGEST_COORDINATE).all(axis=1)  # False for NaN
     for row in np.flatnonzero(~whole):

@@ -1,4 +1,4 @@
-"""OHD-SJTU-S and -L as Detectron2 data sets; the point of each object's head is kept.
+"""OHD-SJTU-S and -L as Detectron2 datasets; the point of each object's head is kept.
 
 The images are up to 16,000 pixels wide; ``register_virtual_tiles`` cuts them when they are loaded.
 The folders expected under ``$DETECTRON2_DATASETS`` are in ``README.md`` beside this file.
@@ -31,16 +31,16 @@ def load_ohd_sjtu(
     """Read a split of OHD-SJTU into Detectron2's dataset dicts.
 
     A line of ``rotation_txt`` is ``x1 y1 x2 y2 x3 y3 x4 y4 head_x head_y class [difficult]``; the
-    class is a name, or the number that the data set gives it (S: ship 1, plane 2). Everything that
+    class is a name, or the number that the dataset gives it (S: ship 1, plane 2). Everything that
     is wrong is counted and logged once with file and line.
 
     Args:
-        folder: of the split, holds ``images`` and ``rotation_txt``.
+        folder: folder of the split, holds ``images`` and ``rotation_txt``.
         version: ``"S"`` (2 classes) or ``"L"`` (6 classes).
-        order: of the classes, a name that ``rsd2.data.class_orders.CLASS_ORDERS`` has for
+        order: order of the classes, a name that ``rsd2.data.class_orders.CLASS_ORDERS`` has for
             ``ohd_sjtu_s`` or ``ohd_sjtu_l``: ``"rsd2"`` (MutDet's) or ``"official"``.
         report: is filled if given.
-        policies: of ``LabelPolicy``.
+        policies: arguments of ``LabelPolicy``.
 
     Returns:
         as ``read_polygon_records``, sorted by name; each annotation has ``head``, (x, y) in pixels.
@@ -77,12 +77,12 @@ def register_ohd_sjtu(
     """Register a split of OHD-SJTU; nothing is read before ``DatasetCatalog.get(name)``.
 
     Args:
-        name: of the data set; a name can be registered once per process.
-        folder: as for ``load_ohd_sjtu``.
-        version: as for ``load_ohd_sjtu``.
-        order: as for ``load_ohd_sjtu``.
+        name: name of the dataset; a name can be registered once per process.
+        folder: folder as for ``load_ohd_sjtu``.
+        version: version as for ``load_ohd_sjtu``.
+        order: order of the classes as for ``load_ohd_sjtu``.
         metadata: whatever else ``MetadataCatalog`` shall keep.
-        policies: as for ``load_ohd_sjtu``.
+        policies: arguments as for ``load_ohd_sjtu``.
 
     Raises:
         ValueError: for an unknown version or order.

@@ -72,8 +72,8 @@ class LabelPolicy:
         """Raise if a policy says so; all problems are collected first, so that one run shows them.
 
         Args:
-            report: of the whole data set.
-            name: of the data set or its folder.
+            report: report of the whole dataset.
+            name: name of the dataset or its folder.
 
         Raises:
             ValueError: with the problems, file and line.
@@ -110,9 +110,9 @@ def read_polygon_records(
         class_names: category k is ``class_names[k]``.
         labels: id -> label file, of the images that have one; None for a set without labels.
         read: reader of one label file, which puts its complaints into the report.
-        policy: of what to do about problems.
+        policy: what to do about problems.
         report: is filled, and logged at the end.
-        name: of the data set or its folder, for messages.
+        name: name of the dataset or its folder, for messages.
 
     Returns:
         a dict for each image: ``file_name``, ``image_id``, ``height``, ``width``, and with labels
@@ -133,6 +133,7 @@ def read_polygon_records(
             fate = "dropped" if policy.missing_label == "drop" else "kept"
             message = f"no label file {image_id!r} among those of {name}"
             report.add("image_without_label", image, None, message, fate)
+
         if size is None or (is_missing and policy.missing_label == "drop"):
             continue
         record = {
@@ -148,8 +149,10 @@ def read_polygon_records(
                 objects = apply_border_policy(
                     objects, size, policy.out_of_image, path, report, policy.border_tolerance
                 )
+
             record["annotations"] = _rows(objects, categories)
             report.objects += len(objects)
+
         records.append(record)
 
     if labels is not None:
@@ -178,6 +181,7 @@ def category_ids(class_names: Sequence[str]) -> dict[str, int]:
             f"The class names must be a list, got the string {class_names!r}; a list of one class "
             f"is [{class_names!r}], a tuple ({class_names!r},) with its comma."
         )
+
     names = list(class_names)
     wrong = [name for name in names if not isinstance(name, str) or name != " ".join(name.split())]
     if wrong or not names or "" in names:
@@ -185,6 +189,7 @@ def category_ids(class_names: Sequence[str]) -> dict[str, int]:
             "Class names must be non-empty strings with single blanks between their words and "
             f"none around them, got {wrong or names}."
         )
+
     if len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"Class names must differ; given more than once: {repeated}.")
@@ -195,7 +200,7 @@ def class_names_of(metadata: dict) -> tuple[str, ...]:
     """Take the class names out of a metadata dict.
 
     Args:
-        metadata: with ``thing_classes``.
+        metadata: metadata with ``thing_classes``.
 
     Returns:
         the names, in the order of their category ids.
@@ -211,7 +216,7 @@ def class_names_of(metadata: dict) -> tuple[str, ...]:
 def fill_annotations(records: list[dict]) -> None:
     """Turn tuples into Detectron2's annotation dicts, in place.
 
-    All polygons of the data set are fitted with boxes in a few large calls.
+    All polygons of the dataset are fitted with boxes in a few large calls.
 
     Args:
         records: dataset dicts whose ``annotations`` are tuples (polygon (4, 2) float64 pixels,
@@ -258,7 +263,8 @@ def _read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, i
 
     paths = list(paths)
     groups = [paths[start : start + 64] for start in range(0, len(paths), 64)]
-    # Threads hide the latency of network file systems, where data sets of 10 000 images live.
+
+    # Threads hide the latency of network file systems, where datasets of 10 000 images live.
     with ThreadPoolExecutor(8) as pool:
         results = [size for group in pool.map(lambda g: [*map(read, g)], groups) for size in group]
     for path, result in zip(paths, results):
@@ -284,4 +290,5 @@ def _select_known(
             if meant != found:
                 message += f", which has {meant!r}"
             report.add("unknown_class", path, int(labels.lines[index]), message)
+
     return labels.select(keep)

@@ -1,4 +1,4 @@
-"""Pseudo-labels as Detectron2 data sets: every object with its embedding, classes from clusters."""
+"""Pseudo-labels as Detectron2 datasets: every object with its embedding, classes from clusters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load_pseudo_labels(
     """Read the pseudo-labels of a run into Detectron2's dataset dicts.
 
     Args:
-        folder: of the shards, see ``rsd2.data.formats.pseudo_labels``.
+        folder: folder of the shards, see ``rsd2.data.formats.pseudo_labels``.
         image_root: folder that the images' names are relative to.
         classes: ``"clusters"`` makes each cluster a class, ``"one"`` all objects one class.
 
@@ -53,10 +53,10 @@ def load_pseudo_labels(
 def get_pseudo_dicts(
     folder: str | Path, image_root: str | Path, classes: str = "clusters"
 ) -> list[dict]:
-    """Read the pseudo-labels of a run as the data set of a config, without registering a name.
+    """Read the pseudo-labels of a run as the dataset of a config, without registering a name.
 
     Args:
-        folder: of the shards.
+        folder: folder of the shards.
         image_root: folder that the images' names are relative to.
         classes: ``"clusters"`` or ``"one"``.
 
@@ -79,10 +79,10 @@ def register_pseudo_labels(
     are stands in the files.
 
     Args:
-        name: of the data set; a name can be registered once per process.
-        folder: as for `load_pseudo_labels`.
-        image_root: as for `load_pseudo_labels`.
-        classes: as for `load_pseudo_labels`.
+        name: name of the dataset; a name can be registered once per process.
+        folder: folder as for `load_pseudo_labels`.
+        image_root: folder of the images as for `load_pseudo_labels`.
+        classes: classes as for `load_pseudo_labels`.
 
     Raises:
         ValueError: for another choice of classes.
@@ -113,6 +113,7 @@ def _class_names(header: ShardHeader, classes: str, folder: str | Path) -> tuple
             f"the run in {folder} has boxes only; projects/MutDet/tools/extract_embeddings.py adds "
             "embeddings and clusters, or register it with classes='one'"
         )
+
     return tuple(f"cluster_{index}" for index in range(header.embedding.num_clusters))
 
 

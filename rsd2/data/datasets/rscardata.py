@@ -72,6 +72,7 @@ def load_rscardata(
             f"split must be one of {', '.join(RSCARDATA_SPLITS)} and labels one of "
             f"{', '.join(RSCARDATA_LABELS)}, got {split!r} and {labels!r}"
         )
+
     root, names = Path(root), RSCARDATA_SPLITS[split]
     report = LabelReport() if report is None else report
     logged = 0
@@ -90,6 +91,7 @@ def load_rscardata(
             report.raise_if_any(f"{root}, {split}, {labels} labels")
     else:
         records = _load_voc(root / names.images, None if labels == "old_voc" else root, report)
+
     videos = {record["video_id"]: Path(record["file_name"]).parent for record in records}
     frames = {video: list_frames(folder, report) for video, folder in videos.items()}
     add_windows(records, frames, num_frames, report)
@@ -109,12 +111,12 @@ def register_rscardata(
     """Register a split of RsCarData.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         root: holds ``annotations`` and ``images``.
         split: ``"train"`` or ``"test"``.
         labels: see ``load_rscardata``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` is ``car``.
-        options: of ``load_rscardata``.
+        options: further arguments of ``load_rscardata``.
     """
     DatasetCatalog.register(name, partial(load_rscardata, root, split, labels, **options))
     extra = {"thing_classes": list(RSCARDATA_CLASSES), "labels": labels, "video_root": str(root)}
@@ -128,10 +130,12 @@ def _place_in_video(record: dict, report: LabelReport) -> bool:
         message = f"{record['image_id']} is no number of a frame"
         report.add("frame_number", path, None, message)
         return False
+
     if Path(record["image_id"]).parts[-2:-1] != (_FRAMES,):  # else videos would mix
         message = f"{record['image_id']} does not end in <video>/{_FRAMES}/<number>"
         report.add("frame_folder", path, None, message)
         return False
+
     record["video_id"], record["frame_id"] = path.parts[-3], int(path.stem)
     return True
 
@@ -172,6 +176,7 @@ def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[
                     ],
                 }
             )
+
     report.images += len(records)
     if not records:
         report.raise_if_any(str(images))
@@ -183,7 +188,7 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
     """Read the boxes of a VOC file, whatever their class.
 
     Args:
-        path: of the XML file.
+        path: path of the XML file.
         report: gets what is wrong.
 
     Returns:
@@ -196,6 +201,7 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
         boxes = [_voc_box(item, index) for index, item in enumerate(root.iter("object"))]
     except _BoxError:
         boxes = []
+
     if not boxes:  # something is wrong, or there is nothing: look again, now with the lines
         return _read_doubtful_voc(path, report)
     report.label_files += 1
@@ -224,6 +230,7 @@ def _read_doubtful_voc(path: str | Path, report: LabelReport) -> list[list[float
         except _BoxError as error:
             kind, message = error.args
             report.add(kind, path, line_of(item), message)
+
     report.objects += len(boxes)
     return boxes
 
@@ -238,6 +245,7 @@ def _voc_box(item: ElementTree.Element, index: int) -> list[float]:
         x0, y0, x1, y1 = [parse_number(box.findtext(key)) for key in _CORNERS]
     except ValueError as error:
         raise _BoxError("voc_object", f"{where}: {error}") from error
+
     if not is_coordinate(x0, y0, x1, y1):
         raise _BoxError("non_finite", f"{where}: {(x0, y0, x1, y1)}")
     if not (x1 > x0 and y1 > y0):

@@ -28,7 +28,7 @@ def register_tiny_person(name: str, root: str | Path, split: str, metadata: dict
     left out, as in training and test of the benchmark. The training images are the erased ones.
 
     Args:
-        name: of the whole images.
+        name: name of the dataset of whole images.
         root: the folder ``tiny_set``.
         split: ``"train"`` or ``"test"``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` is ``person``.
@@ -56,7 +56,7 @@ def register_synthetic_tiny(name: str, folder: str | Path, metadata: dict) -> No
     """Register a folder that ``tools/make_synthetic.py --kind tiny`` drew.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         folder: holds ``images`` and ``annotations.json``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` are ``person`` and
             ``boat``. Dense images are left out.

@@ -1,4 +1,4 @@
-"""Data sets of rotated boxes as data sets of upright ones, for detectors that know no angle."""
+"""Datasets of rotated boxes as datasets of upright ones, for detectors that know no angle."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def make_upright(records: Iterable[dict]) -> list[dict]:
 
 
 def register_upright(name: str, source_name: str, metadata: dict | None = None) -> None:
-    """Register the upright boxes of a registered data set.
+    """Register the upright boxes of a registered dataset.
 
     Args:
-        name: for Detectron2's catalogs.
-        source_name: of the data set with rotated boxes, which is read when this one is.
+        name: name in Detectron2's catalogs.
+        source_name: name of the dataset with rotated boxes, which is read when this one is.
         metadata: beside ``thing_classes``, which are the source's; of tiles, ``source_dataset`` is
-            the upright data set of the whole images.
+            the upright dataset of the whole images.
     """
     DatasetCatalog.register(name, partial(_load_upright, source_name))
     classes = MetadataCatalog.get(source_name).thing_classes
@@ -65,6 +65,7 @@ def _upright_record(record: dict) -> dict:
         kept = {key: value for key, value in annotation.items() if key not in _UNUSED}
         box = {"bbox": [*low.tolist(), width, height], "bbox_mode": BoxMode.XYWH_ABS}
         annotations.append({**kept, **box, "area": width * height, "iscrowd": 0})
+
     return {**record, "annotations": annotations}
 
 
@@ -73,6 +74,7 @@ def _corners(annotation: dict, record: dict) -> np.ndarray:
     if annotation.get("poly") is None and len(annotation["bbox"]) != 5:
         raise ValueError(
             f"a box of {record['file_name']} is {list(annotation['bbox'])}, which is no rotated "
-            "one; register_upright is for data sets of rotated boxes"
+            "one; register_upright is for datasets of rotated boxes"
         )
+
     return polygon_of(annotation, record["file_name"])

@@ -55,7 +55,7 @@ def load_viso_mot(
 
     Args:
         root: the folder ``viso``.
-        class_name: of ``VISO_CLASSES``; in the videos of a class nothing else is labelled.
+        class_name: one of ``VISO_CLASSES``; in the videos of a class nothing else is labelled.
         videos: names of the videos, because VISO has no list of splits here; None for all.
         num_frames: length of the windows, >= 1.
         report: is filled if given.
@@ -88,8 +88,10 @@ def load_viso_mot(
         except TextError as error:
             report.add_unreadable(path, error)
             continue  # unlabelled, which is not the same as a video without objects
+
         frames[video] = list_frames(base / video / "img", report)
         records += _make_records(video, frames[video], rows, base / video, report)
+
     if not records:
         report.raise_if_any(str(base))
     report.images += len(records)
@@ -112,7 +114,7 @@ def load_viso_coco(
 
     Args:
         root: the folder ``viso``.
-        class_name: of ``VISO_CLASSES``.
+        class_name: one of ``VISO_CLASSES``.
         split: ``"train"``, ``"val"`` or ``"test"``.
         first_frames: number of the first frame of each video, so that no window crosses into
             another video; None for those of ``VISO_CAR_FIRST_FRAMES``.
@@ -134,6 +136,7 @@ def load_viso_coco(
             f"class_name must be one of {', '.join(VISO_CLASSES)} and split one of "
             f"{', '.join(VISO_SPLITS)}, got {class_name!r} and {split!r}"
         )
+
     base, report = Path(root) / "coco" / class_name, LabelReport() if report is None else report
     folder = base / f"{split}2017"
     records = load_coco_boxes(
@@ -165,11 +168,11 @@ def register_viso_mot(
     """Register the videos of a class.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         root: the folder ``viso``.
-        class_name: of ``VISO_CLASSES``.
+        class_name: one of ``VISO_CLASSES``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` is the class.
-        options: of ``load_viso_mot``.
+        options: further arguments of ``load_viso_mot``.
     """
     DatasetCatalog.register(name, partial(load_viso_mot, root, class_name, **options))
     MetadataCatalog.get(name).set(thing_classes=[class_name], **(metadata or {}))
@@ -186,12 +189,12 @@ def register_viso_coco(
     """Register a split of a class.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         root: the folder ``viso``.
-        class_name: of ``VISO_CLASSES``.
+        class_name: one of ``VISO_CLASSES``.
         split: ``"train"``, ``"val"`` or ``"test"``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` is the class.
-        options: of ``load_viso_coco``.
+        options: further arguments of ``load_viso_coco``.
     """
     DatasetCatalog.register(name, partial(load_viso_coco, root, class_name, split, **options))
     MetadataCatalog.get(name).set(thing_classes=[class_name], **(metadata or {}))
@@ -207,6 +210,7 @@ def _make_records(
             path = base / "gt" / "gt.txt"
             report.add("label_without_image", path, row.line, f"no frame {row.frame} in {base}")
             continue
+
         annotations[row.frame].append(
             {
                 "bbox": list(row.box),
@@ -216,6 +220,7 @@ def _make_records(
                 "track_id": row.track,
             }
         )
+
     if not frames:
         return []
     height, width = read_image_size(next(iter(frames.values())))
@@ -245,12 +250,14 @@ def _first_frames(
                 f"{list(given)}"
             )
         return sorted(given)
+
     known = VISO_CAR_FIRST_FRAMES.get(split) if class_name == "car" else None
     if known is None or start != known[0]:
         raise ValueError(
             f"It is not known where the videos of coco/{class_name}, {split}, begin: its frames "
             f"count from {start}. Pass first_frames=[{start}, ...], the first frame of each video."
         )
+
     return list(known)
 
 

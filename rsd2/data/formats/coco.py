@@ -1,4 +1,4 @@
-"""COCO's JSON format for boxes, with the extra fields of tiny-object data sets.
+"""COCO's JSON format for boxes, with the extra fields of tiny-object datasets.
 
 Nothing is skipped silently: what cannot be used is counted in a report that names file and entry.
 Fields of TinyPerson beyond COCO's: ``ignore``, ``uncertain``, ``logo``, ``in_dense_image`` of an
@@ -33,9 +33,9 @@ class CocoImage:
 
     Attributes:
         number: its id, see `parse_id`.
-        file_name: as in the file, relative to the image folder.
-        height: of the image, or of the window if there is a ``corner``; pixels.
-        width: likewise.
+        file_name: file name as the file has it, relative to the image folder.
+        height: height of the image, or of the window if there is a ``corner``; pixels.
+        width: width of the image, or of the window if there is a ``corner``; pixels.
         corner: (x0, y0, x1, y1) of the window in the image file, pixels, or None for all of it.
     """
 
@@ -54,7 +54,7 @@ class CocoBox:
         number: its id, see `parse_id`; -1 if it has none.
         category: a key of ``CocoFile.categories``.
         box: x, y, width, height in pixels of the image or window.
-        area: of the object, square pixels, > 0; that of the box if the file states none.
+        area: area of the object, square pixels, > 0; the area of the box if the file states none.
         is_crowd: the flag ``iscrowd``.
         flags: names from ``FLAGS`` that are set.
         track: ``track_id``, the object's number in its video; None if there is none, or none that
@@ -75,8 +75,8 @@ class CocoFile:
     """What a file holds and can be used.
 
     Attributes:
-        images: by id, in the order of the file.
-        boxes: of each image id, in the order of the file; empty for images without objects.
+        images: images by id, in the order of the file.
+        boxes: boxes of each image id, in the order of the file; empty for images without objects.
         categories: id -> name.
     """
 
@@ -91,7 +91,7 @@ def read_coco_file(
     """Read a COCO file of boxes.
 
     Args:
-        path: of the JSON file.
+        path: path of the JSON file.
         report: gets every entry that is wrong.
         out_of_image: ``"keep"``, ``"clip"`` or ``"drop"`` boxes that cross the border of their
             image by more than a pixel. Boxes wholly outside are kept by ``"keep"`` alone, because
@@ -110,6 +110,7 @@ def read_coco_file(
         raise ValueError(
             f"out_of_image must be one of {', '.join(OUT_OF_IMAGE_POLICIES)}, got {out_of_image!r}"
         )
+
     path = Path(path)
     content = _load(path)
     categories = _read_categories(content["categories"], path)
@@ -126,6 +127,7 @@ def read_coco_file(
         box = _apply_border_policy(box, images[number], out_of_image, path, report)
         if box is not None:
             boxes[number].append(box)
+
     _check_plausible(content["annotations"], num_read, are_normalized, path, report)
     for number, group in boxes.items():
         _report_repeated(group, images[number].file_name, path, report)
@@ -142,6 +144,7 @@ def _load(path: Path) -> dict[str, list]:
         raise FileNotFoundError(
             f"There is no annotation file {path}; put it there or correct the path."
         ) from None
+
     keys = ("images", "annotations", "categories")
     wrong = [
         key
@@ -156,6 +159,7 @@ def _load(path: Path) -> dict[str, list]:
             f"{path} has no list {', '.join(wrong)} (found: {_short(found)}); a COCO file has the "
             f"lists images, annotations and categories.{looks}"
         )
+
     return content
 
 
@@ -171,6 +175,7 @@ def _check_plausible(
             f"None of the {len(entries)} annotations of {path} can be used.{looks} "
             f"{report.summary()}"
         )
+
     if num_read and are_normalized:
         name = "COCO JSON with boxes divided by width and height"
         raise ValueError(
@@ -206,9 +211,11 @@ def _read_categories(entries: Sequence[Any], path: Path) -> dict[int | str, str]
                 f"{path}: categories[{index}] is {_short(entry)}; it needs 'id' (a number or a "
                 f"text) and 'name' ({error})."
             ) from error
+
         if number in categories:
             raise ValueError(f"{path}: category id {number} is there twice; make the ids unique.")
         categories[number] = name
+
     return categories
 
 
@@ -224,16 +231,19 @@ def _read_images(
                 height, width = parse_whole(entry["height"]), parse_whole(entry["width"])
             else:
                 height, width = corner[3] - corner[1], corner[2] - corner[0]
+
             if height < 1 or width < 1:
                 raise ValueError(f"{width} x {height} pixels")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             message = f"images[{index}] is {_short(entry)} ({error!r})"
             report.add("coco_image", path, None, message)
             continue
+
         if number in images:
             report.add("duplicate_id", path, None, f"images[{index}] has the id {number} again")
             continue
         images[number] = CocoImage(number, name, height, width, corner)
+
     return images
 
 
@@ -268,6 +278,7 @@ def _read_box(
             "coco_annotation", path, None, f"annotations[{index}]: {error!r}: {_short(entry)}"
         )
         return None
+
     where = f"annotations[{index}] (id {number})"
     if image not in images:
         report.add("unknown_image", path, None, f"{where} belongs to image id {image!r}")
@@ -277,6 +288,7 @@ def _read_box(
         message = f"{where} of {name} has the category id {category!r}"
         report.add("unknown_category", path, None, message)
         return None
+
     if not is_coordinate(x, y, width, height) or not math.isfinite(area):
         report.add("non_finite", path, None, f"{where} of {name}: bbox {_short(entry['bbox'])}")
         return None
@@ -291,6 +303,7 @@ def _read_box(
         message = f"{where} of {name} has the track_id {_short(track)}"
         report.add("track_number", path, None, message, "kept")
         track = None
+
     return image, CocoBox(number, category, (x, y, width, height), area, crowd, flags, track)
 
 

@@ -33,7 +33,7 @@ def read_dior_labels(
     """Read one annotation file; broken objects go to the report, the others are returned.
 
     Args:
-        path: of the XML file.
+        path: path of the XML file.
         report: gets one problem for each broken object, with its line.
         class_names: canonical names; those of the file are spelt like them, whatever their case.
 
@@ -55,6 +55,7 @@ def read_dior_labels(
             names.append(canonical_class_name(parsed[1], class_names))
             flags.append(parsed[2])
             lines.append(line_of(element))
+
     labels = DotaLabels(
         np.array(rows, dtype=np.float64).reshape(-1, 4, 2),
         names,
@@ -77,11 +78,13 @@ def _parse_object(
         message = f"object {name!r} lacks {', '.join(missing)}{horizontal}"
         report.add("missing_element", path, line, message)
         return None
+
     try:
         values = list(map(parse_number if "_" in "".join(texts) else float, texts))
     except ValueError as error:
         report.add("number", path, line, f"{name}: {error}")
         return None
+
     if not is_coordinate(*values):
         report.add("non_finite", path, line, f"{name}: corners {' '.join(texts)}")
         return None

@@ -88,7 +88,7 @@ def read_dota_labels(
     Self-crossing quadrilaterals and repeated lines are reported and kept.
 
     Args:
-        path: of the text file.
+        path: path of the text file.
         report: gets one problem for each broken line, and each that is of another format.
         with_heads: lines are OHD-SJTU's, with the head point after the vertices; their classes may
             be numbers.
@@ -103,6 +103,7 @@ def read_dota_labels(
     except (OSError, TextError) as error:
         report.add_unreadable(path, error)
         text_lines = []
+
     report.label_files += 1
 
     rows, names, flags, lines = [], [], [], []
@@ -115,6 +116,7 @@ def read_dota_labels(
                 message = f"a header with {len(fields)} fields: a line end is lost"
                 report.add("fields", path, number, message)
             continue
+
         try:
             values, name, flag = _parse_fields(fields, count)
             if "_" in line:  # which float() reads between digits, and no label file means
@@ -128,10 +130,13 @@ def read_dota_labels(
             foreign = guess_line(line)
             if foreign and foreign != ("OHD-SJTU text" if with_heads else "DOTA text"):
                 message = f"{message}: {describe_format(foreign)}"
+
                 # A lost head point is more likely than another format, and has its own remedy.
                 kind = kind if with_heads and foreign == "DOTA text" else "foreign_format"
+
             report.add(kind, path, number, message)
             continue
+
         rows.append(values)
         names.append(name)
         flags.append(flag)
@@ -159,7 +164,7 @@ def apply_border_policy(
     """Report objects that leave their image, and keep, clip or drop them.
 
     Args:
-        labels: of one image.
+        labels: labels of one image.
         size: (height, width) of the image in pixels.
         policy: ``"keep"``: report only; ``"clip"``: cut objects at the border (see
             ``clip_to_window``) and drop those wholly outside; ``"drop"``: drop both;
@@ -190,10 +195,12 @@ def apply_border_policy(
             f"the image of {size[1]} x {size[0]} pixels"
         )
         report.add(kind, path, int(labels.lines[index]), message, fate)
+
     if policy == "clip":
         polygons = labels.polygons.copy()
         polygons[indices] = clip_to_window(polygons[indices], window)
         labels = replace(labels, polygons=polygons)
+
     return labels.select(keep)
 
 
@@ -218,9 +225,10 @@ def find_images(
     folder = Path(images_dir)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"There is no image folder {folder.absolute()}; check the path. Built-in data sets lie "
+            f"There is no image folder {folder.absolute()}; check the path. Built-in datasets lie "
             "under $DETECTRON2_DATASETS, as rsd2/data/datasets/README.md shows."
         )
+
     rank = {extension: index for index, extension in enumerate(extensions)}
     candidates = [
         path
@@ -234,10 +242,12 @@ def find_images(
             report.add("duplicate_image", path, None, message)
         else:
             images[path.stem] = path
+
     if not images:
         raise FileNotFoundError(
             f"The image folder {folder} holds no file ending in {', '.join(extensions)}."
         )
+
     report.images += len(images)
     return images
 
@@ -256,7 +266,8 @@ def find_labels(
         labels_dir: folder of label files.
         image_names: names of the images, without extension.
         report: gets label files without image, and second ones for an image.
-        extension: of the label files, lower case, with dot; the files may have it in any case.
+        extension: extension of the label files, lower case, with dot; the files may have it in any
+            case.
         only_of_images: report label files without image; False for a folder that other images
             share.
 
@@ -273,7 +284,9 @@ def find_labels(
             f"There is no label folder {folder}; check the path, or pass None for a set without "
             "labels."
         )
+
     found: dict[str, Path] = {}
+
     # The extension in lower case is sorted behind that in upper case, and wins.
     for path in sorted(folder.iterdir(), reverse=True):
         if path.suffix.lower() != extension or path.name.startswith("."):
@@ -289,6 +302,7 @@ def find_labels(
             f"image; expected for example labelTxt/P0000{extension} beside images/P0000.png. "
             f"{describe_folder(folder)}"
         )
+
     for name in sorted(found.keys() - known.keys()) if only_of_images else ():
         report.add("label_without_image", found[name], None, "no image of this name")
     return known
@@ -298,7 +312,7 @@ def check_dota_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
     """Refuse class names that a label file cannot hold.
 
     Args:
-        class_names: with or without blanks.
+        class_names: class names, with or without blanks.
 
     Returns:
         the names.
@@ -314,6 +328,7 @@ def check_dota_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
             f"Class names {wrong} end in a word that DOTA's format takes for the difficult flag; "
             "write them with a hyphen, as in 'class-1'."
         )
+
     return names
 
 
@@ -339,8 +354,8 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
     """Leave out what is no object in pixels, and note what is doubtful.
 
     Args:
-        labels: of one file.
-        path: of the file, for the report.
+        labels: labels of one file.
+        path: path of the file, for the report.
         report: gets, dropped, objects whose coordinates were divided by width and height, and those
             whose four points lie on one line; kept, self-crossing and repeated ones.
 
@@ -357,6 +372,7 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
             line = int(labels.lines[index])
             report.add("foreign_format", path, line, f"{message}: {_NORMALIZED}")
         labels = labels.select(~is_small)
+
     labels = _drop_without_area(labels, path, report)
 
     shapes = np.ascontiguousarray(labels.polygons).reshape(-1, 8).view("V64")[:, 0].tolist()
@@ -369,6 +385,7 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
         if first != index:
             message = f"{one[0]} ({_corners(labels, index)}) as on line {labels.lines[first]}"
             report.add("duplicate_object", path, int(labels.lines[index]), message, "kept")
+
     return labels
 
 
@@ -394,6 +411,7 @@ def _parse_fields(fields: list[str], count: int) -> tuple[tuple[float, ...], str
             flag = parse_difficulty(last)
         except ValueError:
             raise _LineError("difficult_flag", f"difficult flag {last!r}") from None
+
     return values, " ".join(fields[count:-1]), flag
 
 
@@ -406,6 +424,7 @@ def _refuse_number(name: str) -> None:
 def _drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport) -> DotaLabels:
     """Leave out objects whose four points lie on one line, and report self-crossing ones."""
     x0, y0, x1, y1, x2, y2, x3, y3 = labels.polygons.reshape(-1, 8).T
+
     # Twice the signed areas of the four triangles of vertices. Written out, because most files
     # hold a few objects, and each call into NumPy costs more than its numbers.
     a012 = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
@@ -414,6 +433,7 @@ def _drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport
     a123 = (x2 - x1) * (y3 - y1) - (y2 - y1) * (x3 - x1)
     largest = np.maximum(np.maximum(abs(a012), abs(a013)), np.maximum(abs(a023), abs(a123)))
     keep = largest / 2 > _ZERO_AREA
+
     # Two sides cross if each one's ends lie on different sides of the other.
     crossing = (a012 * a013 < 0) & (a023 * a123 < 0)
     crossing |= (a123 * a012 < 0) & (a013 * a023 < 0)
@@ -423,6 +443,7 @@ def _drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport
         kind, fate = ("self_crossing", "kept") if keep[index] else ("zero_area", "dropped")
         message = f"{labels.names[index]} ({_corners(labels, index)})"
         report.add(kind, path, int(labels.lines[index]), message, fate)
+
     return labels.select(keep)
 
 

@@ -103,6 +103,7 @@ def guess_line(line: str) -> str:
         if count in (9, 10):
             return "YOLO-OBB text (class number, then corners divided by width and height)"
         return "YOLO segmentation text (class number, then a polygon)" if count > 6 else ""
+
     if count >= 8 and is_normalized(numbers[:8]):
         return "DOTA text with coordinates divided by width and height"
     if count < len(fields) and count in (8, 10):
@@ -157,6 +158,7 @@ def guess_xml(root: ElementTree.Element) -> str:
     ):
         if root.find(place) is not None:
             return name
+
     return "" if tag == "annotation" else f"XML with the root <{tag}>"
 
 
@@ -164,7 +166,7 @@ def guess_json(content: Any) -> str:
     """Guess the format of a JSON file.
 
     Args:
-        content: of the file.
+        content: parsed content of the file.
 
     Returns:
         a key of ``READERS``, or an empty string.
@@ -193,6 +195,7 @@ def guess_json(content: Any) -> str:
             ({"objects", "size"}, "Supervisely JSON"),
             ({"features", "type"}, "GeoJSON"),
         )
+
     return next((name for keys, name in kinds if keys <= first.keys()), "")
 
 
@@ -200,7 +203,7 @@ def guess_file(path: str | Path) -> str:
     """Guess the format of a label file from its ending and content.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Returns:
         a key of ``READERS``, or an empty string: also for what cannot be read.
@@ -224,7 +227,7 @@ def describe_folder(folder: str | Path) -> str:
     """Say what a folder holds when it does not hold the expected label files.
 
     Args:
-        folder: to look at.
+        folder: folder to look at.
 
     Returns:
         a sentence: how many files of which endings, and what the first of the most frequent ones

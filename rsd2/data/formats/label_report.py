@@ -49,7 +49,7 @@ REMEDIES = {
     "missing_image": "put the image into the image folder, or pass missing_image='drop'",
     "unknown_category": "add the category to the file's categories or correct the id",
     "missing_frame": "put the frame into its folder; until then the next later one stands for it",
-    "frame_number": "name frames by their number, like 000001.jpg, as the data set does",
+    "frame_number": "name frames by their number, like 000001.jpg, as the dataset does",
     "frame_folder": "put each video's frames into <video>/img1 and list them with this path",
     "mot_row": "a row is 'frame,id,x,y,width,height,...' with commas or 'frame id x1 y1 x2 y2 ...' "
     "with blanks, numbers, frame from 1; correct or delete it",
@@ -95,7 +95,7 @@ class LabelReport:
         objects: objects returned to the caller.
         counts: (kind, fate) -> number of problems; complete whatever ``max_stored`` is.
         problems: the first ``max_stored`` problems of each kind.
-        max_stored: bounds the memory when a whole data set is wrong in the same way.
+        max_stored: bounds the memory when a whole dataset is wrong in the same way.
     """
 
     images: int = 0
@@ -115,7 +115,7 @@ class LabelReport:
             kind: a key of ``REMEDIES``.
             file: the file to blame.
             line: 1-based, or None.
-            message: with the offending value.
+            message: what is wrong, with the offending value.
             fate: ``"kept"``, ``"clipped"`` or ``"dropped"``.
 
         Raises:
@@ -132,7 +132,7 @@ class LabelReport:
         """Note a label file that cannot be read.
 
         Args:
-            path: of the file.
+            path: path of the file.
             error: what reading it raised.
         """
         reason, line = f"cannot read the file: {error}", None
@@ -144,7 +144,7 @@ class LabelReport:
         """Note problems found elsewhere, in a worker process for example.
 
         Args:
-            problems: in the order in which they shall be listed.
+            problems: problems in the order in which to list them.
         """
         for problem in problems:
             self.add(problem.kind, problem.file, problem.line, problem.message, problem.fate)
@@ -186,14 +186,15 @@ class LabelReport:
             lines += [f"    {problem}" for problem in examples[:max_examples]]
             if self.count(kind) > max_examples:
                 lines.append(f"    ... and {self.count(kind) - max_examples} more")
+
         return "\n".join(lines)
 
     def log(self, logger: logging.Logger, name: str) -> None:
         """Log the summary once: as a warning if there are problems, else as information.
 
         Args:
-            logger: where to.
-            name: of the data set, or its label folder.
+            logger: logger that gets the lines.
+            name: name of the dataset, or its label folder.
         """
         level = logging.WARNING if self.total else logging.INFO
         logger.log(level, "Labels of %s: %s", name, self.summary())
@@ -202,7 +203,7 @@ class LabelReport:
         """Turn problems into an error.
 
         Args:
-            name: of the data set, or its label folder.
+            name: name of the dataset, or its label folder.
             kinds: only problems of these kinds count; None for all.
 
         Raises:

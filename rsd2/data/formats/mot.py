@@ -20,7 +20,7 @@ class MotRow(NamedTuple):
     """A box of a track in one frame.
 
     Args:
-        frame: from 1.
+        frame: number of the frame, counted from 1.
         track: number of the track.
         box: x, y, width, height, pixels.
         line: 1-based, of the file.
@@ -36,7 +36,7 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
     """Read a file of rows; each row says by its separator which dialect it is.
 
     Args:
-        path: of the file.
+        path: path of the file.
         report: gets every row that is wrong: blank values, all zeros, fractions for frame or
             track, no area, another format; and, kept, those that are there twice.
 
@@ -52,12 +52,14 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
         lines = read_lines(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file of tracks {path}; put it there.") from None
+
     report.label_files += 1
     counts = [_num_fields(line) for line in (lines[0], lines[-1])]
     if lines[-1].strip() and counts[1] < counts[0]:
         message = f"{lines[-1]!r}: {counts[1]} fields instead of {counts[0]}: the file is cut off"
         report.add("mot_row", path, len(lines), message)
         lines[-1] = ""  # its last number may have lost digits
+
     rows: list[MotRow] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -70,6 +72,7 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
             looks = f": {describe_format(foreign)}" if kind == "foreign_format" else ""
             report.add(kind, path, number, f"{line.strip()[:120]!r}: {error}{looks}")
             continue
+
         if row.box[2] <= 0 or row.box[3] <= 0:
             report.add("box_without_area", path, number, f"{line.strip()!r}")
             continue
@@ -82,6 +85,7 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
             if first != row.line:
                 message = f"track {row.track} in frame {row.frame} as on line {first}"
                 report.add("duplicate_object", path, row.line, message, "kept")
+
     report.objects += len(rows)
     return rows
 
@@ -94,6 +98,7 @@ def _parse_row(line: str, number: int) -> MotRow:
     """A row of either dialect; a ValueError says what is wrong."""
     has_commas = "," in line
     fields = line.split(",") if has_commas else line.split()
+
     # What stands behind the box is not used, but words there show that this is no row of tracks.
     values = list(map(float, fields))
     if "_" in line:  # which float() reads between digits, and no file of tracks means

@@ -57,9 +57,9 @@ class PseudoLabels:
     """The pseudo-labels of one image.
 
     Attributes:
-        file_name: of the image, relative to the folder of images, with ``/``.
-        height: of the image, pixels.
-        width: of the image, pixels.
+        file_name: file name of the image, relative to the folder of images, with ``/``.
+        height: height of the image, pixels.
+        width: width of the image, pixels.
         boxes: (N, 5) float32 canonical boxes, pixels and degrees; N >= 0.
         scores: (N,) float32, the higher the better.
         areas: (N,) float32 pixels of the masks that the boxes enclose, or None.
@@ -82,12 +82,12 @@ class EmbeddingHeader:
     """Where the embeddings of a run come from.
 
     Attributes:
-        run_id: of the embedding run, a hash of its settings and of the boxes.
-        boxes_run_id: of the run whose boxes were embedded.
+        run_id: identifier of the embedding run, a hash of its settings and of the boxes.
+        boxes_run_id: identifier of the run whose boxes were embedded.
         reduction_id: hash of the file of PCA and cluster centres.
         dim: D.
         num_clusters: number of pseudo-classes.
-        settings: of the tool, plain values.
+        settings: settings of the tool, plain values.
     """
 
     run_id: str
@@ -103,13 +103,14 @@ class ShardHeader:
     """What a shard says about itself and its run.
 
     Attributes:
-        run_id: of the boxes, see `rsd2.io.folder_run.make_run_id`; equal in all shards of a run.
-        num_images: of the whole run, unreadable ones included.
+        run_id: identifier of the run that made the boxes, see `rsd2.io.folder_run.make_run_id`;
+            equal in all shards of a run.
+        num_images: number of images of the whole run, unreadable ones included.
         shard: number of this shard, from 0.
-        num_shards: of the run.
-        settings: of the tool that made the boxes, plain values.
+        num_shards: number of shards of the run.
+        settings: settings of the tool that made the boxes, plain values.
         skipped: images of this shard that could not be read: {file name: reason}.
-        counts: of this shard: what was proposed, and what was removed and why.
+        counts: counts of this shard: what was proposed, and what was removed and why.
         embedding: None if the run has no embeddings yet.
     """
 
@@ -132,9 +133,10 @@ def write_shard(path: str | Path, records: Sequence[PseudoLabels], header: Shard
     """Write a shard, whole or not at all; equal arguments give equal bytes.
 
     Args:
-        path: of the file, named by `shard_name`; replaced if it exists.
-        records: of the images; ``areas``, ``embeddings`` and ``clusters`` are given by all or none.
-        header: of the shard.
+        path: path of the file, named by `shard_name`; replaced if it exists.
+        records: records of the images; ``areas``, ``embeddings`` and ``clusters`` are given by all
+            or none.
+        header: header of the shard.
 
     Raises:
         PseudoLabelError: if arrays of an image differ in length or type, boxes or scores are not
@@ -155,6 +157,7 @@ def write_shard(path: str | Path, records: Sequence[PseudoLabels], header: Shard
             arrays[name] = np.concatenate(rows or [empty])
         except ValueError as error:
             raise PseudoLabelError(f"{where}: {name} do not fit together: {error}") from error
+
     _check_content(arrays, header, where)
     content = {"format": FORMAT, "version": VERSION, "boxes_sha256": _digest(arrays)}
     content |= asdict(header)
@@ -168,7 +171,7 @@ def read_header(path: str | Path) -> ShardHeader:
     """Read what a shard says about itself, without its arrays.
 
     Args:
-        path: of the shard.
+        path: path of the shard.
 
     Returns:
         the header.
@@ -183,7 +186,7 @@ def read_shard(path: str | Path) -> tuple[list[PseudoLabels], ShardHeader]:
     """Read a shard and check that its arrays belong together.
 
     Args:
-        path: of the shard.
+        path: path of the shard.
 
     Returns:
         (the images in the order of the file, the header). Arrays are views of the whole shard's.
@@ -203,6 +206,7 @@ def read_shard(path: str | Path) -> tuple[list[PseudoLabels], ShardHeader]:
             f"the boxes of {path} are not those it was written with, so embeddings may belong to "
             "others; make the file again"
         )
+
     optional = [name for name in _OPTIONAL if name in arrays]
     ends = np.cumsum(arrays["counts"])
     records = []
@@ -211,6 +215,7 @@ def read_shard(path: str | Path) -> tuple[list[PseudoLabels], ShardHeader]:
         height, width = (int(side) for side in arrays["sizes"][index])
         values = {key: arrays[key][rows] for key in ("boxes", "scores", *optional)}
         records.append(PseudoLabels(str(name), height, width, **values))
+
     return records, header
 
 
@@ -241,6 +246,7 @@ def read_folder(folder: str | Path) -> tuple[list[PseudoLabels], ShardHeader]:
             f"the shards in {folder} hold {len(names)} different images, their run has "
             f"{first.num_images}; make them again in an empty folder"
         )
+
     counts = sum((Counter(header.counts) for _, header in shards), Counter())
     return records, replace(first, skipped=dict(sorted(skipped.items())), counts=dict(counts))
 
@@ -249,7 +255,7 @@ def find_shards(folder: str | Path) -> list[Path]:
     """List the shards of a folder, all of one run as far as their names tell.
 
     Args:
-        folder: to look at.
+        folder: folder to look at.
 
     Returns:
         the files, by number.
@@ -264,12 +270,14 @@ def find_shards(folder: str | Path) -> list[Path]:
             f"there are no pseudo-labels (shard-*.npz) in {Path(folder).absolute()}; "
             "projects/MutDet/tools/make_pseudo_labels.py makes them"
         )
+
     totals = {_SHARD_NAME.fullmatch(path.name)[2] for path in paths}
     if len(totals) > 1:
         raise PseudoLabelError(
             f"{folder} holds shards of several runs: of {' and of '.join(sorted(totals))}; keep "
             f"{_APART}"
         )
+
     count = int(totals.pop())
     missing = {shard_name(i, count) for i in range(count)} - {path.name for path in paths}
     if missing:
@@ -277,6 +285,7 @@ def find_shards(folder: str | Path) -> list[Path]:
         raise PseudoLabelError(
             f"{folder} lacks {names} ({len(missing)} of {count} shards); finish the run"
         )
+
     return paths
 
 
@@ -321,6 +330,7 @@ def _present(records: Sequence[PseudoLabels], where: str) -> list[str]:
             raise PseudoLabelError(f"{where}: {lacking} has no {name}, other images do")
         if having:
             present.append(name)
+
     for record in records:
         for name in ("scores", *present):
             if len(getattr(record, name)) != len(record.boxes):
@@ -328,6 +338,7 @@ def _present(records: Sequence[PseudoLabels], where: str) -> list[str]:
                     f"{where}: {record.file_name} has {len(record.boxes)} boxes but "
                     f"{len(getattr(record, name))} {name}"
                 )
+
     return present
 
 
@@ -340,6 +351,7 @@ def _check_content(arrays: Mapping[str, np.ndarray], header: ShardHeader, where:
             f"{where}: embeddings, clusters and their part of the header go together; there are "
             f"{sorted(arrays)} and the header {embedding}"
         )
+
     shapes = {"file_names": (count,), "sizes": (count, 2), "boxes": (total, 5), "scores": (total,)}
     shapes |= {"areas": (total,), "clusters": (total,)}
     shapes["embeddings"] = (total, embedding.dim if embedding else -1)
@@ -348,6 +360,7 @@ def _check_content(arrays: Mapping[str, np.ndarray], header: ShardHeader, where:
             raise PseudoLabelError(
                 f"{where}: {name} has shape {array.shape}, its counts and header say {shapes[name]}"
             )
+
     for name in ("boxes", "scores", "embeddings"):
         if name in arrays and not np.isfinite(arrays[name]).all():
             raise PseudoLabelError(f"{where}: {name} holds NaN or infinite numbers")
@@ -369,6 +382,7 @@ def _check_same_run(path: Path, header: ShardHeader, first: Path, reference: Sha
         raise PseudoLabelError(
             f"{path} says that it is {shard_name(header.shard, header.num_shards)}; it was renamed"
         )
+
     mine, other = (replace(h, shard=0, skipped={}, counts={}) for h in (header, reference))
     if mine != other:
         one, two = (h.embedding.run_id if h.embedding else h.run_id for h in (header, reference))

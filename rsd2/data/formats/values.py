@@ -36,6 +36,7 @@ def parse_id(value: Any) -> int | str:
             raise ValueError("the id is an empty text")
         is_canonical = text.removeprefix("-").isdecimal() and text.isascii()
         return int(text) if is_canonical and str(int(text)) == text else text
+
     if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
         return int(value)
     raise ValueError(f"the id {_short(value)} is no whole number and no text")
@@ -104,6 +105,7 @@ def parse_boolean(value: Any) -> bool:
             return known
     elif isinstance(value, bool | int | float) and value in (0, 1):
         return bool(value)
+
     raise ValueError(f"{_short(value)} is neither true nor false")
 
 
@@ -123,6 +125,7 @@ def parse_difficulty(value: Any) -> int:
         return int(parse_boolean(value))
     except ValueError:
         number = parse_number(value)
+
     if number not in (0, 1, 2):
         raise ValueError(f"difficult flag {_short(value)}")
     return int(number)

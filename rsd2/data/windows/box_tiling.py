@@ -47,6 +47,7 @@ class BoxTiling:
                     f"overlap must be in [0, window), got overlap {self.overlap} and window "
                     f"{self.window}"
                 )
+
         if not 0 <= self.min_visible <= 1:
             raise ValueError(f"min_visible must be in [0, 1], got {self.min_visible}")
 
@@ -96,7 +97,7 @@ def assign_boxes(boxes: np.ndarray, windows: np.ndarray, tiling: BoxTiling) -> l
     Args:
         boxes: (N, 4) with positive sides, finite.
         windows: (M, 4).
-        tiling: with the rule which boxes belong to a window.
+        tiling: tiling with the rule that assigns boxes to windows.
 
     Returns:
         for each window what it shows. A box may be in several windows, or in none.
@@ -115,4 +116,5 @@ def assign_boxes(boxes: np.ndarray, windows: np.ndarray, tiling: BoxTiling) -> l
         indices = np.flatnonzero(chosen[k])
         cut = np.concatenate([low[k, indices], high[k, indices]], axis=1)
         tiles.append(TileBoxes(indices, cut - np.tile(window[:2], 2), ~kept[k, indices]))
+
     return tiles

@@ -128,6 +128,7 @@ class TileIndex:
                 f"There is no {INDEX_NAME} in {tiles_dir}: the folder is missing or unfinished; "
                 "run tools/prepare_dota.py (again: it resumes)."
             )
+
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != FORMAT:

@@ -85,7 +85,7 @@ def write_tiles(
         images_dirs: folders of full images; names must differ over all of them.
         labels_dirs: the label folder of each image folder, or None for a set without labels.
         output_dir: made if missing; may hold an unfinished run with the same parameters.
-        parameters: of the tiling.
+        parameters: parameters of the tiling.
         out_of_image: ``"keep"``, ``"clip"``, ``"drop"`` or ``"error"``, as in
             ``load_dota_instances``.
         missing_label: ``"empty"``, ``"drop"`` or ``"error"``, as in ``load_dota_instances``.
@@ -148,6 +148,7 @@ def _find_jobs(
             f"{len(images_dirs)} image folders but {len(labels_dirs)} label folders; give one "
             "label folder for each image folder, in the same order."
         )
+
     jobs: dict[str, TileJob] = {}
     for index, images_dir in enumerate(images_dirs):
         images = find_images(images_dir, report)
@@ -160,6 +161,7 @@ def _find_jobs(
                     f"{image} and {jobs[name].image} have the same name, and so would their tiles; "
                     "rename one of them."
                 )
+
             label = None if labels is None else labels.get(name)
             if labels is not None and label is None:
                 fate = "dropped" if missing_label == "drop" else "kept"
@@ -167,7 +169,9 @@ def _find_jobs(
                 report.add("image_without_label", image, None, message, fate)
                 if fate == "dropped":
                     continue
+
             jobs[name] = TileJob(name, str(image), None if label is None else str(label))
+
     return [jobs[name] for name in sorted(jobs)]
 
 
@@ -213,6 +217,7 @@ def _cut_image(
         source = TileSource(job.source_id, 0, 0, len(labels), len(labels), 0)
         _write_record(output, job, fingerprint, source, [], report)
         return
+
     height, width = image.shape[:2]
     labels = apply_border_policy(labels, (height, width), policy, job.label or "", report)
     windows, sizes = compute_tile_windows(width, height, parameters)
@@ -233,6 +238,7 @@ def _cut_image(
             objects=len(indices),
             truncated=int((difficult == TRUNCATED).sum()),
         )
+
         # OpenCV's default compression is its fastest, and its files are no larger than others.
         pixels = crop_window(image, window, parameters.pad_color)
         write_image(output / "images" / f"{tile.name}.png", pixels)
@@ -240,7 +246,9 @@ def _cut_image(
             names = [labels.names[index] for index in indices]
             text = format_dota_labels(polygons, names, difficult)
             write_atomically(output / "labelTxt" / f"{tile.name}.txt", text.encode("utf-8"))
+
         tiles.append(tile)
+
     dropped = len(windows) - len(tiles)
     source = TileSource(job.source_id, width, height, len(labels), int((~seen).sum()), dropped)
     _write_record(output, job, fingerprint, source, tiles, report)
@@ -288,6 +296,7 @@ def _load_record(
     except ValueError:
         # Damaged from outside, for records are written atomically: the image is cut again.
         return None
+
     if record["fingerprint"] != _fingerprint(job):
         return None
     names = (tile["name"] + suffix for tile in record["tiles"] for suffix in suffixes)
@@ -317,6 +326,7 @@ def _write_index(
         report.extend([LabelProblem(**problem) for problem in record["problems"]])
         report.label_files += record["label_files"]
         report.objects += record["source"]["objects"]
+
     if settings["out_of_image"] == "error":
         report.raise_if_any(str(output), ("outside_image", "crossing_border"))
     index = TileIndex(

@@ -29,7 +29,7 @@ _TILE_NAME = re.compile(r"(?P<source>.+)__(?P<size>\d+)__(?P<x>\d+)___(?P<y>\d+)
 
 @dataclass(frozen=True)
 class TilingParameters:
-    """How to cut a data set into tiles.
+    """How to cut a dataset into tiles.
 
     Attributes:
         window: side of the windows at rate 1, pixels, > 0.
@@ -70,6 +70,7 @@ class TilingParameters:
                 f"Rates {self.rates} give equal windows {self.sizes}; tiles of the same window "
                 "would have the same name. Remove one of them."
             )
+
         for name in ("min_image_fraction", "min_object_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
@@ -91,8 +92,8 @@ def compute_windows(
     """Place windows of one size over an image.
 
     Args:
-        width: of the image, pixels, >= 1.
-        height: of the image, pixels, >= 1.
+        width: width of the image, pixels, >= 1.
+        height: height of the image, pixels, >= 1.
         window: side of the windows, pixels.
         overlap: pixels shared by neighbours, in [0, window).
         min_image_fraction: see ``TilingParameters``.
@@ -125,8 +126,8 @@ def compute_tile_windows(
     """Place the windows of all rates over an image.
 
     Args:
-        width: of the image, pixels.
-        height: of the image, pixels.
+        width: width of the image, pixels.
+        height: height of the image, pixels.
         parameters: the windows' size, overlap, rates and padding.
 
     Returns:
@@ -167,6 +168,7 @@ def visible_fractions(polygons: np.ndarray, window: np.ndarray) -> np.ndarray:
         overlaps = shapely.area(shapely.intersection(shapes, shapely.box(*windows[crossing].T)))
         safe = np.where(areas > 0, areas, 1.0)
         fractions[crossing] = np.clip(np.where(areas > 0, overlaps / safe, 0.0), 0.0, 1.0)
+
     return fractions
 
 
@@ -225,6 +227,7 @@ def clip_to_window(polygons: np.ndarray, window: np.ndarray) -> np.ndarray:
         local, original = corners @ frame.T, points @ frame.T
         low, high = local.min(axis=0), local.max(axis=0)
         clipped[index] = np.where(_upper_ends(original), high, low) @ frame
+
     return clipped
 
 
@@ -246,7 +249,7 @@ def tile_annotations(
         difficult: (N,) integers, 0, 1 or 2.
         image_size: (height, width) of the full image, pixels.
         windows: (M, 4) x0, y0, x1, y1.
-        parameters: of the tiling.
+        parameters: parameters of the tiling.
 
     Returns:
         for each window (object_index (K,) int64, polygons (K, 4, 2) float64 in tile pixels,
@@ -270,6 +273,7 @@ def tile_annotations(
             shapes = clip_to_window(shapes, window)
         flags = np.where(truncated[start:stop], TRUNCATED, np.asarray(difficult)[objects])
         tiles.append((objects, np.round(shapes - window[:2], 3), flags.astype(np.int64)))
+
     return tiles
 
 
@@ -281,7 +285,7 @@ def crop_window(
     Args:
         image: (H, W, 3) uint8; may be a memory map.
         window: (4,) integers x0, y0, x1, y1, x1 > x0, y1 > y0.
-        pad_color: in the channel order of ``image``, 0-255.
+        pad_color: colour of the padding, in the channel order of ``image``, 0-255.
 
     Returns:
         (y1 - y0, x1 - x0, 3) uint8, a contiguous copy.
@@ -303,7 +307,7 @@ def tile_name(source_id: str, size: int, x: int, y: int) -> str:
 
     Args:
         source_id: name of the full image without extension.
-        size: of the window, pixels, before it was cut at the image border.
+        size: side of the window, pixels, before it was cut at the image border.
         x: first column of the window.
         y: first row of the window.
 
@@ -317,7 +321,7 @@ def parse_tile_name(name: str) -> tuple[str, int, int, int]:
     """Take a tile's name apart.
 
     Args:
-        name: as ``tile_name`` makes it, without extension.
+        name: name as ``tile_name`` makes it, without extension.
 
     Returns:
         (source_id, window size, x, y).
@@ -335,7 +339,7 @@ def window_starts(side: int, window: int, overlap: int) -> np.ndarray:
     """First pixels of the windows along one axis; the last window ends at the border.
 
     Args:
-        side: of the image, pixels, >= 1.
+        side: width or height of the image, pixels, >= 1.
         window: side of the windows, pixels.
         overlap: pixels shared by neighbours, in [0, window).
 

@@ -33,6 +33,7 @@ def list_frames(folder: str | Path, report: LabelReport) -> dict[int, Path]:
             report.add("frame_number", path, None, f"{path.name} is no number of a frame")
             continue
         add_frame(frames, int(path.stem), path, report)
+
     return dict(sorted(frames.items()))
 
 
@@ -41,8 +42,8 @@ def add_frame(frames: dict[int, Path], number: int, path: Path, report: LabelRep
 
     Args:
         frames: number -> path; changed.
-        number: of the frame.
-        path: of its file.
+        number: number of the frame.
+        path: path of its file.
         report: gets the file that finds its place taken.
     """
     if frames.setdefault(number, path) != path:
@@ -61,8 +62,8 @@ def add_windows(
     its first frame repeats; for a frame that is missing inside, the next later one stands.
 
     Args:
-        records: with ``file_name``, ``video_id``, ``frame_id``; changed.
-        frames: of each video, number -> file, also of frames without a record.
+        records: dataset dicts with ``file_name``, ``video_id``, ``frame_id``; changed.
+        frames: number -> file for each video, including frames without a record.
         num_frames: T >= 1.
         report: gets each missing frame once.
 
@@ -84,4 +85,5 @@ def add_windows(
                 message = f"video {video} has no frame {number} before frame {key}"
                 report.add("missing_frame", record["file_name"], None, message, "kept")
             names.append(names[-1] if found is None else str(found))
+
         record["frame_file_names"] = names
