@@ -1,8 +1,8 @@
-"""What a dataset dict must have, and what stands for the rest: the one definition for all users.
+"""Contents of a dataset dict and the meaning of absent keys: one definition for all users.
 
-A dict has ``file_name``, ``image_id``, ``height`` and ``width``, and unless labels are hidden
-``annotations``. An annotation has ``category_id`` and ``bbox`` with its ``bbox_mode``; ``poly``
-(8 numbers, pixels) says more than the box, ``difficult`` is 0 if it is not there.
+A dict has ``file_name``, ``image_id``, ``height`` and ``width``, and ``annotations`` unless labels
+are hidden. An annotation has ``category_id`` and ``bbox`` with its ``bbox_mode``; ``poly`` (8
+numbers, pixels) is more exact than the box; an absent ``difficult`` means 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rsd2.structures import boxes_to_corners
 
 
 def check_record(record: Mapping[str, Any], *keys: str) -> None:
-    """Refuse a dataset dict that lacks what its user needs.
+    """Check that a dataset dict has the keys that its user needs.
 
     Args:
         record: a dataset dict.
@@ -37,7 +37,7 @@ def check_record(record: Mapping[str, Any], *keys: str) -> None:
 
 
 def polygon_of(annotation: Mapping[str, Any], image: object) -> np.ndarray:
-    """Quadrilateral of an annotation, whichever way its place is given.
+    """Return the quadrilateral of an annotation, whatever form its box has.
 
     Args:
         annotation: annotation with ``poly`` (8 numbers), a rotated ``bbox`` (5 numbers), or an
@@ -50,6 +50,7 @@ def polygon_of(annotation: Mapping[str, Any], image: object) -> np.ndarray:
     Raises:
         ValueError: if there is none of them, or ``poly`` has another length.
     """
+    # A polygon says more than the box around it: annotators draw slanted quadrilaterals.
     if annotation.get("poly") is not None:
         polygon = np.asarray(annotation["poly"], dtype=np.float64)
         if polygon.size != 8:
@@ -60,6 +61,7 @@ def polygon_of(annotation: Mapping[str, Any], image: object) -> np.ndarray:
 
         return polygon.reshape(4, 2)
 
+    # The number of values tells a rotated box from an upright one, whose mode must be stated.
     box, mode = [float(value) for value in annotation.get("bbox", ())], annotation.get("bbox_mode")
     if len(box) == 5:
         return boxes_to_corners(torch.tensor(box, dtype=torch.float64)).numpy()

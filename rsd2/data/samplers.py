@@ -30,7 +30,7 @@ class SeededMapDataset(Dataset):
     def __init__(
         self, dataset: Any, mapper: Callable[[Any], Any], seed: int, seed_part: int = 0
     ) -> None:
-        """Keep the parts.
+        """Store the arguments.
 
         Args:
             dataset: sequence with ``__getitem__`` and ``__len__``.
@@ -51,21 +51,25 @@ class SeededMapDataset(Dataset):
             key: (place in the stream, index of the element).
 
         Returns:
-            What the mapper makes of it. An element it refuses is replaced by a drawn one,
-            with a warning.
+            The mapped element. If the mapper returns None, another element is drawn instead, with a
+            warning.
 
         Raises:
             RuntimeError: the mapper refused ten elements in a row.
         """
         place, index = key
+        # The generators of the process are restored below: the model may draw from them, too.
         saved = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
+            # Three generators with seeds of their own, which no two places of a stream share.
             words = np.random.SeedSequence([*self._seed, place]).generate_state(3)
             random.seed(int(words[0]))
             np.random.seed(words[1])
             torch.random.default_generator.manual_seed(int(words[2]))
             for _ in range(_MAX_RETRIES):
                 mapped = self._mapper(self._dataset[index])
+                # A refused element is replaced by a draw from the same stream, so that a repeated
+                # run agrees.
                 if mapped is not None:
                     return mapped
                 _logger.warning("the mapper refused sample %d; another one replaces it", index)
@@ -95,10 +99,12 @@ class _Batches(Sampler):
 
     def _all(self) -> Iterator[list[tuple[int, int]]]:
         rank, world_size = comm.get_rank(), comm.get_world_size()
+        # One unfinished batch for each group, since all images of a batch share the aspect.
         pending: dict[int, list[tuple[int, int]]] = {}
         for position, index in enumerate(self._sampler):
             group = 0 if self._groups is None else self._groups[index]
             batch = pending.setdefault(group, [])
+            # The place counts over all processes, so no two of them augment with the same numbers.
             batch.append((position * world_size + rank, int(index)))
             if len(batch) == self._batch_size:
                 yield pending.pop(group)
@@ -119,7 +125,7 @@ class ResumableTrainLoader:
         groups: Sequence[int] | None,
         collate_fn: Callable[[list[Any]], Any] | None,
     ) -> None:
-        """Prepare; use :func:`build_train_loader`, which checks the arguments."""
+        """Store the arguments; use :func:`build_train_loader`, which checks them."""
         self._dataset, self._mapper, self._sampler = dataset, mapper, sampler
         self._total_batch_size, self._num_workers = total_batch_size, num_workers
         self._groups, self._collate_fn = groups, collate_fn
@@ -127,7 +133,7 @@ class ResumableTrainLoader:
         self.position = 0
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield batches from the present position on, without end."""
+        """Yield batches from the current position on, without end."""
         sampler = self._sampler or TrainingSampler(len(self._dataset), seed=self.seed)
         world_size = comm.get_world_size()
         batches = _Batches(
@@ -142,6 +148,7 @@ class ResumableTrainLoader:
             generator=torch.Generator().manual_seed(self.seed),
         )
         for batch in loader:
+            # Counted on delivery, not on loading: workers read ahead of what training has seen.
             self.position += 1
             yield batch
 
@@ -170,7 +177,7 @@ class ResumableTrainLoader:
         }
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue from a saved position; has to come before iterating.
+        """Continue from a saved position; call it before iterating.
 
         With another batch size or number of processes it continues after the same number of
         samples, though not with exactly the same ones if samples are grouped.
@@ -179,6 +186,7 @@ class ResumableTrainLoader:
             state: result of :meth:`state_dict`.
         """
         self.seed = state["seed"]
+        # Counted in samples, because the batch size may have changed.
         samples = state["position"] * state["total_batch_size"]
         self.position = samples // self._total_batch_size
         now = (self._total_batch_size, comm.get_world_size())
@@ -234,15 +242,18 @@ def build_train_loader(
     if len(dataset) == 0:
         raise ValueError("the training dataset has no image; look at its names, folders, filters")
     groups = None
+    # Only the images' shape decides, as in Detectron2, so that batches need little padding.
     if aspect_ratio_grouping:
         groups = [int(x["width"] > x["height"]) for x in dataset]
     if isinstance(dataset, list):
+        # Serialized, because forked workers would copy a list of Python objects page by page.
         dataset = DatasetFromList(dataset, copy=False)
     return ResumableTrainLoader(
         dataset,
         mapper=mapper,
         total_batch_size=total_batch_size,
         num_workers=num_workers,
+        # All processes have to shuffle alike, so they share one drawn seed.
         seed=comm.shared_random_seed() if seed is None or seed < 0 else seed,
         sampler=sampler,
         groups=groups,

@@ -1,9 +1,9 @@
 """A share of the labels: which images a low-data experiment may see, the same on every machine.
 
 Images are ordered by a hash of the seed and their id, and a share is the beginning of that order.
-So a choice needs no random generator and no list to be the same everywhere, and a smaller share is
-part of a larger one. Of tiles, whole source images are chosen: tiles overlap, and labels are paid
-for by the image.
+So a choice is the same everywhere without a random generator or a list, and a smaller share is part
+of a larger one. For tiles, whole source images are chosen, because tiles overlap and the cost of
+labelling counts by image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HEADER = "# sha256 of the sorted ids: "
 
 
 def unit_id(record: dict) -> str:
-    """Id of the image that a dataset dict shows, or of the full image that its tile was cut from.
+    """Return the id of the image that a dataset dict shows, or of the image its tile was cut from.
 
     Args:
         record: a dataset dict with ``image_id``, or with ``tile``.
@@ -65,10 +65,11 @@ def choose_share(ids: Iterable[str], fraction: float, seed: int = 0) -> list[str
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"a share is a fraction in (0, 1], got {fraction}")
+    # Repeated ids are tiles of one image, which count once.
     distinct = set(ids)
     order = sorted(distinct, key=lambda one: (_digest(f"{seed}:{one}"), one))
 
-    # a little less, so that 0.1 of 30 is 3 although 0.1 * 30 is a little more
+    # A little less, so that 0.1 of 30 is 3 although the product in floating point is a little more.
     return sorted(order[: math.ceil(fraction * len(distinct) - 1e-9)])
 
 
@@ -89,13 +90,14 @@ def write_split(path: str | Path, ids: Sequence[str], notes: Sequence[str] = ())
 
     Args:
         path: path of the text file: comments, the hash, and an id on each line.
-        ids: chosen.
-        notes: comment lines: of what, which share, by which seed.
+        ids: ids of the chosen images.
+        notes: comment lines, for example the dataset, the share and the seed.
 
     Returns:
         the hash, see `digest_of`.
     """
     digest = digest_of(ids)
+    # The hash lets a reader find out that a list was cut off or edited.
     lines = [*(f"# {note}" for note in notes), f"{_HEADER}{digest}", *sorted(set(ids))]
     write_atomically(path, ("\n".join(lines) + "\n").encode())
     return digest
@@ -121,6 +123,7 @@ def read_split(path: str | Path) -> list[str]:
     ids = sorted({line for line in lines if line and not line.startswith("#")})
     if not ids:
         raise ValueError(f"the list {path} names no image")
+    # Lists from elsewhere have no hash, so only a wrong one is an error.
     stated = [line.removeprefix(_HEADER) for line in lines if line.startswith(_HEADER)]
     if stated and stated[0] != digest_of(ids):
         raise ValueError(
@@ -146,6 +149,7 @@ def select_images(records: Sequence[dict], ids: Iterable[str], name: str) -> lis
     Raises:
         ValueError: if an id of the list is not there, because it is the list of another dataset.
     """
+    # Another spelling of a path may name the same image, so ids are looked up, not compared.
     wanted = set(ids)
     index = NameIndex(map(unit_id, records), with_extension=False)
     chosen = {one: index.find(one) for one in wanted}
@@ -181,8 +185,8 @@ def get_dataset_dicts(
         dataset dicts; number, share and hash are logged.
 
     Raises:
-        ValueError: if nothing is left, both a fraction and a list are given, or the list is that
-            of another dataset.
+        ValueError: if nothing is left, if both a fraction and a list are given, or if the list
+            belongs to another dataset.
         FileNotFoundError: if there is no such list.
     """
     if split_file is not None and fraction != 1:
@@ -191,6 +195,7 @@ def get_dataset_dicts(
     if not names:
         raise ValueError("no dataset is named")
     records = list(itertools.chain.from_iterable(DatasetCatalog.get(name) for name in names))
+    # The share comes before the filter: an image without objects was paid for all the same.
     if split_file is not None or fraction != 1:
         total, ids = len(records), split_file and read_split(split_file)
         ids = ids or choose_share(map(unit_id, records), fraction, split_seed)
@@ -201,6 +206,7 @@ def get_dataset_dicts(
             *(len(records), total, ", ".join(names), source, len(ids), digest_of(ids)),
         )
 
+    # Records without annotations are unlabelled; the filter would drop every one of them.
     labelled = bool(records) and "annotations" in records[0]
     if filter_empty and labelled:
         records = filter_images_with_only_crowd_annotations(records)

@@ -1,6 +1,7 @@
 """COCO's JSON format for boxes, with the extra fields of tiny-object datasets.
 
-Nothing is skipped silently: what cannot be used is counted in a report that names file and entry.
+Nothing is skipped silently: a report counts every entry that cannot be used and names file and
+entry.
 Fields of TinyPerson beyond COCO's: ``ignore``, ``uncertain``, ``logo``, ``in_dense_image`` of an
 annotation and ``corner`` of an image, the window of a larger image that the entry stands for.
 """
@@ -20,7 +21,7 @@ from .label_report import LabelReport
 from .values import is_coordinate, parse_boolean, parse_id, parse_number, parse_whole
 
 FLAGS = ("ignore", "uncertain", "logo", "in_dense_image")
-"""Of an annotation in TinyPerson; absent means False."""
+"""Flags of an annotation in TinyPerson; an absent flag is False."""
 OUT_OF_IMAGE_POLICIES = ("keep", "clip", "drop")
 
 _FLAG_SET = frozenset(FLAGS)
@@ -57,8 +58,8 @@ class CocoBox:
         area: area of the object, square pixels, > 0; the area of the box if the file states none.
         is_crowd: the flag ``iscrowd``.
         flags: names from ``FLAGS`` that are set.
-        track: ``track_id``, the object's number in its video; None if there is none, or none that
-            is a whole number, which is reported.
+        track: ``track_id``, the object's number in its video; None if the entry has none, or if it
+            is no whole number, which is reported.
     """
 
     number: int | str
@@ -72,7 +73,7 @@ class CocoBox:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """What a file holds and can be used.
+    """The usable content of a file.
 
     Attributes:
         images: images by id, in the order of the file.
@@ -92,19 +93,19 @@ def read_coco_file(
 
     Args:
         path: path of the JSON file.
-        report: gets every entry that is wrong.
+        report: report that gets every wrong entry.
         out_of_image: ``"keep"``, ``"clip"`` or ``"drop"`` boxes that cross the border of their
-            image by more than a pixel. Boxes wholly outside are kept by ``"keep"`` alone, because
-            a detector misses them all the same. All of them are reported.
+            image by more than a pixel. Only ``"keep"`` keeps boxes that lie wholly outside,
+            because a detector misses them all the same. Every such box is reported.
 
     Returns:
-        The usable entries. Images without annotation stay.
+        The usable entries, including images without annotations.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON (the message gives line and column), has not the lists
-            ``images``, ``annotations`` and ``categories``, holds boxes divided by width and height
-            or annotations of which none can be used, or ``out_of_image`` is unknown.
+        ValueError: if it is not JSON (the message gives line and column), lacks one of the lists
+            ``images``, ``annotations`` and ``categories``, holds boxes divided by width and height,
+            has no usable annotation at all, or if ``out_of_image`` is unknown.
     """
     if out_of_image not in OUT_OF_IMAGE_POLICIES:
         raise ValueError(
@@ -123,11 +124,15 @@ def read_coco_file(
             continue
         number, box = read
         num_read += 1
+
+        # Judged before clipping, which moves coordinates to the border.
         are_normalized = are_normalized and is_normalized(box.box)
         box = _apply_border_policy(box, images[number], out_of_image, path, report)
         if box is not None:
             boxes[number].append(box)
 
+    # One wrong entry is a problem for the report, a file without a usable one is an error: going on
+    # would train on images that look empty.
     _check_plausible(content["annotations"], num_read, are_normalized, path, report)
     for number, group in boxes.items():
         _report_repeated(group, images[number].file_name, path, report)
@@ -166,8 +171,9 @@ def _load(path: Path) -> dict[str, list]:
 def _check_plausible(
     entries: Sequence[Any], num_read: int, are_normalized: bool, path: Path, report: LabelReport
 ) -> None:
-    """Refuse a file of which no annotation can be used, or whose boxes are no pixels."""
+    """Raise if no annotation of the file can be used, or if its boxes are not in pixels."""
     if entries and not num_read:
+        # Five numbers are the usual spelling of a rotated box in COCO's format.
         lengths = {len(e["bbox"]) for e in entries if isinstance(_get(e, "bbox"), list)}
         name = "COCO JSON of rotated boxes" if lengths == {5} else ""
         looks = f" {path.name}: {describe_format(name)}." if name else ""
@@ -187,7 +193,7 @@ def _check_plausible(
 def _report_repeated(
     boxes: Sequence[CocoBox], file_name: str, path: Path, report: LabelReport
 ) -> None:
-    """Note the boxes of an image that are there once more with the same class."""
+    """Report boxes that repeat another box of the same class in their image."""
     seen: set[tuple] = set()
     for box in boxes:
         identity = (box.category, box.box)
@@ -213,6 +219,8 @@ def _read_categories(entries: Sequence[Any], path: Path) -> dict[int | str, str]
             ) from error
 
         if number in categories:
+            # Without its category a file's numbers have no meaning, so this is no problem of one
+            # entry.
             raise ValueError(f"{path}: category id {number} is there twice; make the ids unique.")
         categories[number] = name
 
@@ -226,6 +234,7 @@ def _read_images(
     for index, entry in enumerate(entries):
         try:
             number, name = parse_id(entry["id"]), _text(entry["file_name"])
+            # TinyPerson's entries for windows state the corner, and no size that could be trusted.
             corner = None if entry.get("corner") is None else _corner(entry["corner"])
             if corner is None:
                 height, width = parse_whole(entry["height"]), parse_whole(entry["width"])
@@ -271,6 +280,7 @@ def _read_box(
         x, y, width, height = map(parse_number, entry["bbox"])
         area = parse_number(entry.get("area") or 0.0)
         crowd = parse_boolean(entry.get("iscrowd"))
+        # Most annotations have none of the flags, so those of the file are found first.
         flags = _FLAG_SET.intersection(entry)
         flags = frozenset(flag for flag in flags if parse_boolean(entry[flag])) if flags else flags
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -295,8 +305,10 @@ def _read_box(
     if width <= 0 or height <= 0:
         report.add("box_without_area", path, None, f"{where} of {name}: bbox {entry['bbox']}")
         return None
+    # Generated files state an area of 0 or none; evaluation by size needs one.
     area = area if area > 0 else width * height
     track = entry.get("track_id")
+    # A detector can learn from a box without a track, so only the track is given up.
     try:
         track = None if track is None else parse_whole(track)
     except ValueError:
@@ -317,6 +329,8 @@ def _apply_border_policy(
     beyond = max(-x, -y, x + width - image.width, y + height - image.height)
     if not outside and beyond <= _TOLERANCE:
         return box
+
+    # What lies wholly outside has nothing left to clip.
     fate = {"keep": "kept", "clip": "dropped" if outside else "clipped", "drop": "dropped"}[policy]
     message = (
         f"annotation id {box.number} of {image.file_name}: box {list(box.box)} in an image of "

@@ -38,13 +38,14 @@ def read_dior_labels(
         class_names: canonical names; those of the file are spelt like them, whatever their case.
 
     Returns:
-        the objects, vertices in the order left top, right top, right bottom, left bottom of the
-        file; none if the file cannot be read, which is reported too.
+        the objects, with their vertices in the file's order: left top, right top, right bottom,
+        left bottom; none if the file cannot be read, which is reported too.
     """
     report.label_files += 1
     rows, names, flags, lines = [], [], [], []
     root = read_xml(path, report)
     name = "" if root is None else guess_xml(root)
+    # A broken or empty file has no format that could be foreign: its own problem is reported.
     if name not in ("", "DIOR-R XML"):
         report.add("foreign_format", path, line_of(root), describe_format(name))
         root = None
@@ -56,6 +57,7 @@ def read_dior_labels(
             flags.append(parsed[2])
             lines.append(line_of(element))
 
+    # Checked in one go, because NumPy costs the same for one object as for a hundred.
     labels = DotaLabels(
         np.array(rows, dtype=np.float64).reshape(-1, 4, 2),
         names,
@@ -80,6 +82,8 @@ def _parse_object(
         return None
 
     try:
+        # float() reads "1_0" as 10, which `parse_number` refuses; it is slower, so it is the
+        # exception.
         values = list(map(parse_number if "_" in "".join(texts) else float, texts))
     except ValueError as error:
         report.add("number", path, line, f"{name}: {error}")

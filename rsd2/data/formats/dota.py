@@ -41,8 +41,8 @@ class DotaLabels:
         names: N class names.
         difficult: (N,) int64, 0, 1 or 2.
         lines: (N,) int64, 1-based line numbers.
-        heads: (N, 2) float64 xy in pixels, where the object points to; None in formats that do
-            not say it.
+        heads: (N, 2) float64 xy in pixels, the point of each object's head; None in formats without
+            heads.
     """
 
     polygons: np.ndarray
@@ -89,14 +89,15 @@ def read_dota_labels(
 
     Args:
         path: path of the text file.
-        report: gets one problem for each broken line, and each that is of another format.
-        with_heads: lines are OHD-SJTU's, with the head point after the vertices; their classes may
-            be numbers.
-        class_names: names that are classes even though they begin with a number.
+        report: gets one problem for each broken line and for each line of another format.
+        with_heads: whether the lines are OHD-SJTU's, with the head point after the vertices; class
+            names may then be numbers.
+        class_names: class names that are valid although they begin with a number.
 
     Returns:
         the objects; none if the file cannot be read, which is reported too.
     """
+    # Numbers before the class name.
     count = 10 if with_heads else 8
     try:
         text_lines = read_lines(path)
@@ -111,6 +112,7 @@ def read_dota_labels(
         fields = line.split()
         if not fields:
             continue
+        # Comparing one letter first spares most lines the search for a header.
         if fields[0][0] in "iIgG" and fields[0].lower().startswith(_HEADERS):
             if len(fields) > count:
                 message = f"a header with {len(fields)} fields: a line end is lost"
@@ -123,11 +125,13 @@ def read_dota_labels(
                 values = tuple(map(parse_number, fields[:count]))
             if not is_coordinate(*values):
                 raise _LineError("non_finite", f"coordinates {' '.join(fields[:count])}")
+            # A class that begins with a number is nearly always a coordinate too many.
             if name[0] in _NUMBER_STARTS and not with_heads and name not in class_names:
                 _refuse_number(name)
         except ValueError as error:
             kind, message = error.args if isinstance(error, _LineError) else ("number", str(error))
             foreign = guess_line(line)
+            # The line's own format needs no hint; the problem of this line says what is wrong.
             if foreign and foreign != ("OHD-SJTU text" if with_heads else "DOTA text"):
                 message = f"{message}: {describe_format(foreign)}"
 
@@ -182,6 +186,8 @@ def apply_border_policy(
     beyond = ((low < -tolerance) | (high > window[2:] + tolerance)).any(axis=1)
     if not beyond.any():
         return labels
+
+    # Few objects lie at a border, and clipping polygons is slow: only these are measured.
     indices = np.flatnonzero(beyond)
     fractions = visible_fractions(labels.polygons[indices], window)
     keep = np.ones(len(labels), dtype=bool)
@@ -197,6 +203,7 @@ def apply_border_policy(
         report.add(kind, path, int(labels.lines[index]), message, fate)
 
     if policy == "clip":
+        # Clipping leaves the caller's polygons alone.
         polygons = labels.polygons.copy()
         polygons[indices] = clip_to_window(polygons[indices], window)
         labels = replace(labels, polygons=polygons)
@@ -212,9 +219,10 @@ def find_images(
     """List the images of a folder by name.
 
     Args:
-        images_dir: the folder; hidden files and sub-folders are not looked at.
-        report: gets images of equal name.
-        extensions: lower case, with dot; of images of equal name the earlier extension wins.
+        images_dir: image folder; hidden files and sub-folders are ignored.
+        report: gets images that share a name.
+        extensions: extensions in lower case, with dot; among images of one name the earlier one
+            wins.
 
     Returns:
         name without extension -> path, sorted by name.
@@ -236,6 +244,7 @@ def find_images(
         if path.suffix.lower() in rank and not path.name.startswith(".")
     ]
     images: dict[str, Path] = {}
+    # By rank within a name, so that the first is the one to keep.
     for path in sorted(candidates, key=lambda p: (p.stem, rank[p.suffix.lower()], p.name)):
         if path.stem in images:
             message = f"{images[path.stem].name} of the same name is used instead"
@@ -265,7 +274,7 @@ def find_labels(
     Args:
         labels_dir: folder of label files.
         image_names: names of the images, without extension.
-        report: gets label files without image, and second ones for an image.
+        report: gets label files without an image, and the second label file of an image.
         extension: extension of the label files, lower case, with dot; the files may have it in any
             case.
         only_of_images: report label files without image; False for a folder that other images
@@ -295,6 +304,7 @@ def find_labels(
             message = f"{found[path.stem].name} of the same name is used instead"
             report.add("duplicate_label", path, None, message)
 
+    # No match at all means a wrong folder or format, so the message describes what is there.
     known = {name: found[name] for name in sorted(found.keys() & set(image_names))}
     if not known:
         raise FileNotFoundError(
@@ -309,7 +319,7 @@ def find_labels(
 
 
 def check_dota_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
-    """Refuse class names that a label file cannot hold.
+    """Check that a label file can hold the class names.
 
     Args:
         class_names: class names, with or without blanks.
@@ -318,8 +328,8 @@ def check_dota_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
         the names.
 
     Raises:
-        ValueError: if a name of several words ends in a number, which a line without difficult flag
-            would give away to it.
+        ValueError: if a name of several words ends in a number: a reader would take the number for
+            the difficult flag of a line that has none.
     """
     names = tuple(class_names)
     wrong = [name for name in names if " " in name and _is_number(name.split()[-1])]
@@ -336,7 +346,7 @@ def format_dota_labels(polygons: np.ndarray, names: Sequence[str], difficult: np
     """Write objects as the lines of a label file, without header.
 
     Args:
-        polygons: (N, 4, 2) xy pixels; written with up to three decimals.
+        polygons: (N, 4, 2) xy pixels, written with up to three decimals.
         names: N class names, see `check_dota_class_names`.
         difficult: (N,) integers.
 
@@ -351,13 +361,13 @@ def format_dota_labels(polygons: np.ndarray, names: Sequence[str], difficult: np
 
 
 def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) -> DotaLabels:
-    """Leave out what is no object in pixels, and note what is doubtful.
+    """Drop objects that are not in pixels or have no area, and report doubtful ones.
 
     Args:
         labels: labels of one file.
         path: path of the file, for the report.
-        report: gets, dropped, objects whose coordinates were divided by width and height, and those
-            whose four points lie on one line; kept, self-crossing and repeated ones.
+        report: gets dropped objects (coordinates divided by width and height, or four points on one
+            line) and kept ones (self-crossing or repeated).
 
     Returns:
         the objects that are left.
@@ -375,6 +385,7 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
 
     labels = _drop_without_area(labels, path, report)
 
+    # Eight float64 as one value of 64 bytes: comparing bytes finds equal polygons in one pass.
     shapes = np.ascontiguousarray(labels.polygons).reshape(-1, 8).view("V64")[:, 0].tolist()
     objects = list(zip(labels.names, shapes))
     if len(set(objects)) == len(objects):
@@ -390,13 +401,14 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
 
 
 class _LineError(ValueError):
-    """Kind of problem and message of a broken line; other ones are of a broken number."""
+    """Kind of problem and message of a broken line; any other ValueError is a broken number."""
 
 
 def _parse_fields(fields: list[str], count: int) -> tuple[tuple[float, ...], str, int]:
     """Coordinates (8, or 10 with the head), class name and difficult flag of a line."""
     if len(fields) <= count:
         message = f"{len(fields)} fields instead of {count + 1} or more: {' '.join(fields)[:120]!r}"
+        # The kinds differ because their remedies show different lines.
         raise _LineError("fields" if count == 8 else "fields_with_head", message)
     values = tuple(map(float, fields[:count]))
     if len(fields) == count + 1:
@@ -407,6 +419,7 @@ def _parse_fields(fields: list[str], count: int) -> tuple[tuple[float, ...], str
     if flag is None:
         if last[0] not in _NUMBER_STARTS or not _is_number(last):
             return values, " ".join(fields[count:]), 0
+        # A number at the end that is no flag is an error, not a word of the name.
         try:
             flag = parse_difficulty(last)
         except ValueError:
@@ -439,6 +452,9 @@ def _drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport
     crossing |= (a123 * a012 < 0) & (a013 * a023 < 0)
     if keep.all() and not crossing.any():
         return labels
+
+    # A crossing quadrilateral is still an object, drawn with two vertices swapped; without area it
+    # is none.
     for index in np.flatnonzero(crossing | ~keep):
         kind, fate = ("self_crossing", "kept") if keep[index] else ("zero_area", "dropped")
         message = f"{labels.names[index]} ({_corners(labels, index)})"

@@ -1,4 +1,5 @@
-"""Which format a label file looks like, so that a reader tells a foreign one instead of misreading.
+"""Recognizes the format of a label file, so that a reader names a foreign one instead of
+misreading.
 
 The names below are those of ``READERS``, which says by what each format is read.
 """
@@ -96,6 +97,7 @@ def guess_line(line: str) -> str:
 
     fields = line.split()
     numbers = [_number(field) for field in fields]
+    # YOLO's class number stands before the coordinates, so the first field is whole.
     count = next((k for k, number in enumerate(numbers) if number is None), len(fields))
     if count == len(fields) and numbers[0] % 1 == 0 and is_normalized(numbers[1:9]):
         if count in (5, 6):
@@ -104,6 +106,7 @@ def guess_line(line: str) -> str:
             return "YOLO-OBB text (class number, then corners divided by width and height)"
         return "YOLO segmentation text (class number, then a polygon)" if count > 6 else ""
 
+    # Fewer than eight numbers say little, so the forms that need them come first.
     if count >= 8 and is_normalized(numbers[:8]):
         return "DOTA text with coordinates divided by width and height"
     if count < len(fields) and count in (8, 10):
@@ -117,14 +120,14 @@ def guess_line(line: str) -> str:
 
 
 def is_normalized(values: Sequence[float]) -> bool:
-    """Whether numbers look like coordinates that were divided by width and height.
+    """Tell whether numbers look like coordinates that were divided by width and height.
 
     Args:
         values: coordinates of one object.
 
     Returns:
-        True if all lie in 0 to ``NORMALIZED_LIMIT`` or a little below, and any is a fraction, so
-        that an object of one whole pixel in the corner of an image is none.
+        True if all lie between 0 and ``NORMALIZED_LIMIT``, or a little below 0, and at least one is
+        a fraction: an object of one whole pixel in the corner of an image is not normalized.
     """
     low, high = min(values, default=2), max(values, default=2)
     within = low >= 1 - NORMALIZED_LIMIT and high <= NORMALIZED_LIMIT
@@ -142,6 +145,7 @@ def guess_xml(root: ElementTree.Element) -> str:
         empty string for an annotation without objects.
     """
     tag = root.tag.rpartition("}")[2]
+    # The root element alone tells these; the others share roots and differ in their objects.
     if tag == "annotations":
         return "CVAT XML"
     if tag == "HRSC_Image" or root.find("HRSC_Objects") is not None:
@@ -181,6 +185,7 @@ def guess_json(content: Any) -> str:
             ({"original_width", "value"}, "Label Studio JSON"),
         )
     else:
+        # SODA-A keeps its images in a dict where COCO has a list.
         first = content if isinstance(content, dict) else {}
         if str(first.get("format", "")).startswith("rsd2-tiles"):
             return "an index of tiles"
@@ -196,6 +201,7 @@ def guess_json(content: Any) -> str:
             ({"features", "type"}, "GeoJSON"),
         )
 
+    # The first entry whose keys are all there wins, so narrower sets of keys stand first.
     return next((name for keys, name in kinds if keys <= first.keys()), "")
 
 

@@ -1,6 +1,6 @@
-"""What was wrong with labels and images: file, line, message, remedy, and what became of them.
+"""Problems of labels and images: file, line, message, remedy, and the fate of the object or image.
 
-Every reader of rsd2 puts its complaints here, so that nothing is skipped without a count.
+Every reader of rsd2 reports its problems here, so that nothing is skipped without a count.
 """
 
 from __future__ import annotations
@@ -124,6 +124,7 @@ class LabelReport:
         if kind not in REMEDIES:
             raise KeyError(f"unknown kind of problem {kind!r}; known: {sorted(REMEDIES)}")
         self.counts[kind, fate] += 1
+        # Only the list is bounded; the counts above stay complete.
         if self._stored[kind] < self.max_stored:
             self._stored[kind] += 1
             self.problems.append(LabelProblem(kind, str(file), line, message, fate))
@@ -136,6 +137,7 @@ class LabelReport:
             error: what reading it raised.
         """
         reason, line = f"cannot read the file: {error}", None
+        # A `TextError` knows the line of the broken byte, an `OSError` only the file.
         if isinstance(error, TextError):
             reason, line = error.reason, error.line
         self.add("unreadable_label", path, line, reason)
@@ -190,7 +192,7 @@ class LabelReport:
         return "\n".join(lines)
 
     def log(self, logger: logging.Logger, name: str) -> None:
-        """Log the summary once: as a warning if there are problems, else as information.
+        """Log the summary: as a warning if there are problems, else as information.
 
         Args:
             logger: logger that gets the lines.
@@ -213,7 +215,7 @@ class LabelReport:
             raise ValueError(f"Problems in the labels of {name}: {self.summary(max_examples=10)}")
 
     def as_dict(self) -> dict:
-        """Return what a JSON file needs.
+        """Return the report as values that JSON can hold.
 
         Returns:
             ``images``, ``label_files``, ``objects``, ``counts`` (kind -> fate -> number) and

@@ -23,7 +23,7 @@ class MotRow(NamedTuple):
         frame: number of the frame, counted from 1.
         track: number of the track.
         box: x, y, width, height, pixels.
-        line: 1-based, of the file.
+        line: line of the file, counted from 1.
     """
 
     frame: int
@@ -37,15 +37,15 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
 
     Args:
         path: path of the file.
-        report: gets every row that is wrong: blank values, all zeros, fractions for frame or
-            track, no area, another format; and, kept, those that are there twice.
+        report: gets every wrong row (blank values, all zeros, a frame or track that is no whole
+            number, no area, another format), and rows that repeat another, which are kept.
 
     Returns:
         the rows in their order.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        TextError: if it is no text.
+        TextError: if it is not text.
     """
     path = Path(path)
     try:
@@ -54,6 +54,7 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
         raise FileNotFoundError(f"There is no file of tracks {path}; put it there.") from None
 
     report.label_files += 1
+    # A download that broke off shows in the last row alone; the first one tells how many are due.
     counts = [_num_fields(line) for line in (lines[0], lines[-1])]
     if lines[-1].strip() and counts[1] < counts[0]:
         message = f"{lines[-1]!r}: {counts[1]} fields instead of {counts[0]}: the file is cut off"
@@ -64,6 +65,8 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+
+        # A broken row costs one box of one frame, so reading goes on.
         try:
             row = _parse_row(line, number)
         except ValueError as error:
@@ -78,6 +81,7 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
             continue
         rows.append(row)
 
+    # The set finds repeated rows faster than the loop that names them.
     if len({row[:3] for row in rows}) < len(rows):
         firsts: dict[tuple, int] = {}
         for row in rows:
@@ -105,6 +109,8 @@ def _parse_row(line: str, number: int) -> MotRow:
         values = list(map(parse_number, fields))
     if not 6 <= len(values) <= 10:
         raise ValueError(f"{len(values)} numbers instead of 6 to 10")
+
+    # The comparison is written as "not >=", so that NaN fails it too.
     frame, track, a, b, c, d = values[:6]
     total = abs(track) + abs(a) + abs(b) + abs(c) + abs(d)  # a fast test of the usual case
     if not frame >= 1 or not (total < LARGEST_COORDINATE or is_coordinate(track, a, b, c, d)):
@@ -113,5 +119,7 @@ def _parse_row(line: str, number: int) -> MotRow:
         raise ValueError(f"frame {fields[0]} or track {fields[1]} is no whole number")
     if c <= NORMALIZED_LIMIT and is_normalized((a, b, c, d)):
         raise ValueError("a box whose numbers lie in 0 to 1, as if divided by width and height")
+
+    # Commas go with x, y, width, height, blanks with two corners.
     box = (a, b, c, d) if has_commas else (a, b, c - a, d - b)
     return MotRow(int(frame), int(track), box, number)

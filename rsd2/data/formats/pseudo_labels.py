@@ -1,4 +1,4 @@
-"""Files of pseudo-labels: boxes that nobody drew, with their embeddings, in step by construction.
+"""Files of pseudo-labels: boxes that a method proposed, stored together with their embeddings.
 
 A run over a folder of images leaves shards, ``shard-00000-of-00004.npz``. A shard holds the images
 i, i + n, i + 2n, ... of the sorted list, all arrays concatenated over its images, and a header in
@@ -13,7 +13,7 @@ array              shape, dtype            content
 ``sizes``          (I, 2) int64            height and width of the images
 ``counts``         (I,) int64              boxes of each image
 ``boxes``          (N, 5) float32          canonical (cx, cy, w, h, a), pixels and degrees
-``scores``         (N,) float32            of the source of the boxes
+``scores``         (N,) float32            scores from the source of the boxes
 ``areas``          (N,) float32            optional: pixels of the masks
 ``embeddings``     (N, D) float32          optional: unit vectors
 ``clusters``       (N,) int64              optional, with embeddings only: 0 to clusters - 1
@@ -43,7 +43,7 @@ FORMAT = "rsd2-pseudo-labels"
 VERSION = 1
 _SHARD_NAME = re.compile(r"shard-(\d+)-of-(\d+)\.npz")
 _OPTIONAL = {"areas": np.float32, "embeddings": np.float32, "clusters": np.int64}
-# Of squared lengths; float32 vectors of some thousand dimensions are well within.
+# Tolerance of squared lengths; float32 vectors of some thousand dimensions stay well within it.
 _UNIT_TOLERANCE = 1e-3
 _APART = "each run in a folder of its own"
 
@@ -144,6 +144,7 @@ def write_shard(path: str | Path, records: Sequence[PseudoLabels], header: Shard
     """
     where = f"{Path(path).name} (to be written)"
     present = _present(records, where)
+    # Concatenated over the images, because an npz entry for each image would be slow to open.
     arrays = {
         "file_names": np.array([record.file_name for record in records], dtype=np.str_),
         "sizes": np.array([(r.height, r.width) for r in records], dtype=np.int64).reshape(-1, 2),
@@ -158,10 +159,12 @@ def write_shard(path: str | Path, records: Sequence[PseudoLabels], header: Shard
         except ValueError as error:
             raise PseudoLabelError(f"{where}: {name} do not fit together: {error}") from error
 
+    # Checked before writing with the same rules as after reading: no file that cannot be read.
     _check_content(arrays, header, where)
     content = {"format": FORMAT, "version": VERSION, "boxes_sha256": _digest(arrays)}
     content |= asdict(header)
     text = json.dumps(content, sort_keys=True).encode("utf-8")
+    # Written to memory first: an npz is a zip file, whose table comes last.
     stream = io.BytesIO()
     np.savez(stream, header=np.frombuffer(text, dtype=np.uint8), **arrays)
     write_atomically(path, stream.getvalue())
@@ -200,6 +203,7 @@ def read_shard(path: str | Path) -> tuple[list[PseudoLabels], ShardHeader]:
     needed = {"file_names", "sizes", "counts", "boxes", "scores"}
     if needed - arrays.keys():
         raise PseudoLabelError(f"{path} lacks the arrays {sorted(needed - arrays.keys())}")
+    # Shapes before the hash, so that a damaged file is told from a changed one.
     _check_content(arrays, header, str(path))
     if digest != _digest(arrays):
         raise PseudoLabelError(
@@ -208,6 +212,7 @@ def read_shard(path: str | Path) -> tuple[list[PseudoLabels], ShardHeader]:
         )
 
     optional = [name for name in _OPTIONAL if name in arrays]
+    # ``counts`` says how many rows belong to each image.
     ends = np.cumsum(arrays["counts"])
     records = []
     for index, name in enumerate(arrays["file_names"]):
@@ -231,15 +236,17 @@ def read_folder(folder: str | Path) -> tuple[list[PseudoLabels], ShardHeader]:
 
     Raises:
         PseudoLabelError: if there is no shard, one is missing or damaged, they are of several
-            runs, or an image is missing or there twice; the files are named.
+            runs, or an image is missing or repeated; the message names the files.
     """
     paths = find_shards(folder)
     shards = [read_shard(path) for path in paths]
     first = shards[0][1]
+    # Every shard against the first one: settings and run have to agree, counts may differ.
     for path, (_, header) in zip(paths, shards):
         _check_same_run(path, header, paths[0], first)
     records = sorted((r for found, _ in shards for r in found), key=lambda r: r.file_name)
     skipped = {name: why for _, header in shards for name, why in header.skipped.items()}
+    # Both the sum and the set: an image in two shards may hide one that is missing.
     names = {record.file_name for record in records} | skipped.keys()
     if len(records) + len(skipped) != first.num_images or len(names) != first.num_images:
         raise PseudoLabelError(
@@ -258,7 +265,7 @@ def find_shards(folder: str | Path) -> list[Path]:
         folder: folder to look at.
 
     Returns:
-        the files, by number.
+        the files in the order of their numbers.
 
     Raises:
         PseudoLabelError: if there is none, their names state different numbers of shards, or some
@@ -271,6 +278,7 @@ def find_shards(folder: str | Path) -> list[Path]:
             "projects/MutDet/tools/make_pseudo_labels.py makes them"
         )
 
+    # The names are compared before any file is opened, which for a large run takes minutes.
     totals = {_SHARD_NAME.fullmatch(path.name)[2] for path in paths}
     if len(totals) > 1:
         raise PseudoLabelError(
@@ -278,6 +286,7 @@ def find_shards(folder: str | Path) -> list[Path]:
             f"{_APART}"
         )
 
+    # A run that was interrupted leaves fewer shards than their names announce.
     count = int(totals.pop())
     missing = {shard_name(i, count) for i in range(count)} - {path.name for path in paths}
     if missing:
@@ -298,6 +307,7 @@ def _load(path: str | Path, names: tuple[str, ...] | None = None) -> dict[str, n
         raise PseudoLabelError(f"there is no file {path}") from None
     except KeyError as error:
         raise PseudoLabelError(f"{path} is no file of pseudo-labels: {error}") from error
+    # NumPy raises any of these for a truncated or foreign file.
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise PseudoLabelError(
             f"{path} cannot be read ({error}); it is damaged or no file of pseudo-labels: delete "
@@ -307,6 +317,7 @@ def _load(path: str | Path, names: tuple[str, ...] | None = None) -> dict[str, n
 
 def _parse_header(data: np.ndarray, path: str | Path) -> tuple[ShardHeader, str]:
     try:
+        # A header of another version may lack any field, or have others.
         content = json.loads(data.tobytes().decode("utf-8"))
         found = (content.pop("format"), content.pop("version"))
         if found != (FORMAT, VERSION):
@@ -321,7 +332,7 @@ def _parse_header(data: np.ndarray, path: str | Path) -> tuple[ShardHeader, str]
 
 
 def _present(records: Sequence[PseudoLabels], where: str) -> list[str]:
-    """Optional arrays that the images have: all of them or none, as many rows as boxes."""
+    """Names of the optional arrays of all images; each has one row per box."""
     present = []
     for name in _OPTIONAL:
         having = [record for record in records if getattr(record, name) is not None]
@@ -343,7 +354,7 @@ def _present(records: Sequence[PseudoLabels], where: str) -> list[str]:
 
 
 def _check_content(arrays: Mapping[str, np.ndarray], header: ShardHeader, where: str) -> None:
-    """Refuse arrays that do not belong together."""
+    """Raise if the arrays do not belong together."""
     total, count, embedding = int(arrays["counts"].sum()), len(arrays["counts"]), header.embedding
     found = {"embeddings" in arrays, "clusters" in arrays}
     if count and found != {embedding is not None}:
@@ -352,6 +363,7 @@ def _check_content(arrays: Mapping[str, np.ndarray], header: ShardHeader, where:
             f"{sorted(arrays)} and the header {embedding}"
         )
 
+    # What each array has to look like if the counts and the header are right.
     shapes = {"file_names": (count,), "sizes": (count, 2), "boxes": (total, 5), "scores": (total,)}
     shapes |= {"areas": (total,), "clusters": (total,)}
     shapes["embeddings"] = (total, embedding.dim if embedding else -1)
@@ -367,6 +379,7 @@ def _check_content(arrays: Mapping[str, np.ndarray], header: ShardHeader, where:
     if total and arrays["boxes"][:, 2:4].min() <= 0:
         raise PseudoLabelError(f"{where}: a side of a box is not positive")
     if "embeddings" in arrays and total:
+        # In float64: the sum of squares over D would lose digits in float32.
         squares = np.square(arrays["embeddings"].astype(np.float64)).sum(axis=1)
         if np.abs(squares - 1).max() > _UNIT_TOLERANCE:
             raise PseudoLabelError(f"{where}: embeddings are no unit vectors")
@@ -377,12 +390,14 @@ def _check_content(arrays: Mapping[str, np.ndarray], header: ShardHeader, where:
 
 
 def _check_same_run(path: Path, header: ShardHeader, first: Path, reference: ShardHeader) -> None:
+    # Under another name a shard would stand for images that it does not hold.
     match = _SHARD_NAME.fullmatch(path.name)
     if (header.shard, header.num_shards) != (int(match[1]), int(match[2])):
         raise PseudoLabelError(
             f"{path} says that it is {shard_name(header.shard, header.num_shards)}; it was renamed"
         )
 
+    # Skipped files and counts belong to one shard, everything else to the run.
     mine, other = (replace(h, shard=0, skipped={}, counts={}) for h in (header, reference))
     if mine != other:
         one, two = (h.embedding.run_id if h.embedding else h.run_id for h in (header, reference))
@@ -391,6 +406,7 @@ def _check_same_run(path: Path, header: ShardHeader, first: Path, reference: Sha
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     """Hash of the boxes and of the images that they belong to."""
+    # File names are part of the hash, because boxes of another image may be equal.
     result = hashlib.sha256("\0".join(arrays["file_names"].tolist()).encode("utf-8"))
     for name in ("counts", "boxes"):
         result.update(np.ascontiguousarray(arrays[name]).tobytes())

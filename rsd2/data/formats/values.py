@@ -11,7 +11,7 @@ from typing import Any
 
 LARGEST_COORDINATE = 1e9
 """Pixels. What lies beyond is no place in an image; readers leave it out, evaluators refuse it."""
-
+"""Pixels. Readers drop objects beyond this limit, evaluators refuse them."""
 _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 

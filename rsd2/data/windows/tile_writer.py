@@ -7,8 +7,8 @@ The output folder::
     tiles.json                               the index, see rsd2.data.windows.tile_index
     .records/<image>.json                    what was done for each image; parameters.json
 
-A record is written when all tiles of its image are there, the index when all records are. A run
-that is killed and started again gives the same files as one that is not.
+The record of an image is written after all its tiles, and the index after all records. A run that
+is killed and started again gives the same files as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class TileJob:
     """One full image to cut.
 
     Attributes:
-        source_id: its name without extension.
-        image: its file.
-        label: its label file; None where there is none.
+        source_id: name of the image without extension.
+        image: path of the image file.
+        label: path of the label file; None for an image without one.
     """
 
     source_id: str
@@ -82,20 +82,21 @@ def write_tiles(
     """Cut all images of some folders into tiles.
 
     Args:
-        images_dirs: folders of full images; names must differ over all of them.
+        images_dirs: folders of full images; no two images may share a name.
         labels_dirs: the label folder of each image folder, or None for a set without labels.
-        output_dir: made if missing; may hold an unfinished run with the same parameters.
+        output_dir: output folder, created if missing; may hold an unfinished run with the same
+            parameters.
         parameters: parameters of the tiling.
         out_of_image: ``"keep"``, ``"clip"``, ``"drop"`` or ``"error"``, as in
             ``load_dota_instances``.
         missing_label: ``"empty"``, ``"drop"`` or ``"error"``, as in ``load_dota_instances``.
-        num_workers: processes; 0 cuts in this one. Each holds one decoded image.
-        shard: (rank, world size): cut each world-size-th image only; all shards may run at once on
-            one output folder, and whichever finds all records complete writes the index.
-        progress: show a bar.
+        num_workers: number of processes; 0 cuts in the calling one. Each holds one decoded image.
+        shard: (rank, world size): cut only every world-size-th image. All shards may run at once on
+            one output folder; the last one to finish writes the index.
+        progress: show a progress bar.
 
     Returns:
-        the index, as written; None if other shards are not done.
+        the index, as written; None if other shards are unfinished.
 
     Raises:
         FileNotFoundError: if a folder is missing or empty.
@@ -113,6 +114,8 @@ def write_tiles(
         "missing_label": missing_label,
         "has_labels": labels_dirs is not None,
     }
+
+    # Everything that can be judged without pixels is judged before the first tile is written.
     if missing_label == "error":
         report.raise_if_any(str(labels_dirs), ("image_without_label",))
     _refuse_foreign(jobs)
@@ -124,6 +127,7 @@ def write_tiles(
     run = FolderRun(
         jobs, lambda job: _load_record(output, job, suffixes, present) is not None, shard
     )
+    # A changed image may have fewer tiles than before, whose files would stay.
     _clear(output, run.missing)
     cut = partial(
         _cut_image,
@@ -142,7 +146,7 @@ def _find_jobs(
     missing_label: str,
     report: LabelReport,
 ) -> list[TileJob]:
-    """All images with their labels, sorted by name."""
+    """Return all images with their labels, sorted by name."""
     if labels_dirs is not None and len(labels_dirs) != len(images_dirs):
         raise ValueError(
             f"{len(images_dirs)} image folders but {len(labels_dirs)} label folders; give one "
@@ -176,23 +180,26 @@ def _find_jobs(
 
 
 def _refuse_foreign(jobs: list[TileJob]) -> None:
-    """Refuse label files of another format before anything is cut."""
+    """Raise if all label files have another format, before anything is cut."""
     report = LabelReport()
     for job in jobs:
+        # One readable label is enough: single broken files are reported with their images.
         if job.label is not None and len(read_dota_labels(job.label, report)):
             return
     report.raise_if_any("the images to cut", ("foreign_format",))
 
 
 def _prepare_output(output: Path, settings: dict, jobs: list[TileJob], rank: int) -> None:
-    """Make the folders, and refuse those of another run."""
+    """Create the folders; raise if they belong to another run."""
     records, contents = output / _RECORDS, [output / "images", output / "labelTxt"]
     known = records / "parameters.json"
     claim_folder(output, known, settings, holds="tiles", contents=contents)
     for folder in (*contents, records):
         make_output_folder(folder)
+    # All shards write equal content, each through a temporary file of its own.
     write_atomically(known, _to_json(settings), rank)
 
+    # Tiles of images that are gone would stay in the folder without being in the index.
     expected = {f"{job.source_id}.json" for job in jobs} | {"parameters.json"}
     others = sorted(path.name for path in records.glob("*.json") if path.name not in expected)
     if others:
@@ -207,11 +214,14 @@ def _cut_image(
     job: TileJob, *, output: Path, parameters: TilingParameters, policy: str, with_labels: bool
 ) -> None:
     """Write the tiles of one image, then its record."""
+    # A record has to keep all problems: the report of the whole run is merged from the records.
     report = LabelReport(max_stored=10**9)
+    # Taken before reading, so that a file that changes meanwhile is cut again.
     fingerprint = _fingerprint(job)
     labels = read_dota_labels(job.label, report) if job.label else DotaLabels.empty()
     try:
         image = read_image(job.image)
+    # The record of a broken image keeps a resumed run from trying it again.
     except (OSError, ValueError) as error:
         report.add("unreadable_image", job.image, None, str(error))
         source = TileSource(job.source_id, 0, 0, len(labels), len(labels), 0)
@@ -224,6 +234,7 @@ def _cut_image(
     cut = tile_annotations(labels.polygons, labels.difficult, (height, width), windows, parameters)
     tiles, seen = [], np.zeros(len(labels), dtype=bool)
     for window, size, (indices, polygons, difficult) in zip(windows, sizes, cut):
+        # An object of which only dropped tiles show a part counts as without tile.
         if not len(indices) and not parameters.keep_empty:
             continue
         seen[indices] = True
@@ -255,7 +266,8 @@ def _cut_image(
 
 
 def _fingerprint(job: TileJob) -> dict:
-    """What tells a changed input: the image's length and the label file's hash."""
+    """Return what changes with the input: the image's length and the label file's hash."""
+    # Hashing gigabytes of pixels would take as long as cutting them; labels are small.
     label = Path(job.label).read_bytes() if job.label else b""
     return {
         "image_bytes": os.path.getsize(job.image),
@@ -284,9 +296,9 @@ def _write_record(
 def _load_record(
     output: Path, job: TileJob, suffixes: tuple[str, ...] = (), present: Set[str] = frozenset()
 ) -> dict | None:
-    """The record of an image if it is done and its input unchanged, else None.
+    """Return the record of an image if it is done and its input unchanged, else None.
 
-    It is void, too, if one of its tiles with one of the suffixes is not among the files present.
+    It is also void if one of its tiles with one of the suffixes is not among the present files.
     """
     path = output / _RECORDS / f"{job.source_id}.json"
     if not path.is_file():
@@ -299,13 +311,15 @@ def _load_record(
 
     if record["fingerprint"] != _fingerprint(job):
         return None
+    # Tiles are checked by name only: they are written atomically, so a present file is complete.
     names = (tile["name"] + suffix for tile in record["tiles"] for suffix in suffixes)
     return record if all(name in present for name in names) else None
 
 
 def _clear(output: Path, jobs: list[TileJob]) -> None:
-    """Remove whatever is there of images that will be cut: half-done, or of an earlier input."""
+    """Remove all files of images that will be cut: half-done ones, or those of an earlier input."""
     names = {job.source_id for job in jobs}
+    # Records first: if this is interrupted, no record claims tiles that are gone.
     for job in jobs:
         (output / _RECORDS / f"{job.source_id}.json").unlink(missing_ok=True)
     for folder in ("images", "labelTxt"):
@@ -318,15 +332,17 @@ def _clear(output: Path, jobs: list[TileJob]) -> None:
 def _write_index(
     output: Path, jobs: list[TileJob], settings: dict, report: LabelReport, rank: int
 ) -> TileIndex | None:
-    """Merge the records; None if some are missing."""
+    """Merge the records into the index; None if some are missing."""
     records = [_load_record(output, job) for job in jobs]
     if any(record is None for record in records):
         return None
+    # In the order of the jobs, so that the index does not depend on which shard came first.
     for record in records:
         report.extend([LabelProblem(**problem) for problem in record["problems"]])
         report.label_files += record["label_files"]
         report.objects += record["source"]["objects"]
 
+    # Only now are all problems known, whichever process found them.
     if settings["out_of_image"] == "error":
         report.raise_if_any(str(output), ("outside_image", "crossing_border"))
     index = TileIndex(
