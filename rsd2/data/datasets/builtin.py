@@ -1,7 +1,8 @@
 """Known datasets under ``$DETECTRON2_DATASETS`` (default ``./datasets``).
 
-`register_builtin` registers them. The files may be absent: a dataset that is asked for and not
-there raises an error that names the folder. The expected tree is in ``README.md`` beside this file.
+`register_builtin` registers them. The files may be absent: loading a dataset whose files are
+missing raises an error that names the folder. ``README.md`` beside this file shows the expected
+tree.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def register_all_dota(root: str | Path) -> None:
 
     Names are ``dota_v1.0_train``, ``dota_v1.0_train_1024_200`` (window and overlap of the tiles)
     and ``dota_v1.0_train_1024_200_virtual``; the first two also with ``_upright`` behind them, for
-    the same objects in upright boxes. Calling it again with the same root does nothing,
-    with another root it moves the datasets there. A name that you registered yourself stays yours.
+    the same objects in upright boxes. Calling it again with the same root does nothing; another
+    root moves the datasets there. A name that you registered yourself stays yours.
 
     Args:
         root: folder that holds ``dota``.
@@ -56,8 +57,10 @@ def register_all_dota(root: str | Path) -> None:
             if _is_registered_under(name, str(root), suffixes=views):
                 continue
             metadata = {"thing_classes": list(classes), "builtin_root": str(root)}
+            # The labels of the test splits are not published.
             labels = None if split.startswith("test") else base / split / "labelTxt"
             register_dota_instances(name, metadata, labels, base / split / "images")
+            # The evaluator merges upright tiles and compares them with the upright whole images.
             whole = {"builtin_root": str(root), "source_dataset": f"{name}_upright"}
             register_upright(f"{name}_upright", name, {"builtin_root": str(root)})
             for window, overlap in _TILINGS:
@@ -108,7 +111,8 @@ def register_all_ohd_sjtu(root: str | Path) -> None:
 def register_all_synthetic(root: str | Path) -> None:
     """Register the generated scenes ``synthetic_train`` and ``synthetic_val``.
 
-    ``synthetic_train_upright`` and ``synthetic_val_upright`` have the same objects, boxed upright.
+    ``synthetic_train_upright`` and ``synthetic_val_upright`` have the same objects in upright
+    boxes.
     ``tools/make_synthetic.py --output <root>/synthetic/train`` draws them. Calling it again is as
     harmless as with `register_all_dota`.
 
@@ -120,7 +124,7 @@ def register_all_synthetic(root: str | Path) -> None:
         if not _is_registered_under(name, str(root), (), suffixes=["_upright"]):
             metadata = {"thing_classes": list(SYNTHETIC_CLASSES), "builtin_root": str(root)}
 
-            # boxes of objects that the border cuts leave the image on purpose
+            # Boxes of objects that the border cuts leave the image on purpose.
             register_dota_instances(
                 name, metadata, folder / "labelTxt", folder / "images", out_of_image="ignore"
             )
@@ -169,6 +173,7 @@ def register_all_video(root: str | Path) -> None:
     """
     root, metadata = Path(root), {"builtin_root": str(root)}
     coco, voc = RSCARDATA_LABELS[:2], RSCARDATA_LABELS[2:]
+    # The published labels of RsCarData are the old ones; generated videos are labelled completely.
     for folder, usual, files in (("rscardata", "old", voc), ("synthetic_video", "new", voc[:1])):
         for split in ("train", "test"):
             for labels in coco if split == "train" else (*coco, *files):
@@ -198,15 +203,16 @@ def _is_registered_under(
     virtual: Sequence[tuple[int, int]] | None = None,
     suffixes: Sequence[str] = (),
 ) -> bool:
-    """Whether to leave a name alone: it is the user's own, or ours under this very root.
+    """Tell whether to leave a name alone: it is the user's own, or ours under the same root.
 
-    Ours under another root are removed, so that they can be registered anew.
+    Names of ours under another root are removed, so that they can be registered again.
     """
     if name not in DatasetCatalog.list():
         return False
     registered = MetadataCatalog.get(name).get("builtin_root", None)
     if registered is None or registered == root:
         return True
+    # Everything derived from the name reads the old folder, too.
     derived = [f"{name}_{window}_{overlap}" for window, overlap in written]
     windows = written if virtual is None else virtual
     derived += [f"{name}_{window}_{overlap}_virtual" for window, overlap in windows]
@@ -250,8 +256,8 @@ def datasets_root() -> str:
 def register_builtin() -> None:
     """Register all known datasets under `datasets_root`, once in a process.
 
-    Every tool calls it where it starts; ``import rsd2.data.datasets`` does too, which is the habit
-    of Detectron2's users. Later calls do nothing, so that datasets which a program moved to
-    another folder with ``register_all`` or one of its parts stay there.
+    Every tool calls it at its start; ``import rsd2.data.datasets`` does too, as users of Detectron2
+    expect. Later calls do nothing, so that datasets which a program moved to another folder with
+    ``register_all`` or one of its parts stay there.
     """
     register_all(datasets_root())

@@ -44,12 +44,12 @@ def load_dior_r(
     is left out. Class names are compared without regard to their case.
 
     Args:
-        root: holds ``JPEGImages-trainval``, ``JPEGImages-test``,
+        root: folder that holds ``JPEGImages-trainval``, ``JPEGImages-test``,
             ``Annotations/Oriented Bounding Boxes`` and ``ImageSets/Main``.
         split: ``"train"``, ``"val"``, ``"trainval"`` or ``"test"``.
         order: order of the classes, a name that ``rsd2.data.class_orders.CLASS_ORDERS["dior_r"]``
             has: ``"rsd2"`` (alphabetical, MutDet's) or ``"ars_detr"``.
-        report: is filled if given.
+        report: report to fill, if given.
         policies: arguments of ``LabelPolicy``.
 
     Returns:
@@ -98,7 +98,7 @@ def register_dior_r(
         root: root folder as for ``load_dior_r``.
         split: split as for ``load_dior_r``.
         order: order of the classes as for ``load_dior_r``.
-        metadata: whatever else ``MetadataCatalog`` shall keep.
+        metadata: further entries of ``MetadataCatalog``.
         policies: arguments as for ``load_dior_r``.
 
     Raises:
@@ -121,7 +121,8 @@ def _check_split(split: str) -> None:
 def _listed_images(
     root: Path, folder: str, lists: tuple[str, ...], report: LabelReport
 ) -> dict[str, Path]:
-    """Image id -> file, in the order of the lists; ids without an image are reported."""
+    """Return image id -> file, in the order of the lists; ids without an image are reported."""
+    # Images that no list names are none of this split, so they are not reported.
     found = find_images(root / folder, LabelReport())
     index = NameIndex(found, root / folder, with_extension=False)
     images: dict[str, Path] = {}
@@ -129,6 +130,7 @@ def _listed_images(
         path = root / "ImageSets" / "Main" / f"{name}.txt"
         if not path.is_file():
             raise FileNotFoundError(f"There is no list {path}; it names the images of the split.")
+        # The published lists have names without extension.
         for number, line in enumerate(map(str.strip, read_lines(path)), start=1):
             image_id = index.find(line)
             if image_id is not None:

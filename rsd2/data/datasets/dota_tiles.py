@@ -1,6 +1,6 @@
 """Tiles of DOTA images as Detectron2 datasets: written, or virtual and cropped at load time.
 
-Both know their place in the full image (key ``tile``), so that detections can be brought back.
+Both know their place in the full image (key ``tile``), so that detections can be mapped back.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
     """Read a folder of tiles into dataset dicts that know their place in the full image.
 
     Args:
-        tiles_dir: holds ``images``, ``labelTxt`` (none for a test set) and, if
-            ``tools/prepare_dota.py`` wrote it, ``tiles.json``. Without that file the place is
-            taken from the name, as mmrotate writes it.
+        tiles_dir: folder that holds ``images``, ``labelTxt`` (absent for a test set) and, if
+            ``tools/prepare_dota.py`` wrote it, ``tiles.json``. Without that file the place is taken
+            from the tile's name, as mmrotate writes it.
         class_names: category k is ``class_names[k]``.
         options: further arguments of ``load_dota_instances``. ``out_of_image`` is ``"ignore"`` by
             default, because a tile may cut its objects.
@@ -49,8 +49,9 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
         ``height``, ``virtual`` (False), with an index also ``source_width``, ``source_height``.
 
     Raises:
-        FileNotFoundError: if a folder is missing or the tiles of the index are not all there.
-        ValueError: if a name says no place and there is no index, or sizes differ from the index.
+        FileNotFoundError: if a folder or a tile of the index is missing.
+        ValueError: if there is no index and a name states no place, or if sizes differ from the
+            index.
     """
     folder = Path(tiles_dir)
     if not folder.is_dir():
@@ -61,6 +62,7 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
     has_index = (folder / INDEX_NAME).is_file()
     index = TileIndex.load(folder) if has_index else None
     labels = folder / "labelTxt"
+    # The index knows whether there are labels; without it, a missing folder means none.
     labels_dir = labels if (index.has_labels if index else labels.is_dir()) else None
     options.setdefault("out_of_image", "ignore")
     records = load_dota_instances(labels_dir, folder / "images", class_names, **options)
@@ -79,6 +81,7 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
             f"{missing[0]}; run tools/prepare_dota.py again, it writes what is missing."
         )
 
+    # Files beside those of the index are of another run, and have no known place.
     records = [record for record in records if record["image_id"] in tiles]
     for record in records:
         tile = tiles[record["image_id"]]
@@ -96,7 +99,7 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
 
 
 def make_virtual_tiles(records: Iterable[dict], parameters: TilingParameters) -> list[dict]:
-    """Cut dataset dicts of full images into dicts of windows, which the mapper crops when it loads.
+    """Cut dataset dicts of full images into dicts of windows, which the mapper crops at load time.
 
     Names, windows and annotations equal those of tiles written with the same parameters.
 
@@ -108,10 +111,11 @@ def make_virtual_tiles(records: Iterable[dict], parameters: TilingParameters) ->
     Returns:
         dicts whose ``file_name`` is the full image, ``height`` and ``width`` those of the window,
         ``annotations`` in tile pixels, ``tile`` as in ``load_dota_tiles`` with ``virtual`` True.
-        Flags, tracks and the like of an annotation stay; masks and key points do not.
+        Annotations keep flags, tracks and the like, but lose masks and key points.
 
     Raises:
-        ValueError: if a dict has no ``image_id`` or size, or an object no place; it is named.
+        ValueError: if a dict has no ``image_id`` or size, or an object no place; the message names
+            it.
     """
     tiles = []
     for record in records:
@@ -139,6 +143,7 @@ def make_virtual_tiles(records: Iterable[dict], parameters: TilingParameters) ->
                 own = [annotations[index] for index in indices]
                 more = [_kept_fields(annotation, x, y) for annotation in own]
                 categories = [annotation["category_id"] for annotation in own]
+                # Boxes are fitted below for all tiles together, which takes a fraction of the time.
                 tile["annotations"] = list(zip(shapes, categories, flags, more))
 
             tiles.append(tile)
@@ -188,7 +193,7 @@ def register_virtual_tiles(name: str, source_dataset: str, **parameters) -> None
 
     Args:
         name: name of the new dataset.
-        source_dataset: a registered dataset of full images; its classes are taken over.
+        source_dataset: a registered dataset of full images; the new dataset has its classes.
         parameters: arguments of ``TilingParameters``: ``window=1024``, ``overlap=200``, ...
 
     Raises:
@@ -211,7 +216,7 @@ def _load_virtual_tiles(source_dataset: str, parameters: TilingParameters) -> li
 
 
 def _kept_fields(annotation: dict, x: int, y: int) -> dict:
-    """What an annotation says besides its place, and the head in pixels of the tile."""
+    """Return the fields of an annotation besides its place, with the head in pixels of the tile."""
     kept = {key: value for key, value in annotation.items() if key not in _OF_FULL_IMAGE}
     if "head" in annotation:
         kept["head"] = np.subtract(annotation["head"], (x, y)).tolist()

@@ -20,14 +20,14 @@ def load_pseudo_labels(
 
     Args:
         folder: folder of the shards, see ``rsd2.data.formats.pseudo_labels``.
-        image_root: folder that the images' names are relative to.
+        image_root: folder to which the names of the images are relative.
         classes: ``"clusters"`` makes each cluster a class, ``"one"`` all objects one class.
 
     Returns:
         (dicts with ``file_name``, ``height``, ``width``, ``image_id`` (the name relative to the
         root, without extension) and ``annotations``: ``bbox`` in ``XYWHA_ABS``, ``category_id``,
         ``score``, and ``embedding`` (D,) float32 if the run has embeddings; the names of the
-        classes). Images without boxes are there, with no annotations.
+        classes). Images without boxes have an empty list of annotations.
 
     Raises:
         PseudoLabelError: as ``read_folder``, or if clusters are asked for and the run has none.
@@ -57,7 +57,7 @@ def get_pseudo_dicts(
 
     Args:
         folder: folder of the shards.
-        image_root: folder that the images' names are relative to.
+        image_root: folder to which the names of the images are relative.
         classes: ``"clusters"`` or ``"one"``.
 
     Returns:
@@ -75,8 +75,8 @@ def register_pseudo_labels(
 ) -> None:
     """Register a run of pseudo-labels; nothing is read before ``DatasetCatalog.get(name)``.
 
-    ``MetadataCatalog.get(name).thing_classes`` is known from then on, too: how many clusters there
-    are stands in the files.
+    ``MetadataCatalog.get(name).thing_classes`` is only known after that, too, because the files
+    state the number of clusters.
 
     Args:
         name: name of the dataset; a name can be registered once per process.
@@ -96,6 +96,7 @@ def _load_registered(
     name: str, folder: str | Path, image_root: str | Path, classes: str
 ) -> list[dict]:
     dicts, names = load_pseudo_labels(folder, image_root, classes=classes)
+    # Only the files know how many clusters there are.
     MetadataCatalog.get(name).thing_classes = list(names)
     return dicts
 

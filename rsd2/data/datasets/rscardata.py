@@ -46,15 +46,15 @@ def load_rscardata(
     """Read a split of RsCarData into dataset dicts of clips.
 
     Args:
-        root: holds ``annotations`` and ``images``.
+        root: folder that holds ``annotations`` and ``images``.
         split: ``"train"`` or ``"test"``.
         labels: ``"old"``: DSFNet's COCO files, to which the published AP and F1 of DSFNet and MICML
             refer; ``"new"``: HiEUM's COCO files with tracks; ``"old_voc"``: ``xml_det`` beside the
             frames; ``"new_voc"``: the folder ``labeleddata20230227``. The last two exist for the
-            test videos; frames without a file are left out, as the official evaluation does.
+            test videos; frames without a file are dropped, as the official evaluation does.
         num_frames: length of the windows, >= 1.
-        missing_image: ``"error"``, or ``"drop"`` and report frames that are listed and not there.
-        report: is filled if given.
+        missing_image: ``"error"``, or ``"drop"`` and report listed frames whose file is missing.
+        report: report to fill, if given.
 
     Returns:
         a dict for each labelled frame: ``file_name``, ``image_id``, ``height``, ``width``,
@@ -63,8 +63,8 @@ def load_rscardata(
         ``track_id`` where labels have it).
 
     Raises:
-        FileNotFoundError: if a file, a folder or all videos are missing, or frames are and the
-            policy says so.
+        FileNotFoundError: if a file, a folder or all videos are missing, or if frames are missing
+            and the policy says ``"error"``.
         ValueError: for a broken file or a wrong argument, or if no frame can be used.
     """
     if split not in RSCARDATA_SPLITS or labels not in RSCARDATA_LABELS:
@@ -85,6 +85,7 @@ def load_rscardata(
             missing_image=missing_image,
             report=report,
         )
+        # `load_coco_boxes` has logged its problems; only later ones need another line.
         logged = report.total
         records = [record for record in coco if _place_in_video(record, report)]
         if coco and not records:
@@ -92,6 +93,7 @@ def load_rscardata(
     else:
         records = _load_voc(root / names.images, None if labels == "old_voc" else root, report)
 
+    # Windows need the frames on disk, also those without labels.
     videos = {record["video_id"]: Path(record["file_name"]).parent for record in records}
     frames = {video: list_frames(folder, report) for video, folder in videos.items()}
     add_windows(records, frames, num_frames, report)
@@ -112,7 +114,7 @@ def register_rscardata(
 
     Args:
         name: name of the dataset.
-        root: holds ``annotations`` and ``images``.
+        root: folder that holds ``annotations`` and ``images``.
         split: ``"train"`` or ``"test"``.
         labels: see ``load_rscardata``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` is ``car``.
@@ -124,7 +126,7 @@ def register_rscardata(
 
 
 def _place_in_video(record: dict, report: LabelReport) -> bool:
-    """Add video and frame number from ``<video>/img1/<number>.jpg``; False if there is none."""
+    """Add video and frame number from ``<video>/img1/<number>.jpg``; return False without them."""
     path = Path(record["file_name"])
     if not path.stem.isdecimal():
         message = f"{record['image_id']} is no number of a frame"
@@ -141,7 +143,7 @@ def _place_in_video(record: dict, report: LabelReport) -> bool:
 
 
 def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[dict]:
-    """Frames that have a VOC file: beside the frames, or under ``labeleddata20230227``."""
+    """Return frames that have a VOC file, beside the frames or under ``labeleddata20230227``."""
     if not images.is_dir():
         raise FileNotFoundError(f"There is no folder of videos {images}; put RsCarData there.")
     records = []
@@ -154,6 +156,7 @@ def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[
         files = {int(path.stem): path for path in found if path.stem.isdecimal()}
         for number in sorted(set(files) - set(frames)):
             report.add("label_without_image", files[number], None, f"no frame {number} in {base}")
+        # All frames of a video have the size of its first one.
         size = read_image_size(next(iter(frames.values()))) if frames else (0, 0)
         for number, path in frames.items():
             if number not in files:
@@ -185,11 +188,11 @@ def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[
 
 
 def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] | None:
-    """Read the boxes of a VOC file, whatever their class.
+    """Read the boxes of a VOC file, regardless of their class.
 
     Args:
         path: path of the XML file.
-        report: gets what is wrong.
+        report: gets every problem.
 
     Returns:
         x, y, width, height of each object, pixels; None if the file cannot be read.
@@ -210,11 +213,11 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
 
 
 class _BoxError(ValueError):
-    """Kind of problem and message of an object."""
+    """Kind of problem and message of a broken object."""
 
 
 def _read_doubtful_voc(path: str | Path, report: LabelReport) -> list[list[float]] | None:
-    """Boxes of a VOC file that has broken objects or none, with lines in the report."""
+    """Read a VOC file that has broken objects or none again, now with lines for the report."""
     root = read_xml(path, report)
     if root is None:
         return None
@@ -236,7 +239,7 @@ def _read_doubtful_voc(path: str | Path, report: LabelReport) -> list[list[float
 
 
 def _voc_box(item: ElementTree.Element, index: int) -> list[float]:
-    """x, y, width, height of an object, pixels."""
+    """Return x, y, width, height of an object, pixels."""
     where = f"object {index + 1}"
     try:
         box = item.find("bndbox")
@@ -246,6 +249,7 @@ def _voc_box(item: ElementTree.Element, index: int) -> list[float]:
     except ValueError as error:
         raise _BoxError("voc_object", f"{where}: {error}") from error
 
+    # The same checks as for every other format, so that no reader is more lenient.
     if not is_coordinate(x0, y0, x1, y1):
         raise _BoxError("non_finite", f"{where}: {(x0, y0, x1, y1)}")
     if not (x1 > x0 and y1 > y0):

@@ -18,7 +18,7 @@ PERSON_ALIASES = {"sea_person": "person", "earth_person": "person"}
 
 WINDOW = (640, 512)
 OVERLAPS = (30, 50, 100)
-"""Of SSPNet's training, of TinyBenchmark, and of TOV's test; pixels."""
+"""Overlaps of SSPNet's training, of TinyBenchmark, and of TOV's test; pixels."""
 
 
 def register_tiny_person(name: str, root: str | Path, split: str, metadata: dict) -> None:
@@ -39,12 +39,14 @@ def register_tiny_person(name: str, root: str | Path, split: str, metadata: dict
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     root = Path(root)
+    # Regions of uncertain people are painted over in the training images only.
     base = root / "erase_with_uncertain_dataset" if split == "train" else root
     annotations, images = base / "annotations", base / split
     whole = annotations / "task" / f"tiny_set_{split}_all.json"
     corner = annotations / "corner" / "task" / f"tiny_set_{split}_sw640_sh512_all.json"
     metadata = {"thing_classes": list(TINY_PERSON_CLASSES), **metadata}
     options = {"aliases": PERSON_ALIASES, "dense": "drop"}
+    # Dense images are no part of the benchmark, neither in training nor in the test.
     register_coco_boxes(name, metadata, whole, images, **options)
     register_coco_boxes(f"{name}_corner", metadata, corner, images, source_dataset=name, **options)
     for overlap in OVERLAPS:
@@ -57,7 +59,7 @@ def register_synthetic_tiny(name: str, folder: str | Path, metadata: dict) -> No
 
     Args:
         name: name of the dataset.
-        folder: holds ``images`` and ``annotations.json``.
+        folder: folder that holds ``images`` and ``annotations.json``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` are ``person`` and
             ``boat``. Dense images are left out.
     """

@@ -23,12 +23,12 @@ def make_upright(records: Iterable[dict]) -> list[dict]:
             ``bbox`` (cx, cy, w, h, degrees); not changed.
 
     Returns:
-        The dicts with ``annotations`` as of ``load_coco_boxes``: ``bbox`` (x, y, width, height),
-        ``area`` of it, ``iscrowd`` 0. Objects of every difficulty count alike; those wholly outside
-        the image are left out.
+        The dicts with ``annotations`` as ``load_coco_boxes`` returns them: ``bbox`` (x, y, width,
+        height), its ``area``, ``iscrowd`` 0. Objects of every difficulty count alike; those wholly
+        outside the image are dropped.
 
     Raises:
-        ValueError: a box has neither 5 numbers nor a polygon; its image is named.
+        ValueError: a box has neither 5 numbers nor a polygon; the message names its image.
     """
     return [_upright_record(record) for record in records]
 
@@ -39,8 +39,8 @@ def register_upright(name: str, source_name: str, metadata: dict | None = None) 
     Args:
         name: name in Detectron2's catalogs.
         source_name: name of the dataset with rotated boxes, which is read when this one is.
-        metadata: beside ``thing_classes``, which are the source's; of tiles, ``source_dataset`` is
-            the upright dataset of the whole images.
+        metadata: entries besides ``thing_classes``, which are the source's; for tiles,
+            ``source_dataset`` is the upright dataset of the whole images.
     """
     DatasetCatalog.register(name, partial(_load_upright, source_name))
     classes = MetadataCatalog.get(source_name).thing_classes
@@ -58,6 +58,7 @@ def _upright_record(record: dict) -> dict:
     annotations, size = [], (record["width"], record["height"])
     for annotation in record["annotations"]:
         corners = _corners(annotation, record)
+        # Clipped to the image, as upright detectors expect their boxes.
         low, high = np.clip([corners.min(axis=0), corners.max(axis=0)], 0, size)
         width, height = (high - low).tolist()
         if width <= 0 or height <= 0:
