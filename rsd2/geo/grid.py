@@ -37,7 +37,7 @@ class Grid:
         """Map pixels of the grid to pixels of the scene.
 
         Args:
-            points: (..., 2) x, y; of a rotated box its corners, because the two scales may differ.
+            points: (..., 2) x, y; for a rotated box its corners, because the two scales may differ.
 
         Returns:
             (..., 2) float64.
@@ -69,18 +69,20 @@ def make_grid(
         height: height of the scene, pixels.
         width: width of the scene, pixels.
         pixel_size: metres of a pixel along x and y; needed for ``gsd``.
-        gsd: metres of a pixel of the grid, along x and y alike, > 0: pixels that are not square on
-            the ground become so. None keeps the pixels.
-        scale: pixels of the grid per pixel of the scene, > 0, on top of that.
+        gsd: metres of a pixel of the grid, equal along x and y, > 0: pixels that are not square on
+            the ground become square. None keeps the pixels.
+        scale: further factor, pixels of the grid per pixel of the scene, > 0.
 
     Returns:
         The grid; at least one pixel.
 
     Raises:
-        ValueError: a number is out of range, or the size of the pixels is not known.
+        ValueError: a number is out of range, or the size of the pixels is unknown.
     """
     if not scale > 0 or (gsd is not None and not gsd > 0):
         raise ValueError(f"gsd and scale must be positive, got {gsd} and {scale}")
+
+    # Each axis has its own factor, so that the grid is square on the ground even if pixels are not.
     scale_x = scale_y = scale
     if gsd is not None:
         if pixel_size is None:

@@ -28,7 +28,7 @@ class RadiometryError(ValueError):
 
 
 class Measurable(Protocol):
-    """What :meth:`Radiometry.measure` needs of a raster."""
+    """The part of a raster that :meth:`Radiometry.measure` uses."""
 
     name: str
 
@@ -47,21 +47,21 @@ class Measurable(Protocol):
 
 @dataclass(frozen=True)
 class Radiometry:
-    """How numbers of a raster become the channels of a model.
+    """Rule that turns numbers of a raster into the channels of a model.
 
     Attributes:
         bands: numbers, from 1, or descriptions of the bands, in the order of the model's channels;
             None takes red, green and blue, or a single band for all three.
-        scaling: ``"uint8"``: 8-bit numbers as they are; ``"range"``: ``low`` becomes 0 and ``high``
-            255; ``"percentile"``: so do two percentiles of each scene, which are measured once.
+        scaling: ``"uint8"`` keeps 8-bit numbers; ``"range"`` maps ``low`` to 0 and ``high`` to 255;
+            ``"percentile"`` does the same with two percentiles of each scene, measured once.
         low: lower end of ``"range"``, in numbers of the raster, one for each band or one for all.
         high: upper end in the same numbers, above ``low``.
         percentiles: the two percentiles of ``"percentile"``, both in [0, 100].
         gamma: the share of 255 is raised to 1 / ``gamma``, > 0; 1 changes nothing, more brightens.
         nodata: number that means "no data here", if the raster does not say it itself.
         precision: ``"uint8"`` rounds the result, ``"float32"`` does not.
-        fill: 0 to 255, one for each band or one for all: stands where there are no data; None: the
-            colour of the padding, of red, green and blue.
+        fill: 0 to 255, one for each band or one for all: value of pixels without data; None takes
+            the colour of the padding for red, green and blue.
     """
 
     bands: tuple[int | str, ...] | None = None
@@ -75,7 +75,7 @@ class Radiometry:
     fill: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Take what configs and JSON files give, and refuse what cannot be meant."""
+        """Convert the values of configs and JSON files, and validate them."""
         # Lists come from YAML and JSON; tuples are what can be hashed.
         if self.bands is not None:
             bands = (self.bands,) if isinstance(self.bands, int | str) else tuple(self.bands)
@@ -110,6 +110,7 @@ class Radiometry:
                 "scaling 'range' needs low and high: the numbers that become 0 and 255"
             )
 
+        # Ends may be one number for all bands, or one for each; both may differ in that.
         count = 1 if self.bands is None else len(self.bands)
         pairs = max(len(self.low), len(self.high))
         for name, value in (("low", self.low), ("high", self.high)):

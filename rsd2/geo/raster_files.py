@@ -1,4 +1,4 @@
-"""Files of a raster as GDAL opens them: what they hold, and where they lie on the ground."""
+"""Files of a raster as GDAL opens them: their content and their place on the ground."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def open_dataset(path: str) -> Any:
             "file is whole and of a known format"
         ) from error
 
+    # Containers like HDF5 hold rasters as parts, which have to be opened by name.
     if not dataset.count:
         inner = dataset.subdatasets
         dataset.close()
@@ -78,9 +79,11 @@ def describe_bands(paths: list[str], datasets: list[Any]) -> list[str]:
         datasets: the same, opened.
 
     Returns:
-        The description of each band. Where several files of one band lack them, the part of the
-        file name that the other names do not have, like ``B04``; else an empty text.
+        The description of each band. If several files of one band have none, the part of the file
+        name that the other names lack, like ``B04``; otherwise an empty text.
     """
+
+    # Words that all names share say nothing about a band.
     tokens = [re.split(r"[_\-. ]+", Path(path).stem) for path in paths]
     common = set.intersection(*(set(words) for words in tokens))
     names = []
@@ -111,12 +114,12 @@ def strip_row_bytes(dataset: Any) -> int:
 
 
 def read_georeference(dataset: Any, name: str, crs: str | None) -> Georeference:
-    """Read how a dataset lies on the ground.
+    """Read how a dataset lies on the ground, from its transform, control points or polynomials.
 
     Args:
         dataset: an opened file.
         name: name of the file in messages.
-        crs: coordinate system to assume instead of the file's own; None: its own.
+        crs: coordinate system to assume instead of the file's own; None takes the file's.
 
     Returns:
         The georeference, with a note on what it lacks.
@@ -127,6 +130,7 @@ def read_georeference(dataset: Any, name: str, crs: str | None) -> Georeference:
     transform = tuple(dataset.transform)[:6]
     own = dataset.crs.to_wkt() if dataset.crs else None
     points, points_crs = dataset.gcps
+    # rasterio gives the identity for "no transform", so an identity is no place on the ground.
     if not dataset.transform.is_identity:
         crs = crs or own
         note = "" if crs else f"{name} has a transform but no coordinate system: no metres"
