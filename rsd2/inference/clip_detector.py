@@ -38,7 +38,9 @@ class ClipDetector:
         inputs = []
         for clip in clips:
             height, width = clip[0].shape[:2]
+            # Clip models are trained on OpenCV's channel order; files are read as RGB.
             newest = T.AugInput(clip[0][:, :, ::-1])
+            # One transform for all frames: another one would move objects between them.
             transform = self.augmentations(newest)
             earlier = [transform.apply_image(image[:, :, ::-1]) for image in clip[1:]]
             frames = np.stack([newest.image, *earlier])

@@ -1,4 +1,4 @@
-"""A detector for programs: from an image of any size to what was found, to be drawn or written.
+"""A detector for programs: from an image of any size to detections that can be drawn or written.
 
 Shapes: N detections of one image, H, W its size.
 """
@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Found:
-    """What was found in one image; its length is N.
+    """The detections in one image; its length is N.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -52,7 +52,7 @@ class Found:
 
     @property
     def labels(self) -> list[str]:
-        """N names of the classes, or their indices where the classes have no names.
+        """N names of the classes, or their indices if the classes have no names.
 
         Raises:
             ValueError: a class index has no name.
@@ -66,9 +66,10 @@ class Found:
             path: path of a PNG or JPEG file, by its suffix; replaced if it exists.
 
         Raises:
-            ValueError: the suffix is of no kind of picture that can be written.
+            ValueError: the suffix is that of no known kind of picture.
             OSError: the file cannot be written.
         """
+        # Judged before the drawing, which takes seconds for a large image.
         if not cv2.haveImageWriter(str(path)):
             raise ValueError(f"{path} is no name of a picture; let it end in .png or .jpg")
 
@@ -78,10 +79,10 @@ class Found:
         write_atomically(path, content)
 
     def to_dota(self, path: str | Path) -> None:
-        """Write the detections as DOTA's label files are written, with a score at each line's end.
+        """Write the detections in the form of DOTA's label files, with a score at each line's end.
 
         A line is ``x1 y1 x2 y2 x3 y3 x4 y4 class score``: corners clockwise on screen, pixels,
-        spaces in class names written as ``_``; as the text files of ``rsd2 predict``.
+        spaces in class names written as ``_``; the same as the text files of ``rsd2 predict``.
 
         Args:
             path: path of the text file; replaced if it exists.
@@ -94,7 +95,7 @@ class Found:
 
 
 class Detector:
-    """A trained model as a function from an image of any size to what it finds there.
+    """A trained model as a function from an image of any size to its detections.
 
     Args:
         detect: the model, from images to their detections.
@@ -116,11 +117,11 @@ class Detector:
             image: path of a file, or (H, W, 3) uint8 RGB.
 
         Returns:
-            What was found, in pixels of the image.
+            The detections, in pixels of the image.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no image, or the array of another shape or type.
+            ValueError: the file is no image, or the array has another shape or type.
         """
         pixels = read_image(image) if isinstance(image, str | Path) else image
         found = detect_in_windows(pixels, self.detect, self.parameters)

@@ -54,6 +54,7 @@ class ImageDetector:
             upright boxes of a model that knows no others are turned into rotated ones.
         """
         inputs = []
+        # One input for each image, because the augmentations of a test mapper depend on its size.
         for image in images:
             augmented = RotatedAugInput(image)
             self.augmentations(augmented)
