@@ -1,7 +1,6 @@
-"""Recognizes the format of a label file, so that a reader names a foreign one instead of
-misreading.
+"""Guesses the format of a label file, so that readers name a foreign one instead of misreading it.
 
-The names below are those of ``READERS``, which says by what each format is read.
+The names of formats are the keys of ``READERS``, which maps each format to its reader.
 """
 
 from __future__ import annotations
