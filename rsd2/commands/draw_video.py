@@ -1,6 +1,6 @@
 """Draw labelled videos: one as a video file, or frames of several on a contact sheet.
 
-Boxes mark what is labelled; yellow lines show the last twelve frames of a track.
+Boxes mark labelled objects; yellow lines show the last twelve frames of a track.
 
 Example::
 
@@ -56,7 +56,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Refuse what cannot be drawn.
+    """Check that the requested drawing is possible.
 
     Args:
         args: parsed arguments of the command line.
@@ -72,6 +72,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
 
+    # A sheet has a row for each video, a video file has no place for a second one.
     if suffix != ".png" and len(args.video or ()) > 1:
         raise ValueError(f"{args.output} holds one video, got {args.video}; name one, or a .png")
 
@@ -86,7 +87,7 @@ def read_videos(args: argparse.Namespace) -> dict[str, list[dict]]:
         video -> dataset dicts of its frames from ``--start`` on.
 
     Raises:
-        ValueError: if there is no such video, or it is not said what to draw.
+        ValueError: if there is no such video, or if nothing names what to draw.
     """
     if bool(args.dataset) == bool(args.root):
         raise ValueError("Say what to draw: --dataset NAME, or --root DIR.")
@@ -97,6 +98,7 @@ def read_videos(args: argparse.Namespace) -> dict[str, list[dict]]:
     else:
         records = load_rscardata(args.root, args.split, args.labels)
 
+    # Grouped before choosing, because the catalog lists frames and not videos.
     videos = group_videos(records)
     names = args.video or list(videos)[: args.num_videos]
     unknown = [name for name in names if name not in videos]
@@ -123,6 +125,7 @@ def drawn_frames(
         (H, W, 3) uint8 RGB.
     """
     for index in tqdm(indices, desc=f"video {records[0]['video_id']}", unit="frame"):
+        # Newest first, as the drawing of tracks expects them.
         earlier = records[max(0, index - 12) : index][::-1]
         yield draw_record(records[index], earlier, zoom=args.zoom, show_boxes=not args.bare)
 
@@ -140,7 +143,7 @@ def draw_sheet(videos: dict[str, list[dict]], args: argparse.Namespace) -> np.nd
     images: list[np.ndarray] = []
     captions: list[str] = []
     for name, records in videos.items():
-        # always as many pictures, so that a row stays a video
+        # Always the same number of pictures, so that each video is one row.
         indices = np.linspace(0, len(records) - 1, args.columns).astype(int).tolist()
         images += drawn_frames(records, indices, args)
         captions += [
@@ -155,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         0 if done, 2 if the input cannot be used.
@@ -164,6 +167,7 @@ def main(argv: list[str] | None = None) -> int:
     output = Path(args.output)
     register_builtin()
     try:
+        # Everything about the arguments is judged before a frame is decoded.
         check_arguments(args)
         videos = read_videos(args)
         if output.suffix.lower() == ".png":

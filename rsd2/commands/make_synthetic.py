@@ -2,7 +2,7 @@
 
 ``--kind tiny`` draws people and boats of 2 to 20 pixels in TinyPerson's format instead, and
 ``--kind video`` satellite videos of moving cars in RsCarData's, with a table of their statistics.
-``--georeferenced`` puts scenes of any size on the Earth: GeoTIFF files, labels in GeoPackages.
+``--georeferenced`` places scenes of any size on the Earth: GeoTIFF files, labels in GeoPackages.
 
 Example::
 
@@ -136,6 +136,8 @@ def read_labels(path: Path) -> list[tuple[np.ndarray, str, int]]:
     if path.suffix == ".json":
         record = json.loads(path.read_text(encoding="utf-8"))
         return [_tiny_label(annotation) for annotation in record["annotations"]]
+
+    # The first two lines of DOTA's format are a header.
     rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()[2:]]
     return [
         (np.array(row[:8], dtype=np.float64).reshape(4, 2), row[8], int(row[9])) for row in rows
@@ -168,6 +170,7 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
         image = cv2.imread(str(folder / "images" / f"{scene_name(index)}.png"))
         if image is None:
             raise OSError(f"{folder / 'images' / scene_name(index)}.png cannot be read; delete it")
+        # Whole factors keep the pixels square and sharp on the sheet.
         zoom = max(1, round(_SHEET_SIDE / columns / image.shape[1]))
         tile = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
         label_file = (
@@ -185,6 +188,7 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
 
         tiles.append(cv2.copyMakeBorder(tile, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(255,) * 3))
 
+    # Black cells fill the last row.
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)]
     path = folder / "preview.png"
@@ -193,7 +197,7 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
 
 
 def describe(record: dict) -> str:
-    """Say what the folder holds.
+    """Describe the content of the folder.
 
     Args:
         record: content of scenes.json of a complete folder.
@@ -201,6 +205,7 @@ def describe(record: dict) -> str:
     Returns:
         a table of several lines.
     """
+    # A folder of empty scenes has no objects, and shares of zero would divide by it.
     total = max(sum(record["objects"].values()), 1)
     lines = [f"{'class':15s} {'objects':>8s} {'share':>7s}"]
     for name, number in record["objects"].items():
@@ -248,6 +253,7 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
         ValueError: if an argument is out of range or does not suit the kind.
         FileExistsError: if the folder holds something else.
     """
+    # An option of another kind would have no effect, which its user would not notice.
     names = {name for options in _OPTIONS.values() for name in options}
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     foreign = sorted(set(chosen) - set(_OPTIONS[args.kind]))
@@ -260,6 +266,7 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
         return _write_georeferenced(args, chosen, shard) / "scenes.json"
     make_config, write = _WRITERS[args.kind]
     place = [args.output]
+    # Only videos lie in folders of their split.
     if args.kind == "video":
         place.append(chosen.pop("split", "train"))
     written = write(
@@ -269,10 +276,11 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
 
 
 def _write_georeferenced(args: argparse.Namespace, chosen: dict, shard: tuple[int, int]) -> Path:
-    """Draw scenes with a place on Earth; ``chosen`` are the options that were given."""
+    """Draw scenes with a place on Earth; ``chosen`` holds the options of the command line."""
     place = {name: chosen.pop(name) for name in _PLACE_OPTIONS if name in chosen}
     size = chosen.pop("size", 2048)
     if "place" in place:
+        # A missing option keeps the default of the configuration, so only given ones are passed.
         place["longitude"], place["latitude"] = place.pop("place")
     place["tiled"] = not place.pop("striped", False)
 
@@ -308,6 +316,7 @@ def draw_georeferenced_preview(folder: Path, num_scenes: int) -> Path:
                 path.with_suffix(".gpkg"), raster.georeference, (raster.height, raster.width)
             )
             classes = np.array([SYNTHETIC_CLASSES.index(name) for name in labels.names])
+            # All numbers of the scene, because a preview has to show its brightest roofs, too.
             rule = Radiometry(scaling="percentile", percentiles=(0, 100)).measure(raster)
             side = _SHEET_SIDE // columns
             images.append(draw_quicklook(raster, rule, labels.polygons, classes, max_size=side))
@@ -343,6 +352,7 @@ def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
             }
             for number, rows in enumerate(record["frames"], start=1)
         ]
+        # Three frames are enough to see that the cars move.
         for index in np.linspace(0, len(labelled) - 1, 3).astype(int):
             images.append(draw_record(labelled[index], labelled[:index][::-1]))
             captions.append(f"{record['name']}, frame {index + 1}, {record['mode']}")
@@ -357,7 +367,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         0 if done, 2 if an argument or the folder cannot be used, 130 if interrupted.
@@ -368,6 +378,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     path = write_scenes(args, shard_from_environment())
+    # The record is complete when all shards are, whichever of them comes last.
     record = json.loads(path.read_text(encoding="utf-8"))
     if not record["complete"]:
         print("This shard is done; the last process to finish counts the objects.")

@@ -7,10 +7,10 @@
     python tools/predict.py --config-file CLIP_CONFIG.py --weights model_final.pth \\
         --input traffic.mp4 videos/003/img1 --output predictions
 
-An image that is larger than a window is cut into overlapping windows. Pieces of objects that a
-window's border cuts are dropped where another window sees more, and the detections of all windows
-are merged by rotated NMS. Every window (or whole image) goes through the augmentations of
-``dataloader.test.mapper``. The output folder gets, replacing what is there:
+Images larger than a window are cut into overlapping windows. Pieces of objects that a window's
+border cuts are dropped if another window sees more, and the detections of all windows are merged by
+rotated NMS. Every window (or whole image) goes through the augmentations of
+``dataloader.test.mapper``. The output folder gets these files, and existing ones are replaced:
 
 * ``<image>.png``: the detections drawn;
 * ``<image>.txt``: ``x1 y1 x2 y2 x3 y3 x4 y4 class score`` a line, the corners clockwise on screen
@@ -18,14 +18,14 @@ are merged by rotated NMS. Every window (or whole image) goes through the augmen
 * ``detections.json``: all images with boxes (cx, cy, w, h in pixels, angle in degrees,
   counter-clockwise on screen, 0 = w along x), polygons, scores, classes, and how it was done.
 
-A config whose test mapper has ``num_frames`` is of clips: every input is then a video file or the
-folder of one video's frames, read as a stream. The output folder gets of each video ``<video>.txt``
-(MOTChallenge rows), ``<video>.json`` (COCO results, ``image_id`` is the number of the frame) and
-``<video>.mp4`` (drawn), and ``videos.json`` about all.
+A config whose test mapper has ``num_frames`` takes clips: every input is then a video file or the
+folder of one video's frames, read as a stream. For each video the output folder gets
+``<video>.txt`` (MOTChallenge rows), ``<video>.json`` (COCO results, ``image_id`` is the number of
+the frame) and ``<video>.mp4`` (drawn), and ``videos.json`` about all videos.
 
 Exit code 0: all done. 1: some images or frames could not be read (they are listed, the others are
 done), or the weights or detections hold numbers that are not finite. 2: nothing could be done, or
-writing failed. 130: interrupted; what was done is written.
+writing failed. 130: interrupted; finished results are written.
 """
 
 from __future__ import annotations
@@ -116,16 +116,17 @@ def build_detector(
         cfg: the config.
 
     Returns:
-        The detector, of clips if the config's test mapper has ``num_frames``, and its provenance.
+        The detector, for clips if the config's test mapper has ``num_frames``, and its provenance.
 
     Raises:
-        ConfigError: no weights are named, or the config says nothing about test images.
-        CheckpointError: the weights cannot be read, or are of another model.
+        ConfigError: no weights are named, or the config does not describe test images.
+        CheckpointError: the weights cannot be read, or belong to another model.
         ValueError: unknown device.
     """
     weights = args.weights or cfg.train.init_checkpoint
     if not weights:
         raise ConfigError("weights are missing: give --weights FILE or train.init_checkpoint=FILE")
+    # Configs that export the model alone have no loader, and so no rule for test images.
     mapper = (cfg.dataloader.get("test") or {}).get("mapper") or {}
     if "augmentations" not in mapper:
         raise ConfigError(f"{args.config_file} has no dataloader.test.mapper.augmentations")
@@ -134,6 +135,7 @@ def build_detector(
     checkpoint = load_weights(model, weights, strict=cfg.train.init_strict, ema=args.ema)
     if "ema" in checkpoint and not args.ema:
         print(f"{weights} also has averaged weights; --ema uses them")
+    # Checkpoints count from 0, results from 1.
     iteration = checkpoint.get("iteration")
     origin = provenance(args.config_file, cfg.train.seed, device)
     facts = {
@@ -142,6 +144,7 @@ def build_detector(
         "iteration": None if iteration is None else iteration + 1,
         **{k: origin[k] for k in ("config", "command", "commit", "hardware", "versions", "time")},
     }
+    # The number of frames is what tells a model of clips from one of images.
     augmentations = instantiate(mapper.augmentations)
     if "num_frames" in mapper:
         return ClipDetector(model.to(device), augmentations, mapper.num_frames), facts
@@ -150,17 +153,17 @@ def build_detector(
 
 
 def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
-    """Choose the names of the classes, and say so where there are none.
+    """Choose the names of the classes, and print a line if there are none.
 
     Args:
         given: value of the command line, or None.
-        cfg: the config, whose test dataset is asked otherwise.
+        cfg: config, whose test dataset has the names otherwise.
 
     Returns:
-        A name for each class, or none at all: then the index of a class stands for it.
+        A name for each class, or none at all: then results contain class indices.
 
     Raises:
-        ConfigError: the names given are not as many as the classes of the model.
+        ConfigError: the number of names differs from the number of classes of the model.
     """
     wanted = cfg.model.get("num_classes")
     if given:
@@ -188,16 +191,16 @@ def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
 
 
 class UsageError(Exception):
-    """The command line asks for what cannot be done."""
+    """The command line asks for something impossible."""
 
 
 class Counts:
-    """What happened besides the results.
+    """Counts of what happened besides the results.
 
     Attributes:
         failed: (file, reason) of images that could not be read.
         seconds: seconds that detection took, all images together.
-        below_threshold: detections left out because of their score.
+        below_threshold: detections dropped because of their score.
         non_finite: detections that were not finite.
     """
 
@@ -221,16 +224,18 @@ def predict_all(
         detector: the model.
         parameters: parameters of windows and merging.
         out: takes the results.
-        exif: what is done with the EXIF orientation of an image.
+        exif: rule for the EXIF orientation of an image.
 
     Returns:
-        What happened, and False if the user interrupted it.
+        The counts, and False if the user interrupted the run.
 
     Raises:
         OSError: a result cannot be written.
     """
     counts = Counts()
+    # Two folders may hold images of one name, whose results must not replace each other.
     names = output_names(images)
+    # Interrupting keeps everything that is written, so the exception ends here.
     try:
         for path, name in zip(tqdm(images, desc="images", unit="image"), names):
             try:
@@ -239,6 +244,7 @@ def predict_all(
                 counts.failed.append((str(path), str(error)))
                 continue
 
+            # A bar of windows shows up for images that take longer than two seconds.
             with tqdm(desc=name, unit="window", leave=False, delay=2) as bar:
 
                 def show(done: int, total: int, bar: tqdm = bar) -> None:
@@ -262,7 +268,7 @@ def predict_all(
 def report(
     out: PredictionWriter, counts: Counts, num_images: int, damage: str | None = None
 ) -> bool:
-    """Print what was found and what was not done.
+    """Print the numbers of detections, and everything that failed.
 
     Args:
         out: writer that took the results.
@@ -271,7 +277,7 @@ def report(
         damage: sentence about weights that are not finite, or None.
 
     Returns:
-        Whether all is well.
+        Whether everything went well.
     """
     print(
         f"{out.num_detections} detections in {out.num_images} of {num_images} images "
@@ -296,32 +302,33 @@ def report(
 
 
 def damage_of(detector: ImageDetector | ClipDetector, origin: dict[str, Any]) -> str | None:
-    """Write a sentence about weights that are NaN or infinite.
+    """Describe weights that are NaN or infinite in a sentence.
 
     Args:
         detector: detector whose model was loaded.
         origin: origin as `build_detector` returns it.
 
     Returns:
-        The sentence, None if all are finite.
+        The sentence; None if all weights are finite.
     """
     damage = describe_damage(detector.model)
     return f"{origin['weights']} {damage}" if damage else None
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; overrides after ``--input`` or ``--classes`` are understood too.
+    """Parse the command line, with overrides after ``--input`` or ``--classes``, too.
 
     Args:
         argv: arguments of the command line; None takes those of the process.
 
     Returns:
-        The flags, the overrides in ``opts``.
+        The flags, with the overrides in ``opts``.
     """
     parser = get_parser()
     args = parser.parse_args(argv)
     for name in ("input", "classes"):
         values = getattr(args, name) or []
+        # ``nargs="+"`` takes everything up to the next flag, so overrides land among the values.
         overrides = [x for x in values if "=" in x and not Path(x).exists()]
         setattr(args, name, [x for x in values if x not in overrides] or None)
         args.opts = overrides + args.opts
@@ -334,7 +341,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def read_parameters(args: argparse.Namespace, nms_threshold: float) -> WindowParameters:
-    """Collect how images are cut and merged.
+    """Collect the parameters of windows and merging.
 
     Args:
         args: parsed arguments of the command line.
@@ -344,7 +351,7 @@ def read_parameters(args: argparse.Namespace, nms_threshold: float) -> WindowPar
         the parameters.
 
     Raises:
-        ValueError: one is impossible.
+        ValueError: a parameter is impossible.
     """
     return WindowParameters(
         window=args.window,
@@ -358,7 +365,7 @@ def read_parameters(args: argparse.Namespace, nms_threshold: float) -> WindowPar
 
 
 def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
-    """Do everything for a model of clips.
+    """Detect in videos with a model of clips.
 
     Args:
         args: parsed arguments of the command line.
@@ -368,7 +375,7 @@ def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
         The exit code.
 
     Raises:
-        ValueError: nothing can be done.
+        ValueError: the inputs or parameters cannot be used.
         CheckpointError: the weights cannot be used.
         OSError: a result cannot be written.
     """
@@ -385,6 +392,7 @@ def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
         max_drawing_size=args.max_drawing_size,
     )
     text, problems = describe_results(results, unreadable)
+    # All problems in one text, after the results.
     problems = "\n".join(filter(None, [problems, damage_of(detector, origin)]))
     print(f"{text}; see {args.output}")
     print(problems, file=sys.stderr, end="\n" if problems else "")
@@ -397,7 +405,7 @@ def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do everything.
+    """Detect in images or videos.
 
     Args:
         args: parsed arguments of the command line.
@@ -415,12 +423,14 @@ def run(args: argparse.Namespace) -> int:
         if "num_frames" in ((cfg.dataloader.get("test") or {}).get("mapper") or {}):
             return run_on_videos(args, cfg)
         images, num_others = expand_image_inputs(args.input)
+        # Targets are checked before the model is built, because loading it takes longest.
         check_targets(images, Path(args.output))
         detector, origin = build_detector(args, cfg)
         classes = class_names(args.classes, cfg)
     except (ValueError, FileNotFoundError, CheckpointError) as error:  # ConfigError is a ValueError
         raise UsageError(str(error)) from error
 
+    # Only numbers of files are printed, because a folder may hold thousands.
     if num_others:
         print(f"{num_others} other files in the folders are no images and are left out")
     with PredictionWriter(args.output, classes, args.max_drawing_size) as out:
@@ -437,7 +447,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool, and say in one line why it could not be done.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         The exit code, see the top of this file.
@@ -447,6 +457,7 @@ def main(argv: list[str] | None = None) -> int:
         return run(args)
     except UsageError as error:
         problem = str(error)
+    # The first line of torch's message has the sizes; the rest is about its allocator.
     except torch.cuda.OutOfMemoryError as error:
         problem = f"{str(error).splitlines()[0]} Use a smaller --batch-size or --window"
     except OSError as error:

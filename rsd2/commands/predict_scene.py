@@ -112,10 +112,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class SceneRun:
-    """Everything that is the same for all scenes of a command.
+    """Everything that is equal for all scenes of a command.
 
     Attributes:
-        args: the command line.
+        args: parsed arguments of the command line.
         parameters: windows, merging, seams and the score threshold.
         radiometry: rule for the numbers, not yet measured.
         detect: the model.
@@ -146,8 +146,10 @@ def read_radiometry(args: argparse.Namespace, configured: dict[str, Any] | None)
     Raises:
         ValueError: it is impossible.
     """
+    # Both set the range, so the second one would silently win.
     if args.range is not None and args.percentile is not None:
         raise ValueError("--range and --percentile exclude each other; give one of them")
+    # The command line wins over the config, option by option.
     values = dict(configured or {})
     values.pop("_target_", None)
     if args.bands is not None:
@@ -162,10 +164,10 @@ def read_radiometry(args: argparse.Namespace, configured: dict[str, Any] | None)
 
 
 def plan_outputs(scenes: list[SceneFiles], args: argparse.Namespace) -> list[Path]:
-    """Choose the map of each scene, and find out before any work whether it can be written.
+    """Choose the map of each scene, and check before any work that it can be written.
 
     Args:
-        scenes: what was asked for.
+        scenes: requested scenes.
         args: command line.
 
     Returns:
@@ -173,10 +175,11 @@ def plan_outputs(scenes: list[SceneFiles], args: argparse.Namespace) -> list[Pat
 
     Raises:
         ValueError: several scenes for one file, or a map cannot be written.
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     output = Path(args.output)
     is_file = output.suffix.lower() in FORMATS and not output.is_dir()
+    # Known before any search: the second scene would overwrite the map of the first.
     if is_file and len(scenes) > 1:
         raise ValueError(
             f"{len(scenes)} scenes cannot become the one file {output}; give a folder as --output"
@@ -210,6 +213,8 @@ def open_scene(files: SceneFiles, run: SceneRun) -> Scene:
     if args.area is not None:
         inside = read_area(args.area, raster.georeference, (raster.height, raster.width))
         area = shapely.transform(inside, grid.from_scene)
+
+    # Measured once: percentiles of each window would change the colours at every border.
     scene = Scene(raster, run.radiometry.measure(raster), grid, run.parameters, area)
     for note in (raster.georeference.note, raster.note_on_layout(round(run.parameters.window))):
         if note:
@@ -218,7 +223,7 @@ def open_scene(files: SceneFiles, run: SceneRun) -> Scene:
 
 
 def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
-    """Collect what decides the detections in a scene, for the map and for the name of the parts.
+    """Collect everything that decides the detections, for the map and the name of the parts.
 
     Args:
         scene: the scene.
@@ -227,6 +232,7 @@ def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
     Returns:
         Plain values; ``run`` is a hash of the others and of the sizes and times of the files.
     """
+    # Names, sizes and times instead of content: scenes have gigabytes.
     files = [Path(path) for path in scene.raster.paths]
     described = {
         **run.origin,
@@ -250,15 +256,15 @@ def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
 
 
 def search_scene(files: SceneFiles, path: Path, run: SceneRun) -> str:
-    """Search a scene, resume what is begun, and write its map when all of it is done.
+    """Search a scene, resuming an unfinished search, and write its map when all parts are done.
 
     Args:
         files: files of the scene.
-        path: the map.
+        path: path of the map.
         run: how it is done.
 
     Returns:
-        A sentence about what was done.
+        A sentence about the result.
 
     Raises:
         ValueError: the scene or the map cannot be used.
@@ -271,6 +277,7 @@ def search_scene(files: SceneFiles, path: Path, run: SceneRun) -> str:
             return f"{path} is up to date; --overwrite makes it again"
 
         folder = path.with_name(f"{path.name}.parts") / metadata["run"]
+        # Old parts of the same run would be taken for finished ones.
         if run.args.overwrite:
             shutil.rmtree(folder, ignore_errors=True)
         parts = scene.parts(folder, run.args.rows_per_part)
@@ -290,7 +297,7 @@ def search_scene(files: SceneFiles, path: Path, run: SceneRun) -> str:
 
 
 def _is_up_to_date(path: Path, run_id: str) -> bool:
-    """Tell whether a map was made by the same run."""
+    """Tell whether the same run made the map."""
     if not path.is_file():
         return False
     try:
@@ -300,9 +307,10 @@ def _is_up_to_date(path: Path, run_id: str) -> bool:
 
 
 def _search(scene: Scene, run: FolderRun[ScenePart], detect: Detect, name: str) -> None:
-    """Make the missing parts of this process, with a bar of windows and detections."""
+    """Search the missing parts of this process, with a bar of windows and detections."""
     total = sum(part.num_windows for part in run.mine)
     done = total - sum(part.num_windows for part in run.missing)
+    # Two batches ahead keep the model busy while GDAL decodes.
     ahead = 2 * scene.parameters.batch_size
     with (
         SceneReader(scene, ahead) as reader,
@@ -323,9 +331,10 @@ def _search(scene: Scene, run: FolderRun[ScenePart], detect: Detect, name: str) 
 
 
 def _summary(path: Path, counts: dict[str, int]) -> str:
-    """A sentence about a map."""
+    """Return a sentence about a map."""
     text = f"{path}: {counts['detections']} detections in {counts['windows']} windows"
     reasons = {
+        # Only what happened is mentioned, because most runs drop nothing.
         "windows_without_data": "windows without data",
         "detections_below_threshold": "more below the score threshold",
         "detections_outside_area": "outside the area",
@@ -338,10 +347,10 @@ def _summary(path: Path, counts: dict[str, int]) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """Name the content of a file.
+    """Compute a short name of a file's content.
 
     Args:
-        path: a file.
+        path: path of the file.
 
     Returns:
         The first 16 hexadecimal digits of its SHA-256.
@@ -350,6 +359,7 @@ def file_digest(path: str | Path) -> str:
         OSError: it cannot be read.
     """
     digest = hashlib.sha256()
+    # In blocks, because checkpoints have gigabytes.
     with Path(path).open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
@@ -357,7 +367,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[Path]]:
-    """Judge everything that can be judged before the first window.
+    """Check everything that can be checked before the first window.
 
     Args:
         args: command line.
@@ -386,6 +396,7 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
     cfg = load_config(args.config_file, args.opts)
     mapper = (cfg.dataloader.get("test") or {}).get("mapper") or {}
     radiometry = read_radiometry(args, mapper.get("radiometry"))
+    # Outputs come before the weights, whose loading takes longest.
     maps = plan_outputs(scenes, args)
 
     detector, origin = build_detector(args, cfg)
@@ -409,7 +420,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: command line without the program's name; None takes that of the process.
 
     Returns:
-        The exit code, see above.
+        The exit code, see the top of this file.
     """
     args = get_parser().parse_args(argv)
     try:
@@ -424,7 +435,7 @@ def main(argv: list[str] | None = None) -> int:
 def run_all(
     scenes: list[SceneFiles], maps: list[Path], search: Callable[[SceneFiles, Path], str]
 ) -> int:
-    """Search every scene; one that cannot be read does not stop the others.
+    """Search every scene; an unreadable one does not stop the others.
 
     Args:
         scenes: the scenes.
@@ -436,6 +447,7 @@ def run_all(
     """
     failed: list[str] = []
     try:
+        # A night's run over many scenes should not end at the first broken file.
         for files, path in zip(scenes, maps):
             try:
                 print(search(files, path))

@@ -59,11 +59,11 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def describe(index: TileIndex, output: str) -> str:
-    """Say what was done, and every kind of problem with its first examples.
+    """Describe the finished folder, with every kind of problem and its first examples.
 
     Args:
         index: index of the finished folder.
-        output: the folder.
+        output: path of the folder.
 
     Returns:
         several lines.
@@ -72,6 +72,7 @@ def describe(index: TileIndex, output: str) -> str:
     for kind, fates in index.report["counts"].items():
         numbers = ", ".join(f"{number} {fate}" for fate, number in fates.items())
         lines.append(f"PROBLEM {kind} ({numbers}): {REMEDIES[kind]}")
+        # Five examples are enough to recognize the cause; the index has all of them.
         found = [p for p in index.report["problems"] if p["kind"] == kind]
         for problem in found[:5]:
             where = f"{problem['file']}:{problem['line']}" if problem["line"] else problem["file"]
@@ -85,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         0 if done, 2 if the input or the output folder cannot be used, 130 if interrupted.
@@ -115,6 +116,7 @@ def _run(args: argparse.Namespace) -> None:
         num_workers=args.num_workers,
         shard=shard_from_environment(),
     )
+    # Other shards may still be cutting; only a complete folder has an index.
     if index is None:
         print("This shard is done; the last process to finish writes the index.")
     else:

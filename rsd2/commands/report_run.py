@@ -37,10 +37,10 @@ class ReportError(RuntimeError):
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the course of a training.
+    """Read the metrics of a training.
 
     Args:
-        path: metrics.json, one JSON object per line; a last line that was cut short is left out.
+        path: path of metrics.json, one JSON object per line; a truncated last line is dropped.
 
     Returns:
         The objects.
@@ -55,6 +55,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
+            # A killed training leaves half a line at the end, but nowhere else.
             if number < len(lines):
                 raise ReportError(f"{path}:{number}: not JSON ({error})") from error
 
@@ -67,8 +68,9 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
     Args:
         records: records as `read_json_lines` returns them; a training that was resumed may repeat
             iterations.
-        path: PNG to write.
+        path: PNG file to write.
     """
+    # The last record of an iteration wins: a resumed training repeats some of them.
     by_iteration = {r["iteration"]: r for r in records if "total_loss" in r}
     if not by_iteration:
         raise ReportError("metrics.json holds no total_loss; was anything trained?")
@@ -82,12 +84,14 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
 
     draw(axes[0], "total_loss")
     names = sorted(k for k in by_iteration[iterations[0]] if k.startswith("loss_"))
+    # DETR-like heads log a loss for each layer; names without a number are the last layer's.
     for name in [n for n in names if n.count("_") == 1] or names:
         draw(axes[1], name)
     draw(axes[2], "lr")
     for axis, title in zip(axes, ("total loss", "losses of the last layer", "learning rate")):
         axis.set(title=title, xlabel="iteration")
         axis.grid(alpha=0.3)
+    # Losses fall by orders of magnitude, which a linear axis would flatten.
     axes[0].set_yscale("log")
     axes[1].legend()
     save_figure(figure, path)
@@ -96,26 +100,28 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
 def draw_predictions(
     cfg: Any, model: torch.nn.Module, path: Path, count: int, threshold: float
 ) -> None:
-    """Draw images with ground truth beside the same with predictions.
+    """Draw images with their ground truth beside the same images with predictions.
 
     Args:
         cfg: config of the run.
         model: model in eval mode.
-        path: PNG to write.
+        path: PNG file to write.
         count: images, evenly spread over the test set.
         threshold: lowest score drawn.
 
     Raises:
-        ReportError: the test set is not a built-in one, or the picture cannot be written.
+        ReportError: the test set is not built in, or the picture cannot be written.
     """
     names = cfg.dataloader.test.dataset.names
     name = names if isinstance(names, str) else names[0]
+    # A saved config names datasets, but does not run the code that registers others.
     if name not in DatasetCatalog.list():
         raise ReportError(
             f"dataset {name} is not registered: config.yaml registers nothing, so pictures are "
             "drawn of built-in datasets only; use tools/predict.py for others"
         )
 
+    # Evenly spread, because neighbours in a list often show one place.
     records, classes = DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes
     chosen = [
         records[i] for i in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
@@ -133,7 +139,7 @@ def draw_predictions(
 
 
 def write_table(results: dict[str, Any], path: Path) -> str:
-    """Write the scores with what is needed to repeat them, as Markdown.
+    """Write the scores as Markdown, with everything that is needed to repeat them.
 
     Args:
         results: content of results.json.
@@ -146,6 +152,7 @@ def write_table(results: dict[str, Any], path: Path) -> str:
     keys = list(dict.fromkeys(k for column in columns for k in results["results"][column]))
 
     def cell(value: float | None) -> str:
+        # A metric without ground truth is NaN, for example of a class that no image shows.
         return "-" if value is None or math.isnan(value) else f"{value:.1f}"
 
     lines = [
@@ -202,6 +209,7 @@ def report(args: argparse.Namespace) -> None:
     results_file = args.results or args.run / "results.json"
     if not results_file.is_file():
         raise ReportError(f"{results_file} is missing: evaluate the run first")
+    # The results are read before the model is built, because they fail sooner.
     try:
         results = json.loads(results_file.read_text())
     except json.JSONDecodeError as error:
@@ -209,6 +217,7 @@ def report(args: argparse.Namespace) -> None:
 
     print(write_table(results, args.output / "results.md"))
     cfg = load_config(args.run / "config.yaml")
+    # In eval mode, because dropout would change the detections.
     model = instantiate(cfg.model).to(select_device(cfg.train.device)).eval()
     load_weights(model, args.run / "model_final.pth", ema=args.weights == "ema")
     draw_predictions(cfg, model, args.output / "predictions.png", args.images, args.score_threshold)

@@ -76,6 +76,8 @@ def annotated_images(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray
     order = np.arange(len(records))
     if args.shuffle is not None:
         order = np.random.default_rng(args.shuffle).permutation(len(records))
+    # Read through the mapper without augmentation, so that formats and orientation are those of
+    # training.
     reader = RotatedDatasetMapper(False, augmentations=[])
     for index in order[: args.num_images]:
         record = records[index]
@@ -103,8 +105,10 @@ def loader_images(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
         train.dataset.names = args.dataset
     names = train.dataset.names
     metadata = MetadataCatalog.get(names if isinstance(names, str) else names[0])
+    # A loader without a seed draws one from NumPy's generator.
     if args.shuffle is not None:
         np.random.seed(args.shuffle)
+    # The mapper gives the model's channel order, drawings are RGB.
     flip_channels = train.mapper.get("image_format", "RGB") == "BGR"
     for number, sample in enumerate(sample for batch in instantiate(train) for sample in batch):
         image = sample["image"].permute(1, 2, 0).numpy()
@@ -128,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         0 if done, 2 if the input cannot be used.
@@ -139,6 +143,7 @@ def main(argv: list[str] | None = None) -> int:
     names, images = [], []
     register_builtin()
     try:
+        # A training loader never ends.
         samples = islice(source(args), args.num_images)
         for name, image in tqdm(samples, desc="images"):
             make_output_folder(output)

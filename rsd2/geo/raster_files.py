@@ -82,7 +82,6 @@ def describe_bands(paths: list[str], datasets: list[Any]) -> list[str]:
         The description of each band. If several files of one band have none, the part of the file
         name that the other names lack, like ``B04``; otherwise an empty text.
     """
-
     # Words that all names share say nothing about a band.
     tokens = [re.split(r"[_\-. ]+", Path(path).stem) for path in paths]
     common = set.intersection(*(set(words) for words in tokens))
