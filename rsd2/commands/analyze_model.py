@@ -215,14 +215,14 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
         "--num-frames",
         type=int,
         metavar="T",
-        help="of a clip, for models of clips; by default as in the config's test mapper",
+        help="frames of a clip, for models of clips; by default as in the config's test mapper",
     )
     parser.add_argument("--depth", type=int, default=2, help="levels of modules to show")
     parser.add_argument("--opts", nargs="*", default=[], metavar="KEY=VALUE", help="overrides")
     args = parser.parse_args(argv)
     if min(*args.size, args.depth, 1 if args.num_frames is None else args.num_frames) < 1:
         parser.error(
-            "--size, --depth and --num-frames have to be positive, got "
+            "--size, --depth and --num-frames must be positive, got "
             f"{args.size}, {args.depth} and {args.num_frames}"
         )
 

@@ -136,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
         "order that is known by name, DATASET:TOOLBOX",
     )
     parser.add_argument(
-        "--target-classes", nargs="+", help="classes in the order of the model, likewise"
+        "--target-classes", nargs="+", help="classes in the order of the model, in the same forms"
     )
     parser.add_argument(
         "--allow-mismatch", action="store_true", help="leave out unknown keys and other shapes"
@@ -291,7 +291,6 @@ def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
     found = []
     if not report.converted:
         found.append(f"no key of {args.input} is of --source {args.source}")
-    # Everything is collected, so that one run names all problems.
     bad = len(report.unknown) + len(report.mismatched)
     if bad and not args.allow_mismatch:
         found.append(f"{bad} keys are unknown or do not fit; --allow-mismatch leaves them out")

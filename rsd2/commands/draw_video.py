@@ -35,16 +35,16 @@ def get_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--dataset", metavar="NAME", help="a registered dataset of videos")
     add("--root", metavar="DIR", help="or a folder in RsCarData's format")
-    add("--split", choices=tuple(RSCARDATA_SPLITS), default="train", help="of --root")
-    add("--labels", choices=RSCARDATA_LABELS, default="new", help="of --root")
+    add("--split", choices=tuple(RSCARDATA_SPLITS), default="train", help="split of --root")
+    add("--labels", choices=RSCARDATA_LABELS, default="new", help="labels of --root")
     add("--output", required=True, metavar="FILE", help=".png: sheet; .mp4, .avi: video")
     add(
         "--video",
         nargs="*",
         metavar="NAME",
-        help="to draw; a video file takes one; the first by default",
+        help="videos to draw; a video file takes one; the first by default",
     )
-    add("--num-videos", type=int, default=4, help="on a sheet, without --video")
+    add("--num-videos", type=int, default=4, help="videos on a sheet, without --video")
     add("--columns", type=int, default=4, help="frames of each video on a sheet, evenly spread")
     add("--cell-size", type=int, default=512, help="side of a picture on a sheet, pixels")
     add("--start", type=int, default=1, help="first frame")
@@ -98,7 +98,6 @@ def read_videos(args: argparse.Namespace) -> dict[str, list[dict]]:
     else:
         records = load_rscardata(args.root, args.split, args.labels)
 
-    # Grouped before choosing, because the catalog lists frames and not videos.
     videos = group_videos(records)
     names = args.video or list(videos)[: args.num_videos]
     unknown = [name for name in names if name not in videos]
@@ -167,7 +166,6 @@ def main(argv: list[str] | None = None) -> int:
     output = Path(args.output)
     register_builtin()
     try:
-        # Everything about the arguments is judged before a frame is decoded.
         check_arguments(args)
         videos = read_videos(args)
         if output.suffix.lower() == ".png":

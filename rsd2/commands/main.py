@@ -69,7 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rsd2 {rsd2.__version__}")
         return 0
     if verb not in VERBS:
-        # A misspelled verb is more frequent than an unknown one.
         nearest = difflib.get_close_matches(verb.lower(), VERBS, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]}?" if nearest else "rsd2 --help lists the verbs"
         print(f"rsd2: error: there is no verb {verb!r}; {hint}", file=sys.stderr)

@@ -30,8 +30,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--dataset", nargs="+", required=True, metavar="NAME", help="registered datasets")
-    add("--fractions", type=float, nargs="+", default=[0.1, 0.25, 0.5], help="each in (0, 1]")
-    add("--seed", type=int, default=0, help="of the choice (default 0)")
+    add("--fractions", type=float, nargs="+", default=[0.1, 0.25, 0.5], help="shares in (0, 1]")
+    add("--seed", type=int, default=0, help="seed of the choice (default 0)")
     add("--output", type=Path, required=True, metavar="DIR", help="gets a list for each fraction")
     return parser
 

@@ -82,7 +82,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="DOTA's, TinyPerson's or RsCarData's format, or GeoTIFF with GeoPackage",
     )
     add("--georeferenced", dest="kind", action="store_const", const="georeferenced", help="a kind")
-    add("--num-images", type=int, default=100, help="or videos, of the finished folder (100)")
+    add("--num-images", type=int, default=100, help="images or videos of the finished folder (100)")
     add(
         "--size",
         type=int,
@@ -93,7 +93,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--num-frames", type=int, help="video only: of each video (120)")
     add("--standing-lanes", type=float, help="video only: share of lanes whose cars stand (0.25)")
     add("--old-label-drop", type=float, help="video only: share of tracks old labels lack (0)")
-    add("--seed", type=int, default=0, help="of the set; use another one for a validation set")
+    add("--seed", type=int, default=0, help="seed of the set; a validation set needs another one")
     add(
         "--scale",
         type=float,
@@ -114,7 +114,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--crs", help="coordinate system (EPSG:32632)")
     add("--place", type=float, nargs=2, metavar=("LON", "LAT"), help="upper left corner (9.9 53.5)")
     add("--gsd", type=float, help="metres of a pixel on the ground (0.33 / scale)")
-    add("--rotation", type=float, help="of the upward side, degrees clockwise from north (0)")
+    add("--rotation", type=float, help="azimuth of the upward side, degrees from north (0)")
     add("--sixteen-bit", action="store_true", default=None, help="numbers of 11 bits in 16")
     add("--striped", action="store_true", default=None, help="strips of rows instead of tiles")
     add("--num-tiles", type=int, help="draw so many tiles of 512 pixels and repeat them (all new)")
@@ -188,7 +188,6 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
 
         tiles.append(cv2.copyMakeBorder(tile, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(255,) * 3))
 
-    # Black cells fill the last row.
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)]
     path = folder / "preview.png"
@@ -266,7 +265,6 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
         return _write_georeferenced(args, chosen, shard) / "scenes.json"
     make_config, write = _WRITERS[args.kind]
     place = [args.output]
-    # Only videos lie in folders of their split.
     if args.kind == "video":
         place.append(chosen.pop("split", "train"))
     written = write(
@@ -352,7 +350,6 @@ def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
             }
             for number, rows in enumerate(record["frames"], start=1)
         ]
-        # Three frames are enough to see that the cars move.
         for index in np.linspace(0, len(labelled) - 1, 3).astype(int):
             images.append(draw_record(labelled[index], labelled[:index][::-1]))
             captions.append(f"{record['name']}, frame {index + 1}, {record['mode']}")

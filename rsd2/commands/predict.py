@@ -71,7 +71,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--output", required=True, metavar="DIR", help="gets drawings, text files and JSON")
     add("--score-threshold", type=float, default=0.3, help="lowest score reported (default 0.3)")
     add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
-    add("--overlap", type=int, default=200, help="of neighbouring windows (default 200)")
+    add("--overlap", type=int, default=200, help="overlap of neighbouring windows (200)")
     add(
         "--nms-threshold",
         type=float,
@@ -144,7 +144,6 @@ def build_detector(
         "iteration": None if iteration is None else iteration + 1,
         **{k: origin[k] for k in ("config", "command", "commit", "hardware", "versions", "time")},
     }
-    # The number of frames is what tells a model of clips from one of images.
     augmentations = instantiate(mapper.augmentations)
     if "num_frames" in mapper:
         return ClipDetector(model.to(device), augmentations, mapper.num_frames), facts
@@ -336,7 +335,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if not args.input:
         parser.error("--input is missing")
     if args.max_drawing_size is not None and args.max_drawing_size < 1:
-        parser.error(f"--max-drawing-size has to be positive, got {args.max_drawing_size}")
+        parser.error(f"--max-drawing-size must be positive, got {args.max_drawing_size}")
     return args
 
 
@@ -392,7 +391,6 @@ def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
         max_drawing_size=args.max_drawing_size,
     )
     text, problems = describe_results(results, unreadable)
-    # All problems in one text, after the results.
     problems = "\n".join(filter(None, [problems, damage_of(detector, origin)]))
     print(f"{text}; see {args.output}")
     print(problems, file=sys.stderr, end="\n" if problems else "")
@@ -430,9 +428,8 @@ def run(args: argparse.Namespace) -> int:
     except (ValueError, FileNotFoundError, CheckpointError) as error:  # ConfigError is a ValueError
         raise UsageError(str(error)) from error
 
-    # Only numbers of files are printed, because a folder may hold thousands.
     if num_others:
-        print(f"{num_others} other files in the folders are no images and are left out")
+        print(f"{num_others} other files in the folders are not images and are skipped")
     with PredictionWriter(args.output, classes, args.max_drawing_size) as out:
         counts, complete = predict_all(images, detector, parameters, out, args.exif_orientation)
         out.finish({**asdict(parameters), **origin}, counts.failed, complete)

@@ -71,14 +71,14 @@ def get_parser() -> argparse.ArgumentParser:
     add("--crs", help="coordinate system to assume instead of the files' own, like EPSG:32633")
     add("--output", required=True, metavar="PATH", help="vector file, or a folder of them")
     add("--format", choices=sorted(ending[1:] for ending in FORMATS), default="gpkg",
-        help="of the maps in an output folder (default gpkg)")  # fmt: skip
+        help="format of the maps in an output folder (default gpkg)")  # fmt: skip
     add("--area", metavar="FILE", help="polygons of interest, GeoJSON, GPKG or FGB in any CRS")
 
     model = parser.add_argument_group("detection")
     add = model.add_argument
     add("--score-threshold", type=float, default=0.3, help="lowest score reported (default 0.3)")
     add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
-    add("--overlap", type=int, default=200, help="of neighbouring windows (default 200)")
+    add("--overlap", type=int, default=200, help="overlap of neighbouring windows (200)")
     add("--seams", choices=("drop", "join", "keep"), default="drop",
         help="pieces of objects that a window's border cuts go where another window sees more "
         "(drop), become one where none sees the whole (join), or stay (keep)")  # fmt: skip
@@ -96,7 +96,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--bands", nargs="+", metavar="BAND", help="numbers from 1, or names, in the model's order")
     add("--range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="numbers that become 0, 255")
     add("--percentile", nargs=2, type=float, metavar=("LOW", "HIGH"),
-        help="so do these percentiles of each scene, measured once, like 2 98")  # fmt: skip
+        help="percentiles of each scene that become 0, 255, measured once, like 2 98")  # fmt: skip
     add("--gamma", type=float, help="above 1 brightens (default 1)")
     add("--nodata", type=float, help="number that means no data, if the file does not say so")
 

@@ -32,8 +32,10 @@ def get_parser() -> argparse.ArgumentParser:
     add("--window", type=int, default=1024, help="side of the windows at rate 1, pixels")
     add("--overlap", type=int, default=200, help="overlap of windows at rate 1, pixels")
     add("--rates", type=float, nargs="+", default=[1.0], help="scales: windows are window / rate")
-    add("--min-image-fraction", type=float, default=0.6, help="of a window that must show image")
-    add("--min-object-fraction", type=float, default=0.7, help="of an object that must be shown")
+    add(
+        "--min-image-fraction", type=float, default=0.6, help="share of a window that must be image"
+    )
+    add("--min-object-fraction", type=float, default=0.7, help="share of an object to be shown")
     add(
         "--padding",
         action=argparse.BooleanOptionalAction,

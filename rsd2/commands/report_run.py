@@ -189,8 +189,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, help="results.json (default: of the run)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the report")
     parser.add_argument("--weights", choices=("model", "ema"), default="model")
-    parser.add_argument("--images", type=int, default=12, help="drawn (default 12)")
-    parser.add_argument("--score-threshold", type=float, default=0.3, help="drawn from (0.3)")
+    parser.add_argument("--images", type=int, default=12, help="images to draw (default 12)")
+    parser.add_argument(
+        "--score-threshold", type=float, default=0.3, help="lowest score drawn (0.3)"
+    )
     args = parser.parse_args(argv)
     register_builtin()
     try:
@@ -209,7 +211,6 @@ def report(args: argparse.Namespace) -> None:
     results_file = args.results or args.run / "results.json"
     if not results_file.is_file():
         raise ReportError(f"{results_file} is missing: evaluate the run first")
-    # The results are read before the model is built, because they fail sooner.
     try:
         results = json.loads(results_file.read_text())
     except json.JSONDecodeError as error:
@@ -217,7 +218,6 @@ def report(args: argparse.Namespace) -> None:
 
     print(write_table(results, args.output / "results.md"))
     cfg = load_config(args.run / "config.yaml")
-    # In eval mode, because dropout would change the detections.
     model = instantiate(cfg.model).to(select_device(cfg.train.device)).eval()
     load_weights(model, args.run / "model_final.pth", ema=args.weights == "ema")
     draw_predictions(cfg, model, args.output / "predictions.png", args.images, args.score_threshold)

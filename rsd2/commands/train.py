@@ -171,7 +171,6 @@ def run_evaluation(run: Run) -> Mapping[str, Any]:
     run.save_config()
     check_run(run.cfg, is_training=False)
     model = run.build_model()
-    # Loaded by a checkpointer, so that keys and shapes are compared as in training.
     checkpointer = Checkpointer(model, train.output_dir, strict=train.init_strict)
     resumed = run.args.resume and checkpointer.has_checkpoint()
     if resumed and train.init_checkpoint:
@@ -212,7 +211,6 @@ def run_training(run: Run) -> None:
     run.settle_length(loader)
 
     model = wrap_distributed(model, **train.ddp)
-    # The average exists before the checkpointer, which saves and restores it.
     ema = ModelEMA(model, train.ema.decay, train.ema.warmup) if train.ema.enabled else None
     trainer = build_trainer(train, model, loader, optimizer)
     parts = {"trainer": trainer} if ema is None else {"trainer": trainer, "ema": ema}

@@ -41,7 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--source", choices=["annotation", "dataloader"], default="annotation")
-    add("--config-file", help="whose dataloader.train is drawn with --source dataloader")
+    add("--config-file", help="config whose dataloader.train --source dataloader draws")
     add("--dataset", metavar="NAME", help="a registered dataset")
     add("--labels", metavar="DIR", help="label folder of a set that is not registered")
     add("--images", metavar="DIR", help="its image folder")

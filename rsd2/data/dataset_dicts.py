@@ -61,7 +61,6 @@ def polygon_of(annotation: Mapping[str, Any], image: object) -> np.ndarray:
 
         return polygon.reshape(4, 2)
 
-    # The number of values tells a rotated box from an upright one, whose mode must be stated.
     box, mode = [float(value) for value in annotation.get("bbox", ())], annotation.get("bbox_mode")
     if len(box) == 5:
         return boxes_to_corners(torch.tensor(box, dtype=torch.float64)).numpy()

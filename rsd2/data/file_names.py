@@ -46,7 +46,6 @@ class NameIndex:
         Returns:
             the name as given to the index; None if there is none, or if several names match.
         """
-        # The usual case, without normalizing anything.
         if name in self._names:
             return name
         for candidate in self._relative(_normalize(name)):

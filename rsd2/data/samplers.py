@@ -99,7 +99,6 @@ class _Batches(Sampler):
 
     def _all(self) -> Iterator[list[tuple[int, int]]]:
         rank, world_size = comm.get_rank(), comm.get_world_size()
-        # One unfinished batch for each group, since all images of a batch share the aspect.
         pending: dict[int, list[tuple[int, int]]] = {}
         for position, index in enumerate(self._sampler):
             group = 0 if self._groups is None else self._groups[index]
@@ -186,7 +185,6 @@ class ResumableTrainLoader:
             state: result of :meth:`state_dict`.
         """
         self.seed = state["seed"]
-        # Counted in samples, because the batch size may have changed.
         samples = state["position"] * state["total_batch_size"]
         self.position = samples // self._total_batch_size
         now = (self._total_batch_size, comm.get_world_size())

@@ -97,7 +97,6 @@ def write_split(path: str | Path, ids: Sequence[str], notes: Sequence[str] = ())
         the hash, see `digest_of`.
     """
     digest = digest_of(ids)
-    # The hash lets a reader find out that a list was cut off or edited.
     lines = [*(f"# {note}" for note in notes), f"{_HEADER}{digest}", *sorted(set(ids))]
     write_atomically(path, ("\n".join(lines) + "\n").encode())
     return digest

@@ -50,7 +50,7 @@ def open_dataset(path: str) -> Any:
     if not dataset.count:
         inner = dataset.subdatasets
         dataset.close()
-        hint = f"; name one of its parts, like {inner[0]}" if inner else "; it is no image"
+        hint = f"; name one of its parts, like {inner[0]}" if inner else "; it is not an image"
         raise RasterError(f"{path} has no bands of its own{hint}")
 
     return dataset

@@ -90,7 +90,8 @@ def _stac_bands(path: Path) -> tuple[str, ...]:
         hrefs = [asset["href"] for asset in assets if "data" in asset.get("roles", ())]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RasterError(
-            f"{path} is no STAC item ({error!r}); give a raster, a folder, or a list in a .txt file"
+            f"{path} is not a STAC item ({error!r}); give a raster, a folder, or a list in a "
+            ".txt file"
         ) from error
 
     if not hrefs:

@@ -71,7 +71,7 @@ class Found:
         """
         # Judged before the drawing, which takes seconds for a large image.
         if not cv2.haveImageWriter(str(path)):
-            raise ValueError(f"{path} is no name of a picture; let it end in .png or .jpg")
+            raise ValueError(f"{path} is not the name of a picture; let it end in .png or .jpg")
 
         scores, classes = self.scores.tolist(), self.classes.tolist()
         suffix = Path(path).suffix

@@ -152,7 +152,7 @@ def _read_imagenet32(path: Path) -> tuple[np.ndarray, np.ndarray]:
             # The published files may hold a list of labels instead of an array.
             data, labels = file["data"], np.asarray(file["labels"]).reshape(-1)
     except (OSError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no file of ImageNet32 or is damaged: {error}") from error
+        raise ValueError(f"{path} is damaged or not a file of ImageNet32: {error}") from error
 
     side = _IMAGENET32_SIDE
     if data.dtype != np.uint8 or data.shape != (len(labels), 3 * side * side):

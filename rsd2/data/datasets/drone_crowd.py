@@ -155,7 +155,7 @@ def _read_boxes(path: Path, frames: dict[int, Path], report: LabelReport) -> dic
     for row, (frame, track, x0, y0, x1, y1) in enumerate(rows[:, :6], start=1):
         where = f"row {row} of anno"
         if frame % 1 or track % 1:
-            message = f"{where}: frame {frame:g} or track {track:g} is no whole number"
+            message = f"{where}: frame {frame:g} or track {track:g} is not a whole number"
             report.add("track_number", path, None, message)
         # The table counts frames from 0, the file names from 1.
         elif int(frame) + 1 not in frames:
@@ -187,7 +187,7 @@ def _read_points(
         ]
         strange = [row[2] for row in rows if len(row) > 2 and row[2] % 1]
         if strange:
-            message = f"{len(strange)} tracks are no whole numbers, the first is {strange[0]:g}"
+            message = f"{len(strange)} tracks are not whole numbers, the first is {strange[0]:g}"
             report.add("track_number", folder / f"GT_{image.stem}.mat", None, message, "kept")
 
     return found

@@ -129,7 +129,7 @@ def _place_in_video(record: dict, report: LabelReport) -> bool:
     """Add video and frame number from ``<video>/img1/<number>.jpg``; return False without them."""
     path = Path(record["file_name"])
     if not path.stem.isdecimal():
-        message = f"{record['image_id']} is no number of a frame"
+        message = f"{record['image_id']} is not the number of a frame"
         report.add("frame_number", path, None, message)
         return False
 

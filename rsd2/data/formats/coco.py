@@ -185,7 +185,7 @@ def _check_plausible(
     if num_read and are_normalized:
         name = "COCO JSON with boxes divided by width and height"
         raise ValueError(
-            f"All numbers of the {num_read} boxes of {path} lie in 0 to 1, so they are no "
+            f"All numbers of the {num_read} boxes of {path} lie in 0 to 1, so they are not "
             f"pixels: {describe_format(name)}."
         )
 
@@ -221,7 +221,7 @@ def _read_categories(entries: Sequence[Any], path: Path) -> dict[int | str, str]
         if number in categories:
             # Without its category a file's numbers have no meaning, so this is no problem of one
             # entry.
-            raise ValueError(f"{path}: category id {number} is there twice; make the ids unique.")
+            raise ValueError(f"{path}: category id {number} occurs twice; make the ids unique.")
         categories[number] = name
 
     return categories
@@ -330,7 +330,6 @@ def _apply_border_policy(
     if not outside and beyond <= _TOLERANCE:
         return box
 
-    # What lies wholly outside has nothing left to clip.
     fate = {"keep": "kept", "clip": "dropped" if outside else "clipped", "drop": "dropped"}[policy]
     message = (
         f"annotation id {box.number} of {image.file_name}: box {list(box.box)} in an image of "
@@ -349,7 +348,7 @@ def _apply_border_policy(
 def _text(value: Any) -> str:
     """A name; numbers are names, too."""
     if not isinstance(value, str | int) or not str(value).strip():
-        raise ValueError(f"{_short(value)} is no name")
+        raise ValueError(f"{_short(value)} is not a name")
     return str(value)
 
 

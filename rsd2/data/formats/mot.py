@@ -81,7 +81,6 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
             continue
         rows.append(row)
 
-    # The set finds repeated rows faster than the loop that names them.
     if len({row[:3] for row in rows}) < len(rows):
         firsts: dict[tuple, int] = {}
         for row in rows:
@@ -116,7 +115,7 @@ def _parse_row(line: str, number: int) -> MotRow:
     if not frame >= 1 or not (total < LARGEST_COORDINATE or is_coordinate(track, a, b, c, d)):
         raise ValueError("no frame or box")
     if frame % 1 or track % 1:
-        raise ValueError(f"frame {fields[0]} or track {fields[1]} is no whole number")
+        raise ValueError(f"frame {fields[0]} or track {fields[1]} is not a whole number")
     if c <= NORMALIZED_LIMIT and is_normalized((a, b, c, d)):
         raise ValueError("a box whose numbers lie in 0 to 1, as if divided by width and height")
 

@@ -164,7 +164,6 @@ def write_shard(path: str | Path, records: Sequence[PseudoLabels], header: Shard
     content = {"format": FORMAT, "version": VERSION, "boxes_sha256": _digest(arrays)}
     content |= asdict(header)
     text = json.dumps(content, sort_keys=True).encode("utf-8")
-    # Written to memory first: an npz is a zip file, whose table comes last.
     stream = io.BytesIO()
     np.savez(stream, header=np.frombuffer(text, dtype=np.uint8), **arrays)
     write_atomically(path, stream.getvalue())
@@ -212,7 +211,6 @@ def read_shard(path: str | Path) -> tuple[list[PseudoLabels], ShardHeader]:
         )
 
     optional = [name for name in _OPTIONAL if name in arrays]
-    # ``counts`` says how many rows belong to each image.
     ends = np.cumsum(arrays["counts"])
     records = []
     for index, name in enumerate(arrays["file_names"]):
@@ -306,12 +304,12 @@ def _load(path: str | Path, names: tuple[str, ...] | None = None) -> dict[str, n
     except FileNotFoundError:
         raise PseudoLabelError(f"there is no file {path}") from None
     except KeyError as error:
-        raise PseudoLabelError(f"{path} is no file of pseudo-labels: {error}") from error
+        raise PseudoLabelError(f"{path} is not a file of pseudo-labels: {error}") from error
     # NumPy raises any of these for a truncated or foreign file.
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise PseudoLabelError(
-            f"{path} cannot be read ({error}); it is damaged or no file of pseudo-labels: delete "
-            "it and run the command that made it again"
+            f"{path} cannot be read ({error}); it is damaged or not a file of pseudo-labels: "
+            "delete it and run the command that made it again"
         ) from error
 
 
@@ -363,7 +361,6 @@ def _check_content(arrays: Mapping[str, np.ndarray], header: ShardHeader, where:
             f"{sorted(arrays)} and the header {embedding}"
         )
 
-    # What each array has to look like if the counts and the header are right.
     shapes = {"file_names": (count,), "sizes": (count, 2), "boxes": (total, 5), "scores": (total,)}
     shapes |= {"areas": (total,), "clusters": (total,)}
     shapes["embeddings"] = (total, embedding.dim if embedding else -1)
@@ -382,7 +379,7 @@ def _check_content(arrays: Mapping[str, np.ndarray], header: ShardHeader, where:
         # In float64: the sum of squares over D would lose digits in float32.
         squares = np.square(arrays["embeddings"].astype(np.float64)).sum(axis=1)
         if np.abs(squares - 1).max() > _UNIT_TOLERANCE:
-            raise PseudoLabelError(f"{where}: embeddings are no unit vectors")
+            raise PseudoLabelError(f"{where}: embeddings are not unit vectors")
         low, high = int(arrays["clusters"].min()), int(arrays["clusters"].max())
         if low < 0 or high >= embedding.num_clusters:
             message = f"clusters {low} to {high}, the header has {embedding.num_clusters}"

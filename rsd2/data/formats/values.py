@@ -10,8 +10,8 @@ import math
 from typing import Any
 
 LARGEST_COORDINATE = 1e9
-"""Pixels. What lies beyond is no place in an image; readers leave it out, evaluators refuse it."""
 """Pixels. Readers drop objects beyond this limit, evaluators refuse them."""
+
 _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -39,7 +39,7 @@ def parse_id(value: Any) -> int | str:
 
     if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
         return int(value)
-    raise ValueError(f"the id {_short(value)} is no whole number and no text")
+    raise ValueError(f"the id {_short(value)} is neither a whole number nor a text")
 
 
 def parse_number(value: Any) -> float:
@@ -57,7 +57,7 @@ def parse_number(value: Any) -> float:
     if type(value) is float:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{_short(value)} is no number")
+        raise ValueError(f"{_short(value)} is not a number")
     if isinstance(value, str) and "_" in value:  # which Python would read: "1_0" is 10
         raise ValueError(f"could not convert string to float: {value!r}")
     try:
@@ -80,7 +80,7 @@ def parse_whole(value: Any) -> int:
     """
     number = parse_number(value)
     if number % 1 != 0:  # NaN for infinite numbers, too
-        raise ValueError(f"{_short(value)} is no whole number")
+        raise ValueError(f"{_short(value)} is not a whole number")
     return int(number)
 
 

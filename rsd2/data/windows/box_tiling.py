@@ -111,7 +111,6 @@ def assign_boxes(boxes: np.ndarray, windows: np.ndarray, tiling: BoxTiling) -> l
     # Negative sides mean no overlap; two of them would multiply to a positive area.
     shown = np.clip(high - low, 0, None).prod(axis=2)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    # TinyBenchmark compares the square root of the share; the roots are taken before dividing.
     visible = np.sqrt(shown) / np.sqrt(areas)
     kept = (visible >= tiling.min_visible) & (shown > 0)
     # A window may show nothing of a box even if ``min_visible`` is 0.
@@ -120,7 +119,6 @@ def assign_boxes(boxes: np.ndarray, windows: np.ndarray, tiling: BoxTiling) -> l
     for k, window in enumerate(windows):
         indices = np.flatnonzero(chosen[k])
         cut = np.concatenate([low[k, indices], high[k, indices]], axis=1)
-        # Both corners move into the window's own pixels.
         tiles.append(TileBoxes(indices, cut - np.tile(window[:2], 2), ~kept[k, indices]))
 
     return tiles

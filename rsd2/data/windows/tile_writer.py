@@ -221,7 +221,6 @@ def _cut_image(
     labels = read_dota_labels(job.label, report) if job.label else DotaLabels.empty()
     try:
         image = read_image(job.image)
-    # The record of a broken image keeps a resumed run from trying it again.
     except (OSError, ValueError) as error:
         report.add("unreadable_image", job.image, None, str(error))
         source = TileSource(job.source_id, 0, 0, len(labels), len(labels), 0)
@@ -234,7 +233,6 @@ def _cut_image(
     cut = tile_annotations(labels.polygons, labels.difficult, (height, width), windows, parameters)
     tiles, seen = [], np.zeros(len(labels), dtype=bool)
     for window, size, (indices, polygons, difficult) in zip(windows, sizes, cut):
-        # An object of which only dropped tiles show a part counts as without tile.
         if not len(indices) and not parameters.keep_empty:
             continue
         seen[indices] = True
@@ -342,7 +340,6 @@ def _write_index(
         report.label_files += record["label_files"]
         report.objects += record["source"]["objects"]
 
-    # Only now are all problems known, whichever process found them.
     if settings["out_of_image"] == "error":
         report.raise_if_any(str(output), ("outside_image", "crossing_border"))
     index = TileIndex(

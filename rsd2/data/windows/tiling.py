@@ -114,7 +114,6 @@ def compute_windows(
     starts_x, starts_y = (window_starts(side, window, overlap) for side in (width, height))
     x0, y0 = (grid.reshape(-1) for grid in np.meshgrid(starts_x, starts_y))
 
-    # Windows keep their full size here, even beyond the border: padding fills them.
     windows = np.stack([x0, y0, x0 + window, y0 + window], axis=1)
     inside = (np.minimum(windows[:, 2:], (width, height)) - windows[:, :2]).prod(axis=1)
     fractions = inside / window**2
@@ -174,7 +173,6 @@ def visible_fractions(polygons: np.ndarray, window: np.ndarray) -> np.ndarray:
         shapes = _valid_polygons(polygons[crossing])
         areas = shapely.area(shapes)
         overlaps = shapely.area(shapely.intersection(shapes, shapely.box(*windows[crossing].T)))
-        # Without area there is no share, and no division by zero either.
         safe = np.where(areas > 0, areas, 1.0)
         fractions[crossing] = np.clip(np.where(areas > 0, overlaps / safe, 0.0), 0.0, 1.0)
 
@@ -197,7 +195,6 @@ def assign_objects(
         An object may be in several windows, or in none.
     """
     polygons = np.asarray(polygons, dtype=np.float64).reshape(-1, 4, 2)
-    # The tree compares bounding boxes, so that far pairs cost nothing.
     tree = shapely.STRtree(shapely.box(*polygons.min(axis=1).T, *polygons.max(axis=1).T))
     window_index, object_index = tree.query(shapely.box(*np.asarray(windows, dtype=float).T))
     fractions = visible_fractions(polygons[object_index], np.asarray(windows)[window_index])
@@ -226,7 +223,6 @@ def clip_to_window(polygons: np.ndarray, window: np.ndarray) -> np.ndarray:
     clipped = np.array(polygons, dtype=np.float64).reshape(-1, 4, 2)
     window = np.asarray(window, dtype=np.float64)
     fractions = visible_fractions(clipped, window)
-    # NaN marks what has no visible part; the caller drops it.
     clipped[fractions == 0] = np.nan
     for index in np.flatnonzero((fractions > 0) & (fractions < 1)):
         points = clipped[index]
@@ -240,7 +236,6 @@ def clip_to_window(polygons: np.ndarray, window: np.ndarray) -> np.ndarray:
         # A polygon of one point has no direction; the limit keeps the division finite.
         unit = longer / max(np.hypot(*longer), 1e-12)
         frame = np.stack([unit, (-unit[1], unit[0])])
-        # In the frame of the longer side the enclosing rectangle is parallel to the axes.
         local, original = corners @ frame.T, points @ frame.T
         low, high = local.min(axis=0), local.max(axis=0)
         clipped[index] = np.where(_upper_ends(original), high, low) @ frame
@@ -283,7 +278,6 @@ def tile_annotations(
         polygons[shown], windows, parameters.min_object_fraction
     )
     object_index = shown[object_index]
-    # Windows come sorted, so each one's objects are a slice.
     bounds = np.searchsorted(window_index, np.arange(len(windows) + 1))
     tiles = []
     for window, start, stop in zip(windows, bounds[:-1], bounds[1:]):
@@ -375,7 +369,6 @@ def window_starts(side: int, window: int, overlap: int) -> np.ndarray:
         return np.zeros(1, dtype=np.int64)
     step = window - overlap
     starts = np.arange(math.ceil((side - window) / step) + 1, dtype=np.int64) * step
-    # The last window is shifted back, so that it overlaps more instead of leaving the image.
     return np.minimum(starts, side - window)
 
 

@@ -30,7 +30,7 @@ def list_frames(folder: str | Path, report: LabelReport) -> dict[int, Path]:
         if path.suffix.lower() not in IMAGE_EXTENSIONS:
             continue
         if not path.stem.isdecimal():
-            report.add("frame_number", path, None, f"{path.name} is no number of a frame")
+            report.add("frame_number", path, None, f"{path.name} is not the number of a frame")
             continue
         add_frame(frames, int(path.stem), path, report)
 
@@ -83,7 +83,6 @@ def add_windows(
         first = min(firsts.get(video, key), key)
         for number in range(key - 1, key - num_frames, -1):
             found = known.get(max(number, first))
-            # Windows overlap, so a missing frame shows up in several of them.
             if found is None and number > first and (video, number) not in noted:
                 noted.add((video, number))
                 message = f"video {video} has no frame {number} before frame {key}"
