@@ -222,7 +222,7 @@ def predict_all(
         images: paths.
         detector: the model.
         parameters: parameters of windows and merging.
-        out: takes the results.
+        out: writer that takes the results.
         exif: rule for the EXIF orientation of an image.
 
     Returns:

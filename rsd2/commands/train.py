@@ -247,7 +247,8 @@ def load_start(run: Run, checkpointer: Checkpointer, trainer: Trainer, loader: A
     Args:
         run: training run whose config chooses them.
         checkpointer: checkpointer of the model and the trainer.
-        trainer: gets the settings of the run, and with --resume the state of the checkpoint.
+        trainer: trainer that gets the settings of the run, and with --resume the state of the
+            checkpoint.
         loader: loader of the training data.
 
     Returns:

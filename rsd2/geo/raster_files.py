@@ -75,8 +75,8 @@ def describe_bands(paths: list[str], datasets: list[Any]) -> list[str]:
     """Describe all bands of a scene.
 
     Args:
-        paths: its files.
-        datasets: the same, opened.
+        paths: paths of its files.
+        datasets: the same files, opened.
 
     Returns:
         The description of each band. If several files of one band have none, the part of the file

@@ -119,7 +119,7 @@ def set_dota_metadata(name: str, metadata: dict, **extra: str | None) -> None:
 
     Args:
         name: name of the dataset.
-        metadata: given by the user; may override ``evaluator_type``.
+        metadata: entries from the user; may override ``evaluator_type``.
         extra: ``labels_dir``, ``images_dir``, ``source_dataset``.
     """
     MetadataCatalog.get(name).set(**{"evaluator_type": "dota", **metadata, **extra})

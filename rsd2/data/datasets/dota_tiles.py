@@ -165,7 +165,7 @@ def register_dota_tiles(
     Args:
         name: name of the dataset.
         metadata: metadata as for ``register_dota_instances``.
-        tiles_dir: holds ``images``, ``labelTxt`` and ``tiles.json``.
+        tiles_dir: folder that holds ``images``, ``labelTxt`` and ``tiles.json``.
         source_dataset: name of the dataset of full images, whose labels the evaluator compares
             with; without it the tiles are evaluated as they are.
         options: further arguments of ``load_dota_instances``.

@@ -35,7 +35,7 @@ def load_ohd_sjtu(
     counted and logged once with file and line.
 
     Args:
-        folder: folder of the split, holds ``images`` and ``rotation_txt``.
+        folder: folder of the split, with ``images`` and ``rotation_txt``.
         version: ``"S"`` (2 classes) or ``"L"`` (6 classes).
         order: order of the classes, a name that ``rsd2.data.class_orders.CLASS_ORDERS`` has for
             ``ohd_sjtu_s`` or ``ohd_sjtu_l``: ``"rsd2"`` (MutDet's) or ``"official"``.

@@ -192,7 +192,7 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
 
     Args:
         path: path of the XML file.
-        report: gets every problem.
+        report: report that gets every problem.
 
     Returns:
         x, y, width, height of each object, pixels; None if the file cannot be read.

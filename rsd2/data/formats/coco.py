@@ -33,7 +33,7 @@ class CocoImage:
     """One entry of ``images``.
 
     Attributes:
-        number: its id, see `parse_id`.
+        number: id of the entry, see `parse_id`.
         file_name: file name as the file has it, relative to the image folder.
         height: height of the image, or of the window if there is a ``corner``; pixels.
         width: width of the image, or of the window if there is a ``corner``; pixels.
@@ -52,7 +52,7 @@ class CocoBox:
     """One entry of ``annotations``.
 
     Attributes:
-        number: its id, see `parse_id`; -1 if it has none.
+        number: id of the entry, see `parse_id`; -1 if it has none.
         category: a key of ``CocoFile.categories``.
         box: x, y, width, height in pixels of the image or window.
         area: area of the object, square pixels, > 0; the area of the box if the file states none.

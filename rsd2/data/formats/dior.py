@@ -34,7 +34,7 @@ def read_dior_labels(
 
     Args:
         path: path of the XML file.
-        report: gets one problem for each broken object, with its line.
+        report: report that gets one problem for each broken object, with its line.
         class_names: canonical names; those of the file are spelt like them, whatever their case.
 
     Returns:

@@ -89,7 +89,8 @@ def read_dota_labels(
 
     Args:
         path: path of the text file.
-        report: gets one problem for each broken line and for each line of another format.
+        report: report that gets one problem for each broken line and for each line of another
+            format.
         with_heads: whether the lines are OHD-SJTU's, with the head point after the vertices; class
             names may then be numbers.
         class_names: class names that are valid although they begin with a number.
@@ -174,7 +175,7 @@ def apply_border_policy(
             ``clip_to_window``) and drop those wholly outside; ``"drop"``: drop both;
             ``"error"``: report only, the caller raises.
         path: the label file, for the report.
-        report: gets a problem for each object beyond the tolerance.
+        report: report that gets a problem for each object beyond the tolerance.
         tolerance: pixels by which a vertex may lie outside, because annotators click there.
 
     Returns:
@@ -220,7 +221,7 @@ def find_images(
 
     Args:
         images_dir: image folder; hidden files and sub-folders are ignored.
-        report: gets images that share a name.
+        report: report that gets images that share a name.
         extensions: extensions in lower case, with dot; among images of one name the earlier one
             wins.
 
@@ -274,7 +275,8 @@ def find_labels(
     Args:
         labels_dir: folder of label files.
         image_names: names of the images, without extension.
-        report: gets label files without an image, and the second label file of an image.
+        report: report that gets label files without an image, and the second label file of an
+            image.
         extension: extension of the label files, lower case, with dot; the files may have it in any
             case.
         only_of_images: report label files without image; False for a folder that other images
@@ -366,8 +368,8 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
     Args:
         labels: labels of one file.
         path: path of the file, for the report.
-        report: gets dropped objects (coordinates divided by width and height, or four points on one
-            line) and kept ones (self-crossing or repeated).
+        report: report that gets dropped objects (coordinates divided by width and height, or four
+            points on one line) and kept ones (self-crossing or repeated).
 
     Returns:
         the objects that are left.

@@ -137,7 +137,7 @@ def guess_xml(root: ElementTree.Element) -> str:
     """Guess the format of an XML file.
 
     Args:
-        root: its root element.
+        root: root element of the file.
 
     Returns:
         a key of ``READERS``; the root element as ``XML with the root <...>`` if nobody knows it; an

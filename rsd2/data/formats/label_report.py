@@ -95,7 +95,7 @@ class LabelReport:
         objects: objects returned to the caller.
         counts: (kind, fate) -> number of problems; complete whatever ``max_stored`` is.
         problems: the first ``max_stored`` problems of each kind.
-        max_stored: bounds the memory when a whole dataset is wrong in the same way.
+        max_stored: limit that bounds the memory when a whole dataset is wrong in the same way.
     """
 
     images: int = 0

@@ -37,8 +37,8 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
 
     Args:
         path: path of the file.
-        report: gets every wrong row (blank values, all zeros, a frame or track that is no whole
-            number, no area, another format), and rows that repeat another, which are kept.
+        report: report that gets every wrong row (blank values, all zeros, a frame or track that is
+            no whole number, no area, another format), and rows that repeat another, which are kept.
 
     Returns:
         the rows in their order.

@@ -226,7 +226,7 @@ def read_folder(folder: str | Path) -> tuple[list[PseudoLabels], ShardHeader]:
     """Read all shards of a run.
 
     Args:
-        folder: holds the shards of one run and no others.
+        folder: folder that holds the shards of one run and no others.
 
     Returns:
         (all images, sorted by file name; the header of shard 0 with ``skipped`` and ``counts`` of

@@ -20,7 +20,7 @@ def read_xml(
 
     Args:
         path: path of the file.
-        report: gets a file that cannot be read or is not well-formed, with its line.
+        report: report that gets a file that cannot be read or is not well-formed, with its line.
         with_lines: elements know their lines (see `line_of`); without, reading is twice as fast.
 
     Returns:

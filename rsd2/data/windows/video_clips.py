@@ -20,7 +20,7 @@ def list_frames(folder: str | Path, report: LabelReport) -> dict[int, Path]:
 
     Args:
         folder: folder of images named by their number, like ``000001.jpg``.
-        report: gets images whose name is no number, or whose number another image has.
+        report: report that gets images whose name is no number, or whose number another image has.
 
     Returns:
         number of the frame -> path, by number; empty if the folder is not there.
@@ -44,7 +44,7 @@ def add_frame(frames: dict[int, Path], number: int, path: Path, report: LabelRep
         frames: number -> path; changed.
         number: number of the frame.
         path: path of its file.
-        report: gets a file whose number is taken.
+        report: report that gets a file whose number is taken.
     """
     if frames.setdefault(number, path) != path:
         report.add("duplicate_image", path, None, f"{frames[number].name} is frame {number}, too")
@@ -65,7 +65,7 @@ def add_windows(
         records: dataset dicts with ``file_name``, ``video_id``, ``frame_id``; changed.
         frames: number -> file for each video, including frames without a record.
         num_frames: T >= 1.
-        report: gets each missing frame once.
+        report: report that gets each missing frame once.
 
     Raises:
         ValueError: if ``num_frames`` is less than 1.
