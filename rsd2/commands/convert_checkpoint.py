@@ -95,7 +95,7 @@ def all_sources() -> dict[str, RulesOfKeys]:
 def rules_for(
     source: str, keys: Iterable[str], model_keys: Iterable[str] | None = None
 ) -> list[Rule]:
-    """Take the rules of a kind of checkpoint.
+    """Select the rules for a kind of checkpoint.
 
     Args:
         source: a name of `all_sources`.

@@ -356,7 +356,7 @@ def file_digest(path: str | Path) -> str:
         The first 16 hexadecimal digits of its SHA-256.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     digest = hashlib.sha256()
     # In blocks, because checkpoints have gigabytes.

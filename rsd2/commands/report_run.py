@@ -33,7 +33,7 @@ from rsd2.weights.errors import CheckpointError
 
 
 class ReportError(RuntimeError):
-    """The run cannot be reported; the message says what is missing."""
+    """A run without something that its report needs; the message names it."""
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

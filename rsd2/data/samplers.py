@@ -153,7 +153,7 @@ class ResumableTrainLoader:
 
     @property
     def dataset(self) -> Any:
-        """The samples, before they are mapped."""
+        """The samples before mapping."""
         return self._dataset
 
     @property

@@ -113,7 +113,7 @@ def read_split(path: str | Path) -> list[str]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds no id, or other ids than the hash in its comments says.
+        ValueError: if it has no id, or if its ids differ from the hash in its comments.
     """
     path = Path(path)
     if not path.is_file():
@@ -134,7 +134,7 @@ def read_split(path: str | Path) -> list[str]:
 
 
 def select_images(records: Sequence[dict], ids: Iterable[str], name: str) -> list[dict]:
-    """Keep the dataset dicts of chosen images.
+    """Select the dataset dicts of chosen images.
 
     Args:
         records: dataset dicts.
@@ -146,7 +146,7 @@ def select_images(records: Sequence[dict], ids: Iterable[str], name: str) -> lis
         those dicts, in their order.
 
     Raises:
-        ValueError: if an id of the list is not there, because it is the list of another dataset.
+        ValueError: if the dataset lacks an id of the list, probably a list of another dataset.
     """
     # Another spelling of a path may name the same image, so ids are looked up, not compared.
     wanted = set(ids)

@@ -255,7 +255,7 @@ class Georeference:
         return along, across
 
     def _fitted(self) -> Any:
-        """Make rasterio's transformer of control points or rational polynomials."""
+        """Build rasterio's transformer of control points or rational polynomials."""
         transforms = geo_library("rasterio.transform")
         if self.kind == "rpcs":
             # At the mean height: without it, GDAL takes the ellipsoid itself.

@@ -25,7 +25,7 @@ class Grid:
 
     @property
     def is_scene(self) -> bool:
-        """Whether the pixels are the scene's own."""
+        """Tell whether the pixels are the scene's own."""
         return (self.height, self.width) == (self.scene_height, self.scene_width)
 
     @property

@@ -194,7 +194,7 @@ def _split_parts(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _join_at_date_line(parts: list[shapely.Geometry]) -> list[shapely.Geometry]:
-    """Put a polygon together again that was cut in two at 180 degrees (RFC 7946, 3.1.9)."""
+    """Rejoin a polygon that was cut in two at 180 degrees (RFC 7946, section 3.1.9)."""
     # Each part ends at 180 degrees, one on either side; all else are separate objects.
     if len(parts) != 2 or {part.bounds[0] for part in parts} & {-180.0} == set():
         return parts
@@ -204,7 +204,7 @@ def _join_at_date_line(parts: list[shapely.Geometry]) -> list[shapely.Geometry]:
         return parts
     moved = shapely.transform(west, lambda points: points + (360.0, 0.0))
 
-    # The cut itself leaves two corners that are none of the box.
+    # The cut itself leaves two corners that the box does not have.
     joined = shapely.simplify(shapely.union(east, moved), 1e-7)
     return [joined] if joined.geom_type == "Polygon" else parts
 

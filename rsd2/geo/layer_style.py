@@ -74,10 +74,10 @@ def make_layer_style(colors: Mapping[str, tuple[int, int, int]]) -> str:
 
 
 def write_layer_style(path: Path, layer: str, colors: Mapping[str, tuple[int, int, int]]) -> None:
-    """Make a layer of a GeoPackage look right when QGIS opens it.
+    """Store the style of a layer in its GeoPackage, where QGIS finds it.
 
     Args:
-        path: path of the GeoPackage, which nobody has open.
+        path: path of the GeoPackage, which no program has open.
         layer: name of the layer.
         colors: red, green and blue, 0 to 255, of each value of the column ``class``.
 

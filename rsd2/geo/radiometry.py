@@ -149,7 +149,7 @@ class Radiometry:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether the rule can be applied without measuring a scene."""
+        """Tell whether the rule can be applied without measuring a scene."""
         return self.scaling != "percentile"
 
     def measure(self, raster: Measurable) -> Radiometry:
@@ -195,7 +195,7 @@ class Radiometry:
     def _measure_range(
         self, raster: Measurable, bands: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Two percentiles (B,) of a sample, over pixels that hold data."""
+        """Measure two percentiles (B,) of a sample, over pixels with data."""
         values, valid = raster.read_sample(bands, self.nodata)
         values = values[valid].astype(np.float64)
         values = values[np.isfinite(values).all(axis=1)]
@@ -309,6 +309,6 @@ class Radiometry:
 
 @lru_cache(maxsize=8)
 def _tables(radiometry: Radiometry, dtype: str, num_bands: int) -> np.ndarray:
-    """Scaled numbers (B, 256 or 65536) of every number of an unsigned type."""
+    """Return scaled numbers (B, 256 or 65536) for every number of an unsigned type."""
     numbers = np.arange(np.iinfo(dtype).max + 1)[:, None]
     return np.ascontiguousarray(radiometry._scale(np.repeat(numbers, num_bands, axis=1)).T)

@@ -141,7 +141,7 @@ class Raster:
         return self.georeference.pixel_size(self.width / 2, self.height / 2)
 
     def note_on_layout(self, window_height: int) -> str:
-        """Say whether the layout of the file makes windows slow.
+        """Describe a file layout that makes windows slow.
 
         Args:
             window_height: height of the windows that will be read, pixels.

@@ -24,8 +24,8 @@ from rsd2.evaluation.records import OutputRecord
 from rsd2.structures import boxes_to_corners, corners_to_boxes
 
 SeamRule = Literal["drop", "join", "keep"]
-"""``drop``: a piece goes where another window sees more of its object. ``join``: pieces of an
-object that no window sees whole become one. ``keep``: nothing is done."""
+"""``drop``: drop a piece if another window sees more of its object. ``join``: pieces of an
+object that no window sees whole become one. ``keep``: change nothing."""
 
 _TOUCH = 2.0  # pixels from a border within which a detection counts as cut; detectors are not exact
 # The smallest rectangle of a convex piece is at most twice as large as the piece, so that at least
@@ -50,7 +50,7 @@ class WindowDetections(NamedTuple):
     windows: np.ndarray
 
     def select(self, index: np.ndarray) -> WindowDetections:
-        """Take some of the detections, by a mask or by positions."""
+        """Select some of the detections, by a mask or by positions."""
         return WindowDetections(*(values[index] for values in self))
 
 

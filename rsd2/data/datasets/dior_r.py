@@ -40,8 +40,8 @@ def load_dior_r(
 ) -> list[dict]:
     """Read a split of DIOR-R into Detectron2's dataset dicts.
 
-    Everything that is wrong is counted and logged once with file and line; whatever cannot be used
-    is left out. Class names are compared without regard to their case.
+    Everything that is wrong is counted and logged once with file and line; unusable objects are
+    dropped. Class names are compared regardless of case.
 
     Args:
         root: folder that holds ``JPEGImages-trainval``, ``JPEGImages-test``,
@@ -68,7 +68,7 @@ def load_dior_r(
     if not annotations.is_dir():
         raise FileNotFoundError(
             f"There is no folder {annotations}; DIOR-R's rotated annotations lie there, those of "
-            "the older DIOR in 'Horizontal Bounding Boxes' are not what is needed."
+            "the older DIOR in 'Horizontal Bounding Boxes' do not fit."
         )
 
     return read_polygon_records(
@@ -122,7 +122,7 @@ def _listed_images(
     root: Path, folder: str, lists: tuple[str, ...], report: LabelReport
 ) -> dict[str, Path]:
     """Return image id -> file, in the order of the lists; ids without an image are reported."""
-    # Images that no list names are none of this split, so they are not reported.
+    # Unlisted images belong to other splits, so they are not reported.
     found = find_images(root / folder, LabelReport())
     index = NameIndex(found, root / folder, with_extension=False)
     images: dict[str, Path] = {}

@@ -202,7 +202,7 @@ def category_ids(class_names: Sequence[str]) -> dict[str, int]:
 
 
 def class_names_of(metadata: dict) -> tuple[str, ...]:
-    """Take the class names out of a metadata dict.
+    """Read the class names from a metadata dict.
 
     Args:
         metadata: metadata with ``thing_classes``.

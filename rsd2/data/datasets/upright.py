@@ -71,7 +71,7 @@ def _upright_record(record: dict) -> dict:
 
 
 def _corners(annotation: dict, record: dict) -> np.ndarray:
-    """(4, 2) xy pixels."""
+    """Return the corners (4, 2) of an annotation, xy pixels."""
     if annotation.get("poly") is None and len(annotation["bbox"]) != 5:
         raise ValueError(
             f"a box of {record['file_name']} is {list(annotation['bbox'])}, which is no rotated "

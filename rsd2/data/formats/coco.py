@@ -271,7 +271,7 @@ def _read_box(
     path: Path,
     report: LabelReport,
 ) -> tuple[int | str, CocoBox] | None:
-    """(image id, box) of an entry, or None after a note in the report."""
+    """Return (image id, box) of an entry, or None after adding to the report."""
     try:
         number = parse_id(entry.get("id", -1))
         image, category = parse_id(entry["image_id"]), parse_id(entry["category_id"])
@@ -280,7 +280,7 @@ def _read_box(
         x, y, width, height = map(parse_number, entry["bbox"])
         area = parse_number(entry.get("area") or 0.0)
         crowd = parse_boolean(entry.get("iscrowd"))
-        # Most annotations have none of the flags, so those of the file are found first.
+        # Most annotations have no flag at all, so the present ones are found first.
         flags = _FLAG_SET.intersection(entry)
         flags = frozenset(flag for flag in flags if parse_boolean(entry[flag])) if flags else flags
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -346,7 +346,7 @@ def _apply_border_policy(
 
 
 def _text(value: Any) -> str:
-    """A name; numbers are names, too."""
+    """Return a name; numbers are names, too."""
     if not isinstance(value, str | int) or not str(value).strip():
         raise ValueError(f"{_short(value)} is not a name")
     return str(value)

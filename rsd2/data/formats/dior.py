@@ -70,7 +70,7 @@ def read_dior_labels(
 def _parse_object(
     element: ElementTree.Element, path: str | Path, report: LabelReport
 ) -> tuple[list[float], str, int] | None:
-    """Eight coordinates, raw class name and difficult flag, or None and a problem."""
+    """Return 8 coordinates, raw class name, difficult flag; or None, and report a problem."""
     line = line_of(element)
     name = (element.findtext("name") or "").strip()
     texts = [(element.findtext(f"robndbox/{corner}") or "").strip() for corner in _CORNERS]

@@ -407,7 +407,7 @@ class _LineError(ValueError):
 
 
 def _parse_fields(fields: list[str], count: int) -> tuple[tuple[float, ...], str, int]:
-    """Coordinates (8, or 10 with the head), class name and difficult flag of a line."""
+    """Split a line into coordinates (8, or 10 with the head), class name and difficult flag."""
     if len(fields) <= count:
         message = f"{len(fields)} fields instead of {count + 1} or more: {' '.join(fields)[:120]!r}"
         # The kinds differ because their remedies show different lines.
@@ -431,7 +431,7 @@ def _parse_fields(fields: list[str], count: int) -> tuple[tuple[float, ...], str
 
 
 def _refuse_number(name: str) -> None:
-    """Complain about a class name that begins with a number: fields are missing or in the way."""
+    """Raise if a class name begins with a number: fields are missing, or there are too many."""
     if _is_number(name.split()[0]):
         raise _LineError("class_number", f"class {name!r} is a number or begins with one")
 
@@ -466,7 +466,7 @@ def _drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport
 
 
 def _corners(labels: DotaLabels, index: int) -> str:
-    """The eight numbers of an object, for messages."""
+    """Return the eight numbers of an object, for messages."""
     return " ".join(f"{value:g}" for value in labels.polygons[index].reshape(-1))
 
 
@@ -479,6 +479,6 @@ def _is_number(text: str) -> bool:
 
 
 def _shortest(value: float) -> str:
-    """At most three decimals, no trailing zeros, no negative zero."""
+    """Format a number with at most three decimals, no trailing zeros, no negative zero."""
     text = f"{value:.3f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text

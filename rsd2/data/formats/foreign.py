@@ -59,7 +59,7 @@ _FEW_BYTES = 1 << 26  # larger files are not read to guess a format
 
 
 def describe_format(name: str) -> str:
-    """Say what a file looks like and what reads it.
+    """Describe the format that a file seems to have, and its reader.
 
     Args:
         name: a key of ``READERS``, or the root element of an XML file that nobody knows.
@@ -229,7 +229,7 @@ def guess_file(path: str | Path) -> str:
 
 
 def describe_folder(folder: str | Path) -> str:
-    """Say what a folder holds when it does not hold the expected label files.
+    """Describe the content of a folder without the expected label files.
 
     Args:
         folder: folder to look at.

@@ -98,7 +98,7 @@ def _num_fields(line: str) -> int:
 
 
 def _parse_row(line: str, number: int) -> MotRow:
-    """A row of either dialect; a ValueError says what is wrong."""
+    """Parse a row of either dialect; a ValueError says what is wrong."""
     has_commas = "," in line
     fields = line.split(",") if has_commas else line.split()
 

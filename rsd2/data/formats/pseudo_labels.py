@@ -297,7 +297,7 @@ def find_shards(folder: str | Path) -> list[Path]:
 
 
 def _load(path: str | Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-    """Arrays of an npz file, without pickles."""
+    """Load arrays of an npz file, without pickles."""
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in names or content.files}
@@ -330,7 +330,7 @@ def _parse_header(data: np.ndarray, path: str | Path) -> tuple[ShardHeader, str]
 
 
 def _present(records: Sequence[PseudoLabels], where: str) -> list[str]:
-    """Names of the optional arrays of all images; each has one row per box."""
+    """Return the optional arrays that all images have; raise unless each has a row per box."""
     present = []
     for name in _OPTIONAL:
         having = [record for record in records if getattr(record, name) is not None]
@@ -402,7 +402,7 @@ def _check_same_run(path: Path, header: ShardHeader, first: Path, reference: Sha
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Hash of the boxes and of the images that they belong to."""
+    """Hash the boxes and the names of their images."""
     # File names are part of the hash, because boxes of another image may be equal.
     result = hashlib.sha256("\0".join(arrays["file_names"].tolist()).encode("utf-8"))
     for name in ("counts", "boxes"):

@@ -1,4 +1,4 @@
-"""Values of label files, whatever type a tool gave them: ids, whole numbers, numbers, booleans.
+"""Values of label files, in any type that a tool writes: ids, whole numbers, numbers, booleans.
 
 Every reader converts with these functions, so that both sides of a reference are of one type and
 ``"0"`` is false everywhere.
@@ -16,7 +16,7 @@ _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "
 
 
 def parse_id(value: Any) -> int | str:
-    """Bring an id into the form in which ids are compared.
+    """Convert an id to the form in which ids are compared.
 
     Args:
         value: a whole number or a text, as a file has it.
@@ -132,7 +132,7 @@ def parse_difficulty(value: Any) -> int:
 
 
 def is_coordinate(*values: float) -> bool:
-    """Whether numbers can be coordinates: finite, and not beyond ``LARGEST_COORDINATE``."""
+    """Tell whether numbers can be coordinates: finite, and not beyond ``LARGEST_COORDINATE``."""
     # The sum is a fast test of the usual case; it is NaN if any of them is.
     if sum(map(abs, values)) < LARGEST_COORDINATE:
         return True

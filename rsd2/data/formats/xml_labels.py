@@ -1,4 +1,4 @@
-"""XML label files: elements that know their line, in whatever encoding."""
+"""Reads XML label files in any encoding, with the line of each element."""
 
 from __future__ import annotations
 

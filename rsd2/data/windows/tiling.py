@@ -337,7 +337,7 @@ def tile_name(source_id: str, size: int, x: int, y: int) -> str:
 
 
 def parse_tile_name(name: str) -> tuple[str, int, int, int]:
-    """Take a tile's name apart.
+    """Parse the name of a tile.
 
     Args:
         name: name as ``tile_name`` makes it, without extension.
@@ -373,7 +373,7 @@ def window_starts(side: int, window: int, overlap: int) -> np.ndarray:
 
 
 def _valid_polygons(polygons: np.ndarray) -> np.ndarray:
-    """Shapely polygons (N,) of (N, 4, 2); self-crossing ones are split into their lobes."""
+    """Convert (N, 4, 2) to (N,) Shapely polygons; self-crossing ones split into their lobes."""
     finite = np.isfinite(polygons).all(axis=(1, 2))
     # Shapely refuses NaN; a polygon of zeros has no area and so no visible share.
     shapes = shapely.polygons(np.where(finite[:, None, None], polygons, 0.0))
