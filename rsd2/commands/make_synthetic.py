@@ -254,6 +254,7 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
     """
     # An option of another kind would have no effect, which its user would not notice.
     names = {name for options in _OPTIONS.values() for name in options}
+    # A missing option keeps the default of the configuration, so only given ones are passed.
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     foreign = sorted(set(chosen) - set(_OPTIONS[args.kind]))
     if foreign:
@@ -278,7 +279,6 @@ def _write_georeferenced(args: argparse.Namespace, chosen: dict, shard: tuple[in
     place = {name: chosen.pop(name) for name in _PLACE_OPTIONS if name in chosen}
     size = chosen.pop("size", 2048)
     if "place" in place:
-        # A missing option keeps the default of the configuration, so only given ones are passed.
         place["longitude"], place["latitude"] = place.pop("place")
     place["tiled"] = not place.pop("striped", False)
 

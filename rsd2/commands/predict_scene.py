@@ -232,7 +232,6 @@ def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
     Returns:
         Plain values; ``run`` is a hash of the others and of the sizes and times of the files.
     """
-    # Names, sizes and times instead of content: scenes have gigabytes.
     files = [Path(path) for path in scene.raster.paths]
     described = {
         **run.origin,
@@ -244,6 +243,7 @@ def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
         "classes": run.class_names,
         "area": None if scene.area is None else scene.area.wkt,
     }
+    # Sizes and times stand for the content, because scenes have gigabytes.
     stamps = []
     for file in files:
         if file.is_file():
@@ -334,7 +334,6 @@ def _summary(path: Path, counts: dict[str, int]) -> str:
     """Return a sentence about a map."""
     text = f"{path}: {counts['detections']} detections in {counts['windows']} windows"
     reasons = {
-        # Only what happened is mentioned, because most runs drop nothing.
         "windows_without_data": "windows without data",
         "detections_below_threshold": "more below the score threshold",
         "detections_outside_area": "outside the area",
@@ -342,6 +341,7 @@ def _summary(path: Path, counts: dict[str, int]) -> str:
         "seams_joined": "joined from pieces",
         "detections_without_place": "without a place on the ground",
     }
+    # Only what happened is mentioned, because most runs drop nothing.
     notes = [f"{counts[key]} {words}" for key, words in reasons.items() if counts.get(key)]
     return text + (f" ({', '.join(notes)})" if notes else "")
 

@@ -121,8 +121,8 @@ def draw_predictions(
             "drawn of built-in datasets only; use tools/predict.py for others"
         )
 
-    # Evenly spread, because neighbours in a list often show one place.
     records, classes = DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes
+    # Evenly spread, because neighbours in a list often show one place.
     chosen = [
         records[i] for i in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
     ]

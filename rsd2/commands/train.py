@@ -96,9 +96,9 @@ class Run:
         # A resumed run may be refused; the file must then still describe what was trained.
         if not args.resume:
             self.save_config()
+        # Each process needs its own numbers, or all would augment alike.
         seed_all_rng(train.seed + comm.get_rank())
 
-        # Each process needs its own numbers, or all would augment alike.
         self.device = select_device(train.device)
         # Timing kernels pays off in training only; images of a test set differ in size.
         torch.backends.cudnn.benchmark = bool(train.cudnn_benchmark) and not args.eval_only

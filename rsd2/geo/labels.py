@@ -113,7 +113,7 @@ def read_scene_labels(
         names = [_class_text(values[owner]) for owner in owners]
     has_class = np.array([bool(name) for name in names], dtype=bool)
 
-    # Shapely refuses polygons without area, so only the others are compared with the scene.
+    # Only objects with area are compared with the scene; the others are counted as such.
     height, width = size
     scene = shapely.box(0, 0, width, height)
     meets = np.zeros(len(polygons), dtype=bool)

@@ -96,9 +96,9 @@ def _columns(
     scene: Scene, found: WindowDetections, polygons: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, Any]:
     """Return the attributes of the detections by the names of their columns."""
-    # Rounded below what a pixel can mean, so that equal detections give equal bytes everywhere.
     ground = scene.raster.georeference.measure(polygons)
     boxes = corners_to_boxes(torch.from_numpy(polygons)).numpy().reshape(-1, 5)
+    # Rounded below what a pixel can mean, so that equal detections give equal bytes everywhere.
     return {
         "class": name_classes(found.classes.tolist(), class_names),
         "class_index": found.classes,

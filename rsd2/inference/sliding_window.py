@@ -155,9 +155,9 @@ def detect_in_windows(
         if progress is not None:
             progress(len(records), len(windows))
 
-    # Joined pieces are candidates, too; only the rest of the difference fell to the NMS.
     found, seams = _merge(records, image.shape[:2], parameters)
     num_accepted = sum(len(record.scores) for record in records)
+    # Joined pieces are candidates, too; only the rest of the difference fell to the NMS.
     num_candidates = num_accepted - seams.dropped - seams.pieces + seams.joined
     return ImageDetections(
         boxes=found.boxes,
