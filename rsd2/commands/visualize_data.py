@@ -76,8 +76,7 @@ def annotated_images(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray
     order = np.arange(len(records))
     if args.shuffle is not None:
         order = np.random.default_rng(args.shuffle).permutation(len(records))
-    # Read through the mapper without augmentation, so that formats and orientation are those of
-    # training.
+    # Read as in training, but without augmentation, so that formats and orientation agree.
     reader = RotatedDatasetMapper(False, augmentations=[])
     for index in order[: args.num_images]:
         record = records[index]

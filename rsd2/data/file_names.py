@@ -51,8 +51,7 @@ class NameIndex:
         for candidate in self._relative(_normalize(name)):
             if candidate in self._names:
                 return candidate
-            # Another case may match two files, and a guess between them would be wrong half the
-            # time.
+            # Another case may match two files, and choosing one of them would be a guess.
             found = self._keys().get(self._key(candidate), set())
             if len(found) == 1:
                 return next(iter(found))

@@ -68,8 +68,7 @@ class SeededMapDataset(Dataset):
             torch.random.default_generator.manual_seed(int(words[2]))
             for _ in range(_MAX_RETRIES):
                 mapped = self._mapper(self._dataset[index])
-                # A refused element is replaced by a draw from the same stream, so that a repeated
-                # run agrees.
+                # Another element is drawn from the same stream, so that a repeated run agrees.
                 if mapped is not None:
                     return mapped
                 _logger.warning("the mapper refused sample %d; another one replaces it", index)

@@ -131,8 +131,7 @@ def read_coco_file(
         if box is not None:
             boxes[number].append(box)
 
-    # One wrong entry is a problem for the report, a file without a usable one is an error: going on
-    # would train on images that look empty.
+    # One wrong entry goes to the report; a file without a usable one is useless as a whole.
     _check_plausible(content["annotations"], num_read, are_normalized, path, report)
     for number, group in boxes.items():
         _report_repeated(group, images[number].file_name, path, report)
@@ -219,8 +218,7 @@ def _read_categories(entries: Sequence[Any], path: Path) -> dict[int | str, str]
             ) from error
 
         if number in categories:
-            # Without its category a file's numbers have no meaning, so this is no problem of one
-            # entry.
+            # A category stands for many annotations, so this is an error of the whole file.
             raise ValueError(f"{path}: category id {number} occurs twice; make the ids unique.")
         categories[number] = name
 

@@ -82,8 +82,7 @@ def _parse_object(
         return None
 
     try:
-        # float() reads "1_0" as 10, which `parse_number` refuses; it is slower, so it is the
-        # exception.
+        # float() reads "1_0" as 10; `parse_number` refuses that, but is slower.
         values = list(map(parse_number if "_" in "".join(texts) else float, texts))
     except ValueError as error:
         report.add("number", path, line, f"{name}: {error}")

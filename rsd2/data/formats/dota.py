@@ -455,8 +455,7 @@ def _drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport
     if keep.all() and not crossing.any():
         return labels
 
-    # A crossing quadrilateral is still an object, drawn with two vertices swapped; without area it
-    # is none.
+    # A self-crossing quadrilateral is still an object, drawn with two vertices swapped.
     for index in np.flatnonzero(crossing | ~keep):
         kind, fate = ("self_crossing", "kept") if keep[index] else ("zero_area", "dropped")
         message = f"{labels.names[index]} ({_corners(labels, index)})"

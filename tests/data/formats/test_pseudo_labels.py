@@ -198,7 +198,7 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
         np.savez(stream, boxes=np.zeros((1, 5)))
     with pytest.raises(PseudoLabelError, match="no header of pseudo-labels"):
         read_shard(path)
-    with pytest.raises(PseudoLabelError, match="no file of pseudo-labels"):
+    with pytest.raises(PseudoLabelError, match="not a file of pseudo-labels"):
         read_header(path)
     with path.open("wb") as stream:  # an array of objects is a pickle
         np.savez(stream, header=np.array([{"format": 1}], dtype=object))
