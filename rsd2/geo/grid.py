@@ -30,7 +30,7 @@ class Grid:
 
     @property
     def scale(self) -> np.ndarray:
-        """(2,) pixels of the grid per pixel of the scene, along x and y."""
+        """Pixels of the grid per pixel of the scene (2,), along x and y."""
         return np.array([self.width / self.scene_width, self.height / self.scene_height])
 
     def to_scene(self, points: np.ndarray) -> np.ndarray:

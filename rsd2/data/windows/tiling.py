@@ -78,7 +78,7 @@ class TilingParameters:
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """(window, overlap) in pixels of each rate."""
+        """Window and overlap of each rate, pixels."""
         return [(int(self.window / rate), int(self.overlap / rate)) for rate in self.rates]
 
     def as_dict(self) -> dict:
