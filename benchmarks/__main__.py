@@ -28,19 +28,19 @@ FOLDER = Path(__file__).resolve().parent
 
 
 def subjects() -> list[str]:
-    """Names of the modules that have cases."""
+    """Return the names of the modules that have cases."""
     files = sorted(FOLDER.glob("*.py"))
     return [file.stem for file in files if "\ndef cases(" in file.read_text("utf-8")]
 
 
 def cases_of(subject: str) -> dict[str, Case]:
-    """Cases of a subject by their names.
+    """Return the cases of a subject by name.
 
     Args:
         subject: one of :func:`subjects`.
 
     Raises:
-        ValueError: there is no such subject; the message lists those that there are.
+        ValueError: there is no such subject; the message lists all subjects.
     """
     if subject not in subjects():
         raise ValueError(f"no subject {subject!r}; there are: {', '.join(subjects())}")
@@ -51,9 +51,9 @@ def choose(cases: dict[str, Case], names: list[str], quick: bool) -> list[Case]:
     """Pick cases by their names.
 
     Args:
-        cases: by name.
-        names: empty takes all.
-        quick: leave out the slow ones, unless they are named.
+        cases: cases by name.
+        names: names of the wanted cases; empty takes all.
+        quick: whether to leave out slow cases that are not named.
 
     Raises:
         ValueError: a name is unknown; the message lists the known ones.
@@ -62,13 +62,14 @@ def choose(cases: dict[str, Case], names: list[str], quick: bool) -> list[Case]:
     if unknown:
         known = "".join(f"\n  {name}" for name in cases)
         raise ValueError(f"no case {', '.join(map(repr, unknown))}; there are:{known}")
+
     if names:
         return [cases[name] for name in names]
     return [case for case in cases.values() if not (quick and case.is_slow)]
 
 
 def memory_in_child(subject: str, case: Case) -> dict[str, float | None]:
-    """Measure the peak memory of a case's contenders in a process of its own.
+    """Measure the peak memory of a case's contenders in a separate process.
 
     Args:
         subject: module of the case.
@@ -78,16 +79,18 @@ def memory_in_child(subject: str, case: Case) -> dict[str, float | None]:
         Contender -> MB, or None where the system cannot tell.
 
     Raises:
-        RuntimeError: the process failed; the message has its last words.
+        RuntimeError: the process failed; the message has the end of its errors.
     """
     command = [sys.executable, "-m", "benchmarks", subject, "--case", case.name, "--only-memory"]
     command += ["--threads", str(torch.get_num_threads())]
+    # A process of its own: what another case left in memory would count as free.
     result = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent)
     if result.returncode:
         raise RuntimeError(
             f"the memory of {case.name!r} could not be measured: exit {result.returncode}: "
             f"{result.stderr.strip()[-500:]}"
         )
+
     return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -102,10 +105,10 @@ def _number(value: float | None, unit: str = "") -> str:
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """Tabulate rows, with the machine and the versions above.
+    """Tabulate rows, with the machine and the versions above the table.
 
     Args:
-        rows: of :func:`benchmarks.harness.run_cases`, one at least.
+        rows: rows of :func:`benchmarks.harness.run_cases`, at least one.
     """
     first = rows[0]
     machines = sorted({f"{row['machine']} ({row['threads']} threads)" for row in rows})
@@ -118,6 +121,7 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
         "ratio (of minima) | peak MB: rsd2 / peer | floor |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
+
     for row in rows:
         ours = f"{_time(row['ours_ms'])} ({_time(row['ours_min_ms'])})"
         theirs = ratio = ""
@@ -127,9 +131,11 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
         memory = f"{_number(row['ours_mb'])} / {_number(row['peer_mb'])}"
         floor = f"{_time(row['floor_ms'])} {row['floor']}".strip()
         kind = f"{row['dtype']}, {row['device']}"
+        # A case without a peer says why in the place of the peer.
         peer = row["peer"] or f"none: {row['note']}"
         cells = [row["case"], row["size"], kind, ours, peer, theirs, ratio, memory, floor]
         lines.append(f"| {' | '.join(cells)} |")
+
     return "\n".join(lines)
 
 
@@ -137,16 +143,17 @@ def around_table(path: Path, subject: str) -> tuple[str, str]:
     """Split a document at the table of a subject.
 
     Args:
-        path: of the document.
-        subject: of the marks ``<!-- benchmark: SUBJECT -->`` and ``<!-- end: SUBJECT -->``.
+        path: path of the document.
+        subject: subject in the marks ``<!-- benchmark: SUBJECT -->`` and ``<!-- end: SUBJECT -->``.
 
     Returns:
-        What stands before the table, up to and with the first mark, and what stands after it.
+        The text before the table, with the first mark, and the text after it, with the last mark.
 
     Raises:
         ValueError: the document is absent or lacks a mark.
     """
     marks = f"<!-- benchmark: {subject} -->", f"<!-- end: {subject} -->"
+    # An absent document fails below with the lines that it needs.
     text = path.read_text("utf-8") if path.is_file() else ""
     before, found_first, rest = text.partition(marks[0])
     _, found_last, after = rest.partition(marks[1])
@@ -156,7 +163,7 @@ def around_table(path: Path, subject: str) -> tuple[str, str]:
 
 
 def arguments() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Build the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
@@ -164,11 +171,11 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("subject", metavar="SUBJECT", help=f"one of: {', '.join(subjects())}")
     parser.add_argument("--case", action="append", default=[], metavar="NAME", help="only this one")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the rows there, too")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="renew the table in there")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the rows there")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="renew its table")
     parser.add_argument("--quick", action="store_true", help="one round, no memory, no slow cases")
     parser.add_argument("--rounds", type=int, default=5, help="runs per contender (default: 5)")
-    parser.add_argument("--threads", type=int, help="of torch (default: as torch finds it)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and end")
     parser.add_argument("--only-memory", action="store_true", help="peak MB of one case, no times")
     return parser
@@ -178,7 +185,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     """Run the cases of a subject.
 
     Args:
-        argv: None takes the command line.
+        argv: command line; None takes that of the process.
 
     Returns:
         The rows, which are also printed and written.
@@ -187,14 +194,18 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     args = parser.parse_args(argv)
     if args.rounds < 1 or (args.threads is not None and args.threads < 1):
         parser.error(f"--rounds and --threads need 1 or more, got {args.rounds}, {args.threads}")
+
+    # Before any case is built: inputs may already be made by torch's threads.
     if args.threads:
         torch.set_num_threads(args.threads)
+
     try:
         cases = choose(cases_of(args.subject), args.case, args.quick)
-        if args.markdown:  # fails before the work, not after it
+        if args.markdown:  # fail before the work, not after it
             around_table(args.markdown, args.subject)
     except ValueError as problem:
         parser.error(str(problem))
+
     if args.list:
         print("\n".join(case.name for case in cases))
         return []
@@ -209,6 +220,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
 
     def finished(rows: list[dict[str, Any]]) -> None:
         if args.output:
+            # After each case, so that an interrupted run keeps what it has measured.
             args.output.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(args.output, "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -216,6 +228,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     for row in rows:
         print(json.dumps(row))
     if args.markdown:
+        # Read again, because the document may have changed during the hours of measuring.
         before, after = around_table(args.markdown, args.subject)
         write_atomically(args.markdown, f"{before}\n\n{markdown_table(rows)}\n\n{after}")
     return rows

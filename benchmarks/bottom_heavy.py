@@ -27,7 +27,7 @@ BH18 = {"depths": (3, 2, 2, 1), "bottleneck": False}
 
 
 def cases() -> list[Case]:
-    """Cases of inference and training, of backbones alone and with their pyramids."""
+    """List cases of inference and training, of backbones alone and with their pyramids."""
     return [
         backbone_case("BH-50", {}, "R-50", R50, training=False),
         backbone_case("BH-50", {}, "R-50", R50, training=True),
@@ -41,15 +41,16 @@ def cases() -> list[Case]:
 def backbone_case(
     name: str, ours: Mapping[str, Any], peer: str, theirs: Mapping[str, Any], *, training: bool
 ) -> Case:
-    """Forward pass of two backbones, or forward and backward.
+    """Time the forward pass of two backbones, or forward and backward.
 
     Args:
-        name: of ours.
+        name: name of ours.
         ours: arguments of `BottomHeavyResNet`.
-        peer: name of the other.
-        theirs: its arguments.
-        training: with gradients of all parameters.
+        peer: name of the peer.
+        theirs: arguments of the peer.
+        training: whether to compute the gradients of all parameters.
     """
+    # Built at the first call; the default argument binds the value of the loop.
     models = [cache(lambda o=options: BottomHeavyResNet(**o)) for options in (ours, theirs)]
     first, second = (_work(model, training) for model in models)
     kind = "training" if training else "inference"
@@ -65,11 +66,12 @@ def backbone_case(
 
 
 def pyramid_case() -> Case:
-    """SSPNet and FPN on the bottom-heavy ResNet-50, forward."""
+    """Time the forward pass of SSPNet and FPN on the bottom-heavy ResNet-50."""
     options = {"out_channels": 256, "top_block": LastLevelMaxPool()}
     sspnet = cache(lambda: SSPNet(BottomHeavyResNet(), **options))
     names = ["res2", "res3", "res4", "res5"]
     fpn = cache(lambda: FPN(BottomHeavyResNet(), names, **options))
+
     return Case(
         "BH-50 with SSPNet inference",
         f"1 image of {SIZE[1]} x {SIZE[0]} pixels",
@@ -81,7 +83,7 @@ def pyramid_case() -> Case:
 
 
 def _work(model: Callable[[], nn.Module], training: bool) -> Callable[[], object]:
-    """A call that makes the model and the image at its first run and keeps them."""
+    """Make a call that builds the model and the image at its first run and keeps them."""
     image = cache(lambda: torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0)))
 
     def run() -> object:
@@ -90,6 +92,7 @@ def _work(model: Callable[[], nn.Module], training: bool) -> Callable[[], object
             outputs = net(image())
             if training:
                 net.zero_grad()
+                # The mean of every output sends a gradient to all parameters.
                 sum(value.mean() for value in outputs.values()).backward()
         return outputs
 
@@ -97,11 +100,12 @@ def _work(model: Callable[[], nn.Module], training: bool) -> Callable[[], object
 
 
 def _cost(model: nn.Module) -> str:
-    """Parameters and multiply-adds of the convolutions; counted on a sixteenth of the area."""
+    """Count parameters and multiply-adds of the convolutions, on a sixteenth of the area."""
     small = torch.zeros(1, 3, *(side // 4 for side in SIZE))
     analysis = FlopCountAnalysis(model.eval(), small)
     analysis.unsupported_ops_warnings(False).tracer_warnings("none")
     analysis.uncalled_modules_warnings(False)
+    # Convolutions are linear in the area: counting on a sixteenth is exact, and faster.
     multiply_adds = 16 * analysis.by_operator()["conv"]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return f"{parameters / 1e6:.2f} M parameters, {multiply_adds / 1e9:.2f} GMAC"

@@ -21,17 +21,17 @@ NUM_IMAGES = 5000
 
 
 def cases() -> list[Case]:
-    """Cases of both metrics."""
+    """List cases of both metrics."""
     return [tiny_case(NUM_IMAGES, 15, 60), aitod_case(NUM_IMAGES, 15, 60)]
 
 
 def tiny_case(num_images: int, num_objects: int, num_detections: int) -> Case:
-    """TinyPerson's AP: 3 thresholds, 7 ranges of size, one class.
+    """Time TinyPerson's AP: 3 thresholds, 7 ranges of size, one class.
 
     Args:
-        num_images: of the data set.
-        num_objects: mean number in an image.
-        num_detections: in an image.
+        num_images: number of images.
+        num_objects: mean number of objects in an image.
+        num_detections: number of detections in an image.
     """
     arrays = cache(lambda: peers.make_data(num_images, num_objects, num_detections))
     coco = cache(lambda: peers.to_coco(*arrays()))
@@ -40,6 +40,7 @@ def tiny_case(num_images: int, num_objects: int, num_detections: int) -> Case:
         lambda: score_tiny(*arrays(), protocol).precision,
         lambda: peers.run_tiny(*coco(), protocol),
     )
+
     return Case(
         f"TinyPerson AP, {num_images} images",
         f"{num_objects} objects and {num_detections} detections an image",
@@ -51,17 +52,18 @@ def tiny_case(num_images: int, num_objects: int, num_detections: int) -> Case:
 
 
 def aitod_case(num_images: int, num_objects: int, num_detections: int) -> Case:
-    """AI-TOD's AP: 10 thresholds, 5 ranges of size, 8 classes.
+    """Time AI-TOD's AP: 10 thresholds, 5 ranges of size, 8 classes.
 
     Args:
-        num_images: of the data set.
-        num_objects: mean number in an image.
-        num_detections: in an image.
+        num_images: number of images.
+        num_objects: mean number of objects in an image.
+        num_detections: number of detections in an image.
     """
 
     @cache
     def arrays() -> tuple:
         truth, found = peers.make_data(num_images, num_objects, num_detections, num_classes=8)
+        # AI-TOD has no ignored objects.
         nothing = np.zeros(len(truth.boxes), dtype=bool)
         return type(truth)(**{**vars(truth), "ignore": nothing}), found
 
@@ -79,13 +81,14 @@ def aitod_case(num_images: int, num_objects: int, num_detections: int) -> Case:
 
 
 def _compared(*contenders: Callable[[], np.ndarray]) -> list[Callable[[], np.ndarray]]:
-    """The contenders, which fail if one's numbers differ from those of another one before it."""
+    """Wrap contenders so that one fails whose numbers differ from those of the first to run."""
     seen: list[np.ndarray] = []
 
     def guard(work: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
         def run() -> np.ndarray:
             numbers = work()
             if seen:
+                # A comparison of times is worth nothing if the numbers differ.
                 np.testing.assert_allclose(numbers, seen[0], rtol=0, atol=1e-9)
             else:
                 seen.append(numbers)

@@ -1,7 +1,7 @@
-"""What evaluators of tiny objects are compared with: pycocotools, and TinyPerson's rules in Python.
+"""Peers of the evaluators of tiny objects: pycocotools, and TinyPerson's rules in Python.
 
 The published evaluation of TinyPerson is pycocotools' class with the matching of one image
-rewritten in Python. ``TinyCocoEval`` is that class written anew from the rules,
+rewritten in Python. ``TinyCocoEval`` reimplements that class from the rules,
 with pycocotools' own loops around it.
 """
 
@@ -36,37 +36,47 @@ class TinyCocoEval(COCOeval):
         objects, detections = self._gts[imgId, catId], self._dts[imgId, catId]
         if not objects and not detections:
             return None
+
         ignored = [o["ignore"] or not aRng[0] <= o["area"] <= aRng[1] for o in objects]
+        # Stable sorts, as in pycocotools: objects that count come before ignored ones.
         order = np.argsort(ignored, kind="mergesort")
         ignored = [bool(ignored[k]) for k in order]
         ranking = np.argsort([-d["score"] for d in detections], kind="mergesort")[:maxDet]
+
         ious = self.ious[imgId, catId]
         ious = ious[:, order] if len(ious) else ious
         shape = (len(self.params.iouThrs), len(ranking))
+
         found, forgiven = np.zeros(shape), np.zeros(shape, dtype=bool)
         taken = np.zeros((len(self.params.iouThrs), len(objects)))
         for t, threshold in enumerate(self.params.iouThrs):
             for d, number in enumerate(ranking):
                 best, best_iou = -1, min(threshold, 1 - 1e-10)
+                # Only objects that count are taken here; TinyPerson forgives the rest by IoD
+                # below.
                 for g in range(len(objects)):
                     if taken[t, g] or ignored[g]:
                         continue
                     if ious[d, g] >= best_iou:
                         best, best_iou = g, ious[d, g]
+
                 detection = detections[number]
                 if best >= 0:
                     found[t, d], taken[t, best] = objects[order[best]]["id"], detection["id"]
                     continue
+
                 for g in range(len(objects)):
                     if ignored[g]:
                         box = objects[order[g]]["bbox"]
                         ratio = box[2] * box[3] / detection["area"]
                         iod = ious[d, g] / (1 + ious[d, g]) * (1 + ratio)
-                        # the way back from the IoU costs a few roundings
+                        # Recovering the intersection from the IoU costs a few roundings.
                         if iod >= threshold - 1e-12:
                             forgiven[t, d] = True
+
                 if not aRng[0] <= detection["area"] <= aRng[1]:
                     forgiven[t, d] = True
+
         return {
             "image_id": imgId,
             "category_id": catId,
@@ -85,14 +95,14 @@ class TinyCocoEval(COCOeval):
 def make_data(
     num_images: int, num_objects: int, num_detections: int, num_classes: int = 1, seed: int = 0
 ) -> tuple[BoxTruth, BoxDetections]:
-    """Invent tiny objects and what a middling detector finds of them.
+    """Invent tiny objects and the detections of a mediocre detector.
 
     Args:
-        num_images: 1280 x 720 pixels each.
-        num_objects: mean number in an image.
-        num_detections: in an image.
-        num_classes: of both.
-        seed: of the random numbers.
+        num_images: number of images of 1280 x 720 pixels.
+        num_objects: mean number of objects in an image.
+        num_detections: number of detections in an image.
+        num_classes: number of classes.
+        seed: seed of the random numbers.
 
     Returns:
         (ground truth with ignored and uncertain objects, detections).
@@ -100,6 +110,7 @@ def make_data(
     rng = np.random.default_rng(seed)
     image = np.repeat(np.arange(num_images), rng.poisson(num_objects, num_images))
     count = len(image)
+
     size = np.exp(rng.uniform(np.log(2.5), np.log(45), count))
     aspect = np.exp(rng.normal(0, 0.3, count))
     sides = np.stack([size * aspect, size / aspect], axis=1)
@@ -107,20 +118,24 @@ def make_data(
     boxes = np.concatenate([corner, corner + sides], axis=1)
     label = rng.integers(num_classes, size=count)
     ignore, uncertain = rng.uniform(size=count) < 0.08, rng.uniform(size=count) < 0.1
+
     names = tuple(f"class{k}" for k in range(num_classes))
     ids = tuple(f"{k:06d}" for k in range(num_images))
     truth = BoxTruth(ids, names, image, label, boxes, sides.prod(axis=1), ignore, uncertain)
-    # two thirds of the detections lie near objects, the rest anywhere
+
+    # Two thirds of the detections lie near objects, the rest anywhere.
     parts = [np.zeros((0, 7))]
     for number in range(num_images):
         own = np.flatnonzero(image == number) if count < 10_000 else np.arange(
             *np.searchsorted(image, [number, number + 1])
         )  # fmt: skip
         near = 2 * num_detections // 3 if len(own) else 0
+
         chosen = rng.choice(own, near) if near else own[:0]
         jitter = rng.normal(0, 0.12, (near, 4)) * np.tile(sides[chosen], 2)
         hits = boxes[chosen] + jitter
         hits[:, 2:] = np.maximum(hits[:, 2:], hits[:, :2] + 0.5)
+
         free = num_detections - near
         start = rng.uniform(0, (1230, 670), (free, 2))
         extent = np.exp(rng.uniform(np.log(2.5), np.log(45), (free, 2)))
@@ -129,6 +144,7 @@ def make_data(
         scores = rng.uniform(0.05, 1, num_detections)
         head = np.full(num_detections, number)
         parts.append(np.column_stack([head, labels, scores, found]))
+
     table = np.concatenate(parts)
     columns = (table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2])
     return truth, BoxDetections(*columns, table[:, 3:])
@@ -139,7 +155,7 @@ def to_coco(truth: BoxTruth, detections: BoxDetections) -> tuple[COCO, COCO]:
 
     Args:
         truth: ground truth.
-        detections: on it.
+        detections: detections on its images.
 
     Returns:
         (ground truth, detections).
@@ -161,11 +177,13 @@ def to_coco(truth: BoxTruth, detections: BoxDetections) -> tuple[COCO, COCO]:
             start=1,
         )
     ]  # fmt: skip
+
     columns = (values.tolist() for values in (*detections, detections.areas()))
     found = [
         {"id": n, **_entry(i, c, b), "area": a, "score": s, "iscrowd": 0}
         for n, (i, c, s, b, a) in enumerate(zip(*columns), start=1)
     ]
+
     both = []
     for entries in (objects, found):
         coco = COCO()
@@ -173,16 +191,17 @@ def to_coco(truth: BoxTruth, detections: BoxDetections) -> tuple[COCO, COCO]:
         with contextlib.redirect_stdout(io.StringIO()):
             coco.createIndex()
         both.append(coco)
+
     return both[0], both[1]
 
 
 def run_tiny(ground_truth: COCO, detections: COCO, protocol: TinyProtocol) -> np.ndarray:
-    """TinyPerson's AP by pycocotools with Python matching.
+    """Compute TinyPerson's AP by pycocotools with Python matching.
 
     Args:
-        ground_truth: of ``to_coco``.
-        detections: of ``to_coco``.
-        protocol: what is counted.
+        ground_truth: ground truth from ``to_coco``.
+        detections: detections from ``to_coco``.
+        protocol: protocol of the evaluation.
 
     Returns:
         (T, A, K) in [0, 1], ``nan`` where undefined.
@@ -195,11 +214,11 @@ def run_tiny(ground_truth: COCO, detections: COCO, protocol: TinyProtocol) -> np
 
 
 def run_aitod(ground_truth: COCO, detections: COCO) -> np.ndarray:
-    """AI-TOD's AP by pycocotools.
+    """Compute AI-TOD's AP by pycocotools.
 
     Args:
-        ground_truth: of ``to_coco``.
-        detections: of ``to_coco``.
+        ground_truth: ground truth from ``to_coco``.
+        detections: detections from ``to_coco``.
 
     Returns:
         (T, A, K) in [0, 1], ``nan`` where undefined.
@@ -213,9 +232,11 @@ def _run(scorer: COCOeval, thresholds: object, areas: list, limits: list) -> np.
     scorer.params.iouThrs = np.array(thresholds)
     scorer.params.areaRng, scorer.params.maxDets = areas, limits
     scorer.params.areaRngLbl = [str(k) for k in range(len(areas))]
+    # pycocotools prints its progress, which is no part of the work.
     with contextlib.redirect_stdout(io.StringIO()):
         scorer.evaluate()
         scorer.accumulate()
+
     curves = scorer.eval["precision"][..., -1]  # T, recall points, K, A
     return np.where(curves < 0, np.nan, curves).mean(axis=1).transpose(0, 2, 1)
 

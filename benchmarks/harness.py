@@ -1,10 +1,10 @@
-"""Times contenders in turn and measures their memory, one row for each pair of ours and a peer.
+"""Time contenders in turn and measure their memory, one row for each pair of ours and a peer.
 
 Time: contenders take turns in one process, so that a disturbance of the machine hits all of them;
 medians and minima of the rounds are kept. A contender that has used up its share of time sits out
 the remaining rounds, and the row says how often it ran.
 
-Memory: `rsd2.env.peak_memory`, in a process of its own for each case.
+Memory: `rsd2.env.peak_memory`, in a separate process for each case.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ OURS = "rsd2"
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work and who does it.
+    """One piece of work and its contenders.
 
     Attributes:
-        name: unique in its module.
-        size: what is processed, in words.
-        ours: does the work once; makes its inputs at its first call and keeps them.
-        peers: name -> the same work by somebody else; empty if nobody can be run here.
-        note: what a reader of the row has to know, such as why there is no peer.
-        floor: what bounds the case on any implementation, in words.
-        floor_bytes: bytes that have to be moved at least; the row gets the time that a copy of as
+        name: name, unique in its module.
+        size: the inputs, in words.
+        ours: function that does the work once; it makes its inputs at its first call and keeps
+            them.
+        peers: name -> the same work by others; empty if none of them runs here.
+        note: what a reader of the row must know, such as why there is no peer.
+        floor: lower bound of any implementation, in words.
+        floor_bytes: least number of bytes to move; the row gets the time that a copy of as
             many takes on this machine. 0: not given.
-        dtype: of the inputs.
-        device: ``cpu`` or ``cuda``.
-        is_slow: left out by ``--quick``.
+        dtype: dtype of the inputs.
+        device: device of the inputs, ``cpu`` or ``cuda``.
+        is_slow: whether ``--quick`` leaves it out.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Case:
     is_slow: bool = False
 
     def contenders(self) -> dict[str, Callable[[], object]]:
-        """Ours first, under the name :data:`OURS`, then the peers."""
+        """Return ours first, under the name :data:`OURS`, then the peers."""
         return {OURS: self.ours, **self.peers}
 
 
@@ -70,10 +71,11 @@ def run_cases(
     """Measure cases, with a progress bar.
 
     Args:
-        cases: what to measure.
-        rounds: how often each contender runs, >= 1, besides a first call that does not count.
-        memory: case -> contender -> peak in MB, None where it cannot be told; None: not measured.
-        finished: gets all rows so far whenever a case is done.
+        cases: cases to measure.
+        rounds: number of runs of each contender, >= 1, besides a first call that does not count.
+        memory: case -> contender -> peak in MB, None where the system cannot tell; None measures
+            nothing.
+        finished: function that gets all rows so far after each case.
 
     Returns:
         A row for each peer of each case, or one without a peer: see :func:`rows_of`.
@@ -95,22 +97,23 @@ def measure_times(case: Case, rounds: int) -> dict[str, list[float]]:
     """Run the contenders of a case in turn.
 
     Args:
-        case: what to run.
-        rounds: >= 1.
+        case: case to run.
+        rounds: number of rounds, >= 1.
 
     Returns:
-        Contender -> seconds of each of its runs, one at least.
+        Contender -> seconds of each of its runs, at least one.
     """
     contenders = case.contenders()
     times: dict[str, list[float]] = {name: [] for name in contenders}
     spent = dict.fromkeys(contenders, 0.0)
 
-    # The first call makes inputs and fills caches: it uses up time, and is no measurement.
+    # The first call makes inputs and fills caches: it counts as time spent, not as a measurement.
     for name, work in contenders.items():
         spent[name] += _seconds(work, case.device)
 
     for _ in range(rounds):
         for name, work in contenders.items():
+            # Every contender runs at least once, however slow it is.
             if times[name] and spent[name] > SECONDS_PER_CONTENDER:
                 continue
             times[name].append(_seconds(work, case.device))
@@ -124,17 +127,18 @@ def _seconds(work: Callable[[], object], device: str) -> float:
         torch.cuda.synchronize()
     start = time.perf_counter()
     work()
-    # A GPU works on after the call has returned.
+    # A GPU still works after the call has returned.
     if device == "cuda":
         torch.cuda.synchronize()
+
     return time.perf_counter() - start
 
 
 def peak_memory(case: Case) -> dict[str, float | None]:
-    """Measure what each contender takes above what was there before, its result included.
+    """Measure how much memory each contender adds at its peak, its result included.
 
     Args:
-        case: whose contenders are called, twice each.
+        case: case whose contenders are called, twice each.
 
     Returns:
         Contender -> MB (10^6 bytes), or None where the system cannot tell.
@@ -145,10 +149,10 @@ def peak_memory(case: Case) -> dict[str, float | None]:
 def rows_of(
     case: Case, times: dict[str, list[float]], peaks: dict[str, float | None]
 ) -> list[dict[str, Any]]:
-    """Put the measurements of a case into rows.
+    """Turn the measurements of a case into rows.
 
     Args:
-        case: what was measured.
+        case: the measured case.
         times: contender -> seconds of its runs.
         peaks: contender -> peak memory in MB or None.
 
@@ -171,6 +175,7 @@ def rows_of(
         **_figures("ours", times[OURS]),
         "ours_mb": peaks.get(OURS),
     }
+
     about = {
         "floor": case.floor,
         "floor_ms": None if not case.floor_bytes else _floor_ms(case),
@@ -186,6 +191,7 @@ def rows_of(
         theirs = _figures("peer", times.get(peer))
         ratios = {"ratio": None, "ratio_of_minima": None}
         if peer is not None:
+            # Medians tell what a user waits for; minima are less disturbed by the machine.
             ratios["ratio"] = theirs["peer_ms"] / common["ours_ms"]
             ratios["ratio_of_minima"] = theirs["peer_min_ms"] / common["ours_min_ms"]
         peak = {"peer_mb": peaks.get(peer)}
@@ -210,11 +216,12 @@ def _floor_ms(case: Case) -> float:
 
 @functools.cache
 def copy_rate(device: str) -> float:
-    """Measure the bytes read and written per second by a copy of 256 MB, the best of six.
+    """Measure the bytes that a copy of 256 MB reads and writes per second, the best of six.
 
     Args:
-        device: ``cpu`` or ``cuda``.
+        device: device of the copy, ``cpu`` or ``cuda``.
     """
+    # Far larger than any cache, so that the copy measures memory.
     source = torch.ones(1 << 26, device=device)
     target = torch.empty_like(source)
     best = min(_seconds(lambda: target.copy_(source), device) for _ in range(6))
@@ -226,6 +233,7 @@ def _versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
         try:
+            # A missing package is the peer that could not run.
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue

@@ -1,9 +1,9 @@
-"""MICML's network against itself as its authors' formulas read, scan by scan.
+"""MICML's network against a literal version of its authors' formulas, scan by scan.
 
-The baseline evaluates every cell on [x; h], every scan anew, every frame of every layer, and pools
-and mixes what the formulas say (`PlainMotion`); its 3-D convolutions are such (`PlainConvolution`).
-All other modules and all weights are the same, the deformable convolution too. Equal outputs are
-asserted before anything is timed. float32, eager.
+The baseline evaluates every cell on [x; h], every scan again, every frame of every layer, and pools
+and mixes what the formulas say (`PlainMotion`); its 3-D convolutions are literal
+(`PlainConvolution`). All other modules and all weights are the same, the deformable convolution
+too. Before timing, the outputs are asserted equal. float32, eager.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from rsd2.projects.micml.dynamic import AxisConvolution
 from rsd2.projects.micml.micml import MICML
 from rsd2.projects.micml.motion import MotionCell, MotionModule, State
 
-SIDE, FRAMES = 256, 5  # a quarter of the area that is usual in training, for the sake of time
-CHECKED_SIDE = 64  # frames on which equality is asserted
-LARGE_SIDE = 1024  # of the clip whose memory is counted
+SIDE, FRAMES = 256, 5  # a quarter of the usual area in training, to save time
+CHECKED_SIDE = 64  # side of the frames on which equality is asserted
+LARGE_SIDE = 1024  # side of the clip whose memory is counted
 KEPT = ({}, {"recompute_scans": True}, {"plain": True})  # options of `kept_bytes`
 MAX_RELATIVE_DIFFERENCE = 1e-8  # in float64
 
@@ -36,7 +36,7 @@ class PlainMotion(MotionModule):
     """The motion module step by step, as it is defined."""
 
     def forward(self, x: torch.Tensor, num_outputs: int | None = None) -> torch.Tensor:
-        """See `MotionModule.forward`; the frames that are not asked for are computed too."""
+        """See `MotionModule.forward`; unrequested frames are computed too."""
         frames = x.unbind(2)
         for cell in self.cells:
             hidden = memory = torch.zeros_like(frames[0])
@@ -51,17 +51,20 @@ class PlainMotion(MotionModule):
     def _weights(
         self, cell: MotionCell, frames: tuple[torch.Tensor, ...], state: State
     ) -> torch.Tensor:
-        """A_t, (B, C, H, W)."""
+        """Compute A_t, (B, C, H, W)."""
         vision, mined = state[0], []
         for frame in frames:
             state = _plain_step(cell, frame, state)
+            # Every frame is read again from the state of this one, as the formulas say.
             mined.append(torch.cat([vision, state[0]], dim=1))
         side = self.pool_size
+
         pooled = F.adaptive_max_pool2d(torch.cat(mined, dim=1), side)
         pattern = self.mining_attention(self.mining(pooled).relu())
         query = self.query(pattern.flatten(2))
         adapted = self.vision_attention(F.adaptive_max_pool2d(vision, side))
         identity = self.vision_identity(adapted).flatten(2)
+
         told = (identity + query @ self.vision_value(adapted).flatten(2)) / 2
         told = told.unflatten(2, (side, side))
         told = F.interpolate(told, vision.shape[2:], mode="bilinear", align_corners=True)
@@ -70,7 +73,7 @@ class PlainMotion(MotionModule):
 
 
 class PlainConvolution(AxisConvolution):
-    """A 3-D convolution as such."""
+    """A 3-D convolution, computed as one."""
 
     def convolve(self, x: torch.Tensor) -> torch.Tensor:
         """See `AxisConvolution.convolve`."""
@@ -78,7 +81,7 @@ class PlainConvolution(AxisConvolution):
 
 
 def _plain_step(cell: MotionCell, x: torch.Tensor, state: State) -> State:
-    """One evaluation of the cell."""
+    """Evaluate the cell once."""
     gates = cell.conv(torch.cat([x, state[0]], dim=1))
     enter, keep, leave, new = gates.chunk(4, dim=1)
     memory = keep.sigmoid() * state[1] + enter.sigmoid() * new.tanh()
@@ -86,11 +89,11 @@ def _plain_step(cell: MotionCell, x: torch.Tensor, state: State) -> State:
 
 
 def build(*, plain: bool = False, torchvision_kernel: bool = False) -> MICML:
-    """MICML of full width with random weights, always the same.
+    """Build MICML of full width with random weights, always the same.
 
     Args:
-        plain: with `PlainMotion` and `PlainConvolution`.
-        torchvision_kernel: torchvision's deformable convolution on a CPU too.
+        plain: whether to use `PlainMotion` and `PlainConvolution`.
+        torchvision_kernel: whether to use torchvision's deformable convolution on a CPU too.
 
     Returns:
         The model.
@@ -100,23 +103,26 @@ def build(*, plain: bool = False, torchvision_kernel: bool = False) -> MICML:
     if plain:
         model.dynamic.motion._target_ = PlainMotion
     model = instantiate(model)
+
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             module.momentum = 0.0  # every step of a comparison starts from the same model
         if torchvision_kernel and isinstance(module, DeformableConv2d):
+            # The same parameters under another class: no weights need copying.
             module.__class__ = DeformConv2d
         if plain and isinstance(module, AxisConvolution):
             module.__class__ = PlainConvolution
+
     return model
 
 
 def outputs_of(model: MICML, clip: torch.Tensor, *, training: bool) -> dict[str, torch.Tensor]:
-    """The maps of a clip, and in training the gradient of their mean squares in the clip too.
+    """Compute the maps of a clip, and in training the gradients of their mean squares.
 
     Args:
-        model: of any kind.
-        clip: (1, 3, T, H, W).
-        training: forward and backward pass with motion, else a forward pass without.
+        model: model of any kind.
+        clip: (1, 3, T, H, W), newest frame first.
+        training: whether to run forward and backward with motion, else forward without.
 
     Returns:
         Tensors by name.
@@ -125,17 +131,18 @@ def outputs_of(model: MICML, clip: torch.Tensor, *, training: bool) -> dict[str,
     with torch.set_grad_enabled(training):
         maps = model.predict_maps(clip, with_motion=training)
         if training:
+            # Squares, because the mean alone would give every pixel the same gradient.
             sum(value.square().mean() for value in maps.values()).backward()
     return {name: value.detach() for name, value in maps.items()}
 
 
 def difference(first: MICML, second: MICML, clip: torch.Tensor, *, training: bool) -> float:
-    """How much two models differ in their outputs, and in training in their gradients.
+    """Measure how much two models differ in their outputs, and in training in their gradients.
 
     Args:
         first: a model.
         second: another one with the same parameters.
-        clip: (1, 3, T, H, W).
+        clip: (1, 3, T, H, W), newest frame first.
         training: see `outputs_of`.
 
     Returns:
@@ -150,26 +157,28 @@ def difference(first: MICML, second: MICML, clip: torch.Tensor, *, training: boo
             gradients = [p.grad.flatten() for _, p in sorted(model.named_parameters())]
             found["gradients"] = torch.cat(gradients)
         values.append(found)
+
     return max(
         float((values[0][name] - value).norm() / value.norm()) for name, value in values[1].items()
     )
 
 
 def kept_bytes(side: int, *, plain: bool = False, recompute_scans: bool = False) -> int:
-    """What autograd keeps between the passes of a training step, as on a GPU.
+    """Count what autograd keeps between the passes of a training step, as on a GPU.
 
-    Counted by its storages, on tensors without content; torchvision's deformable convolution keeps
-    its inputs. Parameters, their gradients and the optimizer's two moments come on top, 16 bytes a
-    parameter, and what the backward pass allocates for a moment.
+    The count is over storages of tensors without content; torchvision's deformable convolution
+    keeps its inputs. Parameters, their gradients and the optimizer's two moments come on top, 16
+    bytes a parameter, and what the backward pass allocates for a moment.
 
     Args:
-        side: of the frames, pixels.
-        plain: of the baseline.
+        side: side of the frames, pixels.
+        plain: whether to count for the baseline.
         recompute_scans: see `MotionModule`.
 
     Returns:
-        Bytes, parameters not among them.
+        Bytes, without the parameters.
     """
+    # On "meta" nothing is computed, so a clip of any size can be counted.
     model = build(plain=plain, torchvision_kernel=True).to("meta").train()
     model.dynamic.motion.recompute_scans = recompute_scans
     own = {id(parameter.untyped_storage()) for parameter in model.parameters()}
@@ -188,11 +197,11 @@ def kept_bytes(side: int, *, plain: bool = False, recompute_scans: bool = False)
 
 
 def make_batch(side: int, num_objects: int = 25) -> list[dict]:
-    """One random clip with objects of 6 pixels, as the mapper gives it.
+    """Make one random clip with objects of 6 pixels, as the mapper does.
 
     Args:
-        side: of the frames, pixels.
-        num_objects: on the newest.
+        side: side of the frames, pixels.
+        num_objects: number of objects on the newest frame.
 
     Returns:
         A batch of one.
@@ -210,7 +219,8 @@ def make_batch(side: int, num_objects: int = 25) -> list[dict]:
 def _work(
     model: Callable[[], MICML], side: int, *, training: bool
 ) -> Callable[[], dict[str, torch.Tensor] | list]:
-    """A training step with Adam, or an inference, as a function that builds at its first call."""
+    """Make a training step with Adam, or an inference, that builds the model at its first call."""
+    # A rate of 0 leaves the weights alone, so every round measures the same step.
     optimizer = cache(lambda: torch.optim.Adam(model().parameters(), lr=0.0))
     batch = cache(lambda: make_batch(side))
 
@@ -218,6 +228,7 @@ def _work(
         net = model().train(training)
         with torch.set_grad_enabled(training):
             result = net(batch())
+
         if training:
             optimizer().zero_grad()
             sum(result.values()).backward()
@@ -229,7 +240,7 @@ def _work(
 
 
 def _case(side: int, *, training: bool) -> Case:
-    """A case whose first call asserts that its contenders agree."""
+    """Make a case whose first call asserts that its contenders agree."""
     ours, plain, kernel = (
         cache(lambda o=options: build(**o))
         for options in ({}, {"plain": True}, {"plain": True, "torchvision_kernel": True})
@@ -237,9 +248,11 @@ def _case(side: int, *, training: bool) -> Case:
 
     @cache
     def checked() -> MICML:
+        # In float64: rounding must not hide a difference of the formulas.
         pair = build().double(), build(plain=True).double()
         clip = pair[0].preprocess(make_batch(CHECKED_SIDE)).tensor.transpose(1, 2)
         found = difference(*pair, clip, training=training)
+        # Not ">=", because NaN must fail too.
         if not found < MAX_RELATIVE_DIFFERENCE:
             raise RuntimeError(f"the baseline's results differ by {found:.1e}, relatively")
         return ours()
@@ -252,6 +265,7 @@ def _case(side: int, *, training: bool) -> Case:
         note = note.format(LARGE_SIDE, *kept)
     else:
         note += " asserted equal"
+
     return Case(
         f"MICML {'training step' if training else 'inference'}",
         f"1 clip of {FRAMES} frames of {side} px",
@@ -268,9 +282,9 @@ def _case(side: int, *, training: bool) -> Case:
 
 
 def cases(side: int = SIDE) -> list[Case]:
-    """A training step and an inference.
+    """List a training step and an inference.
 
     Args:
-        side: of the frames, pixels.
+        side: side of the frames, pixels.
     """
     return [_case(side, training=True), _case(side, training=False)]

@@ -1,7 +1,7 @@
 """A step of MutDet's pre-training against the plain detector whose decoder and losses run twice.
 
-MutDet decodes plain and enhanced tokens, so that much is its due; what it costs beyond that is the
-mutual enhancement and the alignment. Both sides: ResNet-50 with a frozen backbone, six layers
+MutDet decodes plain and enhanced tokens, which is its unavoidable cost; beyond that it pays for
+mutual enhancement and alignment. Both sides: ResNet-50 with a frozen backbone, six layers
 each, denoising queries, the same image and objects; forward, backward and the optimizer.
 """
 
@@ -32,25 +32,26 @@ class PlainTwice(DETReg):
     def training_losses(
         self, encoded: EncodedImages, targets: list[EmbeddedTargets]
     ) -> dict[str, torch.Tensor]:
-        """Detection losses of two equal runs."""
+        """Compute the detection losses of two equal runs."""
         losses = {}
         for run in ("first", "second"):
             outputs = self.detect(encoded, targets)
             found, _ = self.losses(targets, outputs, self.normalizers(targets, outputs))
             losses |= {f"{run}_{name}": value for name, value in found.items()}
-        # the head that the siblings align with has no part in this
+
+        # This class never uses the alignment head; its parameters need a gradient nevertheless.
         losses["idle"] = 0.0 * sum(p.sum() for p in self.embedding_head.parameters())
         return losses
 
 
 def make_batch(side: int, num_objects: int, embedding_dim: int, num_classes: int) -> list[dict]:
-    """One random image with objects, as the mapper gives it.
+    """Make one random image with objects, as the mapper does.
 
     Args:
-        side: of the image, pixels.
-        num_objects: on it.
+        side: side of the image, pixels.
+        num_objects: number of objects on the image.
         embedding_dim: channels of an embedding.
-        num_classes: pseudo-classes.
+        num_classes: number of pseudo-classes.
 
     Returns:
         A batch of one.
@@ -59,6 +60,7 @@ def make_batch(side: int, num_objects: int, embedding_dim: int, num_classes: int
     instances = Instances((side, side))
     instances.gt_boxes = RotatedBoxes(random_rotated_boxes(num_objects, side, 8, side / 8))
     instances.gt_classes = torch.randint(num_classes, (num_objects,), generator=generator)
+
     embeddings = torch.randn(num_objects, embedding_dim, generator=generator)
     instances.gt_embeddings = F.normalize(embeddings, dim=1)
     image = torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8)
@@ -68,12 +70,12 @@ def make_batch(side: int, num_objects: int, embedding_dim: int, num_classes: int
 def training_step(
     build: Callable[[], nn.Module], side: int, num_objects: int
 ) -> Callable[[], torch.Tensor]:
-    """One step as a function without arguments; the model is built when it is first called.
+    """Make a step as a function without arguments; its first call builds the model.
 
     Args:
-        build: makes a pre-training model.
-        side: of the image, pixels.
-        num_objects: on it.
+        build: function that makes a pre-training model.
+        side: side of the image, pixels.
+        num_objects: number of objects on the image.
 
     Returns:
         The function; it returns the total loss.
@@ -85,6 +87,7 @@ def training_step(
         model = build().train()
         parameters = [p for p in model.parameters() if p.requires_grad]
         batch = make_batch(side, num_objects, model.embedding_dim, model.num_classes)
+        # Only trainable parameters: the frozen backbone has no state in the optimizer.
         return model, torch.optim.AdamW(parameters, lr=1e-6), batch
 
     def step() -> torch.Tensor:
@@ -99,19 +102,19 @@ def training_step(
 
 
 def build_mutdet() -> nn.Module:
-    """MutDet as configured."""
+    """Build MutDet as configured."""
     return instantiate(get_config("MutDet/configs/models/mutdet_r50.py").model)
 
 
 def build_plain_twice() -> nn.Module:
-    """The same detector, decoded twice."""
+    """Build the same detector, decoded twice."""
     model = get_config("MutDet/configs/models/detreg_r50.py").model
     model._target_ = PlainTwice
     return instantiate(model)
 
 
 def cases() -> list[Case]:
-    """The step at the paper's image size."""
+    """List the step at the paper's image size."""
     size = f"1 image of {SIDE} px, {NUM_OBJECTS} objects"
     return [
         Case(

@@ -1,10 +1,10 @@
-"""A pre-training step of ObjectJEPA against a straightforward one in the manner of I-JEPA.
+"""A pre-training step of ObjectJEPA against a straightforward one in the style of I-JEPA.
 
-The peer is written as the method is told: attention by two products and a softmax between them,
-each target block a sequence of its own that repeats the context, the moving average parameter by
+The peer follows the method's description: attention by two products and a softmax between them,
+each target block in a separate sequence that repeats the context, the moving average parameter by
 parameter, the optimizer not fused. Both sides: ViT-S/16 at 448 pixels, a quarter of the tokens as
 context, the same predictor, equally many predicted tokens, the same images; forward, backward,
-optimizer and average. A second peer has blocks of the size that I-JEPA takes, and so predicts more.
+optimizer and average. A second peer has blocks of I-JEPA's size, and so predicts more.
 
 Shapes: B images, N tokens of an image, K tokens of the context, T target blocks of S tokens each,
 D and P channels of encoder and predictor.
@@ -36,7 +36,7 @@ MOMENTUM = 0.996
 
 
 class PlainAttention(nn.Module):
-    """Attention as it stands in the textbook."""
+    """Attention as in the textbook."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -44,10 +44,12 @@ class PlainAttention(nn.Module):
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, N, D) -> (B, N, D)."""
+        """Map (B, N, D) to (B, N, D)."""
         batch, count, dim = x.shape
         parts = self.qkv(x).reshape(batch, count, 3, self.num_heads, dim // self.num_heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
+
+        # Both products are materialised, unlike in a fused kernel.
         weights = (query @ key.transpose(-2, -1)) * query.shape[-1] ** -0.5
         mixed = weights.softmax(dim=-1) @ value
         return self.proj(mixed.transpose(1, 2).reshape(batch, count, dim))
@@ -66,13 +68,13 @@ class PlainBlock(nn.Module):
         self.mlp.add_module("fc2", nn.Linear(4 * dim, dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, N, D) -> (B, N, D)."""
+        """Map (B, N, D) to (B, N, D)."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
 class PlainEncoder(nn.Module):
-    """A plain ViT whose tokens are dropped after the positions were added."""
+    """A plain ViT that drops tokens after it has added the positions."""
 
     def __init__(self, patch_size: int, dim: int, depth: int, num_heads: int) -> None:
         super().__init__()
@@ -82,19 +84,20 @@ class PlainEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, 3, H, W), (B, K) or None -> (B, K or N, D)."""
+        """Map (B, 3, H, W) and (B, K) or None to (B, K or N, D)."""
         maps = self.patch_embed.proj(images)
         x = maps.flatten(2).transpose(1, 2)
         x = x + sincos_positions_2d(tuple(maps.shape[-2:]), x.shape[-1]).to(x)
         if keep is not None:
             x = x.gather(1, keep[..., None].expand(-1, -1, x.shape[-1]))
+
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
 
 
 class PlainPredictor(nn.Module):
-    """Predicts the tokens of each target block in a sequence of its own."""
+    """Predict the tokens of each target block in a separate sequence."""
 
     def __init__(self, in_dim: int, dim: int, depth: int, num_heads: int) -> None:
         super().__init__()
@@ -106,12 +109,14 @@ class PlainPredictor(nn.Module):
     def forward(
         self, context: torch.Tensor, keep: torch.Tensor, blocks: torch.Tensor, grid: tuple[int, int]
     ) -> torch.Tensor:
-        """(B, K, D), (B, K), (B, T, S) -> (B T, S, D)."""
+        """Map (B, K, D), (B, K) and (B, T, S) to (B T, S, D)."""
         count = blocks.shape[1]
         positions = sincos_positions_2d(grid, self.mask_token.shape[0]).to(context)
         seen = self.embed(context) + positions[keep]
         wanted = self.mask_token + positions[blocks.flatten(0, 1)]
+        # Every block repeats the context: this is the cost that one joint sequence saves.
         x = torch.cat([seen.repeat_interleave(count, dim=0), wanted], dim=1)
+
         for block in self.blocks:
             x = block(x)
         return self.proj(self.norm(x)[:, -blocks.shape[2] :])
@@ -120,13 +125,13 @@ class PlainPredictor(nn.Module):
 def draw_blocks(
     num_images: int, grid: tuple[int, int], sides: tuple[int, int], num_context: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Place target blocks and draw the context from what they leave.
+    """Place target blocks and draw the context from the remaining tokens.
 
     Args:
-        num_images: B.
+        num_images: B, number of images.
         grid: rows and columns of tokens.
         sides: rows and columns of a block.
-        num_context: K, at most as many as `NUM_BLOCKS` blocks leave where none overlap.
+        num_context: K, at most what `NUM_BLOCKS` blocks leave if none overlap.
 
     Returns:
         (B, K) kept tokens and (B, T, S) tokens of the blocks, int64.
@@ -139,6 +144,7 @@ def draw_blocks(
             top, left = (int(torch.randint(g - s + 1, ())) for g, s in zip(grid, sides))
             blocks.append(places[top : top + sides[0], left : left + sides[1]].flatten())
             free[blocks[-1]] = False
+
         left_over = free.nonzero().flatten()
         keeps.append(left_over[torch.randperm(len(left_over))[:num_context]].sort().values)
         found.append(torch.stack(blocks))
@@ -146,7 +152,7 @@ def draw_blocks(
 
 
 class PlainJEPA(nn.Module):
-    """I-JEPA as it is told."""
+    """I-JEPA as described."""
 
     def __init__(
         self, encoder: PlainEncoder, predictor: PlainPredictor, sides: tuple[int, int], context: int
@@ -159,34 +165,37 @@ class PlainJEPA(nn.Module):
         self.register_buffer("std", torch.tensor([57.375, 57.12, 58.395]).view(-1, 1, 1))
 
     def forward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
-        """Loss of a batch."""
+        """Compute the loss of a batch."""
         images = torch.stack([(one["image"] - self.mean) / self.std for one in batch])
         stride = self.context_encoder.patch_embed.proj.stride[0]
         grid = (images.shape[-2] // stride, images.shape[-1] // stride)
         keep, blocks = draw_blocks(len(images), grid, self.sides, self.num_context)
+
         with torch.no_grad():
             target = self.target_encoder(images)
             target = F.layer_norm(target, target.shape[-1:])
             rows = torch.arange(len(images))[:, None, None]
             target = target[rows, blocks].flatten(0, 1)
+
         context = self.context_encoder(images, keep)
         return {"loss": F.smooth_l1_loss(self.predictor(context, keep, blocks, grid), target)}
 
     @torch.no_grad()
     def update_target(self) -> None:
-        """Move the target encoder."""
+        """Move the target encoder towards the context encoder."""
         pairs = zip(self.target_encoder.parameters(), self.context_encoder.parameters())
+        # Parameter by parameter, as a plain implementation does.
         for average, current in pairs:
             average.mul_(MOMENTUM).add_((1 - MOMENTUM) * current)
 
 
 def make_batch(num_images: int, side: int, num_objects: int) -> list[dict]:
-    """Random images with objects, as the mapper gives them.
+    """Make random images with objects, as the mapper does.
 
     Args:
-        num_images: B.
-        side: of the images, pixels.
-        num_objects: on each.
+        num_images: B, number of images.
+        side: side of the images, pixels.
+        num_objects: number of objects on each image.
 
     Returns:
         A batch.
@@ -200,16 +209,17 @@ def make_batch(num_images: int, side: int, num_objects: int) -> list[dict]:
         )
         instances.gt_classes = torch.zeros(num_objects, dtype=torch.int64)
         image = torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8)
+        # The seed of the mask is fixed, so every round hides the same tokens.
         batch.append({"image": image, "instances": instances, "mask_seed": index})
     return batch
 
 
 def build_plain(cfg: DictConfig, side: int, sides: tuple[int, int] | None = None) -> PlainJEPA:
-    """The peer of the same sizes.
+    """Build the peer of the same sizes.
 
     Args:
-        cfg: the config's ``model``.
-        side: of the images, pixels.
+        cfg: ``model`` of the config.
+        side: side of the images, pixels.
         sides: rows and columns of a target block; None for square ones that together have as many
             tokens as the config predicts.
 
@@ -220,7 +230,9 @@ def build_plain(cfg: DictConfig, side: int, sides: tuple[int, int] | None = None
     width = own.embed_dim
     encoder = PlainEncoder(own.patch_size, width, own.depth, own.num_heads)
     plain = PlainPredictor(width, predictor.embed_dim, predictor.depth, predictor.num_heads)
+
     num_tokens = (side // own.patch_size) ** 2
+    # Square blocks that together have as many tokens as ours predicts.
     block = round((cfg.masks.num_predicted / NUM_BLOCKS) ** 0.5)
     context = num_tokens - round(cfg.masks.ratio * num_tokens)
     return PlainJEPA(encoder, plain, sides or (block, block), context)
@@ -234,14 +246,14 @@ def training_step(
     update: Callable[[nn.Module], None],
     fused: bool = False,
 ) -> Callable[[], torch.Tensor]:
-    """One step as a function without arguments; the model is built when it is first called.
+    """Make a step as a function without arguments; its first call builds the model.
 
     Args:
-        build: makes a pre-training model.
-        side: of the images, pixels.
-        num_images: of a step.
-        update: moves the target encoder.
-        fused: of the optimizer, whose parameters are stepped in one kernel.
+        build: function that makes a pre-training model.
+        side: side of the images, pixels.
+        num_images: number of images of a step.
+        update: function that moves the target encoder.
+        fused: whether the optimizer steps all parameters in one kernel.
 
     Returns:
         The function; it returns the loss.
@@ -268,7 +280,7 @@ def training_step(
 
 
 def cases() -> list[Case]:
-    """The step with the predictor of the recipe, and with that of I-JEPA's ViT-S."""
+    """List the step with the predictor of the recipe, and with that of I-JEPA's ViT-S."""
     found = []
     for width in (192, 384):
         recipe = get_config(CONFIG)
@@ -295,4 +307,5 @@ def cases() -> list[Case]:
             note="a quarter of the tokens is context; goal: 1.5 times as fast as the peer",
         )
         found.append(case)
+
     return found

@@ -35,19 +35,20 @@ THRESHOLD = 0.1
 
 
 def cases() -> list[Case]:
-    """Cases of every device that is here."""
+    """List the cases of every available device."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     kinds = (iou_cases, pair_cases, nms_cases, attention_cases, roi_cases, conversion_cases)
     return [case for device in devices for kind in kinds for case in kind(device)]
 
 
 def iou_cases(device: str) -> list[Case]:
-    """Matrices of IoU.
+    """List the matrices of IoU.
 
     Args:
-        device: ``cpu`` or ``cuda``.
+        device: device, ``cpu`` or ``cuda``.
     """
     sizes = [(scene, number, number) for number in (100, 1000, 5000) for scene in SCENES]
+    # Few objects against all anchors of an image, as in training.
     sizes.append(("mix", 100, 20_000))
     return [_iou_case(device, *size) for size in sizes]
 
@@ -58,9 +59,11 @@ def _iou_case(device: str, scene: str, rows: int, columns: int) -> Case:
     if device == "cpu":
         contenders["shapely + STRtree"] = lambda: peers.shapely_iou(*boxes())
     contenders["rsd2 reference, plain PyTorch"] = lambda: iou_reference.matrix(*boxes())
+    # Importing the extension registers its operator; without a compiler it is not there.
     if importlib.util.find_spec("detectron2._C"):
         importlib.import_module("detectron2._C")
         contenders["Detectron2, compiled"] = lambda: torch.ops.detectron2.box_iou_rotated(*boxes())
+
     return Case(
         f"iou {scene} {rows}x{columns}" + _on(device),
         f"{rows} x {columns} boxes",
@@ -74,10 +77,10 @@ def _iou_case(device: str, scene: str, rows: int, columns: int) -> Case:
 
 
 def pair_cases(device: str) -> list[Case]:
-    """The forms of the IoU that keep no matrix.
+    """List the forms of the IoU that keep no matrix.
 
     Args:
-        device: ``cpu`` or ``cuda``.
+        device: device, ``cpu`` or ``cuda``.
     """
     found = []
     for rows, columns in ((1000, 1000), (5000, 5000)):
@@ -118,14 +121,15 @@ def pair_cases(device: str) -> list[Case]:
                 **size,
             )
         )
+
     return found
 
 
 def nms_cases(device: str) -> list[Case]:
-    """Suppression within one class and within fifteen.
+    """List suppression within one class and within fifteen.
 
     Args:
-        device: ``cpu`` or ``cuda``.
+        device: device, ``cpu`` or ``cuda``.
     """
     return [
         _nms_case(device, scene, number, classes)
@@ -136,6 +140,7 @@ def nms_cases(device: str) -> list[Case]:
 
 
 def _nms_case(device: str, scene: str, number: int, classes: int) -> Case:
+    # Clustered: a detector before suppression; sparse: nearly everything survives.
     per_object = {"clustered": 8, "sparse": 1.5}[scene]
 
     @functools.cache
@@ -160,11 +165,12 @@ def _nms_case(device: str, scene: str, number: int, classes: int) -> Case:
 
 
 def attention_cases(device: str) -> list[Case]:
-    """Deformable attention of the encoder and of the decoder for a 1024-px image.
+    """List deformable attention of the encoder and of the decoder for a 1024-px image.
 
     Args:
-        device: ``cpu`` or ``cuda``.
+        device: device, ``cpu`` or ``cuda``.
     """
+    # Numbers that must be read or written at least; they bound every implementation.
     rows = POSITIONS * HEADS * CHANNELS
     found = []
     for part, queries in (("encoder", POSITIONS), ("decoder", 900)):
@@ -178,6 +184,7 @@ def attention_cases(device: str) -> list[Case]:
         samples = queries * HEADS * len(LEVELS) * POINTS
         out = queries * HEADS * CHANNELS
         contenders = {"grid_sample form": peers.grid_sample_attention, "rsd2 reference": _reference}
+
         found.append(
             Case(
                 f"attention {part} forward" + _on(device),
@@ -205,11 +212,12 @@ def attention_cases(device: str) -> list[Case]:
                 **size,
             )
         )
+
     return found
 
 
 def _attention_inputs(queries: int, device: str) -> tuple[Tensor, ...]:
-    """Values, locations anywhere, weights, and the gradient of the result."""
+    """Make values, locations anywhere, weights, and the gradient of the result."""
     generator = torch.Generator().manual_seed(0)
     cells = (1, queries, HEADS, len(LEVELS), POINTS)
     value = torch.randn(1, POSITIONS, HEADS, CHANNELS, generator=generator)
@@ -240,10 +248,10 @@ def _reference(value: Tensor, levels: list, locations: Tensor, weights: Tensor) 
 
 
 def roi_cases(device: str) -> list[Case]:
-    """Rotated RoIAlign of a thousand regions.
+    """List rotated RoIAlign of a thousand regions.
 
     Args:
-        device: ``cpu`` or ``cuda``.
+        device: device, ``cpu`` or ``cuda``.
     """
 
     given = functools.cache(lambda: _roi_inputs(device))
@@ -258,9 +266,11 @@ def roi_cases(device: str) -> list[Case]:
         features = given()[0].detach().requires_grad_()
         return torch.autograd.grad(pool(features), features, given()[4])[0]
 
+    # Equal boxes on both sides, so unturned ones: torchvision's regions cannot turn.
     size = {"size": "1000 regions, 7 x 7 bins, ratio 2, 2 x 256 x 128 x 128", "device": device}
     note = "torchvision's regions do not turn: both pool the same unturned boxes"
     numbers = 4 * (2 * 256 * 128 * 128 + 1000 * 256 * 49)
+
     return [
         Case(
             "roi align forward" + _on(device),
@@ -291,7 +301,7 @@ def roi_cases(device: str) -> list[Case]:
 
 
 def _roi_inputs(device: str) -> tuple[Tensor, ...]:
-    """Maps, turned regions, the same unturned, these as torchvision's, and a gradient."""
+    """Make maps, turned regions, the same unturned, these as torchvision's, and a gradient."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 256, 128, 128, generator=generator)
     boxes = scenes.uniform(1000, 0)
@@ -317,6 +327,7 @@ def _turned_roi_case(
         contenders["Detectron2, compiled"] = lambda: torch.ops.detectron2.roi_align_rotated_forward(
             *given()[:2], 0.25, 7, 7, 2
         )
+
     return Case(
         "roi align rotated forward" + _on(device),
         ours=ours,
@@ -327,10 +338,10 @@ def _turned_roi_case(
 
 
 def conversion_cases(device: str) -> list[Case]:
-    """Polygons to the rectangles of the smallest area.
+    """List the conversion of polygons to rectangles of the smallest area.
 
     Args:
-        device: ``cpu`` or ``cuda``; there is nothing for the latter.
+        device: device, ``cpu`` or ``cuda``; there is nothing for the latter.
     """
     if device != "cpu":
         return []
@@ -338,6 +349,7 @@ def conversion_cases(device: str) -> list[Case]:
     @functools.cache
     def polygons() -> Tensor:
         corners = boxes_to_corners(scenes.mix(100_000, 0))
+        # Noise makes the polygons quadrilaterals, which no rectangle fits exactly.
         noise = torch.randn(corners.shape, generator=torch.Generator().manual_seed(0))
         return corners + 0.5 * noise
 

@@ -51,14 +51,17 @@ def parameter_table(model: nn.Module, depth: int) -> str:
     total = parameter_count(model)
     trainable: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
+        # A parameter counts for its module and for every module around it.
         if parameter.requires_grad:
             parts = name.split(".")
             trainable.update({".".join(parts[:i]): parameter.numel() for i in range(len(parts))})
+
     lines = [f"{'module':<48}{'parameters':>14}{'trainable':>14}"]
     for name, _ in model.named_modules():
         if name.count(".") < depth:
             label = name or type(model).__name__
             lines.append(f"{label:<48}{total[name]:>14,}{trainable[name]:>14,}")
+
     return "\n".join(lines)
 
 
@@ -66,14 +69,15 @@ def random_input(height: int, width: int, num_frames: int | None = None) -> list
     """Make a batch of one random image or clip in Detectron2's form.
 
     Args:
-        height: pixels, >= 1.
-        width: pixels, >= 1.
-        num_frames: of a clip; None for an image.
+        height: height of the input, pixels, >= 1.
+        width: width of the input, pixels, >= 1.
+        num_frames: frames of a clip; None for an image.
 
     Returns:
         A list of one dict with ``image`` (3, height, width) uint8 or ``frames`` (num_frames, 3,
         height, width) uint8, and ``height``, ``width``.
     """
+    # A fixed seed, so that two runs count the same operators.
     generator = torch.Generator().manual_seed(0)
     shape = (3, height, width) if num_frames is None else (num_frames, 3, height, width)
     pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
@@ -82,9 +86,9 @@ def random_input(height: int, width: int, num_frames: int | None = None) -> list
 
 
 class _TensorInTensorsOut(nn.Module):
-    """A detector as the tracer wants it: a tensor of pixels in, every output tensor out.
+    """A detector in the form that the tracer needs: pixels in, every output tensor out.
 
-    Work whose result is not returned would be left out of the trace.
+    The trace would leave out work whose result is not returned.
     """
 
     def __init__(self, model: nn.Module, batch: list[dict[str, Any]]) -> None:
@@ -104,7 +108,7 @@ class _TensorInTensorsOut(nn.Module):
 
 
 def _attention_flops(inputs: list[Any], outputs: list[Any]) -> int:
-    """Multiply-adds of scaled dot-product attention: scores, then the weighted sum of values."""
+    """Count multiply-adds of scaled dot-product attention: the scores, then the weighted sum."""
     query, key, value = (get_shape(x) for x in inputs[:3])
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
@@ -126,12 +130,12 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 def analyze(
     model: nn.Module, batch: list[dict[str, Any]], tasks: list[str], depth: int
 ) -> dict[str, Any]:
-    """Run the asked analyses and print them.
+    """Run the requested analyses and print them.
 
     Args:
-        model: in eval mode.
-        batch: its input, one image or clip.
-        tasks: of :data:`TASKS`.
+        model: model in eval mode.
+        batch: input of the model, one image or clip.
+        tasks: names from :data:`TASKS`.
         depth: levels of modules to show, >= 1.
 
     Returns:
@@ -146,14 +150,18 @@ def analyze(
         totals["parameters"] = parameter_count(model)[""]
     if "flop" not in tasks and "activation" not in tasks:
         return totals
+
+    # Both counters trace the model; they share one wrapper with fixed inputs.
     wrapper = _TensorInTensorsOut(model, batch)
     analyses = [
         kind(wrapper, wrapper.pixels) for kind in (FlopCountAnalysis, ActivationCountAnalysis)
     ]
     for analysis in analyses:
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        # Warnings about operators without a count would bury the table; the totals name them.
         analysis.tracer_warnings("none")
     flops, activations = analyses
+    # fvcore knows attention as matrix products only, and would not count the fused operator.
     flops.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
     with torch.no_grad():
         if "flop" in tasks:
@@ -162,6 +170,7 @@ def analyze(
             totals["not_counted"] = dict(flops.unsupported_ops())
         if "activation" in tasks:
             totals["activations"] = int(activations.total())
+
     return totals
 
 
@@ -169,8 +178,8 @@ def clip_length(cfg: DictConfig, wanted: int | None) -> int | None:
     """Choose how many frames the model gets.
 
     Args:
-        cfg: the config; its test mapper, if it has one, says whether the model is of clips.
-        wanted: on the command line, or None.
+        cfg: config; its test mapper, if it has one, tells whether the model takes clips.
+        wanted: value of the command line, or None.
 
     Returns:
         Frames of a clip; None for a model of images.
@@ -178,6 +187,7 @@ def clip_length(cfg: DictConfig, wanted: int | None) -> int | None:
     Raises:
         ConfigError: a model of images cannot take frames.
     """
+    # A config may export the model alone, without loaders.
     mapper = ((cfg.get("dataloader") or {}).get("test") or {}).get("mapper") or {}
     if wanted is not None and mapper and "num_frames" not in mapper:
         raise ConfigError("the model of this config is one of images; leave --num-frames out")
@@ -188,7 +198,7 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
     """Analyze the model of a config.
 
     Args:
-        argv: None takes the command line.
+        argv: arguments; None takes those of the command line.
 
     Returns:
         The totals, which are also printed as JSON.
@@ -205,17 +215,19 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
         "--num-frames",
         type=int,
         metavar="T",
-        help="of a clip, for models of clips; by default as in the config's test mapper",
+        help="frames of a clip, for models of clips; by default as in the config's test mapper",
     )
     parser.add_argument("--depth", type=int, default=2, help="levels of modules to show")
     parser.add_argument("--opts", nargs="*", default=[], metavar="KEY=VALUE", help="overrides")
     args = parser.parse_args(argv)
     if min(*args.size, args.depth, 1 if args.num_frames is None else args.num_frames) < 1:
         parser.error(
-            "--size, --depth and --num-frames have to be positive, got "
+            "--size, --depth and --num-frames must be positive, got "
             f"{args.size}, {args.depth} and {args.num_frames}"
         )
+
     cfg = load_config(args.config_file, args.opts)
+    # Weights do not change the counts, but a seed keeps data-dependent branches the same.
     torch.manual_seed(0)
     model = instantiate(cfg.model).eval()
     height, width = args.size
@@ -239,4 +251,5 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as problem:
         print(f"analyze_model.py: error: {problem}", file=sys.stderr)
         return 1
+
     return 0

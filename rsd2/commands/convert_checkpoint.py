@@ -52,7 +52,7 @@ from rsd2.weights.tensor_files import read_tensors
 
 VIT_SOURCES = tuple(conversion_vit.SOURCES)
 BACKBONE_SOURCES = ("torchvision-resnet", "mmcls-resnet", "detectron2", "dla34", *VIT_SOURCES)
-# what the transformers of these files do not have, and a detector starts at zero
+# Keys that the transformers of these files lack, and that start at zero in a detector.
 ZERO_AT_FIRST = ("rel_pos_h", "rel_pos_w")
 MICML_PIXELS = "BGR, mean 127.4, std 21.05 in all channels: what the configs have"
 PIXELS = {
@@ -80,7 +80,7 @@ PIXELS = {
 def all_sources() -> dict[str, RulesOfKeys]:
     """Collect the key tables of the core and those of every project.
 
-    A project has key tables if it has a module ``conversion`` with a dict ``SOURCES``.
+    A project has key tables if it contains a module ``conversion`` with a dict ``SOURCES``.
 
     Returns:
         Name of a source -> function from the keys of a file and of our model to the rules.
@@ -95,12 +95,12 @@ def all_sources() -> dict[str, RulesOfKeys]:
 def rules_for(
     source: str, keys: Iterable[str], model_keys: Iterable[str] | None = None
 ) -> list[Rule]:
-    """Take the rules of a kind of checkpoint.
+    """Select the rules for a kind of checkpoint.
 
     Args:
         source: a name of `all_sources`.
-        keys: of the checkpoint.
-        model_keys: of our model, if known.
+        keys: names of the checkpoint's tensors.
+        model_keys: names of our model's tensors, if known.
 
     Returns:
         The rules, fitted to both.
@@ -115,7 +115,7 @@ def rules_for(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line.
+    """Build the parser of the command line.
 
     Returns:
         The parser.
@@ -136,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
         "order that is known by name, DATASET:TOOLBOX",
     )
     parser.add_argument(
-        "--target-classes", nargs="+", help="classes in the order of the model, likewise"
+        "--target-classes", nargs="+", help="classes in the order of the model, in the same forms"
     )
     parser.add_argument(
         "--allow-mismatch", action="store_true", help="leave out unknown keys and other shapes"
@@ -149,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def class_names(values: Sequence[str]) -> list[str]:
-    """Names of classes from the command line.
+    """Read names of classes from the command line.
 
     Args:
         values: the names; or one text file with a name per line; or one order that
@@ -169,7 +169,7 @@ def class_names(values: Sequence[str]) -> list[str]:
 
 
 def class_rows(args: argparse.Namespace) -> list[int] | None:
-    """Permutation of the classes that the command line asks for, if any.
+    """Compute the permutation of the classes that the command line asks for, if any.
 
     Args:
         args: parsed arguments.
@@ -184,15 +184,17 @@ def class_rows(args: argparse.Namespace) -> list[int] | None:
         raise ValueError("--source-classes and --target-classes go together")
     if args.source_classes is None:
         return None
+    # A permutation of classes is meaningless without a classifier.
     if args.source in BACKBONE_SOURCES:
         raise ValueError(f"--source {args.source} gives a backbone, which has no classes")
+    # SSPNet's classifier has the background as its last class, which a permutation would move.
     if args.source == "sspnet":
         raise ValueError("--source sspnet keeps the order of the classes, background last")
     return class_permutation(class_names(args.source_classes), class_names(args.target_classes))
 
 
 def model_state(config_file: Path | None, opts: Sequence[str]) -> dict[str, torch.Tensor] | None:
-    """State dict of a config's model with its initial values.
+    """Build the state dict of a config's model with its initial values.
 
     Args:
         config_file: an experiment, or a file that exports ``model`` alone.
@@ -209,25 +211,27 @@ def model_state(config_file: Path | None, opts: Sequence[str]) -> dict[str, torc
         if opts:
             raise ValueError(f"overrides need --config-file, got {' '.join(opts)}")
         return None
+
     if not config_file.is_file():
         raise FileNotFoundError(f"no config file {config_file}")
     cfg = read_config_file(config_file)
     if "model" not in cfg:
         raise ValueError(f"{config_file} exports no `model`, only {', '.join(map(str, cfg))}")
+    # Overrides come before building: they may change the number of classes and so the shapes.
     apply_overrides(cfg, opts)
     return dict(instantiate(cfg.model).state_dict())
 
 
 def check_output(source: Path, output: Path) -> None:
-    """Refuse an output that could not be written or would replace its input.
+    """Check that the output can be written and does not replace its input.
 
     Args:
         source: the input.
-        output: where to write.
+        output: file to write.
 
     Raises:
         ValueError: wrong suffix, or input and output are one file.
-        FileNotFoundError: its folder does not exist.
+        FileNotFoundError: the folder of the output does not exist.
     """
     if output.suffix != ".pth":
         raise ValueError(f"--output must end in .pth, got {output}")
@@ -238,29 +242,31 @@ def check_output(source: Path, output: Path) -> None:
 
 
 def write_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write ``{"model": state}``, complete or not at all.
+    """Write ``{"model": state}``, completely or not at all.
 
     Args:
         state: tensors by name.
-        path: of the file.
+        path: path of the file.
     """
     # A stream, because torch writes the name of a file into it.
     with replaced_file(path) as temporary, temporary.open("wb") as file:
+        # Clones, because tensors may be views of a larger storage, which torch would save whole.
         torch.save({"model": {key: value.clone() for key, value in state.items()}}, file)
 
 
 def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
-    """What stands against writing the file.
+    """List the reasons against writing the file.
 
     Args:
-        report: of the conversion; keys that are expected to be missing are taken out of it: all
-            but the backbone where the source is one, the backbone where the source has none.
+        report: report of the conversion; expected missing keys are removed from it: everything but
+            the backbone if the source is a backbone, the backbone if the source has none.
         args: parsed arguments.
 
     Returns:
         One sentence per problem, with the flag that accepts it.
     """
     if args.source in BACKBONE_SOURCES:
+        # The prefix of the backbone differs between detectors, classifiers and pre-training models.
         keys = [*report.converted.values(), *report.missing]
         of_vit = args.source in VIT_SOURCES
         prefix = vit_prefix(keys) if of_vit else backbone_prefix(keys)
@@ -271,6 +277,7 @@ def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
             report.missing = [key for key in report.missing if key not in zero]
             print(f"{len(zero)} tables of relative positions start at zero")
         if rest:
+            # A missing head is expected, but a training from this file has to be told so.
             print(f"{len(rest)} keys of the model outside the backbone keep their initial values;")
             in_detector = prefix == "backbone.net."
             way = "init_inherit.file_part=backbone.net" if in_detector else "init_strict=false"
@@ -280,6 +287,7 @@ def complaints(report: ConversionReport, args: argparse.Namespace) -> list[str]:
         report.missing = [key for key in report.missing if not key.startswith("backbone.")]
         if absent:
             print(f"the file has no backbone: {len(absent)} keys keep their initial values")
+
     found = []
     if not report.converted:
         found.append(f"no key of {args.input} is of --source {args.source}")
@@ -302,6 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_intermixed_args(argv)
     try:
+        # Arguments first: reading a large file takes a minute.
         check_output(args.input, args.output)
         rows = class_rows(args)
         source = read_tensors(args.input)
@@ -318,6 +327,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
     print(f"pixels: {PIXELS[args.source]}")
     print(f"wrote {len(state)} tensors to {args.output}")
     return 0

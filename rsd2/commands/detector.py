@@ -30,15 +30,16 @@ def load_detector(
 
     Args:
         weights: checkpoint file.
-        config: of the model, .py or saved .yaml; None takes ``config.yaml`` beside the weights,
-            where a training leaves it.
+        config: config of the model, .py or saved .yaml; None takes ``config.yaml`` beside the
+            weights, where a training leaves it.
         ema: use the averaged weights of the checkpoint.
         device: "auto", "cpu", "cuda" or "cuda:N".
         window: side of the windows that larger images are cut into, pixels, > 0.
-        overlap: of neighbouring windows, pixels, in [0, window).
+        overlap: overlap of neighbouring windows, pixels, in [0, window).
         score_threshold: lowest score reported, in [0, 1].
-        seams: what becomes of objects that a window's border cuts: "drop", "join" or "keep".
-        class_names: one for each class of the model; those of the config's test set if None.
+        seams: rule for objects that a window's border cuts: "drop", "join" or "keep".
+        class_names: one name for each class of the model; None takes those of the config's test
+            set.
 
     Returns:
         The detector.
@@ -46,10 +47,11 @@ def load_detector(
     Raises:
         FileNotFoundError: there are no such weights, or no config.
         ConfigError: the config cannot be used.
-        CheckpointError: the weights cannot be read, or are of another model.
-        ValueError: a parameter is impossible, or the model is one of videos.
+        CheckpointError: the weights cannot be read, or belong to another model.
+        ValueError: a parameter is impossible, or the model takes videos.
     """
     parameters = WindowParameters(window, overlap, score_threshold=score_threshold, seams=seams)
+    # Checked before the config is loaded, which may import a project.
     if not Path(weights).is_file():
         raise FileNotFoundError(f"no checkpoint {weights}; pass the path of a .pth file as weights")
 
@@ -62,12 +64,14 @@ def load_detector(
         )
 
     cfg = load_config(path)
+    # Building the model takes seconds, so the names are checked before.
     wanted = cfg.model.get("num_classes")
     if class_names is not None and wanted is not None and len(class_names) != wanted:
         raise ValueError(
             f"class_names has {len(class_names)} names, the model {wanted} classes; pass one each"
         )
 
+    # `build_detector` reads what the command line of rsd2 predict would hold.
     args = argparse.Namespace(config_file=str(path), weights=str(weights), ema=ema, device=device)
     model, _ = predict.build_image_detector(args, cfg)
     return Detector(model, parameters, predict.class_names(class_names, cfg))

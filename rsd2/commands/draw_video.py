@@ -1,6 +1,6 @@
 """Draw labelled videos: one as a video file, or frames of several on a contact sheet.
 
-Boxes mark what is labelled; yellow lines show the last twelve frames of a track.
+Boxes mark labelled objects; yellow lines show the last twelve frames of a track.
 
 Example::
 
@@ -33,18 +33,18 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--dataset", metavar="NAME", help="a registered data set of videos")
+    add("--dataset", metavar="NAME", help="a registered dataset of videos")
     add("--root", metavar="DIR", help="or a folder in RsCarData's format")
-    add("--split", choices=tuple(RSCARDATA_SPLITS), default="train", help="of --root")
-    add("--labels", choices=RSCARDATA_LABELS, default="new", help="of --root")
+    add("--split", choices=tuple(RSCARDATA_SPLITS), default="train", help="split of --root")
+    add("--labels", choices=RSCARDATA_LABELS, default="new", help="labels of --root")
     add("--output", required=True, metavar="FILE", help=".png: sheet; .mp4, .avi: video")
     add(
         "--video",
         nargs="*",
         metavar="NAME",
-        help="to draw; a video file takes one; the first by default",
+        help="videos to draw; a video file takes one; the first by default",
     )
-    add("--num-videos", type=int, default=4, help="on a sheet, without --video")
+    add("--num-videos", type=int, default=4, help="videos on a sheet, without --video")
     add("--columns", type=int, default=4, help="frames of each video on a sheet, evenly spread")
     add("--cell-size", type=int, default=512, help="side of a picture on a sheet, pixels")
     add("--start", type=int, default=1, help="first frame")
@@ -56,10 +56,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Refuse what cannot be drawn.
+    """Check that the requested drawing is possible.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Raises:
         ValueError: for another suffix, a number out of range, or several videos for one file.
@@ -71,6 +71,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+
+    # A sheet has a row for each video, a video file has no place for a second one.
     if suffix != ".png" and len(args.video or ()) > 1:
         raise ValueError(f"{args.output} holds one video, got {args.video}; name one, or a .png")
 
@@ -79,13 +81,13 @@ def read_videos(args: argparse.Namespace) -> dict[str, list[dict]]:
     """Read the videos that the command line names.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Returns:
         video -> dataset dicts of its frames from ``--start`` on.
 
     Raises:
-        ValueError: if there is no such video, or it is not said what to draw.
+        ValueError: if there is no such video, or if nothing names what to draw.
     """
     if bool(args.dataset) == bool(args.root):
         raise ValueError("Say what to draw: --dataset NAME, or --root DIR.")
@@ -95,6 +97,7 @@ def read_videos(args: argparse.Namespace) -> dict[str, list[dict]]:
             raise ValueError(f"{args.dataset} has no videos; tools/visualize_data.py draws images")
     else:
         records = load_rscardata(args.root, args.split, args.labels)
+
     videos = group_videos(records)
     names = args.video or list(videos)[: args.num_videos]
     unknown = [name for name in names if name not in videos]
@@ -113,14 +116,15 @@ def drawn_frames(
     """Yield drawn frames of a video.
 
     Args:
-        records: of the video, by frame.
-        indices: of the frames to draw.
-        args: of the command line.
+        records: dataset dicts of the video, by frame.
+        indices: indices of the frames to draw.
+        args: parsed arguments of the command line.
 
     Yields:
         (H, W, 3) uint8 RGB.
     """
     for index in tqdm(indices, desc=f"video {records[0]['video_id']}", unit="frame"):
+        # Newest first, as the drawing of tracks expects them.
         earlier = records[max(0, index - 12) : index][::-1]
         yield draw_record(records[index], earlier, zoom=args.zoom, show_boxes=not args.bare)
 
@@ -130,7 +134,7 @@ def draw_sheet(videos: dict[str, list[dict]], args: argparse.Namespace) -> np.nd
 
     Args:
         videos: video -> dataset dicts by frame.
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -138,13 +142,14 @@ def draw_sheet(videos: dict[str, list[dict]], args: argparse.Namespace) -> np.nd
     images: list[np.ndarray] = []
     captions: list[str] = []
     for name, records in videos.items():
-        # always as many pictures, so that a row stays a video
+        # Always the same number of pictures, so that each video is one row.
         indices = np.linspace(0, len(records) - 1, args.columns).astype(int).tolist()
         images += drawn_frames(records, indices, args)
         captions += [
             f"{name}, frame {records[k]['frame_id']}, {len(records[k]['annotations'])} objects"
             for k in indices
         ]
+
     return make_contact_sheet(images, captions, columns=args.columns, cell_size=args.cell_size)
 
 
@@ -152,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         0 if done, 2 if the input cannot be used.
@@ -175,5 +180,6 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, KeyError) as error:
         print(f"draw_video: {error}", file=sys.stderr)
         return 2
+
     print(f"Drawn: {output}")
     return 0

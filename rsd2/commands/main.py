@@ -1,4 +1,4 @@
-"""The command ``rsd2``: a verb, and what follows it is handed to the module of the verb."""
+"""The command ``rsd2``: hands what follows a verb to the module of the verb."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb that the command line names.
 
     Args:
-        argv: the command line without the program's name; that of the process if None.
+        argv: command line without the program's name; None takes that of the process.
 
     Returns:
         The exit code of the verb; 2 if there is no such verb.
@@ -85,11 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(verb: str, arguments: list[str]) -> int:
     """Import the module of a verb and run it."""
     name, what = VERBS[verb]
+    # Imported only now, so that ``rsd2 --help`` does not wait for torch.
     module = import_module(name)
     if verb != "env":
         return module.main(arguments)
 
-    # The only one without a command line of its own.
+    # The only module without a command line of its own.
     argparse.ArgumentParser(description=f"{what[0].upper()}{what[1:]}.").parse_args(arguments)
     module.main()
     return 0

@@ -2,7 +2,7 @@
 
 ``--kind tiny`` draws people and boats of 2 to 20 pixels in TinyPerson's format instead, and
 ``--kind video`` satellite videos of moving cars in RsCarData's, with a table of their statistics.
-``--georeferenced`` puts scenes of any size on the Earth: GeoTIFF files, labels in GeoPackages.
+``--georeferenced`` places scenes of any size on the Earth: GeoTIFF files, labels in GeoPackages.
 
 Example::
 
@@ -84,7 +84,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="DOTA's, TinyPerson's or RsCarData's format, or GeoTIFF with GeoPackage",
     )
     add("--georeferenced", dest="kind", action="store_const", const="georeferenced", help="a kind")
-    add("--num-images", type=int, default=100, help="or videos, of the finished folder (100)")
+    add("--num-images", type=int, default=100, help="images or videos of the finished folder (100)")
     add(
         "--size",
         type=int,
@@ -95,7 +95,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--num-frames", type=int, help="video only: of each video (120)")
     add("--standing-lanes", type=float, help="video only: share of lanes whose cars stand (0.25)")
     add("--old-label-drop", type=float, help="video only: share of tracks old labels lack (0)")
-    add("--seed", type=int, default=0, help="of the set; use another one for a validation set")
+    add("--seed", type=int, default=0, help="seed of the set; a validation set needs another one")
     add(
         "--scale",
         type=float,
@@ -116,7 +116,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--crs", help="coordinate system (EPSG:32632)")
     add("--place", type=float, nargs=2, metavar=("LON", "LAT"), help="upper left corner (9.9 53.5)")
     add("--gsd", type=float, help="metres of a pixel on the ground (0.33 / scale)")
-    add("--rotation", type=float, help="of the upward side, degrees clockwise from north (0)")
+    add("--rotation", type=float, help="azimuth of the upward side, degrees from north (0)")
     add("--sixteen-bit", action="store_true", default=None, help="numbers of 11 bits in 16")
     add("--striped", action="store_true", default=None, help="strips of rows instead of tiles")
     add("--num-tiles", type=int, help="draw so many tiles of 512 pixels and repeat them (all new)")
@@ -129,7 +129,7 @@ def read_labels(path: Path) -> list[tuple[np.ndarray, str, int]]:
     """Read a label file of this tool.
 
     Args:
-        path: of the file, in ``labelTxt`` or, of tiny scenes, in ``records``.
+        path: label file, in ``labelTxt`` or, for tiny scenes, in ``records``.
 
     Returns:
         (polygon (4, 2) in pixels, class, difficult) of each object; regions to ignore and uncertain
@@ -138,6 +138,8 @@ def read_labels(path: Path) -> list[tuple[np.ndarray, str, int]]:
     if path.suffix == ".json":
         record = json.loads(path.read_text(encoding="utf-8"))
         return [_tiny_label(annotation) for annotation in record["annotations"]]
+
+    # The first two lines of DOTA's format are a header.
     rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()[2:]]
     return [
         (np.array(row[:8], dtype=np.float64).reshape(4, 2), row[8], int(row[9])) for row in rows
@@ -155,8 +157,8 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
     """Draw the first scenes with their labels on one sheet.
 
     Args:
-        folder: of the scenes.
-        num_scenes: on the sheet, > 0.
+        folder: folder of the scenes.
+        num_scenes: scenes on the sheet, > 0.
 
     Returns:
         path of the sheet, ``preview.png`` in the folder. A dot marks the first vertex of each
@@ -170,6 +172,7 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
         image = cv2.imread(str(folder / "images" / f"{scene_name(index)}.png"))
         if image is None:
             raise OSError(f"{folder / 'images' / scene_name(index)}.png cannot be read; delete it")
+        # Whole factors keep the pixels square and sharp on the sheet.
         zoom = max(1, round(_SHEET_SIDE / columns / image.shape[1]))
         tile = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
         label_file = (
@@ -177,13 +180,16 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
         )
         for polygon, name, difficult in read_labels(folder / label_file):
             color = (150, 150, 150) if difficult else _COLORS[classes.index(name)]
+
             # cv2 counts from the centre of the first pixel, labels from its edge.
             fixed = np.rint((polygon * zoom - 0.5) * 16).astype(np.int32)
             cv2.polylines(tile, [fixed], True, color, 1, cv2.LINE_AA, 4)
             if not tiny:
                 first = (int(fixed[0, 0]), int(fixed[0, 1]))
                 cv2.circle(tile, first, 2 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+
         tiles.append(cv2.copyMakeBorder(tile, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(255,) * 3))
+
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)]
     path = folder / "preview.png"
@@ -192,7 +198,7 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
 
 
 def describe(record: dict) -> str:
-    """Say what the folder holds.
+    """Describe the content of the folder.
 
     Args:
         record: content of scenes.json of a complete folder.
@@ -200,6 +206,7 @@ def describe(record: dict) -> str:
     Returns:
         a table of several lines.
     """
+    # A folder of empty scenes has no objects, and shares of zero would divide by it.
     total = max(sum(record["objects"].values()), 1)
     lines = [f"{'class':15s} {'objects':>8s} {'share':>7s}"]
     for name, number in record["objects"].items():
@@ -209,6 +216,7 @@ def describe(record: dict) -> str:
         levels = (f"{number} x {level}" for level, number in record["difficult"].items())
         lines.append(f"{head}, difficult: {', '.join(levels)}")
         return "\n".join(lines)
+
     flags = (f"{record[flag]} {flag}" for flag in ("ignore", "uncertain", "logo"))
     lines.append(f"{head}, {record['dense_images']} dense; also {', '.join(flags)} boxes")
     sizes = (f"{number} {name}" for name, number in record["sizes"].items())
@@ -236,7 +244,7 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
     """Draw the scenes that the command line asks for.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
         shard: (rank, number of processes).
 
     Returns:
@@ -246,7 +254,9 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
         ValueError: if an argument is out of range or does not suit the kind.
         FileExistsError: if the folder holds something else.
     """
+    # An option of another kind would have no effect, which its user would not notice.
     names = {name for options in _OPTIONS.values() for name in options}
+    # A missing option keeps the default of the configuration, so only given ones are passed.
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     foreign = sorted(set(chosen) - set(_OPTIONS[args.kind]))
     if foreign:
@@ -267,12 +277,13 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
 
 
 def _write_georeferenced(args: argparse.Namespace, chosen: dict, shard: tuple[int, int]) -> Path:
-    """Draw scenes with a place on Earth; ``chosen`` are the options that were given."""
+    """Draw scenes with a place on Earth; ``chosen`` holds the options of the command line."""
     place = {name: chosen.pop(name) for name in _PLACE_OPTIONS if name in chosen}
     size = chosen.pop("size", 2048)
     if "place" in place:
         place["longitude"], place["latitude"] = place.pop("place")
     place["tiled"] = not place.pop("striped", False)
+
     # The objects have the size of real ones at this distance of pixels.
     place.setdefault("gsd", round(METRES_PER_UNIT / chosen.get("scale", 1.0), 4))
     return write_georeferenced_scenes(
@@ -290,8 +301,8 @@ def draw_georeferenced_preview(folder: Path, num_scenes: int) -> Path:
     """Draw the first scenes with their labels on one sheet.
 
     Args:
-        folder: of the scenes.
-        num_scenes: on the sheet, > 0.
+        folder: folder of the scenes.
+        num_scenes: scenes on the sheet, > 0.
 
     Returns:
         path of the sheet, ``preview.png`` in the folder.
@@ -305,10 +316,13 @@ def draw_georeferenced_preview(folder: Path, num_scenes: int) -> Path:
                 path.with_suffix(".gpkg"), raster.georeference, (raster.height, raster.width)
             )
             classes = np.array([SYNTHETIC_CLASSES.index(name) for name in labels.names])
+            # All numbers of the scene, because a preview has to show its brightest roofs, too.
             rule = Radiometry(scaling="percentile", percentiles=(0, 100)).measure(raster)
             side = _SHEET_SIDE // columns
             images.append(draw_quicklook(raster, rule, labels.polygons, classes, max_size=side))
+
         captions.append(f"{path.name}: {len(labels)} objects")
+
     sheet = make_contact_sheet(images, captions, columns=columns, cell_size=_SHEET_SIDE // columns)
     path = folder / "preview.png"
     write_image(path, sheet)
@@ -319,9 +333,9 @@ def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
     """Draw three frames of each of the first videos with their labels on one sheet.
 
     Args:
-        folder: in RsCarData's format.
+        folder: folder in RsCarData's format.
         split: ``"train"`` or ``"test"``.
-        num_videos: on the sheet, > 0.
+        num_videos: videos on the sheet, > 0.
 
     Returns:
         path of the sheet, ``preview_<split>.png`` in the folder.
@@ -341,6 +355,7 @@ def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
         for index in np.linspace(0, len(labelled) - 1, 3).astype(int):
             images.append(draw_record(labelled[index], labelled[:index][::-1]))
             captions.append(f"{record['name']}, frame {index + 1}, {record['mode']}")
+
     sheet = make_contact_sheet(images, captions, columns=3, cell_size=_SHEET_SIDE // 3)
     path = folder / f"preview_{split}.png"
     write_image(path, sheet)
@@ -351,7 +366,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         0 if done, 2 if an argument or the folder cannot be used, 130 if interrupted.
@@ -362,6 +377,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     path = write_scenes(args, shard_from_environment())
+    # The record is complete when all shards are, whichever of them comes last.
     record = json.loads(path.read_text(encoding="utf-8"))
     if not record["complete"]:
         print("This shard is done; the last process to finish counts the objects.")
@@ -372,6 +388,7 @@ def _run(args: argparse.Namespace) -> None:
         print(format_statistics(measure_videos(read_video_records(folder, record["split"]))))
     else:
         print(describe(record))
+
     if shown > 0:
         if args.kind == "video":
             sheet = draw_video_preview(folder, record["split"], shown)
@@ -379,4 +396,5 @@ def _run(args: argparse.Namespace) -> None:
             sheet = draw_georeferenced_preview(folder, shown)
         else:
             sheet = draw_preview(folder, shown)
+
         print(f"Preview: {sheet}")

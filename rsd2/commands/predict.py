@@ -7,10 +7,10 @@
     python tools/predict.py --config-file CLIP_CONFIG.py --weights model_final.pth \\
         --input traffic.mp4 videos/003/img1 --output predictions
 
-An image that is larger than a window is cut into overlapping windows. Pieces of objects that a
-window's border cuts are dropped where another window sees more, and the detections of all windows
-are merged by rotated NMS. Every window (or whole image) goes through the augmentations of
-``dataloader.test.mapper``. The output folder gets, replacing what is there:
+Images larger than a window are cut into overlapping windows. Pieces of objects that a window's
+border cuts are dropped if another window sees more, and the detections of all windows are merged by
+rotated NMS. Every window (or whole image) goes through the augmentations of
+``dataloader.test.mapper``. The output folder gets these files, and existing ones are replaced:
 
 * ``<image>.png``: the detections drawn;
 * ``<image>.txt``: ``x1 y1 x2 y2 x3 y3 x4 y4 class score`` a line, the corners clockwise on screen
@@ -18,14 +18,14 @@ are merged by rotated NMS. Every window (or whole image) goes through the augmen
 * ``detections.json``: all images with boxes (cx, cy, w, h in pixels, angle in degrees,
   counter-clockwise on screen, 0 = w along x), polygons, scores, classes, and how it was done.
 
-A config whose test mapper has ``num_frames`` is of clips: every input is then a video file or the
-folder of one video's frames, read as a stream. The output folder gets of each video ``<video>.txt``
-(MOTChallenge rows), ``<video>.json`` (COCO results, ``image_id`` is the number of the frame) and
-``<video>.mp4`` (drawn), and ``videos.json`` about all.
+A config whose test mapper has ``num_frames`` takes clips: every input is then a video file or the
+folder of one video's frames, read as a stream. For each video the output folder gets
+``<video>.txt`` (MOTChallenge rows), ``<video>.json`` (COCO results, ``image_id`` is the number of
+the frame) and ``<video>.mp4`` (drawn), and ``videos.json`` about all videos.
 
 Exit code 0: all done. 1: some images or frames could not be read (they are listed, the others are
 done), or the weights or detections hold numbers that are not finite. 2: nothing could be done, or
-writing failed. 130: interrupted; what was done is written.
+writing failed. 130: interrupted; finished results are written.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--output", required=True, metavar="DIR", help="gets drawings, text files and JSON")
     add("--score-threshold", type=float, default=0.3, help="lowest score reported (default 0.3)")
     add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
-    add("--overlap", type=int, default=200, help="of neighbouring windows (default 200)")
+    add("--overlap", type=int, default=200, help="overlap of neighbouring windows (200)")
     add(
         "--nms-threshold",
         type=float,
@@ -127,7 +127,7 @@ def build_image_detector(
     """Build a model of images, load its weights, and collect where they come from.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
         cfg: the config.
 
     Returns:
@@ -160,8 +160,8 @@ def build_clip_detector(
         The detector and its provenance.
 
     Raises:
-        ConfigError: no weights are named, or the config says nothing about test images.
-        CheckpointError: the weights cannot be read, or are of another model.
+        ConfigError: no weights are named, or the config does not describe test images.
+        CheckpointError: the weights cannot be read, or belong to another model.
         ValueError: unknown device.
     """
     model, augmentations, facts = _load_model(args, cfg)
@@ -175,6 +175,7 @@ def _load_model(
     weights = args.weights or cfg.train.init_checkpoint
     if not weights:
         raise ConfigError("weights are missing: give --weights FILE or train.init_checkpoint=FILE")
+    # Configs that export the model alone have no loader, and so no rule for test images.
     mapper = read_test_mapper(cfg)
     if "augmentations" not in mapper:
         raise ConfigError(f"{args.config_file} has no dataloader.test.mapper.augmentations")
@@ -184,6 +185,7 @@ def _load_model(
     checkpoint = load_weights(model, weights, strict=cfg.train.init_strict, ema=args.ema)
     if "ema" in checkpoint and not args.ema:
         print(f"{weights} also has averaged weights; --ema uses them")
+    # Checkpoints count from 0, results from 1.
 
     iteration = checkpoint.get("iteration")
     origin = provenance(args.config_file, cfg.train.seed, device)
@@ -197,17 +199,17 @@ def _load_model(
 
 
 def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
-    """Choose the names of the classes, and say so where there are none.
+    """Choose the names of the classes, and print a line if there are none.
 
     Args:
-        given: on the command line, or None.
-        cfg: the config, whose test data set is asked otherwise.
+        given: value of the command line, or None.
+        cfg: config, whose test dataset has the names otherwise.
 
     Returns:
-        A name for each class, or none at all: then the index of a class stands for it.
+        A name for each class, or none at all: then results contain class indices.
 
     Raises:
-        ConfigError: the names given are not as many as the classes of the model.
+        ConfigError: the number of names differs from the number of classes of the model.
     """
     wanted = cfg.model.get("num_classes")
     if given:
@@ -223,27 +225,28 @@ def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
     if dataset in DatasetCatalog.list():
         names = list(MetadataCatalog.get(dataset).get("thing_classes", []))
     if not names:
-        print(f"No class names: data set {dataset} is not registered; writing class indices")
+        print(f"No class names: dataset {dataset} is not registered; writing class indices")
     elif wanted is not None and len(names) != wanted:
         print(
-            f"Data set {dataset} has {len(names)} classes, the model {wanted}: writing class "
+            f"Dataset {dataset} has {len(names)} classes, the model {wanted}: writing class "
             "indices; name them with --classes"
         )
         names = []
+
     return names
 
 
 class UsageError(Exception):
-    """The command line asks for what cannot be done."""
+    """The command line asks for something impossible."""
 
 
 class Counts:
-    """What happened besides the results.
+    """Counts of what happened besides the results.
 
     Attributes:
         failed: (file, reason) of images that could not be read.
-        seconds: that detecting took, all images together.
-        below_threshold: detections left out because of their score.
+        seconds: seconds that detection took, all images together.
+        below_threshold: detections dropped because of their score.
         non_finite: detections that were not finite.
     """
 
@@ -265,18 +268,20 @@ def predict_all(
     Args:
         images: paths.
         detector: the model.
-        parameters: of windows and merging.
-        out: takes the results.
-        exif: what is done with the EXIF orientation of an image.
+        parameters: parameters of windows and merging.
+        out: writer that takes the results.
+        exif: rule for the EXIF orientation of an image.
 
     Returns:
-        What happened, and False if the user interrupted it.
+        The counts, and False if the user interrupted the run.
 
     Raises:
         OSError: a result cannot be written.
     """
     counts = Counts()
+    # Two folders may hold images of one name, whose results must not replace each other.
     names = output_names(images)
+    # Interrupting keeps everything that is written, so the exception ends here.
     try:
         for path, name in zip(tqdm(images, desc="images", unit="image"), names):
             try:
@@ -284,6 +289,8 @@ def predict_all(
             except (OSError, ValueError) as error:
                 counts.failed.append((str(path), str(error)))
                 continue
+
+            # A bar of windows shows up for images that take longer than two seconds.
             with tqdm(desc=name, unit="window", leave=False, delay=2) as bar:
 
                 def show(done: int, total: int, bar: tqdm = bar) -> None:
@@ -293,28 +300,30 @@ def predict_all(
                 start = time.perf_counter()
                 found = detect_in_windows(image, detector, parameters, show)
                 seconds = time.perf_counter() - start
+
             out.add(path, name, image, found, seconds)
             counts.seconds += seconds
             counts.below_threshold += found.num_below_threshold
             counts.non_finite += found.num_non_finite
     except KeyboardInterrupt:
         return counts, False
+
     return counts, True
 
 
 def report(
     out: PredictionWriter, counts: Counts, num_images: int, damage: str | None = None
 ) -> bool:
-    """Print what was found and what was not done.
+    """Print the numbers of detections, and everything that failed.
 
     Args:
-        out: that took the results.
-        counts: of everything else.
-        num_images: that were asked for.
+        out: writer that took the results.
+        counts: counts of everything else.
+        num_images: number of images that were asked for.
         damage: sentence about weights that are not finite, or None.
 
     Returns:
-        Whether all is well.
+        Whether everything went well.
     """
     print(
         f"{out.num_detections} detections in {out.num_images} of {num_images} images "
@@ -327,64 +336,68 @@ def report(
             "weights?",
             file=sys.stderr,
         )
+
     if damage:
         print(damage, file=sys.stderr)
     if counts.failed:
         print(f"{len(counts.failed)} images could not be read:", file=sys.stderr)
         for _, reason in counts.failed:
             print(f"  {reason}", file=sys.stderr)
+
     return not (counts.non_finite or damage or counts.failed)
 
 
 def damage_of(detector: ImageDetector | ClipDetector, origin: dict[str, Any]) -> str | None:
-    """Write a sentence about weights that are NaN or infinite.
+    """Describe weights that are NaN or infinite in a sentence.
 
     Args:
-        detector: whose model was loaded.
-        origin: of `build_detector`.
+        detector: detector whose model was loaded.
+        origin: origin as `build_detector` returns it.
 
     Returns:
-        The sentence, None if all are finite.
+        The sentence; None if all weights are finite.
     """
     damage = describe_damage(detector.model)
     return f"{origin['weights']} {damage}" if damage else None
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; overrides after ``--input`` or ``--classes`` are understood too.
+    """Parse the command line, with overrides after ``--input`` or ``--classes``, too.
 
     Args:
-        argv: that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
-        The flags, the overrides in ``opts``.
+        The flags, with the overrides in ``opts``.
     """
     parser = get_parser()
     args = parser.parse_args(argv)
     for name in ("input", "classes"):
         values = getattr(args, name) or []
+        # ``nargs="+"`` takes everything up to the next flag, so overrides land among the values.
         overrides = [x for x in values if "=" in x and not Path(x).exists()]
         setattr(args, name, [x for x in values if x not in overrides] or None)
         args.opts = overrides + args.opts
+
     if not args.input:
         parser.error("--input is missing")
     if args.max_drawing_size is not None and args.max_drawing_size < 1:
-        parser.error(f"--max-drawing-size has to be positive, got {args.max_drawing_size}")
+        parser.error(f"--max-drawing-size must be positive, got {args.max_drawing_size}")
     return args
 
 
 def read_parameters(args: argparse.Namespace, nms_threshold: float) -> WindowParameters:
-    """Collect how images are cut and merged.
+    """Collect the parameters of windows and merging.
 
     Args:
-        args: of the command line.
-        nms_threshold: where the command line names none.
+        args: parsed arguments of the command line.
+        nms_threshold: threshold to use if the command line names none.
 
     Returns:
         the parameters.
 
     Raises:
-        ValueError: one is impossible.
+        ValueError: a parameter is impossible.
     """
     return WindowParameters(
         window=args.window,
@@ -398,17 +411,17 @@ def read_parameters(args: argparse.Namespace, nms_threshold: float) -> WindowPar
 
 
 def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
-    """Do everything for a model of clips.
+    """Detect in videos with a model of clips.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
         cfg: the config.
 
     Returns:
         The exit code.
 
     Raises:
-        ValueError: nothing can be done.
+        ValueError: the inputs or parameters cannot be used.
         CheckpointError: the weights cannot be used.
         OSError: a result cannot be written.
     """
@@ -437,10 +450,10 @@ def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do everything.
+    """Detect in images or videos.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Returns:
         The exit code.
@@ -455,13 +468,15 @@ def run(args: argparse.Namespace) -> int:
         if "num_frames" in read_test_mapper(cfg):
             return run_on_videos(args, cfg)
         images, num_others = expand_image_inputs(args.input)
+        # Targets are checked before the model is built, because loading it takes longest.
         check_targets(images, Path(args.output))
         detector, origin = build_image_detector(args, cfg)
         classes = class_names(args.classes, cfg)
     except (ValueError, FileNotFoundError, CheckpointError) as error:  # ConfigError is a ValueError
         raise UsageError(str(error)) from error
+
     if num_others:
-        print(f"{num_others} other files in the folders are no images and are left out")
+        print(f"{num_others} other files in the folders are not images and are skipped")
     with PredictionWriter(args.output, classes, args.max_drawing_size) as out:
         counts, complete = predict_all(images, detector, parameters, out, args.exif_orientation)
         out.finish({**asdict(parameters), **origin}, counts.failed, complete)
@@ -476,7 +491,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool, and say in one line why it could not be done.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         The exit code, see the top of this file.
@@ -486,9 +501,11 @@ def main(argv: list[str] | None = None) -> int:
         return run(args)
     except UsageError as error:
         problem = str(error)
+    # The first line of torch's message has the sizes; the rest is about its allocator.
     except torch.cuda.OutOfMemoryError as error:
         problem = f"{str(error).splitlines()[0]} Use a smaller --batch-size or --window"
     except OSError as error:
         problem = f"cannot write to --output {args.output}: {error}"
+
     print(f"predict.py: error: {problem}", file=sys.stderr)
     return 2

@@ -70,14 +70,14 @@ def get_parser() -> argparse.ArgumentParser:
     add("--crs", help="coordinate system to assume instead of the files' own, like EPSG:32633")
     add("--output", required=True, metavar="PATH", help="vector file, or a folder of them")
     add("--format", choices=sorted(ending[1:] for ending in FORMATS), default="gpkg",
-        help="of the maps in an output folder (default gpkg)")  # fmt: skip
+        help="format of the maps in an output folder (default gpkg)")  # fmt: skip
     add("--area", metavar="FILE", help="polygons of interest, GeoJSON, GPKG or FGB in any CRS")
 
     model = parser.add_argument_group("detection")
     add = model.add_argument
     add("--score-threshold", type=float, default=0.3, help="lowest score reported (default 0.3)")
     add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
-    add("--overlap", type=int, default=200, help="of neighbouring windows (default 200)")
+    add("--overlap", type=int, default=200, help="overlap of neighbouring windows (200)")
     add("--seams", choices=("drop", "join", "keep"), default="drop",
         help="pieces of objects that a window's border cuts go where another window sees more "
         "(drop), become one where none sees the whole (join), or stay (keep)")  # fmt: skip
@@ -95,7 +95,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--bands", nargs="+", metavar="BAND", help="numbers from 1, or names, in the model's order")
     add("--range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="numbers that become 0, 255")
     add("--percentile", nargs=2, type=float, metavar=("LOW", "HIGH"),
-        help="so do these percentiles of each scene, measured once, like 2 98")  # fmt: skip
+        help="percentiles of each scene that become 0, 255, measured once, like 2 98")  # fmt: skip
     add("--gamma", type=float, help="above 1 brightens (default 1)")
     add("--nodata", type=float, help="number that means no data, if the file does not say so")
 
@@ -111,15 +111,15 @@ def get_parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class SceneRun:
-    """Everything that is the same for all scenes of a command.
+    """Everything that is equal for all scenes of a command.
 
     Attributes:
-        args: the command line.
+        args: parsed arguments of the command line.
         parameters: windows, merging, seams and the score threshold.
         radiometry: rule for the numbers, not yet measured.
         detect: the model.
         class_names: names of its classes, or none.
-        origin: where model and weights come from, plain values.
+        origin: where the model and weights come from, plain values.
         shard: (rank, number of processes).
     """
 
@@ -145,8 +145,10 @@ def read_radiometry(args: argparse.Namespace, configured: dict[str, Any] | None)
     Raises:
         ValueError: it is impossible.
     """
+    # Both set the range, so the second one would silently win.
     if args.range is not None and args.percentile is not None:
         raise ValueError("--range and --percentile exclude each other; give one of them")
+    # The command line wins over the config, option by option.
     values = dict(configured or {})
     values.pop("_target_", None)
     if args.bands is not None:
@@ -161,10 +163,10 @@ def read_radiometry(args: argparse.Namespace, configured: dict[str, Any] | None)
 
 
 def plan_outputs(scenes: list[SceneFiles], args: argparse.Namespace) -> list[Path]:
-    """Choose the map of each scene, and find out before any work whether it can be written.
+    """Choose the map of each scene, and check before any work that it can be written.
 
     Args:
-        scenes: what was asked for.
+        scenes: requested scenes.
         args: command line.
 
     Returns:
@@ -172,14 +174,16 @@ def plan_outputs(scenes: list[SceneFiles], args: argparse.Namespace) -> list[Pat
 
     Raises:
         ValueError: several scenes for one file, or a map cannot be written.
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     output = Path(args.output)
     is_file = output.suffix.lower() in FORMATS and not output.is_dir()
+    # Known before any search: the second scene would overwrite the map of the first.
     if is_file and len(scenes) > 1:
         raise ValueError(
             f"{len(scenes)} scenes cannot become the one file {output}; give a folder as --output"
         )
+
     (output.parent if is_file else output).mkdir(parents=True, exist_ok=True)
     maps = [output] if is_file else [output / f"{s.name}.{args.format}" for s in scenes]
     for path in maps:
@@ -208,6 +212,8 @@ def open_scene(files: SceneFiles, run: SceneRun) -> Scene:
     if args.area is not None:
         inside = read_area(args.area, raster.georeference, (raster.height, raster.width))
         area = shapely.transform(inside, grid.from_scene)
+
+    # Measured once: percentiles of each window would change the colours at every border.
     scene = Scene(raster, run.radiometry.measure(raster), grid, run.parameters, area)
     for note in (raster.georeference.note, raster.note_on_layout(round(run.parameters.window))):
         if note:
@@ -216,7 +222,7 @@ def open_scene(files: SceneFiles, run: SceneRun) -> Scene:
 
 
 def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
-    """Collect what decides the detections in a scene, for the map and for the name of the parts.
+    """Collect everything that decides the detections, for the map and the name of the parts.
 
     Args:
         scene: the scene.
@@ -236,6 +242,7 @@ def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
         "classes": run.class_names,
         "area": None if scene.area is None else scene.area.wkt,
     }
+    # Sizes and times stand for the content, because scenes have gigabytes.
     stamps = []
     for file in files:
         if file.is_file():
@@ -243,19 +250,20 @@ def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
             stamps.append(f"{file.name} {status.st_size} {status.st_mtime_ns}")
         else:
             stamps.append(str(file))  # a remote file has no stamp here
+
     return {"run": make_run_id(described, stamps), **described}
 
 
 def search_scene(files: SceneFiles, path: Path, run: SceneRun) -> str:
-    """Search a scene, resume what is begun, and write its map when all of it is done.
+    """Search a scene, resuming an unfinished search, and write its map when all parts are done.
 
     Args:
         files: files of the scene.
-        path: the map.
+        path: path of the map.
         run: how it is done.
 
     Returns:
-        A sentence about what was done.
+        A sentence about the result.
 
     Raises:
         ValueError: the scene or the map cannot be used.
@@ -268,6 +276,7 @@ def search_scene(files: SceneFiles, path: Path, run: SceneRun) -> str:
             return f"{path} is up to date; --overwrite makes it again"
 
         folder = path.with_name(f"{path.name}.parts") / metadata["run"]
+        # Old parts of the same run would be taken for finished ones.
         if run.args.overwrite:
             shutil.rmtree(folder, ignore_errors=True)
         parts = scene.parts(folder, run.args.rows_per_part)
@@ -278,14 +287,16 @@ def search_scene(files: SceneFiles, path: Path, run: SceneRun) -> str:
 
         picture = None if run.args.no_quicklook else path.with_suffix(".png")
         counts = write_map(path, scene, parts, run.class_names, metadata, picture)
+
         # Another process may be reading the parts at this moment.
         if not run.args.keep_parts and run.shard == (0, 1):
             shutil.rmtree(folder.parent)
+
     return _summary(path, counts)
 
 
 def _is_up_to_date(path: Path, run_id: str) -> bool:
-    """Tell whether a map was made by the same run."""
+    """Tell whether the same run made the map."""
     if not path.is_file():
         return False
     try:
@@ -295,9 +306,10 @@ def _is_up_to_date(path: Path, run_id: str) -> bool:
 
 
 def _search(scene: Scene, run: FolderRun[ScenePart], detect: Detect, name: str) -> None:
-    """Make the missing parts of this process, with a bar of windows and detections."""
+    """Search the missing parts of this process, with a bar of windows and detections."""
     total = sum(part.num_windows for part in run.mine)
     done = total - sum(part.num_windows for part in run.missing)
+    # Two batches ahead keep the model busy while GDAL decodes.
     ahead = 2 * scene.parameters.batch_size
     with (
         SceneReader(scene, ahead) as reader,
@@ -318,7 +330,7 @@ def _search(scene: Scene, run: FolderRun[ScenePart], detect: Detect, name: str) 
 
 
 def _summary(path: Path, counts: dict[str, int]) -> str:
-    """A sentence about a map."""
+    """Return a sentence about a map."""
     text = f"{path}: {counts['detections']} detections in {counts['windows']} windows"
     reasons = {
         "windows_without_data": "windows without data",
@@ -328,23 +340,25 @@ def _summary(path: Path, counts: dict[str, int]) -> str:
         "seams_joined": "joined from pieces",
         "detections_without_place": "without a place on the ground",
     }
+    # Only what happened is mentioned, because most runs drop nothing.
     notes = [f"{counts[key]} {words}" for key, words in reasons.items() if counts.get(key)]
     return text + (f" ({', '.join(notes)})" if notes else "")
 
 
 def file_digest(path: str | Path) -> str:
-    """Name the content of a file.
+    """Compute a short name of a file's content.
 
     Args:
-        path: a file.
+        path: path of the file.
 
     Returns:
         The first 16 hexadecimal digits of its SHA-256.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     digest = hashlib.sha256()
+    # In blocks, because checkpoints have gigabytes.
     with Path(path).open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
@@ -352,7 +366,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[Path]]:
-    """Judge everything that can be judged before the first window.
+    """Check everything that can be checked before the first window.
 
     Args:
         args: command line.
@@ -379,11 +393,13 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
     shard = shard_from_environment()
     scenes = find_scenes(args.input, args.stack)
     cfg = load_config(args.config_file, args.opts)
+    # Outputs come before the weights, whose loading takes longest.
     radiometry = read_radiometry(args, read_test_mapper(cfg).get("radiometry"))
     maps = plan_outputs(scenes, args)
 
     detector, origin = build_image_detector(args, cfg)
     names = class_names(args.classes, cfg)
+
     # Only what decides the detections is recorded: the same run gives the same bytes.
     kept = {key: origin[key] for key in ("config", "ema", "iteration", "commit")}
     weights = args.weights or cfg.train.init_checkpoint
@@ -400,7 +416,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: command line without the program's name; None takes that of the process.
 
     Returns:
-        The exit code, see above.
+        The exit code, see the top of this file.
     """
     args = get_parser().parse_args(argv)
     try:
@@ -408,13 +424,14 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"rsd2 scene: error: {error}", file=sys.stderr)
         return 2
+
     return run_all(scenes, maps, lambda files, path: search_scene(files, path, run))
 
 
 def run_all(
     scenes: list[SceneFiles], maps: list[Path], search: Callable[[SceneFiles, Path], str]
 ) -> int:
-    """Search every scene; one that cannot be read does not stop the others.
+    """Search every scene; an unreadable one does not stop the others.
 
     Args:
         scenes: the scenes.
@@ -426,6 +443,7 @@ def run_all(
     """
     failed: list[str] = []
     try:
+        # A night's run over many scenes should not end at the first broken file.
         for files, path in zip(scenes, maps):
             try:
                 print(search(files, path))

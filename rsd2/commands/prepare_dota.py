@@ -32,8 +32,10 @@ def get_parser() -> argparse.ArgumentParser:
     add("--window", type=int, default=1024, help="side of the windows at rate 1, pixels")
     add("--overlap", type=int, default=200, help="overlap of windows at rate 1, pixels")
     add("--rates", type=float, nargs="+", default=[1.0], help="scales: windows are window / rate")
-    add("--min-image-fraction", type=float, default=0.6, help="of a window that must show image")
-    add("--min-object-fraction", type=float, default=0.7, help="of an object that must be shown")
+    add(
+        "--min-image-fraction", type=float, default=0.6, help="share of a window that must be image"
+    )
+    add("--min-object-fraction", type=float, default=0.7, help="share of an object to be shown")
     add(
         "--padding",
         action=argparse.BooleanOptionalAction,
@@ -66,11 +68,11 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def describe(index: TileIndex, output: str) -> str:
-    """Say what was done, and every kind of problem with its first examples.
+    """Describe the finished folder, with every kind of problem and its first examples.
 
     Args:
-        index: of the finished folder.
-        output: the folder.
+        index: index of the finished folder.
+        output: path of the folder.
 
     Returns:
         several lines.
@@ -79,10 +81,12 @@ def describe(index: TileIndex, output: str) -> str:
     for kind, fates in index.report["counts"].items():
         numbers = ", ".join(f"{number} {fate}" for fate, number in fates.items())
         lines.append(f"PROBLEM {kind} ({numbers}): {REMEDIES[kind]}")
+        # Five examples are enough to recognize the cause; the index has all of them.
         found = [p for p in index.report["problems"] if p["kind"] == kind]
         for problem in found[:5]:
             where = f"{problem['file']}:{problem['line']}" if problem["line"] else problem["file"]
             lines.append(f"  {where}: {problem['message']}")
+
     lines.append(f"Index with all problems: {Path(output) / INDEX_NAME}")
     return "\n".join(lines)
 
@@ -91,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         0 if done, 2 if the input or the output folder cannot be used, 130 if interrupted.
@@ -122,6 +126,7 @@ def _run(args: argparse.Namespace) -> None:
         num_workers=args.num_workers,
         shard=shard_from_environment(),
     )
+    # Other shards may still be cutting; only a complete folder has an index.
     if index is None:
         print("This shard is done; the last process to finish writes the index.")
     else:

@@ -33,14 +33,14 @@ from rsd2.weights.errors import CheckpointError
 
 
 class ReportError(RuntimeError):
-    """The run cannot be reported; the message says what is missing."""
+    """A run without something that its report needs; the message names it."""
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the course of a training.
+    """Read the metrics of a training.
 
     Args:
-        path: metrics.json, one JSON object per line; a last line that was cut short is left out.
+        path: path of metrics.json, one JSON object per line; a truncated last line is dropped.
 
     Returns:
         The objects.
@@ -55,8 +55,10 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
+            # A killed training leaves half a line at the end, but nowhere else.
             if number < len(lines):
                 raise ReportError(f"{path}:{number}: not JSON ({error})") from error
+
     return records
 
 
@@ -64,9 +66,11 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
     """Draw total loss, the last layer's losses and the learning rate over the iterations.
 
     Args:
-        records: of `read_json_lines`; a training that was resumed may repeat iterations.
-        path: PNG to write.
+        records: records as `read_json_lines` returns them; a training that was resumed may repeat
+            iterations.
+        path: PNG file to write.
     """
+    # The last record of an iteration wins: a resumed training repeats some of them.
     by_iteration = {r["iteration"]: r for r in records if "total_loss" in r}
     if not by_iteration:
         raise ReportError("metrics.json holds no total_loss; was anything trained?")
@@ -80,12 +84,14 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
 
     draw(axes[0], "total_loss")
     names = sorted(k for k in by_iteration[iterations[0]] if k.startswith("loss_"))
+    # DETR-like heads log a loss for each layer; names without a number are the last layer's.
     for name in [n for n in names if n.count("_") == 1] or names:
         draw(axes[1], name)
     draw(axes[2], "lr")
     for axis, title in zip(axes, ("total loss", "losses of the last layer", "learning rate")):
         axis.set(title=title, xlabel="iteration")
         axis.grid(alpha=0.3)
+    # Losses fall by orders of magnitude, which a linear axis would flatten.
     axes[0].set_yscale("log")
     axes[1].legend()
     save_figure(figure, path)
@@ -94,26 +100,29 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
 def draw_predictions(
     cfg: Any, model: torch.nn.Module, path: Path, count: int, threshold: float
 ) -> None:
-    """Draw images with ground truth beside the same with predictions.
+    """Draw images with their ground truth beside the same images with predictions.
 
     Args:
-        cfg: of the run.
-        model: in eval mode.
-        path: PNG to write.
+        cfg: config of the run.
+        model: model in eval mode.
+        path: PNG file to write.
         count: images, evenly spread over the test set.
         threshold: lowest score drawn.
 
     Raises:
-        ReportError: the test set is not a built-in one, or the picture cannot be written.
+        ReportError: the test set is not built in, or the picture cannot be written.
     """
     names = cfg.dataloader.test.dataset.names
     name = names if isinstance(names, str) else names[0]
+    # A saved config names datasets, but does not run the code that registers others.
     if name not in DatasetCatalog.list():
         raise ReportError(
-            f"data set {name} is not registered: config.yaml registers nothing, so pictures are "
-            "drawn of built-in data sets only; use tools/predict.py for others"
+            f"dataset {name} is not registered: config.yaml registers nothing, so pictures are "
+            "drawn of built-in datasets only; use tools/predict.py for others"
         )
+
     records, classes = DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes
+    # Evenly spread, because neighbours in a list often show one place.
     chosen = [
         records[i] for i in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
     ]
@@ -130,11 +139,11 @@ def draw_predictions(
 
 
 def write_table(results: dict[str, Any], path: Path) -> str:
-    """Write the scores with what is needed to repeat them, as Markdown.
+    """Write the scores as Markdown, with everything that is needed to repeat them.
 
     Args:
         results: content of results.json.
-        path: to write.
+        path: file to write.
 
     Returns:
         The text.
@@ -143,6 +152,7 @@ def write_table(results: dict[str, Any], path: Path) -> str:
     keys = list(dict.fromkeys(k for column in columns for k in results["results"][column]))
 
     def cell(value: float | None) -> str:
+        # A metric without ground truth is NaN, for example of a class that no image shows.
         return "-" if value is None or math.isnan(value) else f"{value:.1f}"
 
     lines = [
@@ -157,6 +167,7 @@ def write_table(results: dict[str, Any], path: Path) -> str:
         if key != "results":
             text = " ".join(map(str, value)) if isinstance(value, list) else value
             lines.append(f"- {key}: {text}")
+
     text = "\n".join(lines) + "\n"
     write_atomically(path, text)
     return text
@@ -178,8 +189,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, help="results.json (default: of the run)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the report")
     parser.add_argument("--weights", choices=("model", "ema"), default="model")
-    parser.add_argument("--images", type=int, default=12, help="drawn (default 12)")
-    parser.add_argument("--score-threshold", type=float, default=0.3, help="drawn from (0.3)")
+    parser.add_argument("--images", type=int, default=12, help="images to draw (default 12)")
+    parser.add_argument(
+        "--score-threshold", type=float, default=0.3, help="lowest score drawn (0.3)"
+    )
     args = parser.parse_args(argv)
     register_builtin()
     try:
@@ -187,6 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ReportError, CheckpointError, ConfigError, OSError) as problem:
         print(f"report_run.py: error: {problem}", file=sys.stderr)
         return 1
+
     return 0
 
 
@@ -201,6 +215,7 @@ def report(args: argparse.Namespace) -> None:
         results = json.loads(results_file.read_text())
     except json.JSONDecodeError as error:
         raise ReportError(f"{results_file} is not JSON ({error}); evaluate again") from error
+
     print(write_table(results, args.output / "results.md"))
     cfg = load_config(args.run / "config.yaml")
     model = instantiate(cfg.model).to(select_device(cfg.train.device)).eval()

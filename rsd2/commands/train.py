@@ -64,20 +64,20 @@ from rsd2.weights.errors import CheckpointError
 _logger = logging.getLogger("rsd2.train")
 
 PROBLEMS = (ConfigError, CheckpointError, RunError)
-"""What ends a run in one sentence."""
+"""Problems that end a run with one sentence."""
 
 SETTINGS_OF_TRAIN = (
     *("init_checkpoint", "max_iter", "epochs", "seed", "accumulate"),
     *("amp", "clip_grad", "ema", "hooks"),
 )
-"""Keys of ``train`` that decide what is trained, beside those that say where and how often."""
+"""Keys of ``train`` that decide what is trained, unlike those for places and intervals."""
 
 
 class Run:
-    """One training or evaluation: the config, the device, and where results go."""
+    """One training or evaluation: config, device and output folder."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        """Register the known data sets, load the config, set up folder, log, seeds and device."""
+        """Register the known datasets, load the config, set up folder, log, seeds and device."""
         register_builtin()
         self.args = args
         self.cfg = load_config(args.config_file, args.opts)
@@ -88,13 +88,19 @@ class Run:
             "Environment:\n%s", "\n".join(f"{key}: {value}" for key, value in env.collect())
         )
         logger.info("Command line: %s", args)
+
+        # Drawn once here, so that config.yaml and all processes have the same seed.
         self.seed_is_drawn = train.seed is None or train.seed < 0
         train.seed = resolve_seed(train.seed)
-        # A resumed run may be refused, and then the file has to say what was trained.
+
+        # A resumed run may be refused; the file must then still describe what was trained.
         if not args.resume:
             self.save_config()
+        # Each process needs its own numbers, or all would augment alike.
         seed_all_rng(train.seed + comm.get_rank())
+
         self.device = select_device(train.device)
+        # Timing kernels pays off in training only; images of a test set differ in size.
         torch.backends.cudnn.benchmark = bool(train.cudnn_benchmark) and not args.eval_only
         self.origin = provenance(args.config_file, train.seed, self.device)
 
@@ -115,7 +121,7 @@ class Run:
             self.save_config()
 
     def settings(self, loader: Any, *, resumed: bool) -> dict[str, Any]:
-        """Collect what a later run that resumes this one is compared with."""
+        """Collect the settings that a later run is compared with when it resumes this one."""
         cfg, train = self.cfg, self.cfg.train
         plain = {
             name: OmegaConf.to_container(cfg[name], resolve=True)
@@ -130,13 +136,14 @@ class Run:
             for name in names
         }
         found = settings_of(config_leaves(plain))
+        # A drawn seed says nothing about the wish to have it; a resumed run takes the old one.
         if resumed and self.seed_is_drawn:
             found["train.seed"] = None
         classes = [classes_of(name) for name in dataset_names(cfg, "train")]
         return {**found, **describe_data(loader, classes[0] if classes else None)}
 
     def adopt_seed(self, trainer: Trainer) -> None:
-        """Take the seed of the checkpoint that is continued, if none was given."""
+        """Take the seed of the continued checkpoint if none was given."""
         seed = trainer.settings.get("train.seed")
         self.cfg.train.seed = self.origin["seed"] = self.cfg.train.seed if seed is None else seed
 
@@ -172,18 +179,22 @@ def run_evaluation(run: Run) -> Mapping[str, Any]:
             train.output_dir,
             train.init_checkpoint,
         )
+
     path = checkpointer.get_checkpoint_file() if resumed else train.init_checkpoint
     if not path:
         raise RunError(
             "--eval-only needs weights: give train.init_checkpoint=FILE, or --resume with the "
             "train.output_dir of a training"
         )
+
     rest = checkpointer.load(path, checkpointables=[])
     ema = None
     if "ema" in rest:
         _logger.info("%s also has averaged weights; they are evaluated as ema/...", path)
         ema = ModelEMA(model)
         load_state(ema.model, rest["ema"]["model"], strict=train.init_strict, source=f"{path}:ema")
+
+    # Checkpoints count from 0, results from 1.
     iteration = rest.get("iteration")
     facts = {"checkpoint": str(path), "iteration": None if iteration is None else iteration + 1}
     return run.evaluate(model, ema, facts)
@@ -215,11 +226,14 @@ def run_training(run: Run) -> None:
         done = min(trainer.iter + 1, train.max_iter)
         return run.evaluate(model, ema, {"iteration": done, "max_iter": train.max_iter})
 
+    # The schedule needs the final number of iterations, so it comes after `settle_length`.
     with one_sentence("lr_multiplier"):
         schedule = instantiate(run.cfg.lr_multiplier)
     trainer.register_hooks(build_hooks(train, checkpointer, schedule, evaluate_now, ema))
+    # Hooks are registered first: a checkpoint holds their states, too.
     resumed = load_start(run, checkpointer, trainer, loader)
     start = trainer.iter + 1 if resumed else 0
+    # A finished training that is resumed evaluates only, for example with other metrics.
     if start >= train.max_iter:
         _logger.warning("train.max_iter=%d is reached; evaluating only", train.max_iter)
         run.evaluate(model, ema, {"iteration": start, "max_iter": train.max_iter})
@@ -228,19 +242,20 @@ def run_training(run: Run) -> None:
 
 
 def load_start(run: Run, checkpointer: Checkpointer, trainer: Trainer, loader: Any) -> bool:
-    """Load what a training starts from: its last checkpoint, or initial weights, or nothing.
+    """Load the start of a training: its last checkpoint, initial weights, or nothing.
 
     Args:
-        run: whose config says which.
-        checkpointer: of the model and the trainer.
-        trainer: gets the settings of the run, and with --resume the state of the checkpoint.
-        loader: of the training data.
+        run: training run whose config chooses them.
+        checkpointer: checkpointer of the model and the trainer.
+        trainer: trainer that gets the settings of the run, and with --resume the state of the
+            checkpoint.
+        loader: loader of the training data.
 
     Returns:
         Whether a checkpoint is continued.
 
     Raises:
-        CheckpointError: it cannot be read, or is of another model.
+        CheckpointError: the checkpoint cannot be read, or belongs to another model.
         RunError: a setting differs that a resumed run cannot change.
     """
     train = run.cfg.train
@@ -250,6 +265,7 @@ def load_start(run: Run, checkpointer: Checkpointer, trainer: Trainer, loader: A
     if run.args.resume and not resumed:
         _logger.warning("no checkpoint in %s yet: --resume starts anew", train.output_dir)
 
+    # Compared in `resume_or_load`, which restores the trainer's state.
     trainer.settings = run.settings(loader, resumed=resumed)
     trainer.allow_new_data = bool(train.get("allow_new_data", False))
     rest = checkpointer.resume_or_load(train.init_checkpoint, resume=resumed)
@@ -258,6 +274,8 @@ def load_start(run: Run, checkpointer: Checkpointer, trainer: Trainer, loader: A
         averages = train.ema.enabled, "ema" in rest
         if averages == (False, True):
             _logger.warning("train.ema.enabled=false: the average of the checkpoint ends here")
+
+    # Only now is it certain that the resumed run is allowed.
     if run.args.resume:
         run.save_config()
     return resumed
@@ -267,9 +285,10 @@ def run_process(args: argparse.Namespace) -> None:
     """Run in one process of the job.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
     """
     run = Run(args)
+    # A missing evaluator would show only at the first evaluation, hours later.
     check_evaluators(run.cfg)
     if args.eval_only:
         run_evaluation(run)
@@ -278,13 +297,13 @@ def run_process(args: argparse.Namespace) -> None:
 
 
 def run_or_explain(args: argparse.Namespace) -> None:
-    """Run in a process that another one started, which would show a traceback of an error.
+    """Run in a child process, which would otherwise show an error with its traceback.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Raises:
-        SystemExit: the run cannot start as it was asked for; this process has said why.
+        SystemExit: the run cannot start as requested; this process has printed why.
     """
     try:
         run_process(args)
@@ -301,10 +320,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse Detectron2's flags.
 
     Args:
-        argv: None takes the command line.
+        argv: arguments; None takes those of the command line.
 
     Returns:
-        The flags, the overrides in ``opts``.
+        The flags, with the overrides in ``opts``.
     """
     parser = default_argument_parser(epilog=__doc__)
     args = parser.parse_args(argv)
@@ -314,21 +333,23 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train or evaluate as the command line says, in as many processes as it asks for.
+    """Train or evaluate as the command line says, in as many processes as requested.
 
     Args:
         argv: command line without the program's name; None takes that of the process.
 
     Returns:
-        0 if done; 1 if the run cannot start as it was asked for, with a message on stderr.
+        0 if done; 1 if the run cannot start as requested, with a message on stderr.
     """
     args = parse_arguments(argv)
     job = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
     try:
+        # One process raises here; several raise in their own processes, and only exit codes return.
         launch(run_process if args.num_gpus <= 1 else run_or_explain, *job, args=(args,))
     except PROBLEMS as problem:
         _explain(problem)
         return 1
     except ProcessExitedException as stop:
         return stop.exit_code
+
     return 0

@@ -41,8 +41,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--source", choices=["annotation", "dataloader"], default="annotation")
-    add("--config-file", help="whose dataloader.train is drawn with --source dataloader")
-    add("--dataset", metavar="NAME", help="a registered data set")
+    add("--config-file", help="config whose dataloader.train --source dataloader draws")
+    add("--dataset", metavar="NAME", help="a registered dataset")
     add("--labels", metavar="DIR", help="label folder of a set that is not registered")
     add("--images", metavar="DIR", help="its image folder")
     add("--classes", nargs="+", metavar="NAME", help="its classes; those of DOTA-v2.0 by default")
@@ -56,10 +56,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def annotated_images(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the drawn ground truth of a registered data set or of two folders.
+    """Yield the drawn ground truth of a registered dataset or of two folders.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Returns:
         (name, (H, W, 3) uint8 RGB image) pairs.
@@ -72,9 +72,11 @@ def annotated_images(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray
         records = load_dota_instances(args.labels, args.images, classes)
     else:
         raise ValueError("Say what to draw: --dataset NAME, or --images DIR with --labels DIR.")
+
     order = np.arange(len(records))
     if args.shuffle is not None:
         order = np.random.default_rng(args.shuffle).permutation(len(records))
+    # Read as in training, but without augmentation, so that formats and orientation agree.
     reader = RotatedDatasetMapper(False, augmentations=[])
     for index in order[: args.num_images]:
         record = records[index]
@@ -89,7 +91,7 @@ def loader_images(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
     """Yield drawn samples of a config's training loader, after augmentation.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Returns:
         (name, (H, W, 3) uint8 RGB image) pairs.
@@ -102,8 +104,10 @@ def loader_images(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
         train.dataset.names = args.dataset
     names = train.dataset.names
     metadata = MetadataCatalog.get(names if isinstance(names, str) else names[0])
+    # A loader without a seed draws one from NumPy's generator.
     if args.shuffle is not None:
         np.random.seed(args.shuffle)
+    # The mapper gives the model's channel order, drawings are RGB.
     flip_channels = train.mapper.get("image_format", "RGB") == "BGR"
     for number, sample in enumerate(sample for batch in instantiate(train) for sample in batch):
         image = sample["image"].permute(1, 2, 0).numpy()
@@ -118,6 +122,7 @@ def loader_images(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
             show_angle=True,
             show_first_vertex=True,
         )
+
         # A training loader shows an image more than once.
         yield f"{number:04d}_{sample['image_id']}", drawn
 
@@ -126,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         0 if done, 2 if the input cannot be used.
@@ -137,6 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     names, images = [], []
     register_builtin()
     try:
+        # A training loader never ends.
         samples = islice(source(args), args.num_images)
         for name, image in tqdm(samples, desc="images"):
             make_output_folder(output)
@@ -149,6 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, KeyError, ConfigError) as error:
         print(f"visualize_data: {error}", file=sys.stderr)
         return 2
+
     if images:
         sheet = make_contact_sheet(images, names, columns=args.contact_sheet)
         cv2.imwrite(str(output / "contact_sheet.png"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))

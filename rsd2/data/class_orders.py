@@ -1,4 +1,4 @@
-"""Class lists of known data sets, and the orders in which other toolboxes number them.
+"""Class lists of known datasets, and the orders in which other toolboxes number them.
 
 A checkpoint knows numbers, not names: read with another list, every class is another one. So each
 order has a name here, and `rsd2.weights.conversion.class_permutation` brings one into another. No
@@ -70,7 +70,7 @@ expressways. The files mix upper and lower case, these names do not."""
 
 OHD_SJTU_S_CLASSES = ("ship", "plane")
 OHD_SJTU_L_CLASSES = ("ship", "plane", "small-vehicle", "large-vehicle", "harbor", "helicopter")
-"""In the order of MutDet and ARS-DETR; the data set's own numbers are the order ``official``."""
+"""In the order of MutDet and ARS-DETR; the dataset's own numbers are the order ``official``."""
 
 _ULTRALYTICS_DOTA = (
     "plane",
@@ -127,11 +127,11 @@ CLASS_ORDERS: dict[str, dict[str, tuple[str, ...]]] = {
         "official": _OHD_L_NUMBERS,
     },
 }
-"""Data set -> toolbox -> canonical class names, in that toolbox's order."""
+"""Dataset -> toolbox -> canonical class names, in that toolbox's order."""
 
 
 def class_order(dataset: str, toolbox: str = "rsd2") -> tuple[str, ...]:
-    """Class names of a data set in the order of a toolbox.
+    """Class names of a dataset in the order of a toolbox.
 
     Args:
         dataset: a key of ``CLASS_ORDERS``, e.g. ``"dior_r"``.
@@ -141,7 +141,7 @@ def class_order(dataset: str, toolbox: str = "rsd2") -> tuple[str, ...]:
         the canonical names; category k of that toolbox is the k-th.
 
     Raises:
-        ValueError: if there is no such data set or order; the known ones are listed.
+        ValueError: if there is no such dataset or order; the known ones are listed.
     """
     if dataset not in CLASS_ORDERS:
         raise ValueError(f"no class orders of {dataset!r}; known are {', '.join(CLASS_ORDERS)}")
@@ -155,7 +155,7 @@ def canonical_class_name(name: str, known: Iterable[str]) -> str:
     """Spell a class name as a list does, whatever its case, hyphens, blanks and underscores.
 
     Args:
-        name: as a file writes it, e.g. ``"Expressway-Service-area"``.
+        name: name as a file writes it, e.g. ``"Expressway-Service-area"``.
         known: canonical names.
 
     Returns:

@@ -1,8 +1,8 @@
-"""What a dataset dict must have, and what stands for the rest: the one definition for all users.
+"""Contents of a dataset dict and the meaning of absent keys: one definition for all users.
 
-A dict has ``file_name``, ``image_id``, ``height`` and ``width``, and unless labels are hidden
-``annotations``. An annotation has ``category_id`` and ``bbox`` with its ``bbox_mode``; ``poly``
-(8 numbers, pixels) says more than the box, ``difficult`` is 0 if it is not there.
+A dict has ``file_name``, ``image_id``, ``height`` and ``width``, and ``annotations`` unless labels
+are hidden. An annotation has ``category_id`` and ``bbox`` with its ``bbox_mode``; ``poly`` (8
+numbers, pixels) is more exact than the box; an absent ``difficult`` means 0.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from rsd2.structures import boxes_to_corners
 
 
 def check_record(record: Mapping[str, Any], *keys: str) -> None:
-    """Refuse a dataset dict that lacks what its user needs.
+    """Check that a dataset dict has the keys that its user needs.
 
     Args:
         record: a dataset dict.
-        keys: that have to be there.
+        keys: keys that must be there.
 
     Raises:
         ValueError: naming the record and the first missing key.
@@ -31,17 +31,17 @@ def check_record(record: Mapping[str, Any], *keys: str) -> None:
             names = [f"{k} {record[k]!r}" for k in ("file_name", "image_id") if k in record]
             raise ValueError(
                 f"the dataset dict of {' and '.join(names) or f'the keys {sorted(record)}'} has no "
-                f"{key!r}; the function that the data set is registered with has to fill it"
+                f"{key!r}; the function that the dataset is registered with has to fill it"
             )
 
 
 def polygon_of(annotation: Mapping[str, Any], image: object) -> np.ndarray:
-    """Quadrilateral of an annotation, whichever way its place is given.
+    """Return the quadrilateral of an annotation, whatever form its box has.
 
     Args:
-        annotation: with ``poly`` (8 numbers), a rotated ``bbox`` (5 numbers), or an upright one
-            (4 numbers) that says its ``bbox_mode``.
-        image: that it belongs to, for messages.
+        annotation: annotation with ``poly`` (8 numbers), a rotated ``bbox`` (5 numbers), or an
+            upright one (4 numbers) that says its ``bbox_mode``.
+        image: image to which it belongs, for messages.
 
     Returns:
         (4, 2) float64 xy in pixels: ``poly``, else the corners of the box.
@@ -49,6 +49,7 @@ def polygon_of(annotation: Mapping[str, Any], image: object) -> np.ndarray:
     Raises:
         ValueError: if there is none of them, or ``poly`` has another length.
     """
+    # A polygon says more than the box around it: annotators draw slanted quadrilaterals.
     if annotation.get("poly") is not None:
         polygon = np.asarray(annotation["poly"], dtype=np.float64)
         if polygon.size != 8:
@@ -56,6 +57,7 @@ def polygon_of(annotation: Mapping[str, Any], image: object) -> np.ndarray:
                 f"an object of image {image!r} has {polygon.size} numbers in 'poly'; a "
                 "quadrilateral has 4 vertices, x1 y1 ... x4 y4"
             )
+
         return polygon.reshape(4, 2)
 
     box, mode = [float(value) for value in annotation.get("bbox", ())], annotation.get("bbox_mode")

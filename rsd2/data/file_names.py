@@ -1,4 +1,4 @@
-"""Files named by lists and label files, compared as paths and not as text."""
+"""Looks up files that lists and label files name, comparing paths instead of text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 
 
 class NameIndex:
-    """Names to look up: of the files of a folder, relative to it, or of the images of a data set.
+    """Index of names: of the files of a folder, relative to it, or of the images of a dataset.
 
-    ``./a.png``, ``x/../a.png``, ``x//a.png``, ``x\\a.png``, another case and names made absolute
-    are all found, as long as only one name can be meant.
+    Finds ``./a.png``, ``x/../a.png``, ``x//a.png``, ``x\\a.png``, names in another case and
+    absolute names, as long as only one name matches.
     """
 
     def __init__(
@@ -26,11 +26,11 @@ class NameIndex:
         """Index the names.
 
         Args:
-            names: with ``/``; of files relative to the folder.
-            folder: that the names are relative to, for absolute names. None: of an absolute name,
-                any trailing part may be meant.
-            with_extension: compare the extensions of images, too; False for ids, which lists give
-                with or without.
+            names: names of files with ``/``, relative to the folder.
+            folder: folder to which the names are relative, needed to resolve absolute names. None
+                matches any trailing part of an absolute name.
+            with_extension: compare the extensions of images, too; False for ids, which lists write
+                with or without extension.
         """
         self._names = set(names)
         self._folder = None if folder is None else _normalize(str(Path(folder).absolute()))
@@ -38,27 +38,28 @@ class NameIndex:
         self._by_key: dict[str, set[str]] | None = None
 
     def find(self, name: str) -> str | None:
-        """Find the name that another spelling of it means.
+        """Find the name that this spelling stands for.
 
         Args:
-            name: as a list or a label file writes it.
+            name: name as a list or a label file writes it.
 
         Returns:
-            the name as it was given to the index; None if there is none, or more than one could be
-            meant.
+            the name as given to the index; None if there is none, or if several names match.
         """
         if name in self._names:
             return name
         for candidate in self._relative(_normalize(name)):
             if candidate in self._names:
                 return candidate
+            # Another case may match two files, and choosing one of them would be a guess.
             found = self._keys().get(self._key(candidate), set())
             if len(found) == 1:
                 return next(iter(found))
+
         return None
 
     def _relative(self, name: str) -> list[str]:
-        """Ways to read a normalized name as one that is relative to the folder, the best first."""
+        """Return the readings of a normalized name relative to the folder, best first."""
         if not _ABSOLUTE.match(name):
             return [name]
         parts = name.split("/")
@@ -68,12 +69,13 @@ class NameIndex:
 
         inside = self._folder + "/"
         ways = [name.removeprefix(inside)] if name.startswith(inside) else []
-        # Of another machine: what follows the last folder that is called like ours.
+
+        # A path of another machine: what follows the last folder that has the name of ours.
         own = posixpath.basename(self._folder).lower()
         return ways + [tail for part, tail in zip(parts, tails) if part.lower() == own][::-1]
 
     def _keys(self) -> dict[str, set[str]]:
-        """The names by what is compared when the spelling differs; made when first needed."""
+        """Return the names by their comparison key; built when first needed."""
         if self._by_key is None:
             self._by_key = {}
             for name in self._names:
@@ -93,7 +95,7 @@ class FolderFiles:
         """List the files.
 
         Args:
-            folder: has to be there.
+            folder: folder that exists.
         """
         self._folder = Path(folder)
         self._index = NameIndex(list_files(self._folder), self._folder)
@@ -111,6 +113,7 @@ class FolderFiles:
         found = self._index.find(name)
         if found is not None:
             return found
+        # Beside the folder, where the index does not look: the path itself has to lead to a file.
         path = _normalize(name)
         is_elsewhere = _ABSOLUTE.match(path) or path.startswith("../")
         return path if is_elsewhere and (self._folder / path).is_file() else None
@@ -120,8 +123,8 @@ def list_files(folder: Path, above: frozenset[str] = frozenset()) -> list[str]:
     """List the files of a folder and of all folders in it, linked ones included.
 
     Args:
-        folder: has to be there.
-        above: resolved folders that hold it; given by the function itself.
+        folder: folder that exists.
+        above: resolved folders above this one; the function itself passes them.
 
     Returns:
         names relative to the folder, with ``/``, in no order.
@@ -137,6 +140,7 @@ def list_files(folder: Path, above: frozenset[str] = frozenset()) -> list[str]:
                 names += [f"{entry.name}/{name}" for name in inner]
             else:
                 names.append(entry.name)
+
     return names
 
 

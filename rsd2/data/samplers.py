@@ -30,12 +30,12 @@ class SeededMapDataset(Dataset):
     def __init__(
         self, dataset: Any, mapper: Callable[[Any], Any], seed: int, seed_part: int = 0
     ) -> None:
-        """Keep the parts.
+        """Store the arguments.
 
         Args:
-            dataset: with ``__getitem__`` and ``__len__``.
-            mapper: of one element; None as its result means that the element is unusable.
-            seed: of the run, >= 0.
+            dataset: sequence with ``__getitem__`` and ``__len__``.
+            mapper: function of one element; None as its result means that the element is unusable.
+            seed: seed of the run, >= 0.
             seed_part: distinguishes streams of the same seed, >= 0.
         """
         self._dataset, self._mapper, self._seed = dataset, mapper, (seed, seed_part)
@@ -51,21 +51,24 @@ class SeededMapDataset(Dataset):
             key: (place in the stream, index of the element).
 
         Returns:
-            What the mapper makes of it. An element it refuses is replaced by a drawn one,
-            with a warning.
+            The mapped element. If the mapper returns None, another element is drawn instead, with a
+            warning.
 
         Raises:
             RuntimeError: the mapper refused ten elements in a row.
         """
         place, index = key
+        # The generators of the process are restored below: the model may draw from them, too.
         saved = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
+            # Three generators with seeds of their own, which no two places of a stream share.
             words = np.random.SeedSequence([*self._seed, place]).generate_state(3)
             random.seed(int(words[0]))
             np.random.seed(words[1])
             torch.random.default_generator.manual_seed(int(words[2]))
             for _ in range(_MAX_RETRIES):
                 mapped = self._mapper(self._dataset[index])
+                # Another element is drawn from the same stream, so that a repeated run agrees.
                 if mapped is not None:
                     return mapped
                 _logger.warning("the mapper refused sample %d; another one replaces it", index)
@@ -74,9 +77,10 @@ class SeededMapDataset(Dataset):
             random.setstate(saved[0])
             np.random.set_state(saved[1])
             torch.set_rng_state(saved[2])
+
         raise RuntimeError(
             f"the mapper refused {_MAX_RETRIES} samples in a row, the last of index {index}; "
-            "look at the data set or the mapper"
+            "look at the dataset or the mapper"
         )
 
 
@@ -98,6 +102,7 @@ class _Batches(Sampler):
         for position, index in enumerate(self._sampler):
             group = 0 if self._groups is None else self._groups[index]
             batch = pending.setdefault(group, [])
+            # The place counts over all processes, so no two of them augment with the same numbers.
             batch.append((position * world_size + rank, int(index)))
             if len(batch) == self._batch_size:
                 yield pending.pop(group)
@@ -118,7 +123,7 @@ class ResumableTrainLoader:
         groups: Sequence[int] | None,
         collate_fn: Callable[[list[Any]], Any] | None,
     ) -> None:
-        """Prepare; use :func:`build_train_loader`, which checks the arguments."""
+        """Store the arguments; use :func:`build_train_loader`, which checks them."""
         self._dataset, self._mapper, self._sampler = dataset, mapper, sampler
         self._total_batch_size, self._num_workers = total_batch_size, num_workers
         self._groups, self._collate_fn = groups, collate_fn
@@ -126,7 +131,7 @@ class ResumableTrainLoader:
         self.position = 0
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield batches from the present position on, without end."""
+        """Yield batches from the current position on, without end."""
         sampler = self._sampler or TrainingSampler(len(self._dataset), seed=self.seed)
         world_size = comm.get_world_size()
         batches = _Batches(
@@ -141,17 +146,18 @@ class ResumableTrainLoader:
             generator=torch.Generator().manual_seed(self.seed),
         )
         for batch in loader:
+            # Counted on delivery, not on loading: workers read ahead of what training has seen.
             self.position += 1
             yield batch
 
     @property
     def dataset(self) -> Any:
-        """The samples, before they are mapped."""
+        """The samples before mapping."""
         return self._dataset
 
     @property
     def num_samples(self) -> int:
-        """Number of samples in the data set, seen once in each epoch."""
+        """Number of samples in the dataset, seen once in each epoch."""
         return len(self._dataset)
 
     @property
@@ -169,13 +175,13 @@ class ResumableTrainLoader:
         }
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue from a saved position; has to come before iterating.
+        """Continue from a saved position; call it before iterating.
 
         With another batch size or number of processes it continues after the same number of
         samples, though not with exactly the same ones if samples are grouped.
 
         Args:
-            state: of :meth:`state_dict`.
+            state: result of :meth:`state_dict`.
         """
         self.seed = state["seed"]
         samples = state["position"] * state["total_batch_size"]
@@ -207,22 +213,22 @@ def build_train_loader(
 
     Args:
         dataset: list of dataset dicts, or a map-style dataset.
-        mapper: of one dict to a model input.
+        mapper: function from one dict to a model input.
         total_batch_size: images per batch over all processes; a multiple of their number.
         num_workers: loader processes per training process; 0 loads in the training process.
-        seed: of order and augmentation; None draws one from numpy's generator, which the
+        seed: seed of order and augmentation; None draws one from numpy's generator, which the
             training tool seeds with ``train.seed``.
-        sampler: of indices, endless, and the same sequence each time it is iterated. None
-            shuffles the data set again and again.
+        sampler: sampler of indices, endless, and the same sequence each time it is iterated. None
+            shuffles the dataset again and again.
         aspect_ratio_grouping: put upright and lying images into different batches; needs
             ``width`` and ``height`` in the dicts.
-        collate_fn: of a list of model inputs; None leaves the list.
+        collate_fn: function of a list of model inputs; None leaves the list.
 
     Returns:
         The loader, an endless iterable with ``state_dict`` and ``load_state_dict``.
 
     Raises:
-        ValueError: empty data set, or the batch size does not fit the number of processes.
+        ValueError: empty dataset, or the batch size does not fit the number of processes.
     """
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
@@ -231,17 +237,20 @@ def build_train_loader(
             f"of the number of processes, {world_size}"
         )
     if len(dataset) == 0:
-        raise ValueError("the training data set has no image; look at its names, folders, filters")
+        raise ValueError("the training dataset has no image; look at its names, folders, filters")
     groups = None
+    # Only the images' shape decides, as in Detectron2, so that batches need little padding.
     if aspect_ratio_grouping:
         groups = [int(x["width"] > x["height"]) for x in dataset]
     if isinstance(dataset, list):
+        # Serialized, because forked workers would copy a list of Python objects page by page.
         dataset = DatasetFromList(dataset, copy=False)
     return ResumableTrainLoader(
         dataset,
         mapper=mapper,
         total_batch_size=total_batch_size,
         num_workers=num_workers,
+        # All processes have to shuffle alike, so they share one drawn seed.
         seed=comm.shared_random_seed() if seed is None or seed < 0 else seed,
         sampler=sampler,
         groups=groups,

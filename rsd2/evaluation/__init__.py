@@ -1,7 +1,7 @@
 """Evaluation: the protocols of DOTA, TinyPerson, AI-TOD, satellite video and DroneCrowd.
 
 The scoring itself needs neither Detectron2 nor a GPU; the evaluators, which do need Detectron2, are
-imported when they are first asked for.
+imported at their first use.
 """
 
 from __future__ import annotations

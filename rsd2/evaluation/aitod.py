@@ -24,9 +24,9 @@ _logger = logging.getLogger(__name__)
 class AitodEvaluator(BoxEvaluator):
     """COCO's AP with up to 1500 detections, by size from very tiny on, and oLRP.
 
-    ``max_detections``, of one class in one image, are AI-TOD's 1500 if None. ``AP25``, which the
-    released code prints, is left out: 0.25 is not among its thresholds, so that it is always -1
-    there.
+    ``max_detections``, of one class in one image, defaults to AI-TOD's 1500 if None. ``AP25``,
+    which the released code prints, is left out: 0.25 is not among its thresholds, so that it is
+    always -1 there.
     """
 
     metrics_file = "metrics_aitod.json"
@@ -45,11 +45,14 @@ class AitodEvaluator(BoxEvaluator):
             ``oLRP_false_negative``, and ``AP-<class>``.
         """
         most = self.max_detections or AITOD_MAX_DETECTIONS[-1]
+
+        # AI-TOD also reports recall at fewer detections, as far as the limit allows them.
         numbers = [*(n for n in AITOD_MAX_DETECTIONS[:-1] if n < most), most]
         scores = score_aitod(truth, detections, numbers)
         precision, recall = scores.precision, scores.recall
-        values = {"AP": precision[:, 0], "AP50": precision[0, 0], "AP75": precision[5, 0]}
 
+        values = {"AP": precision[:, 0], "AP50": precision[0, 0], "AP75": precision[5, 0]}
+        # The first range is "all", whose names have no suffix.
         sizes = list(enumerate(AITOD_AREA_RANGES))[1:]
         values |= {f"AP_{size}": precision[:, a] for a, size in sizes}
         values |= {f"AR_{number}": recall[:, 0, :, m] for m, number in enumerate(numbers)}
@@ -58,6 +61,7 @@ class AitodEvaluator(BoxEvaluator):
         parts = ("oLRP", "oLRP_localisation", "oLRP_false_positive", "oLRP_false_negative")
         values |= dict(zip(parts, scores.lrp))
         values |= {f"AP-{name}": precision[:, 0, k] for k, name in enumerate(truth.class_names)}
+
         result = OrderedDict((name, mean_percent(value)) for name, value in values.items())
         _logger.info("Scores:\n%s", tabulate(result.items(), floatfmt=".2f", tablefmt="pipe"))
         protocol = {

@@ -63,23 +63,23 @@ class DotaEvaluator(DetectionEvaluator):
 
         Args:
             dataset_name: see `DetectionEvaluator`, as the last two.
-            output_dir: gets ``metrics_dota.json`` (scores, protocol, counts, versions) and
+            output_dir: folder for ``metrics_dota.json`` (scores, protocol, counts, versions) and
                 ``Task1.zip`` for the DOTA server; created if absent. None writes nothing.
             nms_threshold: rotated IoU in [0, 1] above which the windows' detections of one class
                 are duplicates (mmrotate 0.1, DOTA devkit 0.3); None merges without suppression.
-            iou_thresholds: each in [0, 1).
-            ap_method: ``"voc07"`` (DOTA) or ``"area"``.
+            iou_thresholds: polygon IoU of each threshold, in [0, 1).
+            ap_method: rule of the average precision, ``"voc07"`` (DOTA) or ``"area"``.
             difficult_policy: labels that count as objects to be found: ``"v1.0"`` difficulty 0
                 alone, as the v1.0 devkit; ``"v1.5"`` 0 and 1, as DOTA v1.5 and v2.0;
                 ``"count-all"`` also 2, objects cut by tiling. The others are ignored.
             score_floor: detections with a smaller score are dropped; None keeps all.
-            max_detections: per whole image after merging, > 0; None keeps all.
+            max_detections: most detections per whole image after merging, > 0; None keeps all.
             train_dataset_names: datasets the model was trained on.
-            distributed: gather the outputs of all processes.
+            distributed: whether to gather the outputs of all processes.
 
         Raises:
-            ValueError: for an impossible protocol.
-            OSError: if the output folder cannot be written.
+            ValueError: the protocol is impossible.
+            OSError: the output folder cannot be written.
         """
         self._thresholds = check_protocol(iou_thresholds, ap_method, difficult_policy)
         self._rules = {"ap_method": ap_method, "difficult_policy": difficult_policy}
@@ -109,6 +109,7 @@ class DotaEvaluator(DetectionEvaluator):
         scores = score_detections(
             truth, Detections(*detections), iou_thresholds=self._thresholds, **self._rules
         )
+
         _logger.info("Scores:\n%s", dota_report.format_table(scores, truth.class_names))
         return Evaluation(
             result=dota_report.summarize(scores, truth.class_names),
@@ -127,6 +128,7 @@ class DotaEvaluator(DetectionEvaluator):
     def write_detections(self, folder: Path, detections: BoxDetections) -> None:
         """Write the submission, unless its format cannot hold the names."""
         names = self._truth.image_ids, self._truth.class_names
+        # Scores exist already: names that the server's format cannot hold must not lose them.
         try:
             check_task1_names(*names)
         except ValueError as error:

@@ -31,9 +31,11 @@ def summarize(scores: DotaScores, class_names: tuple[str, ...]) -> OrderedDict[s
     averaged = [means.get(threshold, nan) for threshold in COCO_IOU_THRESHOLDS]
     result = OrderedDict(AP=float(np.mean(averaged)))
     result["AP50"], result["AP75"] = means.get(0.5, nan), means.get(0.75, nan)
+    # With other thresholds than COCO's, each one gets an entry.
     if scores.iou_thresholds != COCO_IOU_THRESHOLDS:
         for threshold, value in means.items():
             result[f"AP{100 * threshold:g}"] = value
+
     per_class = _row(scores, 0.5)
     for name, value in zip(class_names, per_class.tolist()):
         result[f"AP50-{name}"] = value
@@ -58,9 +60,12 @@ def format_table(scores: DotaScores, class_names: tuple[str, ...]) -> str:
         [name, *(int(count[label]) for count in counts), *(column[label] for column in columns)]
         for label, name in enumerate(class_names)
     ]
+
     defined = scores.num_counted > 0
+    # Classes without an object that counts have no AP and no place in the mean.
     means = [float(c[defined].mean()) if defined.any() else math.nan for c in columns]
     rows.append(["mean / total", *(int(count.sum()) for count in counts), *means])
+
     spread = "AP" if scores.iou_thresholds == COCO_IOU_THRESHOLDS else "AP (all t)"
     headers = ["class", "objects", "ignored", "detections", "recall50", "AP50", "AP75", spread]
     return tabulate(rows, headers=headers, floatfmt=".2f", tablefmt="pipe")
@@ -75,7 +80,7 @@ def describe_protocol(
         scores: result of :func:`score_detections`.
         ap_method: value that it was called with.
         difficult_policy: value that it was called with.
-        **others: more entries, such as the merging threshold and the score floor.
+        **others: further entries, such as the merging threshold and the score floor.
 
     Returns:
         The protocol, ready for JSON.
@@ -91,6 +96,7 @@ def describe_protocol(
         difficult_policy=difficult_policy,
         difficulty_labels_that_count=list(DIFFICULT_POLICIES[difficult_policy]),
     )
+
     protocol.update(others)
     return protocol
 
@@ -119,7 +125,7 @@ def per_class_record(scores: DotaScores, class_names: tuple[str, ...]) -> list[d
 
 
 def _row(scores: DotaScores, threshold: float, what: str = "ap") -> np.ndarray:
-    """Percentages (C,) at one threshold, ``nan`` if it was not computed."""
+    """Return percentages (C,) at one threshold, ``nan`` if it was not computed."""
     values = getattr(scores, what)
     if threshold not in scores.iou_thresholds:
         return np.full(values.shape[1], np.nan)

@@ -40,15 +40,15 @@ class DroneCrowdEvaluator(BoxEvaluator):
 
         Args:
             dataset_name: registered dataset that the model is run on.
-            output_dir: gets ``metrics_drone_crowd.json`` and ``coco_instances_results.json``.
-            distances: over which L-mAP is the mean, pixels, > 0.
+            output_dir: folder for ``metrics_drone_crowd.json`` and ``coco_instances_results.json``.
+            distances: distances over which L-mAP is the mean, pixels, > 0.
             max_detections: most detections of one class in one frame; None counts all.
             train_dataset_names: datasets the model was trained on.
-            distributed: gather the outputs of all processes.
+            distributed: whether to gather the outputs of all processes.
 
         Raises:
-            ValueError: for an impossible protocol.
-            OSError: if the output folder cannot be written.
+            ValueError: the protocol is impossible.
+            OSError: the output folder cannot be written.
         """
         super().__init__(
             dataset_name,
@@ -57,6 +57,7 @@ class DroneCrowdEvaluator(BoxEvaluator):
             train_dataset_names=train_dataset_names,
             distributed=distributed,
         )
+
         if not len(distances) or min(distances) <= 0:
             raise ValueError(f"distances must be positive, got {distances}")
         self._distances = tuple(distances)
@@ -72,6 +73,7 @@ class DroneCrowdEvaluator(BoxEvaluator):
             ``L_mAP``, ``L_AP10``, ``L_AP15``, ``L_AP20`` in percent, means over the classes with
             objects.
         """
+        # A dict keeps the order and computes a distance of both lists once.
         wanted = dict.fromkeys((*self._distances, *HEADLINE_DISTANCES))
         values = score_points(truth, detections, list(wanted), self.max_detections)
 
@@ -79,10 +81,12 @@ class DroneCrowdEvaluator(BoxEvaluator):
         means = np.full(len(values), np.nan)
         if has_objects.any():
             means = 100 * values[:, has_objects].mean(axis=1)
+
         by_distance = dict(zip(wanted, means.tolist()))
         result = OrderedDict(L_mAP=float(np.mean([by_distance[d] for d in self._distances])))
         result.update({f"L_AP{d}": by_distance[d] for d in HEADLINE_DISTANCES})
         _logger.info("Scores: %s", ", ".join(f"{k} {v:.2f}" for k, v in result.items()))
+
         protocol = {
             "name": "DroneCrowd localisation",
             "matching": "greedy by score, nearest free centre, distance <= d, all frames pooled",

@@ -1,4 +1,4 @@
-"""What all evaluators of detections share: checks, gathering, merging of windows, files."""
+"""Base of all evaluators of detections: checks, gathering, merging of windows, files."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _WARNINGS = {
 
 
 class Evaluation(NamedTuple):
-    """What an evaluator found.
+    """Result of an evaluator.
 
     Attributes:
         result: percentages by name, ``nan`` where undefined.
-        protocol: how they were computed, ready for JSON.
-        counts: ``objects_that_count`` and ``objects_ignored``, and what else an evaluator counts.
+        protocol: description of how they were computed, ready for JSON.
+        counts: ``objects_that_count`` and ``objects_ignored``, and further counts of an evaluator.
         details: further entries of the file of metrics.
     """
 
@@ -56,7 +56,7 @@ class Evaluation(NamedTuple):
 
 
 class DetectionEvaluator(DatasetEvaluator):
-    """Collects outputs, brings those of windows back to whole images, and has them scored.
+    """Collect outputs, move those of windows to whole images, and score them.
 
     The ground truth is that of ``MetadataCatalog.get(dataset_name).source_dataset`` if there is
     one, else of the dataset itself; if those dicts are windows themselves, windows are scored one
@@ -66,9 +66,9 @@ class DetectionEvaluator(DatasetEvaluator):
     metrics_file: ClassVar[str]
     """Name of the file of metrics in the output folder."""
     limits_images: ClassVar[bool] = False
-    """``max_detections`` are those of a merged image; else :meth:`score` says of what."""
+    """``max_detections`` limit each merged image; otherwise :meth:`score` defines the unit."""
     warnings: ClassVar[Mapping[str, str]] = _WARNINGS
-    """Count that should be 0 -> what to say if it is not."""
+    """Count that should be 0 -> warning if it is not."""
 
     def __init__(
         self,
@@ -91,14 +91,16 @@ class DetectionEvaluator(DatasetEvaluator):
                 where the evaluator does not say otherwise, >= 1; None sets no limit.
             train_dataset_names: datasets the model was trained on; images that they share with
                 the scored one, by their ids, are counted and warned about.
-            distributed: gather the outputs of all processes; False scores those of this one.
+            distributed: whether to gather the outputs of all processes; False scores those of this
+                one.
 
         Raises:
-            ValueError: if ``max_detections`` is not positive.
-            OSError: if the output folder cannot be written.
+            ValueError: ``max_detections`` is not positive.
+            OSError: the output folder cannot be written.
         """
         if max_detections is not None and max_detections < 1:
             raise ValueError(f"max_detections must be positive or None, got {max_detections}")
+
         self._dataset_name = self._scored_name = dataset_name
         self._output_dir = None if output_dir is None else Path(output_dir)
         self.merging = BoxMerging() if merging is None else merging
@@ -107,6 +109,7 @@ class DetectionEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._records: list[OutputRecord] = []
         self._truth: Any = None
+
         if self._output_dir is not None and comm.is_main_process():
             _check_writable(self._output_dir, self.metrics_file)
 
@@ -131,7 +134,7 @@ class DetectionEvaluator(DatasetEvaluator):
             detections: detections on the same images.
 
         Returns:
-            The numbers and what they are.
+            The scores with their protocol.
         """
 
     @abstractmethod
@@ -144,14 +147,15 @@ class DetectionEvaluator(DatasetEvaluator):
         """
 
     def reset(self) -> None:
-        """Forget all outputs, and read the labels if that has not been done yet.
+        """Forget all outputs, and read the labels if they have not been read yet.
 
         Raises:
-            ValueError: if the labels cannot be scored.
+            ValueError: the labels cannot be scored.
         """
         self._records = []
         if self._truth is not None:
             return
+
         metadata = MetadataCatalog.get(self._dataset_name)
         self._scored_name = metadata.get("source_dataset") or self._dataset_name
         dicts = DatasetCatalog.get(self._scored_name)
@@ -160,6 +164,7 @@ class DetectionEvaluator(DatasetEvaluator):
         self._scores_windows = any(record.get("tile") for record in dicts)
         self._truth = self.read_truth(dicts, classes or metadata.thing_classes)
         self._image_index = {name: index for index, name in enumerate(self._truth.image_ids)}
+
         if self._scores_windows and comm.is_main_process():
             _logger.warning(
                 "Dataset %r has labels of windows only, so windows are scored one by one. "
@@ -177,15 +182,17 @@ class DetectionEvaluator(DatasetEvaluator):
                 the input's ``height`` x ``width``), ``scores`` and ``pred_classes``.
 
         Raises:
-            ValueError: if an image is not one of the dataset, a class is out of range or the
-                boxes are of the other kind.
+            ValueError: an image is not in the dataset, a class is out of range or the
+                boxes are of another kind.
         """
         if self._truth is None:
             self.reset()
         num_classes = len(self._truth.class_names)
+
         for item, output in zip(inputs, outputs):
             image_id, tile = self._locate(item)
             if image_id not in self._image_index:
+                # A wrong loader would score nothing and still print numbers.
                 raise ValueError(
                     f"image {image_id!r} is not in dataset {self._scored_name!r} "
                     f"({len(self._image_index)} images); evaluate the loader of that dataset"
@@ -203,6 +210,7 @@ class DetectionEvaluator(DatasetEvaluator):
                     f"predicted boxes of image {image_id!r} have shape {tuple(boxes.shape)}; "
                     f"{type(self).__name__} scores {wanted}"
                 )
+
             if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
                 raise ValueError(
                     f"predicted classes of image {image_id!r} lie in {int(classes.min())}.."
@@ -210,6 +218,8 @@ class DetectionEvaluator(DatasetEvaluator):
                     "classes; set the model's num_classes to that"
                 )
 
+            # On the CPU and in numpy from here on: a dataset's outputs would fill the memory of a
+            # GPU.
             floor = self.merging.score_floor
             self._records.append(
                 make_record(image_id, tile, boxes, instances.scores, classes, floor)
@@ -223,12 +233,14 @@ class DetectionEvaluator(DatasetEvaluator):
             the others.
 
         Raises:
-            FloatingPointError: if no detection at all is finite.
+            FloatingPointError: no detection at all is finite.
         """
         if self._truth is None:
             self.reset()
         self._refuse_if_nothing_is_finite()
+
         records = self._records
+        # Only the main process goes on: scoring is not parallel.
         if self._distributed:
             comm.synchronize()
             records = list(itertools.chain.from_iterable(comm.gather(records, dst=0)))
@@ -244,12 +256,13 @@ class DetectionEvaluator(DatasetEvaluator):
             **self._count_missing(outputs.seen),
             **evaluation.counts,
         }
+
         for name, reason in self.warnings.items():
             if counts.get(name):
                 _logger.warning("%s: %d %s", self._scored_name, counts[name], reason)
+
         if not counts["objects_that_count"]:
             _logger.warning("%s has no object that counts; all AP are nan", self._scored_name)
-
         protocol = {
             **evaluation.protocol,
             "unit": "windows" if self._scores_windows else "whole images",
@@ -272,6 +285,8 @@ class DetectionEvaluator(DatasetEvaluator):
                 **evaluation.details,
                 "versions": {**report.versions(), "detectron2": detectron2.__version__},
             }
+
+            # Again, because a long evaluation may have lost the folder since its check.
             make_output_folder(self._output_dir)
             self.write_detections(self._output_dir, outputs.detections)
             write_atomically(self._output_dir / self.metrics_file, report.to_json(record))
@@ -279,12 +294,13 @@ class DetectionEvaluator(DatasetEvaluator):
         return {"bbox": evaluation.result}
 
     def _refuse_if_nothing_is_finite(self) -> None:
-        """Raise on every process, so that none waits for the others."""
+        """Raise on every process if nothing is finite, so that none waits for the others."""
         num_predicted = sum(record.num_predicted for record in self._records)
         num_broken = sum(record.num_not_finite for record in self._records)
         if self._distributed:
             sums = comm.all_gather((num_predicted, num_broken))
             num_predicted, num_broken = (sum(column) for column in zip(*sums))
+
         if num_predicted and num_broken == num_predicted:
             raise FloatingPointError(
                 f"all {num_predicted} detections on {self._dataset_name!r} have NaN or infinite "
@@ -292,10 +308,11 @@ class DetectionEvaluator(DatasetEvaluator):
             )
 
     def _locate(self, item: dict) -> tuple[str, dict | None]:
-        """Whole image (or scored window) that an input belongs to, and its window if any."""
+        """Return the whole image (or scored window) of an input, and its window if any."""
         tile = item.get("tile")
         if tile and not self._scores_windows:
             return str(tile["source_id"]), tile
+
         if "image_id" not in item:
             raise ValueError(
                 f"a model input has no 'image_id' (keys: {sorted(item)}); use a dataset mapper "
@@ -309,13 +326,15 @@ class DetectionEvaluator(DatasetEvaluator):
         located = (self._locate(item) for item in dicts)
         expected = {(image_id, window_key(tile)) for image_id, tile in located}
         predicted = {image_id for image_id, _ in seen}
-        # Detections of a file may be those of whole images where the dataset has windows.
+
+        # A file may hold detections on whole images although the dataset has windows.
         whole = {image_id for image_id, window in seen if not window}
         missing = expected - seen
         counts = {
             "images_without_prediction": len(set(self._image_index) - predicted),
             "inputs_without_prediction": sum(image_id not in whole for image_id, _ in missing),
         }
+
         if self._train_dataset_names:
             trained_on = {
                 _source_of(item)
@@ -324,6 +343,7 @@ class DetectionEvaluator(DatasetEvaluator):
             }
             shared = trained_on & {_source_of(item) for item in dicts}
             counts["images_shared_with_training"] = len(shared)
+
         return counts
 
 
@@ -342,18 +362,18 @@ class BoxEvaluator(DetectionEvaluator):
         return BoxTruth.from_dicts(dicts, class_names)
 
     def process_file(self, path: str | Path, *, on_problem: str = "error") -> None:
-        """Take detections from a file in COCO's result format instead of a model.
+        """Read detections from a file in COCO's result format instead of a model.
 
         Args:
-            path: JSON list. Its ``image_id`` are the ids of the annotation file of the dataset,
-                be they windows or whole images; of virtual windows, those of the whole images. Its
-                ``category_id`` are 1, 2, ... in the order of the classes.
+            path: path of a JSON list. Its ``image_id`` are the ids of the annotation file of the
+                dataset, windows or whole images; for virtual windows, those of the whole images.
+                Its ``category_id`` are 1, 2, ... in the order of the classes.
             on_problem: ``"error"``, or ``"drop"`` entries of unknown images and the like, with a
                 warning that counts them.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it cannot be used; the message names file and entries.
+            FileNotFoundError: there is no such file.
+            ValueError: the file cannot be used; the message names file and entries.
         """
         if self._truth is None:
             self.reset()
@@ -369,6 +389,7 @@ class BoxEvaluator(DetectionEvaluator):
             inputs[record.get("json_id", k + 1)] = (image_id, window_key(tile))
         classes: dict[int | str, int] = {k + 1: k for k in range(len(self._truth.class_names))}
         records, problems = read_coco_results(path, inputs, classes, on_problem=on_problem)
+
         for kind, number in sorted(problems.items()):
             _logger.warning("%s: %d entries left out: %s", path, number, kind)
         self._records += records
@@ -387,20 +408,20 @@ def count_objects(ignored: np.ndarray) -> dict[str, int]:
         ignored: (G,) bool, which objects need not be found.
 
     Returns:
-        Counts as `Evaluation` has them.
+        Counts for `Evaluation`.
     """
     num_ignored = int(ignored.sum())
     return {"objects_that_count": len(ignored) - num_ignored, "objects_ignored": num_ignored}
 
 
 def _source_of(item: dict) -> str:
-    """Id of the whole image that a dataset dict shows or was cut from."""
+    """Return the id of the whole image that a dataset dict shows or was cut from."""
     tile = item.get("tile")
     return str(tile["source_id"] if tile else item["image_id"])
 
 
 def _check_writable(folder: Path, name: str) -> None:
-    """Create the folder and a file in it, before any work that a failure would lose."""
+    """Create the folder and a file in it, before a failure could lose any work."""
     try:
         make_output_folder(folder)
         probe = folder / f".{name}"

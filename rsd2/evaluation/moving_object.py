@@ -34,7 +34,7 @@ class MovingObjectEvaluator(BoxEvaluator):
     """Precision, recall and F1 of each video and their means, and COCO's AP.
 
     Numbers of different protocols, or of different labels of the same videos, are not comparable;
-    the protocols beside the numbers say which these are.
+    the protocols beside the numbers say which one applies.
     """
 
     metrics_file = "metrics_moving_objects.json"
@@ -56,17 +56,19 @@ class MovingObjectEvaluator(BoxEvaluator):
 
         Args:
             dataset_name: registered dataset that the model is run on, with ``video_id``.
-            output_dir: gets ``metrics_moving_objects.json`` and ``coco_instances_results.json``.
-            protocols: names of `MOVING_OBJECT_PROTOCOLS` or own ones; the first is the headline.
-            average_precision: compute COCO's too.
+            output_dir: folder for ``metrics_moving_objects.json`` and
+                ``coco_instances_results.json``.
+            protocols: names from `MOVING_OBJECT_PROTOCOLS` or own protocols; the first is the
+                headline.
+            average_precision: whether to compute COCO's AP too.
             max_detections: most detections of one class in one frame that the AP sees; 100
                 in published numbers, which is fewer than the objects in some frames of RsCarData.
             train_dataset_names: datasets the model was trained on.
-            distributed: gather the outputs of all processes.
+            distributed: whether to gather the outputs of all processes.
 
         Raises:
-            ValueError: for an unknown protocol, two of one name, or an impossible number.
-            OSError: if the output folder cannot be written.
+            ValueError: a protocol is unknown, two have one name, or a number is impossible.
+            OSError: the output folder cannot be written.
         """
         super().__init__(
             dataset_name,
@@ -82,10 +84,10 @@ class MovingObjectEvaluator(BoxEvaluator):
                 f"unknown protocol {unknown[0]!r}; choose among "
                 f"{', '.join(MOVING_OBJECT_PROTOCOLS)}, or give a MovingObjectProtocol"
             )
+
         self._protocols = [
             MOVING_OBJECT_PROTOCOLS[p] if isinstance(p, str) else p for p in protocols
         ]
-
         names = [protocol.name for protocol in self._protocols]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"protocols must be one or more of different names, got {names}")
@@ -95,14 +97,15 @@ class MovingObjectEvaluator(BoxEvaluator):
         self._num_pixels = 0
 
     def reset(self) -> None:
-        """Forget all outputs, and read the labels if that has not been done yet.
+        """Forget all outputs, and read the labels if they have not been read yet.
 
         Raises:
-            ValueError: if the labels cannot be scored, or a frame has no video.
+            ValueError: the labels cannot be scored, or a frame has no video.
         """
         super().reset()
         if self._videos:
             return
+
         records = DatasetCatalog.get(self._scored_name)
         for record in records:
             if "video_id" not in record:
@@ -110,6 +113,7 @@ class MovingObjectEvaluator(BoxEvaluator):
                     f"image {record['image_id']!r} of dataset {self._scored_name!r} has no "
                     "video_id; moving objects are scored video by video"
                 )
+
         self._videos = [str(record["video_id"]) for record in records]
         self._num_pixels = sum(record["height"] * record["width"] for record in records)
 
@@ -123,21 +127,24 @@ class MovingObjectEvaluator(BoxEvaluator):
         Returns:
             In percent: ``precision``, ``recall``, ``F1``, means over the videos, and
             ``F1-<video>`` by the first protocol; ``precision_<protocol>`` ... ``F1_<protocol>`` by
-            the others; ``mAP_<protocol>`` where asked for; ``AP``, ``AP50``, ``AP75`` and
+            the others; ``mAP_<protocol>`` where requested; ``AP``, ``AP50``, ``AP75`` and
             ``AR_<number>``; the protocols with every count.
         """
         result: OrderedDict[str, float] = OrderedDict()
         described = []
         for number, protocol in enumerate(self._protocols):
             scores = score_moving_objects(truth, detections, self._videos, protocol)
+            # The first protocol is the headline and keeps the plain names.
             suffix = f"_{protocol.name}" if number else ""
             means = 100 * scores.means()[scores.best()]
             result.update({f"{k}{suffix}": float(v) for k, v in zip(_RATES, means)})
+
             if scores.average_precision is not None:
                 result[f"mAP_{protocol.name}"] = mean_percent(scores.average_precision)
             if not number:
                 f1 = 100 * scores.rates()[scores.best(), :, 2]
                 result.update({f"F1-{v}": float(x) for v, x in zip(scores.videos, f1)})
+
             described.append(self._describe(scores))
             _logger.info("Protocol %s:\n%s", protocol.name, _table(scores))
 
@@ -159,10 +166,11 @@ class MovingObjectEvaluator(BoxEvaluator):
                 "ap_method": "101 recall points",
                 "max_detections_per_image_and_class": most,
             }
+
         return Evaluation(result, record, count_objects(truth.ignore))
 
     def _describe(self, scores: MovingObjectScores) -> dict:
-        """All that a reader needs to compute the numbers again."""
+        """Describe all that a reader needs to compute the numbers again."""
         protocol = scores.protocol
         rule = "IoU > t" if protocol.rule == "iou" else "distance of the centres < t px"
         sweep = []
@@ -200,6 +208,7 @@ class MovingObjectEvaluator(BoxEvaluator):
                 "matching": "greedy by score, IoU > t; area under the curve of each video",
                 "videos": dict(zip(scores.videos, values.tolist())),
             }
+
         return described
 
 
@@ -208,12 +217,13 @@ def _percent(rates: np.ndarray) -> dict[str, float]:
 
 
 def _table(scores: MovingObjectScores) -> str:
-    """Every video and the mean, at the score threshold that is reported."""
+    """Format a table of every video and the mean, at the reported score threshold."""
     best = scores.best()
     rates, counts = 100 * scores.rates()[best], scores.counts[best]
     rows = [[name, *counts[v], *rates[v]] for v, name in enumerate(scores.videos)]
     rows.append(["mean", *counts.sum(axis=0), *(100 * scores.means()[best])])
     rows.append(["pooled", *counts.sum(axis=0), *(100 * scores.pooled()[best])])
+
     title = (
         f"{scores.protocol.rule} {scores.protocol.threshold:g}, score > "
         f"{scores.protocol.score_thresholds[best]:g}"

@@ -1,4 +1,4 @@
-"""What evaluation keeps of every model output, and how the outputs of windows become one image.
+"""Records of model outputs, and their assembly from windows to whole images.
 
 A window is a part of an image that the model sees alone: a written tile, or one cut while loading.
 Boxes are upright ones, x0, y0, x1, y1 in pixels, or rotated ones, cx, cy, w, h in pixels and an
@@ -36,8 +36,8 @@ class OutputRecord:
         boxes: (N, C) float64.
         scores: (N,) float64.
         classes: (N,) int64.
-        num_not_finite: detections dropped because a number of theirs was NaN or infinite.
-        num_below_floor: detections dropped because of the score floor.
+        num_not_finite: number of detections dropped because of a NaN or infinite number.
+        num_below_floor: number of detections dropped because of the score floor.
     """
 
     image_id: str
@@ -50,21 +50,21 @@ class OutputRecord:
 
     @property
     def num_predicted(self) -> int:
-        """Detections that the model made, the dropped ones too."""
+        """Number of detections that the model made, the dropped ones too."""
         return len(self.scores) + self.num_not_finite + self.num_below_floor
 
 
 @dataclass(frozen=True)
 class BoxMerging:
-    """How the windows of one image are put together, for upright boxes.
+    """Rule for merging the windows of one image, for upright boxes.
 
     Attributes:
         nms_threshold: IoU in [0, 1] above which the detections of one class are duplicates; 0.5 in
             TinyBenchmark. None keeps all. Images that came whole are left as they are.
-        legacy_pixels: count sides as one pixel longer, as TinyBenchmark's own suppression does;
-            for boxes of 4 px that is another IoU.
+        legacy_pixels: whether to count sides as one pixel longer, as TinyBenchmark's own
+            suppression does; for boxes of 4 px the IoU differs.
         score_floor: detections with a smaller score are dropped first (0.05 in the merging of
-            the bottom-heavy repository, which drops 0.05 itself too); None keeps all.
+            the bottom-heavy repository, which also drops 0.05 itself); None keeps all.
     """
 
     nms_threshold: float | None = 0.5
@@ -79,12 +79,12 @@ class BoxMerging:
             raise ValueError(f"nms_threshold must be in [0, 1] or None, got {self.nms_threshold}")
 
     def choose(self, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Choose the detections that stay when overlapping windows saw the same object.
+        """Choose the detections that remain if overlapping windows saw the same object.
 
         Args:
             boxes: (N, C) boxes of all windows of one image, in pixels of the whole image.
-            scores: (N,).
-            classes: (N,).
+            scores: (N,) scores.
+            classes: (N,) classes.
 
         Returns:
             (M,) int64 indices in decreasing score, equal scores by index.
@@ -92,9 +92,10 @@ class BoxMerging:
         order = np.argsort(-scores, kind="stable")
         if self.nms_threshold is None:
             return order
+
         corners = boxes + (0, 0, 1, 1) if self.legacy_pixels else boxes
 
-        # One class after the other: batched_nms moves the classes apart, which costs digits.
+        # One class after the other: batched_nms moves the classes apart, which costs precision.
         keep = np.zeros(len(boxes), dtype=bool)
         for label in np.unique(classes):
             own = order[classes[order] == label]
@@ -102,19 +103,20 @@ class BoxMerging:
                 torch.from_numpy(corners[own]), torch.from_numpy(scores[own]), self.nms_threshold
             )
             keep[own[kept.numpy()]] = True
+
         return order[keep[order]]
 
 
 @dataclass(frozen=True)
 class RotatedBoxMerging(BoxMerging):
-    """The same for rotated boxes; mmrotate merges at an IoU of 0.1, the DOTA devkit at 0.3."""
+    """Rule for rotated boxes; mmrotate merges at an IoU of 0.1, the DOTA devkit at 0.3."""
 
     nms_threshold: float | None = 0.1
 
     columns: ClassVar[int] = 5
 
     def choose(self, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Choose the detections that stay, see `BoxMerging.choose`."""
+        """Choose the detections that remain, see `BoxMerging.choose`."""
         with serial_torch():
             kept = merge_tile_detections(
                 torch.from_numpy(boxes),
@@ -127,7 +129,7 @@ class RotatedBoxMerging(BoxMerging):
 
 @dataclass(frozen=True)
 class AssembledOutputs:
-    """All outputs as detections on whole images, and what happened on the way.
+    """All outputs as detections on whole images, with counts of the assembly.
 
     Attributes:
         detections: detections by image, those of an image in decreasing score.
@@ -141,13 +143,13 @@ class AssembledOutputs:
 
 
 def window_key(tile: Mapping[str, int] | None) -> WindowKey:
-    """Return what tells windows apart.
+    """Return the key that identifies a window.
 
     Args:
         tile: ``x``, ``y``, ``width`` and ``height`` of a window; None or empty for a whole image.
 
     Returns:
-        These four numbers, or nothing.
+        These four numbers, or an empty tuple.
     """
     return tuple(int(tile[name]) for name in ("x", "y", "width", "height")) if tile else ()
 
@@ -160,14 +162,14 @@ def make_record(
     classes: torch.Tensor,
     score_floor: float | None = None,
 ) -> OutputRecord:
-    """Shift one output to its whole image and drop what cannot be scored, counting it.
+    """Shift one output to its whole image and drop and count what cannot be scored.
 
     Args:
         image_id: id of the whole image.
         tile: ``x, y, width, height`` of the window, or None for a whole image.
-        boxes: (N, C) in pixels of the input, any device.
-        scores: (N,).
-        classes: (N,) integers.
+        boxes: (N, C) boxes in pixels of the input, any device.
+        scores: (N,) scores.
+        classes: (N,) integers, class of each detection.
         score_floor: detections with a smaller score are dropped; None keeps all.
 
     Returns:
@@ -178,7 +180,7 @@ def make_record(
     values = scores.detach().cpu().to(torch.float64).numpy()
     labels = classes.detach().cpu().to(torch.int64).numpy()
 
-    # Finite or not is asked first: the comparison of NaN with the floor is false.
+    # Test finiteness first: comparing NaN with the floor gives False.
     finite = finite_rows(values, moved)
     keep = finite if score_floor is None else finite & (values >= score_floor)
     return OutputRecord(
@@ -198,9 +200,9 @@ def assemble_outputs(
     merging: BoxMerging,
     max_detections: int | None = None,
 ) -> AssembledOutputs:
-    """Merge the windows of every image; the result does not depend on the order of the records.
+    """Merge the windows of every image; independently of the order of the records.
 
-    An input seen twice (by two processes, or listed twice) counts once. Images that came whole stay
+    An input seen twice (by two processes, or listed twice) counts once. Whole images stay
     as the model gave them.
 
     Args:
@@ -218,17 +220,21 @@ def assemble_outputs(
     for record in records:
         num_records += 1
         distinct.setdefault((record.image_id, record.window), record)
+
     by_image: dict[str, list[OutputRecord]] = {}
+    # Sorted by image and window, so that ties do not depend on which process came first.
     for _, record in sorted(distinct.items()):
         by_image.setdefault(record.image_id, []).append(record)
 
     none = np.zeros(0, dtype=np.int64)
+    # Empty parts keep the shapes and types of a dataset without any detection.
     parts = [(none, none, np.zeros(0), np.zeros((0, merging.columns)))]
     num_merged = 0
     for image_id in sorted(by_image, key=image_index.__getitem__):
         own = by_image[image_id]
         columns = ([r.boxes for r in own], [r.scores for r in own], [r.classes for r in own])
         boxes, scores, classes = map(np.concatenate, columns)
+
         came_in_windows = any(record.window for record in own)
         num_merged += came_in_windows
         if came_in_windows:

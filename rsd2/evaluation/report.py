@@ -1,4 +1,4 @@
-"""What stands in the file of metrics beside the numbers of any evaluator."""
+"""Entries of the file of metrics beside the numbers of any evaluator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def mean_percent(values: np.ndarray) -> float:
-    """Return the mean of what is defined.
+    """Return the mean of the defined values.
 
     Args:
         values: numbers in [0, 1], ``nan`` where undefined; any shape.
@@ -36,7 +36,7 @@ def mean_percent(values: np.ndarray) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Return the versions of the packages behind the numbers."""
     return {
         "rsd2": rsd2.__version__,
         "python": platform.python_version(),
@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
 
 
 def ground_truth_digest(truth: BoxTruth | GroundTruth) -> str:
-    """Fingerprint of the labels, so that two records can be seen to use the same ones.
+    """Fingerprint the labels, so that two records can be compared.
 
     Args:
         truth: labels of a dataset.
@@ -63,7 +63,7 @@ def ground_truth_digest(truth: BoxTruth | GroundTruth) -> str:
 
 
 def to_json(record: object) -> str:
-    """Serialise a record; what is undefined (``nan``) becomes ``null``, as JSON demands.
+    """Serialise a record; undefined values (``nan``) become ``null``, as JSON demands.
 
     Args:
         record: nested dicts and lists of JSON types.

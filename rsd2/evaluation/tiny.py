@@ -30,7 +30,7 @@ class TinyEvaluator(BoxEvaluator):
 
     The headline is ``AP50_tiny``. Numbers with different ``max_detections``, of the evaluation
     before its update, or without merging of windows are not comparable; the protocol beside the
-    numbers says which these are.
+    numbers says which rules apply.
     """
 
     metrics_file = "metrics_tiny.json"
@@ -56,22 +56,24 @@ class TinyEvaluator(BoxEvaluator):
 
         Args:
             dataset_name: registered dataset that the model is run on, windows or whole images.
-            output_dir: gets ``metrics_tiny.json`` and ``coco_instances_results.json``.
+            output_dir: folder for ``metrics_tiny.json`` and ``coco_instances_results.json``.
             iou_thresholds: see ``TinyProtocol``, as the next four.
             max_detections: most detections of one class in one merged image.
-            ignore_uncertain: uncertain objects are ignored.
-            use_iod: ignored objects take any number of detections, by intersection over detection.
-            miss_rate: compute it too.
-            miss_rate_quirks: compute it as the released script does; it is then named ``MRq...``.
+            ignore_uncertain: whether to ignore uncertain objects.
+            use_iod: whether ignored objects take any number of detections, by intersection over
+                detection.
+            miss_rate: whether to compute it too.
+            miss_rate_quirks: whether to compute it as the released script does; it is then named
+                ``MRq...``.
             nms_threshold: see ``BoxMerging``, as the next two.
-            legacy_pixels: suppress with sides that are one pixel longer.
+            legacy_pixels: whether to suppress with sides that are one pixel longer.
             score_floor: detections with a smaller score are dropped; None keeps all.
             train_dataset_names: datasets the model was trained on.
-            distributed: gather the outputs of all processes.
+            distributed: whether to gather the outputs of all processes.
 
         Raises:
-            ValueError: for an impossible protocol.
-            OSError: if the output folder cannot be written.
+            ValueError: the protocol is impossible.
+            OSError: the output folder cannot be written.
         """
         super().__init__(
             dataset_name,
@@ -110,6 +112,7 @@ class TinyEvaluator(BoxEvaluator):
             kind = "MRq" if protocol.miss_rate_quirks else "MR"
             rates = score_miss_rate(truth, detections, protocol)
             tables.append((kind, MISS_RATE_SIZE_RANGES, rates, ""))
+        # With a single class these rows would repeat the means.
         if len(truth.class_names) > 1:
             for k, name in enumerate(truth.class_names):
                 tables.append(("AP", sizes, scores.precision[..., k : k + 1], f"-{name}"))
@@ -165,5 +168,6 @@ def _table(
         values = [result[f"AP{threshold}_{name}"] for threshold in thresholds]
         rates = [result.get(f"MR{threshold}_{name}", np.nan) for threshold in thresholds]
         rows.append([name, int(number), *values, *rates])
+
     headers = ["size", "objects", *(f"AP{t}" for t in thresholds), *(f"MR{t}" for t in thresholds)]
     return tabulate(rows, headers=headers, floatfmt=".2f", tablefmt="pipe")

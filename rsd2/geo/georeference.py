@@ -1,4 +1,4 @@
-"""From pixels of a scene to coordinates, directions and metres on the ground, and back.
+"""Maps pixels of a scene to coordinates, directions and metres on the ground, and back.
 
 Pixels are continuous: x to the right, y down, (0, 0) the outer corner of the first pixel. Corners
 are mapped one by one, because a width, a height and an angle in pixels mean nothing on the ground
@@ -30,15 +30,15 @@ class GeoreferenceError(ValueError):
 
 @dataclass(frozen=True)
 class GroundMeasures:
-    """Sizes and places of N objects on the ground; NaN where the scene has no coordinates.
+    """Sizes and places of N objects on the ground; NaN if the scene has no coordinates.
 
     Attributes:
         azimuth: (N,) degrees clockwise from true north of the long side, in [0, 180).
-        length: (N,) metres, of the long side: between the middles of the two short ones.
-        width: (N,) metres, of the short side.
+        length: (N,) metres of the long side, between the middles of the two short ones.
+        width: (N,) metres of the short side.
         area: (N,) square metres.
-        longitude: (N,) degrees, of the centre.
-        latitude: (N,) degrees, of the centre.
+        longitude: (N,) degrees, longitude of the centre.
+        latitude: (N,) degrees, latitude of the centre.
     """
 
     azimuth: np.ndarray
@@ -54,15 +54,15 @@ class Georeference:
     """How pixels of one scene lie on the ground; can be pickled.
 
     Attributes:
-        name: of the scene, for messages.
+        name: name of the scene, for messages.
         kind: ``"transform"`` (an affine one), ``"gcps"`` (a polynomial through ground control
             points), ``"rpcs"`` (the sensor's rational polynomials, at the scene's mean height) or
             ``"pixels"`` (no coordinates: pixels stay pixels).
-        crs: text of the coordinate system; None if it is not known.
+        crs: text of the coordinate system; None if it is unknown.
         transform: a, b, c, d, e, f of x = a column + b row + c and y = d column + e row + f.
         points: ground control points (column, row, x, y, z) of ``"gcps"``.
         rpcs: the coefficients of ``"rpcs"``, as rasterio gives them.
-        note: a sentence on what the coordinates lack; empty if they lack nothing.
+        note: a sentence on what the coordinates lack; empty if they are complete.
     """
 
     name: str
@@ -74,15 +74,17 @@ class Georeference:
     note: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a coordinate system that gives no longitude and latitude, before any work."""
+        """Raise if the coordinate system has no longitude and latitude, before any work."""
         if self.kind not in ("transform", "gcps", "rpcs", "pixels"):
             raise ValueError(f"kind must be transform, gcps, rpcs or pixels, got {self.kind!r}")
         a, b, _, d, e, _ = self.transform
+        # A singular matrix has no inverse, so no coordinate would lead back to a pixel.
         if not np.isfinite(self.transform).all() or a * e == b * d:
             raise GeoreferenceError(
                 f"{self.name}: the transform {self.transform} maps its pixels to a line; correct "
                 "it, for example with gdal_edit"
             )
+
         if self.crs is not None:
             try:
                 _transformer(self.crs, LONGITUDE_LATITUDE)
@@ -96,7 +98,7 @@ class Georeference:
 
     @property
     def has_coordinates(self) -> bool:
-        """Whether longitude, latitude and metres are known."""
+        """Tell whether longitude, latitude and metres are known."""
         return self.crs is not None
 
     def to_crs(self, pixels: np.ndarray) -> np.ndarray:
@@ -130,6 +132,7 @@ class Georeference:
         x, y = np.moveaxis(np.asarray(coordinates, dtype=np.float64), -1, 0)
         if self.kind in ("gcps", "rpcs") and x.size:
             with self._fitted() as fitted:
+                # rasterio rounds down to whole pixels unless it is given another operation.
                 rows, columns = fitted.rowcol(x.ravel(), y.ravel(), op=lambda value: value)
             return _finite(np.stack([np.asarray(columns), np.asarray(rows)], -1), x.shape)
 
@@ -172,6 +175,7 @@ class Georeference:
                 f"{self.name} has no coordinate system, so coordinates of {_shorten(crs)} have no "
                 "place in it; georeference the scene, or give pixel coordinates"
             )
+
         return self.from_crs(transform_points(coordinates, crs, self.crs))
 
     def measure(self, polygons: np.ndarray) -> GroundMeasures:
@@ -224,8 +228,8 @@ class Georeference:
         """Measure a pixel on the ground.
 
         Args:
-            x: of its centre, pixels of the scene.
-            y: likewise.
+            x: x of its centre, pixels of the scene.
+            y: y of its centre, pixels of the scene.
 
         Returns:
             Metres of one pixel along a row and along a column, > 0; None without coordinates.
@@ -241,15 +245,17 @@ class Georeference:
             float(_inverse(start[None], end[None])[1][0])
             for start, end in ((left, right), (top, bottom))
         )
+        # NaN here means that every detection would get NaN coordinates: better to stop at once.
         if not all(np.isfinite(size) and size > 0 for size in (along, across)):
             raise GeoreferenceError(
                 f"{self.name}: pixel ({x:g}, {y:g}) has no longitude and latitude in "
                 f"{_shorten(self.crs)}; the transform or the coordinate system is wrong"
             )
+
         return along, across
 
     def _fitted(self) -> Any:
-        """Make rasterio's transformer of control points or rational polynomials."""
+        """Build rasterio's transformer of control points or rational polynomials."""
         transforms = geo_library("rasterio.transform")
         if self.kind == "rpcs":
             # At the mean height: without it, GDAL takes the ellipsoid itself.
@@ -264,14 +270,14 @@ def transform_points(points: np.ndarray, source: str, target: str) -> np.ndarray
 
     Args:
         points: (..., 2) x, y, longitude before latitude.
-        source: their coordinate system, anything that pyproj understands.
-        target: the other one.
+        source: coordinate system of the points, anything that pyproj understands.
+        target: coordinate system of the result.
 
     Returns:
         (..., 2) float64; NaN where the target has no such place.
 
     Raises:
-        GeoreferenceError: one of the systems is not known.
+        GeoreferenceError: one of the systems is unknown.
     """
     points = np.asarray(points, dtype=np.float64)
     try:
@@ -281,13 +287,14 @@ def transform_points(points: np.ndarray, source: str, target: str) -> np.ndarray
             f"no relation is known between the coordinate systems {_shorten(source)} and "
             f"{_shorten(target)} ({str(error).splitlines()[0]})"
         ) from error
+
     x, y = transformer.transform(points[..., 0], points[..., 1])
     return _finite(np.stack([np.asarray(x), np.asarray(y)], axis=-1), points.shape[:-1])
 
 
 @lru_cache(maxsize=32)
 def _transformer(source: str, target: str) -> Transformer:
-    """Building one takes tens of milliseconds, so each pair is built once in a process."""
+    """Return the transformer of a pair of systems, which takes tens of milliseconds to build."""
     return geo_library("pyproj").Transformer.from_crs(source, target, always_xy=True)
 
 
@@ -297,18 +304,18 @@ def _ellipsoid() -> Any:
 
 
 def _inverse(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Azimuths, degrees, and lengths, metres, of geodesics between points (..., 2)."""
+    """Return azimuths, degrees, and lengths, metres, of geodesics between points (..., 2)."""
     azimuth, _, distance = _ellipsoid().inv(start[..., 0], start[..., 1], end[..., 0], end[..., 1])
     return np.asarray(azimuth), np.asarray(distance)
 
 
 def _finite(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Points (..., 2) in another shape, NaN in both numbers where one is infinite."""
+    """Return points (..., 2) in another shape, with NaN in both numbers if one is infinite."""
     points = points.astype(np.float64).reshape(*shape, 2)
     return np.where(np.isfinite(points).all(axis=-1, keepdims=True), points, np.nan)
 
 
 def _shorten(crs: str) -> str:
-    """Name of a coordinate system that may be a page of text."""
+    """Return a short name of a coordinate system whose text may fill a page."""
     quoted = crs.split('"')
     return crs if len(crs) < 40 or len(quoted) < 2 else quoted[1]

@@ -12,10 +12,10 @@ class Grid:
     """A scene resampled as a whole; windows are cut from it, and never resampled one by one.
 
     Attributes:
-        height: of the resampled scene, pixels, >= 1.
-        width: likewise.
-        scene_height: of the scene itself, pixels, >= 1.
-        scene_width: likewise.
+        height: height of the resampled scene, pixels, >= 1.
+        width: width of the resampled scene, pixels, >= 1.
+        scene_height: height of the scene itself, pixels, >= 1.
+        scene_width: width of the scene itself, pixels, >= 1.
     """
 
     height: int
@@ -25,19 +25,19 @@ class Grid:
 
     @property
     def is_scene(self) -> bool:
-        """Whether the pixels are the scene's own."""
+        """Tell whether the pixels are the scene's own."""
         return (self.height, self.width) == (self.scene_height, self.scene_width)
 
     @property
     def scale(self) -> np.ndarray:
-        """(2,) pixels of the grid per pixel of the scene, along x and y."""
+        """Pixels of the grid per pixel of the scene (2,), along x and y."""
         return np.array([self.width / self.scene_width, self.height / self.scene_height])
 
     def to_scene(self, points: np.ndarray) -> np.ndarray:
         """Map pixels of the grid to pixels of the scene.
 
         Args:
-            points: (..., 2) x, y; of a rotated box its corners, because the two scales may differ.
+            points: (..., 2) x, y; for a rotated box its corners, because the two scales may differ.
 
         Returns:
             (..., 2) float64.
@@ -66,21 +66,23 @@ def make_grid(
     """Choose the grid of a scene.
 
     Args:
-        height: of the scene, pixels.
-        width: likewise.
+        height: height of the scene, pixels.
+        width: width of the scene, pixels.
         pixel_size: metres of a pixel along x and y; needed for ``gsd``.
-        gsd: metres of a pixel of the grid, along x and y alike, > 0: pixels that are not square on
-            the ground become so. None keeps the pixels.
-        scale: pixels of the grid per pixel of the scene, > 0, on top of that.
+        gsd: metres of a pixel of the grid, equal along x and y, > 0: pixels that are not square on
+            the ground become square. None keeps the pixels.
+        scale: further factor, pixels of the grid per pixel of the scene, > 0.
 
     Returns:
         The grid; at least one pixel.
 
     Raises:
-        ValueError: a number is out of range, or the size of the pixels is not known.
+        ValueError: a number is out of range, or the size of the pixels is unknown.
     """
     if not scale > 0 or (gsd is not None and not gsd > 0):
         raise ValueError(f"gsd and scale must be positive, got {gsd} and {scale}")
+
+    # Each axis has its own factor, so that the grid is square on the ground even if pixels are not.
     scale_x = scale_y = scale
     if gsd is not None:
         if pixel_size is None:
@@ -89,4 +91,5 @@ def make_grid(
                 "it, or give a scale instead"
             )
         scale_x, scale_y = scale * pixel_size[0] / gsd, scale * pixel_size[1] / gsd
+
     return Grid(max(1, round(height * scale_y)), max(1, round(width * scale_x)), height, width)

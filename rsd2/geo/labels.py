@@ -18,18 +18,18 @@ _LEAST_AREA = 1e-3
 """Square pixels below which a polygon is no object, as in DOTA's label files."""
 
 _AREA_STEPS = 64
-"""Parts of the longer side of an area's envelope: straight lines of one system are curves of
-another."""
+"""Parts of the longer side of an area's envelope, because straight lines of one system are curves
+of another."""
 
 
 @dataclass(frozen=True)
 class SceneLabels:
-    """Objects of a scene, and what was left out.
+    """Objects of a scene, and counts of the dropped ones.
 
     Attributes:
-        polygons: (N, 4, 2) float64 pixels; a quadrilateral of the file keeps its corners and its
-            first one, any other shape has become the smallest rectangle around it; clockwise as
-            seen on the screen.
+        polygons: (N, 4, 2) float64 pixels, clockwise on the screen. A quadrilateral of the file
+            keeps its corners and its first one; any other shape becomes the smallest rectangle
+            around it.
         names: N classes.
         num_outside: objects that lie wholly outside the scene.
         num_without_class: objects whose class is empty.
@@ -47,7 +47,7 @@ class SceneLabels:
         return len(self.names)
 
     def describe(self) -> str:
-        """Say how many objects there are, and what was left out and why.
+        """Say how many objects there are, and how many were dropped and why.
 
         Returns:
             A line.
@@ -71,20 +71,20 @@ def read_scene_labels(
     layer: str | None = None,
     in_pixels: bool = False,
 ) -> SceneLabels:
-    """Read labels of any coordinate system as quadrilaterals in pixels of a scene.
+    """Read labels in any coordinate system as quadrilaterals in pixels of a scene.
 
-    Parts of a multipolygon are objects of their own, but for two parts of one box that the date
-    line has cut.
+    Parts of a multipolygon are separate objects, except for two parts of one box that the date line
+    has cut.
 
     Args:
-        path: of a vector file that GDAL knows, like GeoPackage, GeoJSON or FlatGeobuf.
-        georeference: of the scene.
+        path: path of a vector file that GDAL knows, like GeoPackage, GeoJSON or FlatGeobuf.
+        georeference: georeference of the scene.
         size: H, W of the scene.
         class_column: name of the column with the classes; None if all are ``class_name``.
-        class_name: of all objects, without ``class_column``.
-        layer: of the file; None for its only one.
+        class_name: class of all objects, if there is no ``class_column``.
+        layer: layer of the file; None for its only one.
         in_pixels: the coordinates are pixels of the scene, whatever the file says; GeoJSON cannot
-            say it.
+            express that.
 
     Returns:
         The labels, in the order of the file.
@@ -101,6 +101,7 @@ def read_scene_labels(
             f"{', '.join(columns) or 'none'}"
         )
 
+    # An empty layer has no columns, and that is no error.
     shapes, owners = _split_parts(shapes)
     corners, is_shape = _to_pixels(shapes, georeference, None if in_pixels else crs, in_pixels)
     polygons = np.array([_quadrilateral(points) for points in corners]).reshape(-1, 4, 2)
@@ -112,6 +113,7 @@ def read_scene_labels(
         names = [_class_text(values[owner]) for owner in owners]
     has_class = np.array([bool(name) for name in names], dtype=bool)
 
+    # Only objects with area are compared with the scene; the others are counted as such.
     height, width = size
     scene = shapely.box(0, 0, width, height)
     meets = np.zeros(len(polygons), dtype=bool)
@@ -136,10 +138,10 @@ def read_area(
     """Read an area of interest.
 
     Args:
-        path: of a vector file with one or more polygons.
-        georeference: of the scene.
+        path: path of a vector file with one or more polygons.
+        georeference: georeference of the scene.
         size: H, W of the scene.
-        layer: of the file; None for its only one.
+        layer: layer of the file; None for its only one.
 
     Returns:
         The union of its polygons within the scene, in pixels.
@@ -169,11 +171,12 @@ def read_area(
             f"the area of {path} ({_range(west, east)}, {_range(south, north)}) does not meet the "
             f"scene {georeference.name} ({_scene_range(georeference, size, crs)}); check both"
         )
+
     return area
 
 
 def _split_parts(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shapes (P,) that are no collections, and the index (P,) of the object that each is of."""
+    """Return shapes (P,) that are no collections, and the index (P,) of the object of each."""
     parts: list[shapely.Geometry] = []
     owners: list[int] = []
     for owner, shape in enumerate(shapes):
@@ -183,13 +186,16 @@ def _split_parts(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             inner = _join_at_date_line(list(getattr(shape, "geoms", [shape])))
         parts += inner
         owners += [owner] * len(inner)
+
+    # Filled in place, because np.array would guess a shape from the items.
     array = np.empty(len(parts), dtype=object)
     array[:] = parts
     return array, np.array(owners, dtype=np.int64)
 
 
 def _join_at_date_line(parts: list[shapely.Geometry]) -> list[shapely.Geometry]:
-    """Put a polygon together again that was cut in two at 180 degrees (RFC 7946, 3.1.9)."""
+    """Rejoin a polygon that was cut in two at 180 degrees (RFC 7946, section 3.1.9)."""
+    # Each part ends at 180 degrees, one on either side; all else are separate objects.
     if len(parts) != 2 or {part.bounds[0] for part in parts} & {-180.0} == set():
         return parts
     west = next(part for part in parts if part.bounds[0] == -180.0)
@@ -197,7 +203,8 @@ def _join_at_date_line(parts: list[shapely.Geometry]) -> list[shapely.Geometry]:
     if east.bounds[2] != 180.0:
         return parts
     moved = shapely.transform(west, lambda points: points + (360.0, 0.0))
-    # The cut itself leaves two corners that are none of the box.
+
+    # The cut itself leaves two corners that the box does not have.
     joined = shapely.simplify(shapely.union(east, moved), 1e-7)
     return [joined] if joined.geom_type == "Polygon" else parts
 
@@ -205,7 +212,7 @@ def _join_at_date_line(parts: list[shapely.Geometry]) -> list[shapely.Geometry]:
 def _to_pixels(
     shapes: np.ndarray, georeference: Georeference, crs: str | None, in_pixels: bool
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Outer corners (k, 2) of each shape in pixels, not closed, and which shapes are polygons."""
+    """Return outer corners (k, 2) of each shape in pixels, not closed, and which are polygons."""
     rings = [
         shapely.get_coordinates(shapely.get_exterior_ring(shape))[:-1]
         if shape.geom_type == "Polygon"
@@ -219,20 +226,23 @@ def _to_pixels(
         points = georeference.from_crs(points)  # a file that does not say: the scene's own
     else:
         points = georeference.from_other_crs(points, crs)
+
     corners = np.split(points, np.cumsum([len(ring) for ring in rings])[:-1]) if rings else []
     good = [len(ring) >= 3 and bool(np.isfinite(ring).all()) for ring in corners]
     return corners, np.array(good, dtype=bool)
 
 
 def _quadrilateral(points: np.ndarray) -> np.ndarray:
-    """Four corners (4, 2), clockwise on the screen, of outer corners (k, 2)."""
+    """Return four corners (4, 2), clockwise on the screen, for outer corners (k, 2)."""
     if len(points) < 3 or not np.isfinite(points).all():
         return np.zeros((4, 2))
+    # The smallest rectangle: a rotated box is what the model learns.
     if len(points) != 4:
         rectangle = shapely.oriented_envelope(shapely.MultiPoint(points))
         if rectangle.geom_type != "Polygon":
             return np.zeros((4, 2))
         points = shapely.get_coordinates(rectangle)[:4]
+
     if _signed_area(points[None])[0] < 0:
         # The first corner keeps its meaning; only the sense changes.
         points = np.concatenate([points[:1], points[:0:-1]])
@@ -240,16 +250,17 @@ def _quadrilateral(points: np.ndarray) -> np.ndarray:
 
 
 def _signed_area(polygons: np.ndarray) -> np.ndarray:
-    """Areas (N,), positive if the corners (N, 4, 2) run clockwise on the screen."""
+    """Return areas (N,), positive if the corners (N, 4, 2) run clockwise on the screen."""
     x, y = polygons[..., 0], polygons[..., 1]
     return (x * np.roll(y, -1, axis=1) - np.roll(x, -1, axis=1) * y).sum(axis=1) / 2
 
 
 def _class_text(value: object) -> str:
-    """Name of a class; empty for a missing value."""
+    """Return the name of a class; empty for a missing value."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
-    # Numbers of classes that a file keeps as floating-point ones.
+
+    # Some formats store the numbers of classes as floating-point ones.
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value).strip()
@@ -260,7 +271,7 @@ def _range(low: float, high: float) -> str:
 
 
 def _scene_range(georeference: Georeference, size: tuple[int, int], crs: str | None) -> str:
-    """Envelope of the scene in the area's coordinate system, for messages."""
+    """Return the envelope of the scene in the area's coordinate system, for messages."""
     height, width = size
     corners = georeference.to_crs(np.array([(0, 0), (width, 0), (width, height), (0, height)]))
     if georeference.crs is not None:

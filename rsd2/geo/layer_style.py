@@ -48,6 +48,7 @@ def make_layer_style(colors: Mapping[str, tuple[int, int, int]]) -> str:
             symbols, "symbol", type="fill", name=str(index), alpha="1", clip_to_extent="1",
             force_rhr="0",
         )  # fmt: skip
+
         # A line, not a filling: the objects below must stay visible.
         layer = ElementTree.SubElement(
             symbol, "layer", {"class": "SimpleLine", "enabled": "1", "locked": "0", "pass": "0"}
@@ -63,18 +64,20 @@ def make_layer_style(colors: Mapping[str, tuple[int, int, int]]) -> str:
         options = ElementTree.SubElement(layer, "Option", type="Map")
         for key, value in settings.items():
             ElementTree.SubElement(options, "Option", name=key, value=value, type="QString")
+
             # Versions before 3.20 read these instead.
             ElementTree.SubElement(layer, "prop", k=key, v=value)
+
     ElementTree.indent(root)
     head = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
     return head + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def write_layer_style(path: Path, layer: str, colors: Mapping[str, tuple[int, int, int]]) -> None:
-    """Make a layer of a GeoPackage look right when QGIS opens it.
+    """Store the style of a layer in its GeoPackage, where QGIS finds it.
 
     Args:
-        path: of the GeoPackage, which nobody has open.
+        path: path of the GeoPackage, which no program has open.
         layer: name of the layer.
         colors: red, green and blue, 0 to 255, of each value of the column ``class``.
 
@@ -86,6 +89,7 @@ def write_layer_style(path: Path, layer: str, colors: Mapping[str, tuple[int, in
             "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
         ).fetchone()
         database.execute(_TABLE)
+
         # A table that the GeoPackage does not list is invisible to other programs.
         database.execute(
             "INSERT INTO gpkg_contents (table_name, data_type, identifier, last_change) "

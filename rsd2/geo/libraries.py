@@ -1,4 +1,4 @@
-"""The libraries of the extra ``geo``: imported when they are first needed."""
+"""The libraries of the extra ``geo``, imported on first use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def geo_library(name: str) -> ModuleType:
 def bounded_cache() -> Iterator[None]:
     """Bound the memory in which GDAL keeps blocks that rasterio reads or writes in this block.
 
-    The environment variable ``GDAL_CACHEMAX`` is left alone: who sets it knows better.
+    The environment variable ``GDAL_CACHEMAX`` wins over this bound.
 
     Raises:
         ImportError: rasterio is missing.

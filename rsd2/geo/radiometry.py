@@ -28,7 +28,7 @@ class RadiometryError(ValueError):
 
 
 class Measurable(Protocol):
-    """What :meth:`Radiometry.measure` needs of a raster."""
+    """The part of a raster that :meth:`Radiometry.measure` uses."""
 
     name: str
 
@@ -47,21 +47,21 @@ class Measurable(Protocol):
 
 @dataclass(frozen=True)
 class Radiometry:
-    """How numbers of a raster become the channels of a model.
+    """Rule that turns numbers of a raster into the channels of a model.
 
     Attributes:
         bands: numbers, from 1, or descriptions of the bands, in the order of the model's channels;
             None takes red, green and blue, or a single band for all three.
-        scaling: ``"uint8"``: 8-bit numbers as they are; ``"range"``: ``low`` becomes 0 and ``high``
-            255; ``"percentile"``: so do two percentiles of each scene, which are measured once.
-        low: of ``"range"``, in numbers of the raster, one for each band or one for all.
-        high: likewise, above ``low``.
-        percentiles: of ``"percentile"``, both in [0, 100].
+        scaling: ``"uint8"`` keeps 8-bit numbers; ``"range"`` maps ``low`` to 0 and ``high`` to 255;
+            ``"percentile"`` does the same with two percentiles of each scene, measured once.
+        low: lower end of ``"range"``, in numbers of the raster, one for each band or one for all.
+        high: upper end in the same numbers, above ``low``.
+        percentiles: the two percentiles of ``"percentile"``, both in [0, 100].
         gamma: the share of 255 is raised to 1 / ``gamma``, > 0; 1 changes nothing, more brightens.
         nodata: number that means "no data here", if the raster does not say it itself.
         precision: ``"uint8"`` rounds the result, ``"float32"`` does not.
-        fill: 0 to 255, one for each band or one for all: stands where there are no data; None: the
-            colour of the padding, of red, green and blue.
+        fill: 0 to 255, one for each band or one for all: value of pixels without data; None takes
+            the colour of the padding for red, green and blue.
     """
 
     bands: tuple[int | str, ...] | None = None
@@ -75,7 +75,7 @@ class Radiometry:
     fill: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Take what configs and JSON files give, and refuse what cannot be meant."""
+        """Convert the values of configs and JSON files, and validate them."""
         # Lists come from YAML and JSON; tuples are what can be hashed.
         if self.bands is not None:
             bands = (self.bands,) if isinstance(self.bands, int | str) else tuple(self.bands)
@@ -101,6 +101,7 @@ class Radiometry:
             raise ValueError(
                 f"percentiles must be two numbers, 0 <= low < high <= 100, got {self.percentiles}"
             )
+
         if self.scaling != "range":
             return
 
@@ -108,6 +109,8 @@ class Radiometry:
             raise ValueError(
                 "scaling 'range' needs low and high: the numbers that become 0 and 255"
             )
+
+        # Ends may be one number for all bands, or one for each; both may differ in that.
         count = 1 if self.bands is None else len(self.bands)
         pairs = max(len(self.low), len(self.high))
         for name, value in (("low", self.low), ("high", self.high)):
@@ -146,7 +149,7 @@ class Radiometry:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether the rule can be applied without measuring a scene."""
+        """Tell whether the rule can be applied without measuring a scene."""
         return self.scaling != "percentile"
 
     def measure(self, raster: Measurable) -> Radiometry:
@@ -178,9 +181,11 @@ class Radiometry:
                     f"{raster.name}: low and high hold {counts[0]} and {counts[1]} numbers, but "
                     f"{len(bands)} bands are read; give one number for each"
                 )
+
             return replace(self, bands=bands)
 
         low, high = self._measure_range(raster, bands)
+
         # A constant band stays dark instead of dividing by zero.
         high = np.where(high > low, high, low + 1.0)
         return replace(
@@ -190,7 +195,7 @@ class Radiometry:
     def _measure_range(
         self, raster: Measurable, bands: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Two percentiles (B,) of a sample, over pixels that hold data."""
+        """Measure two percentiles (B,) of a sample, over pixels with data."""
         values, valid = raster.read_sample(bands, self.nodata)
         values = values[valid].astype(np.float64)
         values = values[np.isfinite(values).all(axis=1)]
@@ -199,6 +204,7 @@ class Radiometry:
                 f"{raster.name} holds no data where it was sampled, so its range cannot be "
                 "measured; set scaling to 'range' with low and high, or check its nodata value"
             )
+
         low, high = np.percentile(values, self.percentiles, axis=0)
         return low, high
 
@@ -212,6 +218,7 @@ class Radiometry:
             )
         except RadiometryError:
             measured = "its sample holds no data"
+
         return (
             f"{raster.name} holds {' and '.join(kinds)} numbers ({measured}), which are no 8-bit "
             "colours; set the radiometry's scaling to 'percentile', or to 'range' with low and "
@@ -246,6 +253,7 @@ class Radiometry:
             finite = np.isfinite(values).all(axis=-1)
             valid = finite if valid is None else valid & finite
             values = np.where(finite[..., None], values, 0)
+
         if self.scaling == "uint8" and self.gamma == 1 and self.precision == "uint8":
             channels = np.array(values)  # the usual case: nothing to compute
         elif values.dtype in (np.uint8, np.uint16):
@@ -256,6 +264,7 @@ class Radiometry:
                 channels[..., band] = table[values[..., band]]
         else:
             channels = self._scale(values)
+
         if valid is not None and not valid.all():
             channels[~valid] = self.fill_values(num_bands)
         return channels
@@ -267,8 +276,10 @@ class Radiometry:
             shares /= np.float32(255)
         else:
             low, high = np.asarray(self.low, np.float64), np.asarray(self.high, np.float64)
+
             # Subtracting first keeps the digits of large numbers with a small range.
             shares = ((values - low) / (high - low)).astype(np.float32)
+
         np.clip(shares, 0, 1, out=shares)
         if self.gamma != 1:
             np.power(shares, np.float32(1 / self.gamma), out=shares)
@@ -298,6 +309,6 @@ class Radiometry:
 
 @lru_cache(maxsize=8)
 def _tables(radiometry: Radiometry, dtype: str, num_bands: int) -> np.ndarray:
-    """Scaled numbers (B, 256 or 65536) of every number of an unsigned type."""
+    """Return scaled numbers (B, 256 or 65536) for every number of an unsigned type."""
     numbers = np.arange(np.iinfo(dtype).max + 1)[:, None]
     return np.ascontiguousarray(radiometry._scale(np.repeat(numbers, num_bands, axis=1)).T)

@@ -38,7 +38,7 @@ _MARGIN = 4
 
 
 class RasterWindow(NamedTuple):
-    """A part of a scene as a model sees it.
+    """A part of a scene as the model sees it.
 
     Args:
         pixels: (h, w, B) in 0 to 255, uint8 or float32.
@@ -50,14 +50,14 @@ class RasterWindow(NamedTuple):
 
 
 class _Band(NamedTuple):
-    """Where a band of the scene lies: file, and number within it from 1."""
+    """Place of a band of the scene: the file, and the number within it, counted from 1."""
 
     file: int
     number: int
 
 
 class Raster:
-    """A scene, opened for reading; to be closed, or used as a context.
+    """A scene opened for reading; close it or use it as a context.
 
     It can be pickled and survives a fork: each process opens files of its own when it first reads.
     GDAL's handles belong to one thread at a time.
@@ -68,13 +68,14 @@ class Raster:
         crs: coordinate system to assume instead of the file's own, like ``"EPSG:32633"``.
 
     Attributes:
-        name: of the scene, for messages and results: its path, the first one of several.
+        name: name of the scene, for messages and results: its path, the first one of several.
         height: H, pixels.
         width: W, pixels.
         dtypes: type of each band.
-        descriptions: of each band; of several files, what tells their names apart, like ``B04``.
+        descriptions: description of each band; for several files, what tells their names apart,
+            like ``B04``.
         nodata: number that means "no data", of each band; None for none.
-        georeference: where the pixels lie on the ground.
+        georeference: georeference that says where the pixels lie on the ground.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -115,6 +116,7 @@ class Raster:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    # Open handles cannot be pickled; each process opens its own.
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handles": None}
 
@@ -130,7 +132,7 @@ class Raster:
 
     @property
     def num_bands(self) -> int:
-        """Number of bands, an alpha channel included."""
+        """Number of bands, including an alpha channel."""
         return len(self._bands)
 
     @property
@@ -139,13 +141,13 @@ class Raster:
         return self.georeference.pixel_size(self.width / 2, self.height / 2)
 
     def note_on_layout(self, window_height: int) -> str:
-        """Say whether the layout of the file makes windows slow.
+        """Describe a file layout that makes windows slow.
 
         Args:
-            window_height: of the windows that will be read, pixels.
+            window_height: height of the windows that will be read, pixels.
 
         Returns:
-            A sentence; empty if all is well.
+            A sentence; empty if the layout is fine.
         """
         needed = self._strip_bytes * min(window_height, self.height)
         if needed <= CACHE_BYTES:
@@ -157,11 +159,11 @@ class Raster:
         )
 
     def grid(self, gsd: float | None = None, scale: float = 1.0) -> Grid:
-        """Choose the pixels that a model is to see.
+        """Choose the pixels that the model sees.
 
         Args:
             gsd: metres of a pixel on the ground, > 0; None keeps the scene's own pixels.
-            scale: on top of that, pixels of the grid per pixel, > 0.
+            scale: further factor, pixels of the grid per pixel, > 0.
 
         Returns:
             The grid.
@@ -178,19 +180,20 @@ class Raster:
 
         Args:
             bands: numbers, from 1, or descriptions; None finds red, green and blue by their
-                colours, else takes the only three bands, or the only one three times.
+                colours, else takes the only three bands, or the only band three times.
 
         Returns:
             Their numbers, from 1.
 
         Raises:
-            RasterError: there is no such band, no rule to choose by, or the band holds something
-                else than brightness.
+            RasterError: there is no such band, nothing tells which bands to choose, or a band holds
+                something other than brightness.
         """
         if bands is None:
             numbers = self._usual_bands()
         else:
             numbers = tuple(self._band_number(band) for band in bands)
+
         for number in numbers:
             if self._colors[number - 1] == "palette":
                 raise RasterError(
@@ -201,12 +204,14 @@ class Raster:
                 raise RasterError(
                     f"{self.name}: band {number} holds complex numbers; write their magnitude first"
                 )
+
         return numbers
 
     def _usual_bands(self) -> tuple[int, ...]:
         colors = ("red", "green", "blue")
         if all(self._colors.count(color) == 1 for color in colors):
             return tuple(self._colors.index(color) + 1 for color in colors)
+        # Gray rasters fill all three channels of the model with their only band.
         data = [number for number, kind in enumerate(self._colors, 1) if kind != "alpha"]
         if len(data) in (1, 3):
             return tuple(data * 3)[:3]
@@ -242,11 +247,11 @@ class Raster:
 
         Args:
             top: first row, pixels of the grid; the window may leave the scene.
-            left: first column, likewise.
+            left: first column, pixels of the grid; the window may leave the scene.
             height: h, pixels of the grid, >= 1.
-            width: w, likewise.
+            width: w, pixels of the grid, >= 1.
             radiometry: a fixed one, from :meth:`Radiometry.measure` of this scene.
-            grid: resampled pixels; None: the scene's own.
+            grid: resampled pixels; None takes the scene's own.
 
         Returns:
             The pixels, and where there are data; equal to the same part of a larger window.
@@ -299,7 +304,7 @@ class Raster:
     def read_sample(
         self, bands: Sequence[int], nodata: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Read numbers from all over the scene: of an overview, or in places on a regular pattern.
+        """Read numbers from all over the scene: of an overview, or at regular places.
 
         Args:
             bands: B numbers, from 1.
@@ -316,7 +321,8 @@ class Raster:
         if is_small or self._has_overviews:
             side = _SAMPLE_SIDE * _SAMPLE_PLACES / 2
             grid = self.grid(scale=min(1.0, side / max(self.height, self.width)))
-            # Averages would narrow the range: single pixels are taken.
+
+            # Averages would narrow the range, so single pixels are taken.
             return self._read(
                 bands, (0, grid.height), (0, grid.width), grid, nodata, is_sample=True
             )
@@ -327,8 +333,10 @@ class Raster:
                 rows = top, min(top + _SAMPLE_SIDE, self.height)
                 columns = left, min(left + _SAMPLE_SIDE, self.width)
                 values, valid = self._read(bands, rows, columns, grid, nodata)
-                # An eighth of the pixels tells as much: neighbours are alike.
+
+                # An eighth of the pixels says as much, because neighbours are alike.
                 parts.append((values[::4, ::2].reshape(-1, len(bands)), valid[::4, ::2].ravel()))
+
         values, valid = (np.concatenate(items) for items in zip(*parts))
         return values[None], valid[None]
 
@@ -341,7 +349,8 @@ class Raster:
         nodata: float | None,
         is_sample: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers (h, w, B) and validity (h, w) of a part of the grid, from, to (exclusive)."""
+        """Return numbers (h, w, B) and validity (h, w) of a part of the grid, ends exclusive."""
+        # The kernel of the resampling reads beyond its window; without a margin, seams would show.
         margin = 0 if grid.is_scene or is_sample else _MARGIN
         top, bottom = max(0, rows[0] - margin), min(grid.height, rows[1] + margin)
         left, right = max(0, columns[0] - margin), min(grid.width, columns[1] + margin)
@@ -351,6 +360,7 @@ class Raster:
         )
         methods = geo_library("rasterio.enums").Resampling
         shape = (bottom - top, right - left)
+        # Bilinear alone skips pixels when it shrinks, which makes noise of fine texture.
         method = methods.average if min(scale_x, scale_y) < 1 else methods.bilinear
         if grid.is_scene or is_sample:
             method = methods.nearest
@@ -369,7 +379,7 @@ class Raster:
     def _read_bands(
         self, bands: Sequence[int], window: Any, shape: tuple[int, int], method: Any
     ) -> np.ndarray:
-        """Numbers (h, w, B); each file is read once, and each of its bands."""
+        """Return numbers (h, w, B); each file is read once, with all of its bands."""
         distinct = sorted(set(bands))
         kind = np.result_type(*(self.dtypes[band - 1] for band in distinct))
         values = np.empty((*shape, len(distinct)), dtype=kind)
@@ -378,9 +388,11 @@ class Raster:
             if not places:
                 continue
             numbers = [self._bands[distinct[k] - 1].number for k in places]
+
             # Bands of one file are neighbours here: GDAL writes the channels side by side itself.
             part = values[..., places[0] : places[-1] + 1].transpose(2, 0, 1)
             dataset.read(numbers, window=window, out=part, resampling=method)
+
         if tuple(distinct) == tuple(bands):
             return values
         return values[..., [distinct.index(band) for band in bands]]
@@ -388,7 +400,7 @@ class Raster:
     def _read_validity(
         self, bands: Sequence[int], window: Any, shape: tuple[int, int], method: Any
     ) -> np.ndarray:
-        """Where any of the bands has data (h, w): by nodata values, masks and alpha channels."""
+        """Return where any band has data (h, w): by nodata values, masks, alpha channels."""
         valid = np.zeros(shape, dtype=bool)
         files_done: set[int] = set()
         for band in sorted(set(bands)):
@@ -400,10 +412,12 @@ class Raster:
                 if file in files_done:
                     continue
                 files_done.add(file)
+
             mask = self._datasets()[file].read_masks(
                 number, window=window, out_shape=shape, resampling=method
             )
             valid |= mask > 0
+
         return valid
 
     @contextmanager
@@ -421,7 +435,7 @@ class Raster:
             ) from error
 
     def _datasets(self) -> list[Any]:
-        """The files, opened by this very process: after a fork, handles must not be shared."""
+        """Return the files, opened by this process: handles must not be shared after a fork."""
         process = os.getpid()
         if self._handles is None or self._handles[0] != process:
             self._handles = (process, [open_dataset(path) for path in self.paths])
@@ -440,6 +454,7 @@ class Raster:
                 different = "another place on the ground"
             else:
                 continue
+
             raise RasterError(
                 f"{path} and {self.name} cannot be bands of one scene: they have {different}; "
                 "resample them into one file with: gdalbuildvrt -separate -resolution highest"
@@ -447,6 +462,6 @@ class Raster:
 
 
 def _spread(size: int) -> list[int]:
-    """First pixels of sampled places along a side, in the middles of equal parts of it."""
+    """Return first pixels of sampled places along a side, in the middles of equal parts of it."""
     count = max(1, min(_SAMPLE_PLACES, size // _SAMPLE_SIDE))
     return [max(0, int((k + 0.5) * size / count) - _SAMPLE_SIDE // 2) for k in range(count)]

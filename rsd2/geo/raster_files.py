@@ -1,4 +1,4 @@
-"""Files of a raster as GDAL opens them: what they hold, and where they lie on the ground."""
+"""Files of a raster as GDAL opens them: their content and their place on the ground."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_dataset(path: str) -> Any:
     """Open a file with GDAL.
 
     Args:
-        path: of a file, or a name that GDAL understands, like ``/vsicurl/...``.
+        path: path of a file, or a name that GDAL understands, like ``/vsicurl/...``.
 
     Returns:
         rasterio's dataset, with at least one band.
@@ -45,11 +45,14 @@ def open_dataset(path: str) -> Any:
             f"{path} is not a raster that GDAL can open ({error_reason(error)}); check that the "
             "file is whole and of a known format"
         ) from error
+
+    # Containers like HDF5 hold rasters as parts, which have to be opened by name.
     if not dataset.count:
         inner = dataset.subdatasets
         dataset.close()
-        hint = f"; name one of its parts, like {inner[0]}" if inner else "; it is no image"
+        hint = f"; name one of its parts, like {inner[0]}" if inner else "; it is not an image"
         raise RasterError(f"{path} has no bands of its own{hint}")
+
     return dataset
 
 
@@ -72,13 +75,14 @@ def describe_bands(paths: list[str], datasets: list[Any]) -> list[str]:
     """Describe all bands of a scene.
 
     Args:
-        paths: its files.
-        datasets: the same, opened.
+        paths: paths of its files.
+        datasets: the same files, opened.
 
     Returns:
-        The description of each band. Where several files of one band lack them, the part of the
-        file name that the other names do not have, like ``B04``; else an empty text.
+        The description of each band. If several files of one band have none, the part of the file
+        name that the other names lack, like ``B04``; otherwise an empty text.
     """
+    # Words that all names share say nothing about a band.
     tokens = [re.split(r"[_\-. ]+", Path(path).stem) for path in paths]
     common = set.intersection(*(set(words) for words in tokens))
     names = []
@@ -87,6 +91,7 @@ def describe_bands(paths: list[str], datasets: list[Any]) -> list[str]:
         for description in dataset.descriptions:
             is_single = len(paths) > 1 and dataset.count == 1
             names.append(description or (own if is_single else ""))
+
     return names
 
 
@@ -102,17 +107,18 @@ def strip_row_bytes(dataset: Any) -> int:
     _, block_width = dataset.block_shapes[0]
     if block_width < dataset.width:
         return 0
+
     # Interleaved bands are decoded together, also those that nobody asked for.
     return dataset.width * sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
 
 
 def read_georeference(dataset: Any, name: str, crs: str | None) -> Georeference:
-    """Read how a dataset lies on the ground.
+    """Read how a dataset lies on the ground, from its transform, control points or polynomials.
 
     Args:
         dataset: an opened file.
-        name: for messages.
-        crs: coordinate system to assume instead of the file's own; None: its own.
+        name: name of the file in messages.
+        crs: coordinate system to assume instead of the file's own; None takes the file's.
 
     Returns:
         The georeference, with a note on what it lacks.
@@ -123,6 +129,7 @@ def read_georeference(dataset: Any, name: str, crs: str | None) -> Georeference:
     transform = tuple(dataset.transform)[:6]
     own = dataset.crs.to_wkt() if dataset.crs else None
     points, points_crs = dataset.gcps
+    # rasterio gives the identity for "no transform", so an identity is no place on the ground.
     if not dataset.transform.is_identity:
         crs = crs or own
         note = "" if crs else f"{name} has a transform but no coordinate system: no metres"
@@ -132,6 +139,7 @@ def read_georeference(dataset: Any, name: str, crs: str | None) -> Georeference:
         crs = crs or (points_crs.to_wkt() if points_crs else own)
         rows = tuple((p.col, p.row, p.x, p.y, p.z or 0.0) for p in points)
         fitted = Georeference(name, "gcps", crs, points=rows)
+
         # Hand-picked points need not agree; how far they are off is what a reader can judge.
         places = np.array([(column, row, x, y) for column, row, x, y, _ in rows])
         gaps = np.linalg.norm(fitted.from_crs(places[:, 2:]) - places[:, :2], axis=1)
@@ -151,6 +159,7 @@ def read_georeference(dataset: Any, name: str, crs: str | None) -> Georeference:
         )
         warnings.warn(note, stacklevel=3)
         return Georeference(name, "rpcs", "EPSG:4326", rpcs=dataset.rpcs, note=note)
+
     return Georeference(
         name, note=f"{name} has no coordinates: results are in pixels, x to the right and y down"
     )

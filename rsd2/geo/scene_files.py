@@ -1,4 +1,4 @@
-"""What may be named as scenes: files, folders, lists, STAC items, and bands in separate files."""
+"""Inputs that name scenes: files, folders, lists, STAC items, and bands in separate files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from .raster_files import RasterError
 
 RASTER_ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".ntf", ".nitf", ".png", ".jpg", ".bmp")
-"""Endings that are looked for in folders; a file that is named may have any."""
+"""Endings of rasters in folders; a file that is named may have any ending."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class SceneFiles:
 
     Attributes:
         name: name of the scene, for results.
-        paths: one file, or several that hold a part of the bands each.
+        paths: one file, or several files with a part of the bands each.
     """
 
     name: str
@@ -49,6 +49,7 @@ def find_scenes(inputs: Sequence[str], stack: bool = False) -> list[SceneFiles]:
                 raise FileNotFoundError(f"there is no file {name}; with --stack give the bands")
         return [SceneFiles(Path(inputs[0]).stem, tuple(inputs))]
 
+    # A dict keeps the order and drops a scene that two inputs name.
     found: dict[tuple[str, ...], None] = {}
     for name in inputs:
         found.update(dict.fromkeys(_scenes_of(name)))
@@ -56,7 +57,7 @@ def find_scenes(inputs: Sequence[str], stack: bool = False) -> list[SceneFiles]:
 
 
 def _scenes_of(name: str) -> list[tuple[str, ...]]:
-    """Files of each scene that one input stands for."""
+    """Return the files of each scene that one input names."""
     path = Path(name)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in RASTER_ENDINGS)
@@ -65,6 +66,7 @@ def _scenes_of(name: str) -> list[tuple[str, ...]]:
                 f"folder {path} holds no raster ({', '.join(RASTER_ENDINGS)}); name the files"
             )
         return [(str(file),) for file in files]
+
     if not path.is_file():
         raise FileNotFoundError(f"there is no scene {name}; correct --input")
 
@@ -74,25 +76,28 @@ def _scenes_of(name: str) -> list[tuple[str, ...]]:
         if not entries:
             raise FileNotFoundError(f"list {path} names no scene; write one path in each line")
         return [scene for entry in entries for scene in _scenes_of(entry)]
+
     if path.suffix.lower() == ".json":
         return [_stac_bands(path)]
     return [(str(path),)]
 
 
 def _stac_bands(path: Path) -> tuple[str, ...]:
-    """Files of the bands of a STAC item, in the order of its assets."""
+    """Return the files of the bands of a STAC item, in the order of its assets."""
     try:
         item: Any = json.loads(path.read_text(encoding="utf-8-sig"))
         assets = item["assets"].values()
         hrefs = [asset["href"] for asset in assets if "data" in asset.get("roles", ())]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RasterError(
-            f"{path} is no STAC item ({error!r}); give a raster, a folder, or a list in a .txt file"
+            f"{path} is not a STAC item ({error!r}); give a raster, a folder, or a list in a "
+            ".txt file"
         ) from error
+
     if not hrefs:
         raise RasterError(f"{path}: no asset has the role 'data'; name the files of the bands")
 
-    # Remote assets are GDAL's business; its own notation is left alone.
+    # GDAL opens remote assets, and its own notation stays as it is.
     return tuple(
         href if "://" in href or href.startswith("/vsi") else str(path.parent / href)
         for href in hrefs
@@ -100,15 +105,17 @@ def _stac_bands(path: Path) -> tuple[str, ...]:
 
 
 def _named(scenes: list[tuple[str, ...]]) -> list[SceneFiles]:
-    """Give every scene a name of its own: its stem, and a number where that is taken."""
+    """Give every scene a unique name: its stem, with a number if the stem is taken."""
     taken: set[str] = set()
     named = []
     for paths in scenes:
         stem, number = Path(paths[0]).stem, 1
         name = stem
+        # Some file systems ignore case, so names that differ in case alone would be one file.
         while name.casefold() in taken:
             number += 1
             name = f"{stem}_{number}"
         taken.add(name.casefold())
         named.append(SceneFiles(name, paths))
+
     return named

@@ -39,7 +39,7 @@ FORMATS = {
     ".fgb": "FlatGeobuf",
     ".csv": "CSV",
 }
-"""Driver of each ending."""
+"""Ending -> driver of GDAL."""
 
 _ENDINGS = {
     "GPKG": ".gpkg",
@@ -64,10 +64,10 @@ class VectorFileError(ValueError):
 
 
 def check_vector_output(path: str | Path) -> Path:
-    """Find out before long work whether a vector file can be written.
+    """Check before long work whether a vector file can be written.
 
     Args:
-        path: of the file; it may exist.
+        path: path of the file; it may exist.
 
     Returns:
         The path.
@@ -81,6 +81,7 @@ def check_vector_output(path: str | Path) -> Path:
         raise VectorFileError(
             f"{path} has no ending of a vector file; take one of {', '.join(FORMATS)}"
         )
+
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else "lies in a folder that does not exist"
         raise VectorFileError(f"{path} {what}; choose another output")
@@ -92,9 +93,9 @@ def check_vector_output(path: str | Path) -> Path:
 
 
 def _check_unlocked(path: Path) -> None:
-    """Refuse to replace a GeoPackage under the hands of another program.
+    """Raise if another program has the GeoPackage open.
 
-    Its journal would be applied to the new file, and destroy it.
+    Its journal would be applied to the new file and destroy it.
     """
     journals = [path.with_name(path.name + ending) for ending in ("-wal", "-journal")]
     used = [journal.name for journal in journals if journal.exists() and journal.stat().st_size]
@@ -108,6 +109,7 @@ def _check_unlocked(path: Path) -> None:
             reason = str(error)
         except sqlite3.DatabaseError:
             return  # no database at all: nobody works in it
+
     if reason:
         raise VectorFileError(
             f"{path} is open in another program ({reason}); close it there, or choose another "
@@ -123,16 +125,16 @@ class VectorWriter:
     objects in memory until then, about 250 bytes each, because its index comes first.
 
     Args:
-        path: of the file; its ending chooses the format.
+        path: path of the file; its ending chooses the format.
         crs: coordinate system of the polygons; None for pixels.
         metadata: how the objects were made, plain values; kept in the GeoPackage or GeoJSON itself,
             else in a file of the same name with ``.metadata.json`` added.
         colors: red, green and blue of each class, 0 to 255, for the style of a GeoPackage; by the
             column ``class``. None writes no style.
-        layer: its name.
+        layer: name of the layer.
 
     Attributes:
-        num_objects: written so far.
+        num_objects: number of objects written so far.
 
     Raises:
         VectorFileError: the file cannot be written.
@@ -158,6 +160,7 @@ class VectorWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> VectorWriter:
+        # Popped only when both are open, so that an error in between removes what is there.
         with _one_sentence(self.path), ExitStack() as stack:
             self._target = stack.enter_context(replaced_file(self.path))
             self._body = stack.enter_context(_scratch(self._target, _ENDINGS[self._driver]))
@@ -207,7 +210,7 @@ class VectorWriter:
                 self._flush(everything=False)
 
     def _flush(self, everything: bool) -> None:
-        """Write portions of a fixed size; the rest, and an empty layer, only at the end."""
+        """Write portions of a fixed size; the rest, or an empty layer, only at the end."""
         if not self._pending:
             if everything and not self._has_begun:
                 self._write(np.zeros((0, 4, 2)), {})
@@ -225,6 +228,7 @@ class VectorWriter:
             if start == 0 or start < len(polygons) or not self._has_begun:
                 self._write(polygons[part], {name: columns[name][part] for name in names})
             start += size
+
         # An empty remainder is kept too: it knows the columns.
         self._pending = [
             (polygons[start:], {name: values[start:] for name, values in columns.items()})
@@ -234,6 +238,7 @@ class VectorWriter:
     def _write(self, polygons: np.ndarray, columns: dict[str, np.ndarray]) -> None:
         """Append objects to the body of the file."""
         crs = self.crs
+        # RFC 7946 knows longitude and latitude only.
         if self._driver.startswith("GeoJSON") and crs is not None:
             polygons, crs = transform_points(polygons, crs, LONGITUDE_LATITUDE), LONGITUDE_LATITUDE
         is_first, self._has_begun = not self._has_begun, True
@@ -260,6 +265,7 @@ class VectorWriter:
         shapes = shapely.polygons(polygons)
         if self._driver.startswith("GeoJSON") and crs is not None:
             shapes = _cut_at_date_line(shapes)
+        # GDAL stamps a GeoPackage with the time of writing, which would change its bytes.
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _DATE})
         try:
             with warnings.catch_warnings():
@@ -309,8 +315,8 @@ def read_vector_file(
     """Read the objects of a vector file.
 
     Args:
-        path: of any vector file that GDAL knows.
-        layer: its name; None takes the only one, or the first of several that has geometries.
+        path: path of any vector file that GDAL knows.
+        layer: name of the layer; None takes the only one, or the first one that has geometries.
 
     Returns:
         (N,) shapely geometries, None where an object has none; columns, name -> (N,) values; the
@@ -339,14 +345,15 @@ def read_vector_file(
         raise VectorFileError(
             f"{path} is not a vector file that GDAL can read ({_first_line(error)})"
         ) from error
+
     return shapely.from_wkb(geometry), dict(zip(meta["fields"], values)), meta["crs"]
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Read how the objects of a file of :class:`VectorWriter` were made.
+    """Read how :class:`VectorWriter` says that the objects of a file were made.
 
     Args:
-        path: of the vector file.
+        path: path of the vector file.
 
     Returns:
         The metadata; empty if there are none.
@@ -363,6 +370,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         layer = next(name for name, kind in pyogrio.list_layers(path) if kind is not None)
         kept = pyogrio.read_info(path, layer=layer).get("layer_metadata") or {}
         return json.loads(kept.get("rsd2", "{}"))
+
     if driver == "GeoJSON":
         return json.loads(path.read_text(encoding="utf-8")).get("metadata", {})
     sidecar = path.with_name(path.name + SIDECAR_ENDING)
@@ -370,7 +378,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def _column(values: Any) -> np.ndarray:
-    """One-dimensional array of numbers, or of texts as objects."""
+    """Return a one-dimensional array of numbers, or of texts as objects."""
     array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"a column must be one-dimensional, got shape {array.shape}")
@@ -392,6 +400,7 @@ def _cut_at_date_line(shapes: np.ndarray) -> np.ndarray:
             ),
         ]
         shapes[index] = shapely.MultiPolygon([part for part in parts if part.area > 0])
+
     return shapes
 
 
@@ -403,6 +412,7 @@ def _append_csv(
         rows = csv.writer(stream, lineterminator="\n")
         if with_head:
             rows.writerow(["WKT", *columns])
+
         # NaN is the only value that differs from itself; an empty field says "unknown".
         fields = [["" if v != v else v for v in values.tolist()] for values in columns.values()]
         rows.writerows(zip(texts, *fields))
@@ -410,7 +420,7 @@ def _append_csv(
 
 @contextmanager
 def _scratch(target: Path, ending: str) -> Iterator[Path]:
-    """A file that GDAL is to write beside the target, which knows formats by their endings."""
+    """Yield a file for GDAL to write beside the target; GDAL knows formats by their endings."""
     path = target.with_name(target.name + ending)
     path.unlink(missing_ok=True)  # an earlier, killed run must not be appended to
     try:
@@ -421,7 +431,7 @@ def _scratch(target: Path, ending: str) -> Iterator[Path]:
 
 @contextmanager
 def _one_sentence(path: Path) -> Iterator[None]:
-    """Name the file in what GDAL, SQLite or the system complain about."""
+    """Name the file in errors of GDAL, SQLite or the system."""
     errors = geo_library("pyogrio.errors")
     try:
         yield

@@ -1,6 +1,6 @@
 """Detection in the newest frame of a clip of any size: in overlapping windows that are merged.
 
-The model is any function of its kind, so that nothing here needs Detectron2.
+The model is any function of this form, so that nothing here needs Detectron2.
 
 Shapes: T frames of a clip, N detections, H, W size of a frame.
 """
@@ -21,7 +21,7 @@ from .sliding_window import WindowParameters, place_windows
 
 
 class DetectClips(Protocol):
-    """What `rsd2.inference.clip_detector.ClipDetector` does."""
+    """Interface of `rsd2.inference.clip_detector.ClipDetector`."""
 
     num_frames: int
 
@@ -31,7 +31,7 @@ class DetectClips(Protocol):
         """Detect objects in the newest frames of some clips together.
 
         Args:
-            clips: each T images (h, w, 3) uint8 RGB of one size, newest first.
+            clips: clips of T images (h, w, 3) uint8 RGB of one size, newest first.
 
         Returns:
             For each clip boxes (N, 4) XYXY in pixels of its frames, scores (N,), classes (N,).
@@ -43,13 +43,13 @@ def detect_in_clip(
 ) -> tuple[BoxDetections, dict[str, int]]:
     """Detect objects in the newest frame of a clip, in overlapping windows if it is large.
 
-    A window's border cuts objects in two; what is centred within a quarter of the overlap from it
+    A window's border cuts objects in two; an object centred within a quarter of the overlap from it
     is left to the neighbour, which sees it whole.
 
     Args:
         clip: T images (H, W, 3) uint8 RGB, newest first.
-        detector: the model.
-        parameters: of windows and merging; the NMS between windows is that of upright boxes.
+        detector: detector of objects in clips.
+        parameters: settings of windows and merging; upright boxes are merged.
 
     Returns:
         The detections in decreasing score, and counts of what was dropped, see `assemble_outputs`.
@@ -62,6 +62,7 @@ def detect_in_clip(
         batch = windows[start : start + parameters.batch_size]
         outputs = detector([[crop_window(image, box) for image in clip] for box in batch])
         for (x0, y0, x1, y1), (boxes, scores, classes) in zip(batch.tolist(), outputs):
+            # A frame seen whole needs no merging, and none of its objects is cut.
             tile = None
             if len(windows) > 1:
                 tile = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
@@ -76,16 +77,18 @@ def detect_in_clip(
 def _lies_inside(
     boxes: torch.Tensor, tile: dict[str, int] | None, size: tuple[int, int], margin: float
 ) -> torch.Tensor:
-    """(N,) bool, which centres keep the margin to the borders inside the frame (H, W) of a window.
+    """Tell which centres keep the margin (N,) to the window's borders inside the frame (H, W).
 
     Boxes (N, 4) are in pixels of the window; those that are not finite stay, to be counted.
     """
     outside = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     if tile is None:
         return ~outside
+
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     sides = ((tile["x"], tile["width"], size[1]), (tile["y"], tile["height"], size[0]))
     for place, (start, length, whole) in zip(centers.unbind(1), sides):
+        # The border of the frame itself cuts nothing that a neighbour could see whole.
         if start > 0:
             outside |= place < margin
         if start + length < whole:

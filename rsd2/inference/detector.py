@@ -1,4 +1,4 @@
-"""A detector for programs: from an image of any size to what was found, to be drawn or written.
+"""A detector for programs: from an image of any size to detections that can be drawn or written.
 
 Shapes: N detections of one image, H, W its size.
 """
@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Found:
-    """What was found in one image; its length is N.
+    """The detections in one image; its length is N.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -34,7 +34,7 @@ class Found:
             counter-clockwise on screen.
         scores: (N,) float64 in [0, 1], decreasing.
         classes: (N,) int64, indices.
-        class_names: of all classes of the model; none if they are unknown.
+        class_names: names of all classes of the model; none if they are unknown.
     """
 
     image: np.ndarray
@@ -52,7 +52,7 @@ class Found:
 
     @property
     def labels(self) -> list[str]:
-        """N names of the classes, or their indices where the classes have no names.
+        """N names of the classes, or their indices if the classes have no names.
 
         Raises:
             ValueError: a class index has no name.
@@ -63,14 +63,15 @@ class Found:
         """Write the image with its detections.
 
         Args:
-            path: of a PNG or JPEG file, by its suffix; replaced if it exists.
+            path: path of a PNG or JPEG file, by its suffix; replaced if it exists.
 
         Raises:
-            ValueError: the suffix is of no kind of picture that can be written.
+            ValueError: the suffix is that of no known kind of picture.
             OSError: the file cannot be written.
         """
+        # Judged before the drawing, which takes seconds for a large image.
         if not cv2.haveImageWriter(str(path)):
-            raise ValueError(f"{path} is no name of a picture; let it end in .png or .jpg")
+            raise ValueError(f"{path} is not the name of a picture; let it end in .png or .jpg")
 
         scores, classes = self.scores.tolist(), self.classes.tolist()
         suffix = Path(path).suffix
@@ -78,13 +79,13 @@ class Found:
         write_atomically(path, content)
 
     def to_dota(self, path: str | Path) -> None:
-        """Write the detections as DOTA's label files are written, with a score at each line's end.
+        """Write the detections in the form of DOTA's label files, with a score at each line's end.
 
         A line is ``x1 y1 x2 y2 x3 y3 x4 y4 class score``: corners clockwise on screen, pixels,
-        spaces in class names written as ``_``; as the text files of ``rsd2 predict``.
+        spaces in class names written as ``_``; the same as the text files of ``rsd2 predict``.
 
         Args:
-            path: of the text file; replaced if it exists.
+            path: path of the text file; replaced if it exists.
 
         Raises:
             OSError: the file cannot be written.
@@ -94,12 +95,12 @@ class Found:
 
 
 class Detector:
-    """A trained model as a function from an image of any size to what it finds there.
+    """A trained model as a function from an image of any size to its detections.
 
     Args:
         detect: the model, from images to their detections.
-        parameters: of windows and merging.
-        class_names: of all classes; none if they are unknown.
+        parameters: parameters of windows and merging.
+        class_names: names of all classes; none if they are unknown.
     """
 
     def __init__(
@@ -116,11 +117,11 @@ class Detector:
             image: path of a file, or (H, W, 3) uint8 RGB.
 
         Returns:
-            What was found, in pixels of the image.
+            The detections, in pixels of the image.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no image, or the array of another shape or type.
+            ValueError: the file is no image, or the array has another shape or type.
         """
         pixels = read_image(image) if isinstance(image, str | Path) else image
         found = detect_in_windows(pixels, self.detect, self.parameters)
@@ -129,4 +130,5 @@ class Detector:
                 "%d detections were not finite and are left out: are these the right weights?",
                 found.num_non_finite,
             )
+
         return Found(pixels, found.boxes, found.scores, found.classes, self.class_names)

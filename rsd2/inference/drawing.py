@@ -1,4 +1,4 @@
-"""Pictures of what detectors found beside what was labelled."""
+"""Pictures of detections beside the labels."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def draw_beside_truth(
     Args:
         models: title -> detector in evaluation mode.
         records: dataset dicts of the images.
-        mapper: of the test loader.
-        class_names: of the category ids.
-        threshold: lowest score drawn.
-        columns: pictures beside each other; a multiple of ``1 + len(models)`` keeps the pictures
-            of an image in one row.
+        mapper: mapper of the test loader.
+        class_names: names of the category ids.
+        threshold: lowest score to draw.
+        columns: number of pictures side by side; a multiple of ``1 + len(models)`` keeps the
+            pictures of an image in one row.
 
     Returns:
         (H, W, 3) uint8 RGB, a sheet of all pictures with captions.
@@ -55,14 +55,18 @@ def draw_beside_truth(
         rows = [("truth", [a["bbox"] for a in truth], [a["category_id"] for a in truth], None)]
         for title, model in models.items():
             with torch.no_grad():
+                # One image at a time: mappers may give images of different sizes.
                 found = model([inputs])[0]["instances"].to("cpu")
             found = found[found.scores >= threshold]
             boxes, classes = found.pred_boxes.tensor.numpy(), found.pred_classes.tolist()
             rows.append((title, boxes, classes, found.scores.tolist()))
+
         size = (record["width"], record["height"])
+        # Small images are enlarged, so that their boxes and captions stay readable.
         zoom = max(1, round(_CELL / max(size)))
         canvas = _enlarged(inputs["image"], mapper.image_format, (size[0] * zoom, size[1] * zoom))
         scale = np.array([zoom] * 4 + [1.0])
+
         for title, boxes, classes, scores in rows:
             images.append(
                 draw_rotated_boxes(
@@ -74,11 +78,12 @@ def draw_beside_truth(
                 )
             )
             captions.append(f"{record['image_id']}: {title}, {len(classes)} objects")
+
     return make_contact_sheet(images, captions, columns=columns, cell_size=_CELL)
 
 
 def _enlarged(image: torch.Tensor, image_format: str, size: tuple[int, int]) -> np.ndarray:
-    """A model's input (3, H, W) as an RGB picture of a size (width, height)."""
+    """Convert a model's input (3, H, W) to an RGB picture of a size (width, height)."""
     pixels = image.permute(1, 2, 0).numpy()
     if image_format == "BGR":
         pixels = pixels[..., ::-1]

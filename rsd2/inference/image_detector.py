@@ -20,8 +20,8 @@ class ImageDetector:
     """A model behind the test-time augmentations of its config.
 
     Args:
-        model: from dataset dicts to ``{"instances": Instances}``; put into eval mode.
-        augmentations: of the test mapper, applied in order.
+        model: model that maps dataset dicts to ``{"instances": Instances}``; put into eval mode.
+        augmentations: augmentations of the test mapper, applied in order.
         image_format: channel order that the model was trained with, "RGB" or "BGR".
 
     Raises:
@@ -54,6 +54,7 @@ class ImageDetector:
             upright boxes of a model that knows no others are turned into rotated ones.
         """
         inputs = []
+        # One input for each image, because the augmentations of a test mapper depend on its size.
         for image in images:
             augmented = RotatedAugInput(image)
             self.augmentations(augmented)
@@ -62,6 +63,7 @@ class ImageDetector:
                 pixels = pixels[:, :, ::-1]
             tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
             inputs.append({"image": tensor, "height": image.shape[0], "width": image.shape[1]})
+
         results = []
         for output in self.model(inputs):
             instances = output["instances"]
@@ -69,4 +71,5 @@ class ImageDetector:
             if boxes.shape[1] == 4:
                 boxes = from_horizontal(boxes)
             results.append((boxes, instances.scores, instances.pred_classes))
+
         return results

@@ -1,4 +1,4 @@
-"""What is written of the detections in images: a drawing and a text file each, a JSON for all.
+"""Result files of the detections in images: a drawing and a text file each, a JSON for all.
 
 Shapes: D detections of one image, H, W its size.
 """
@@ -27,24 +27,27 @@ JSON_NAME = "detections.json"
 
 
 def output_names(images: Sequence[Path]) -> list[str]:
-    """Name the results of every image: its stem, with a number where several have the same.
+    """Name the results of every image: its stem, with a number if several have the same.
 
     Args:
-        images: paths.
+        images: paths of the images.
 
     Returns:
-        A name for each, unique also on file systems that do not know upper from lower case.
+        A name for each, unique also on file systems that ignore case.
     """
     stems = {path.stem.casefold() for path in images}
     taken: set[str] = set()
     names = []
+
     for path in images:
         name, number = path.stem, 1
+        # A numbered name must not take the stem of another image either.
         while name.casefold() in taken or (number > 1 and name.casefold() in stems):
             number += 1
             name = f"{path.stem}_{number}"
         taken.add(name.casefold())
         names.append(name)
+
     return names
 
 
@@ -53,7 +56,7 @@ def name_classes(indices: Sequence[int], classes: Sequence[str]) -> list[str]:
 
     Args:
         indices: D indices of classes.
-        classes: names of all classes; none writes the indices.
+        classes: names of all classes; an empty list writes the indices.
 
     Returns:
         D names.
@@ -75,9 +78,9 @@ def format_detections(
     """Write detections as lines ``x1 y1 x2 y2 x3 y3 x4 y4 class score``.
 
     Args:
-        polygons: D times 8 coordinates in pixels.
+        polygons: D polygons of 8 coordinates in pixels.
         labels: D names of classes; their spaces are written as ``_``.
-        scores: D, in [0, 1].
+        scores: D scores in [0, 1].
 
     Returns:
         The text, a line for each detection.
@@ -96,21 +99,21 @@ def encode_drawing(
     classes: Sequence[int],
     suffix: str = ".png",
 ) -> bytes:
-    """Draw detections on an image, and encode it.
+    """Draw detections on an image and encode it.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        boxes: (D, 5), pixels and degrees.
+        boxes: (D, 5) rotated boxes, pixels and degrees.
         labels: D names of classes.
-        scores: D, in [0, 1].
-        classes: D indices, which choose the colours.
-        suffix: of the kind of picture, with its dot.
+        scores: D scores in [0, 1].
+        classes: D indices of classes, which choose the colours.
+        suffix: suffix of the picture's format, with its dot.
 
     Returns:
         The content of the file.
 
     Raises:
-        ValueError: so many pixels do not fit into this kind of picture.
+        ValueError: the format cannot hold so many pixels.
     """
     drawn = draw_rotated_boxes(
         image,
@@ -120,6 +123,7 @@ def encode_drawing(
         colors=[class_color(index) for index in classes],
     )
     done, encoded = cv2.imencode(suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+
     if not done:
         size = f"{drawn.shape[1]} x {drawn.shape[0]}"
         raise ValueError(f"a drawing of {size} pixels does not fit into a {suffix} file")
@@ -131,19 +135,19 @@ class PredictionWriter:
 
     A line of a text file is ``x1 y1 x2 y2 x3 y3 x4 y4 class score``, as in DOTA's label files but
     for the score: corners clockwise on screen, pixels of the full image, spaces in class names
-    written as ``_``. To be used as a context, and ended by :meth:`finish`; every file appears
-    complete or not at all, and what has been there is replaced.
+    written as ``_``. Use it as a context, and end it by :meth:`finish`; every file appears
+    complete or not at all, and replaces an earlier one.
     """
 
     def __init__(
         self, folder: str | Path, classes: Sequence[str] = (), max_drawing_size: int | None = None
     ) -> None:
-        """Open the folder.
+        """Create the folder.
 
         Args:
-            folder: created if need be.
-            classes: names of the classes; none writes their indices.
-            max_drawing_size: longer side of the drawings at most, pixels; None: full size.
+            folder: output folder, created if absent.
+            classes: names of the classes; an empty list writes their indices.
+            max_drawing_size: greatest longer side of the drawings, pixels; None draws at full size.
 
         Raises:
             OSError: the folder cannot be created or written to.
@@ -152,7 +156,7 @@ class PredictionWriter:
         self.max_drawing_size = max_drawing_size
         self.num_images = self.num_detections = 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Only here do the detections of all images exist together.
+        # The detections of all images exist together only on disk.
         self._records = TemporaryFile("w+", encoding="utf-8", dir=self.folder)  # noqa: SIM115
 
     def __enter__(self) -> PredictionWriter:
@@ -172,11 +176,11 @@ class PredictionWriter:
         """Write the results of one image.
 
         Args:
-            path: of the image, for the JSON file.
-            name: of its result files, without extension.
+            path: path of the image, for the JSON file.
+            name: name of its result files, without extension.
             image: (H, W, 3) uint8 RGB.
-            found: its detections.
-            seconds: that detecting took.
+            found: detections in the image.
+            seconds: duration of the detection.
 
         Raises:
             OSError: a file cannot be written.
@@ -187,8 +191,10 @@ class PredictionWriter:
         polygons = boxes_to_corners(torch.from_numpy(found.boxes)).reshape(-1, 8).tolist()
         scores = found.scores.tolist()
         lines = format_detections(polygons, labels, scores)
+        # Drawing and text come first: an error leaves no record of an image without files.
         write_atomically(self.folder / f"{name}.png", self._draw(image, found, labels))
         write_atomically(self.folder / f"{name}.txt", lines)
+
         detections = [
             {
                 "box": [round(value, 3) for value in box],
@@ -201,6 +207,7 @@ class PredictionWriter:
                 found.boxes.tolist(), polygons, scores, labels, indices
             )
         ]
+
         record = {
             "file": str(path),
             "output": name,
@@ -211,18 +218,21 @@ class PredictionWriter:
             "detections": detections,
         }
         self._records.write((",\n" if self.num_images else "") + json.dumps(record))
+
         self.num_images += 1
         self.num_detections += len(indices)
 
     def _draw(self, image: np.ndarray, found: ImageDetections, labels: list[str]) -> bytes:
-        """PNG file of the image with its detections, the best ones labelled first."""
+        """Draw the image with its detections as PNG, the best ones labelled first."""
         boxes = found.boxes
         longer = max(image.shape[:2])
         if self.max_drawing_size is not None and longer > self.max_drawing_size:
             scale = self.max_drawing_size / longer
+            # Shrunk before drawing, so that lines and captions keep their width.
             size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             boxes = boxes * np.array([scale, scale, scale, scale, 1.0])
+
         scores, classes = found.scores.tolist(), found.classes.tolist()
         return encode_drawing(image, boxes, labels, scores, classes)
 
@@ -232,15 +242,15 @@ class PredictionWriter:
         """Write ``detections.json``.
 
         Args:
-            protocol: how the detections were made; plain values.
+            protocol: description of how the detections were made; plain values.
             failed: (file, reason) of the images that could not be read.
-            complete: False if images are left out for another reason, like an interruption.
+            complete: False if images are missing for another reason, like an interruption.
 
         Returns:
-            Its path.
+            Path of the file.
 
         Raises:
-            OSError: it cannot be written; an earlier one is then untouched.
+            OSError: the file cannot be written; an earlier one is then untouched.
         """
         head = {
             "protocol": protocol,
@@ -248,11 +258,15 @@ class PredictionWriter:
             "complete": complete,
             "failed": [{"file": file, "reason": reason} for file, reason in failed],
         }
+
         path = self.folder / JSON_NAME
         self._records.seek(0)
         with replaced_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+            # The head without its closing brace; the images follow as a stream, however many
+            # there are.
             stream.write(json.dumps(head, indent=1)[:-2] + ',\n "images": [\n')
             shutil.copyfileobj(self._records, stream)
             stream.write("\n ]\n}\n")
+
         self._records.seek(0, os.SEEK_END)
         return path

@@ -1,4 +1,4 @@
-"""What may be named as an input of detection: images, videos, folders and patterns."""
+"""Inputs of detection on the command line: images, videos, folders and patterns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .video_frames import is_video, list_numbered_images
 
 
 def expand_image_inputs(inputs: Sequence[str]) -> tuple[list[Path], int]:
-    """Find the images that the command line asks for.
+    """Find the images that a command line names.
 
     Args:
         inputs: files (any name), folders (their images, not those of subfolders), or patterns of
@@ -26,6 +26,7 @@ def expand_image_inputs(inputs: Sequence[str]) -> tuple[list[Path], int]:
     Raises:
         FileNotFoundError: an input matches nothing.
     """
+    # A dict keeps the order and drops repetitions.
     images: dict[Path, None] = {}
     num_others = 0
     for name in inputs:
@@ -37,6 +38,7 @@ def expand_image_inputs(inputs: Sequence[str]) -> tuple[list[Path], int]:
         else:
             found = [path] if path.is_file() else sorted(map(Path, glob.glob(name, recursive=True)))
             found = [p for p in found if p.is_file()]
+
         if not found:
             raise FileNotFoundError(
                 f"no image at {name}; give an image, a folder that holds "
@@ -47,11 +49,11 @@ def expand_image_inputs(inputs: Sequence[str]) -> tuple[list[Path], int]:
 
 
 def check_targets(images: Sequence[Path], folder: Path) -> None:
-    """Refuse to replace an input by a result.
+    """Check that no result would replace an input.
 
     Args:
         images: paths of the inputs.
-        folder: of the results.
+        folder: folder of the results.
 
     Raises:
         ValueError: an image would be replaced by its own or another drawing.
@@ -63,17 +65,17 @@ def check_targets(images: Sequence[Path], folder: Path) -> None:
 
 
 def find_videos(inputs: Sequence[str]) -> list[Path]:
-    """Find the videos that a command line asks for.
+    """Find the videos that a command line names.
 
     Args:
         inputs: video files, folders that hold the frames of one video, or patterns of the shell.
 
     Returns:
-        each once, in the order given and sorted by name within a pattern.
+        Each video once, in the order given and sorted by name within a pattern.
 
     Raises:
         FileNotFoundError: an input matches nothing, or a folder holds no frame.
-        ValueError: a file is no video, neither by its name nor by its content.
+        ValueError: a file is not a video, neither by its name nor by its content.
     """
     videos: dict[Path, None] = {}
     for name in inputs:
@@ -81,6 +83,7 @@ def find_videos(inputs: Sequence[str]) -> list[Path]:
         found = [path] if path.exists() else sorted(map(Path, glob.glob(name, recursive=True)))
         if not found:
             raise FileNotFoundError(f"there is no video {name}; correct --input")
+
         for video in found:
             if video.is_dir() and not list_numbered_images(video):
                 raise FileNotFoundError(
@@ -93,4 +96,5 @@ def find_videos(inputs: Sequence[str]) -> list[Path]:
                     "videos: give a video file, or a folder with the frames of one"
                 )
             videos[video] = None
+
     return list(videos)

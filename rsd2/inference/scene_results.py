@@ -35,7 +35,7 @@ def write_map(
     metadata: Mapping[str, Any],
     quicklook: str | Path | None = None,
 ) -> dict[str, int]:
-    """Merge the parts of a scene, and write what was found as a map.
+    """Merge the parts of a scene and write the detections as a map.
 
     Every object is a polygon in the scene's coordinate system, or in pixels where it has none, with
     its class, score, azimuth, length, width, area, the longitude and latitude of its centre, and
@@ -50,7 +50,7 @@ def write_map(
         quicklook: PNG file of the scene with the detections; None for none.
 
     Returns:
-        Counts of what was found and of what was left out, and why.
+        Counts of the detections, and of dropped ones by reason.
 
     Raises:
         VectorFileError: the vector file cannot be written.
@@ -62,7 +62,7 @@ def write_map(
     counts: Counter[str] = Counter()
     outlines: list[tuple[np.ndarray, np.ndarray]] = []
 
-    # What the file says of itself is known only after the last part, so the parts are merged twice:
+    # The file's description is complete only after the last part, so the parts are merged twice:
     # merging is cheap beside the search, and keeping the detections would need memory for them.
     for _, seen in merge_parts(scene, parts):
         counts = seen
@@ -73,6 +73,7 @@ def write_map(
             polygons = scene.grid.to_scene(boxes_to_corners(torch.from_numpy(found.boxes)).numpy())
             columns = _columns(scene, found, polygons, class_names)
             places = georeference.to_crs(polygons)
+            # A sensor's model may not reach every pixel; such detections are counted, not guessed.
             known = np.isfinite(places).all(axis=(1, 2))
             writer.add(
                 places[known],
@@ -80,21 +81,24 @@ def write_map(
             )
             counts["detections"] += int(known.sum())
             counts["detections_without_place"] += int((~known).sum())
+            # Outlines are kept for the picture alone, in half the bytes.
             outlines.append((polygons[known].astype(np.float32), found.classes[known]))
 
     if quicklook is not None:
         polygons, classes = (np.concatenate(items) for items in zip(_NOTHING, *outlines))
         picture = draw_quicklook(scene.raster, scene.radiometry, polygons, classes)
         write_image(quicklook, picture)
+
     return dict(counts)
 
 
 def _columns(
     scene: Scene, found: WindowDetections, polygons: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """The attributes of the detections by the names of their columns."""
+    """Return the attributes of the detections by the names of their columns."""
     ground = scene.raster.georeference.measure(polygons)
     boxes = corners_to_boxes(torch.from_numpy(polygons)).numpy().reshape(-1, 5)
+    # Rounded below what a pixel can mean, so that equal detections give equal bytes everywhere.
     return {
         "class": name_classes(found.classes.tolist(), class_names),
         "class_index": found.classes,

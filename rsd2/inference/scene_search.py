@@ -1,9 +1,9 @@
-"""Detection in a scene of any size, in parts that are kept: rows of windows over a raster.
+"""Detection in a scene of any size, in resumable parts: rows of windows over a raster.
 
-A scene is searched on a grid of pixels, which is the raster's own or a resampled one. Its windows
-lie in rows; each part of the run holds what was found in one or more rows, and is written whole.
-Merging goes through the parts from top to bottom and holds no more than a few rows of windows, so
-neither the search nor the merging needs memory for the scene.
+A scene is searched on a grid of pixels, either the raster's own or a resampled one. Its windows lie
+in rows; each part of the run holds the detections of one or more rows and is written atomically.
+Merging goes through the parts from top to bottom and holds only a few rows of windows, so neither
+the search nor the merging needs memory for the whole scene.
 
 Shapes: M windows of a row, N detections, H, W size of the grid.
 """
@@ -34,7 +34,7 @@ from .streamed_merging import StreamedMerging
 
 @dataclass(frozen=True)
 class ScenePart:
-    """Some rows of windows that are searched together.
+    """Rows of windows that are searched together.
 
     Attributes:
         first: index of the first row.
@@ -52,17 +52,17 @@ class ScenePart:
         return sum(len(row) for row in self.rows)
 
     def is_done(self) -> bool:
-        """Tell whether the part was searched."""
+        """Tell whether the part has been searched."""
         return self.path.is_file()
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is searched, and how.
+    """A raster and everything that decides how it is searched.
 
     Attributes:
         raster: the opened raster.
-        radiometry: how its numbers become colours; fixed.
+        radiometry: rule that turns its numbers into colours; fixed.
         grid: the pixels that the model sees.
         parameters: windows, merging, seams and the score threshold.
         area: polygon of interest in pixels of the grid; None for the whole scene.
@@ -78,8 +78,8 @@ class Scene:
         """Place the windows.
 
         Returns:
-            For each row its windows (M, 4) that meet the area, from left to right; rows from top
-            to bottom, without those that hold none.
+            For each row its windows (M, 4) that meet the area, from left to right; rows from top to
+            bottom, without empty ones.
         """
         windows = place_windows(self.grid.height, self.grid.width, self.parameters)
         if self.area is not None:
@@ -108,12 +108,12 @@ class Scene:
 
 
 class SceneReader:
-    """Reads windows ahead of the model, in one thread of its own; a context.
+    """Reads windows ahead of the model, in a thread of its own; a context.
 
     Args:
-        scene: what is read. GDAL's handles belong to one thread at a time: nobody else may read the
-            raster meanwhile.
-        ahead: windows that are read before they are asked for, >= 1.
+        scene: scene to read. GDAL's handles belong to one thread at a time, so nothing else may
+            read the raster meanwhile.
+        ahead: number of windows to read before they are asked for, >= 1.
     """
 
     def __init__(self, scene: Scene, ahead: int = 2) -> None:
@@ -133,12 +133,13 @@ class SceneReader:
             windows: (M, 4) x0, y0, x1, y1, pixels of the grid.
 
         Yields:
-            each window and what is there.
+            each window and its pixels.
 
         Raises:
             RasterError: the file is damaged in a window.
         """
         waiting: list[Future[RasterWindow]] = []
+        # The window that is asked for, and up to ``ahead`` more behind it.
         for index in range(len(windows)):
             while len(waiting) <= self.ahead and index + len(waiting) < len(windows):
                 waiting.append(self._pool.submit(self._read, windows[index + len(waiting)]))
@@ -158,7 +159,7 @@ def search_part(
 ) -> None:
     """Search the rows of a part and write its file.
 
-    Windows without any data are not shown to the model.
+    Windows without any data never reach the model.
 
     Args:
         part: the rows.
@@ -177,6 +178,7 @@ def search_part(
     row_of: list[np.ndarray] = []
     for index, row in enumerate(part.rows):
         for batch in _batches(reader.read(row), reader.scene.parameters.batch_size):
+            # A rotated scene has corners without data, and searching them costs as much.
             filled = [(window, shown) for window, shown in batch if shown.valid.any()]
             counts["windows"] += len(filled)
             counts["windows_without_data"] += len(batch) - len(filled)
@@ -190,6 +192,7 @@ def search_part(
                 row_of.append(np.full(len(found[-1].scores), index))
             progress(len(batch), sum(len(one.scores) for one in found) - before)
 
+    # Written at the end in one piece: a part that exists is complete.
     together = _concatenate(found)
     part.path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(part.path) as temporary, temporary.open("wb") as stream:
@@ -204,15 +207,15 @@ def search_part(
 def merge_parts(
     scene: Scene, parts: Sequence[ScenePart]
 ) -> Iterator[tuple[WindowDetections, Counter[str]]]:
-    """Merge the parts of a scene, which are all done, from top to bottom.
+    """Merge the searched parts of a scene from top to bottom.
 
     Args:
         scene: what was searched.
         parts: all of its parts.
 
     Yields:
-        detections that are final, from top to bottom, in pixels of the grid, and counts of what
-        happened so far; those of the last item are complete.
+        final detections, from top to bottom, in pixels of the grid, and the counts so far; the last
+        counts are complete.
 
     Raises:
         OSError: a part is missing or damaged.
@@ -221,6 +224,7 @@ def merge_parts(
     merging = StreamedMerging(size, parameters.window, parameters.seams, parameters.nms_threshold)
     counts: Counter[str] = Counter()
     tops = [int(row[0, 1]) for part in parts for row in part.rows]
+    # The next row's first line decides which detections no later window can change.
     following = [*tops[1:], scene.grid.height]
 
     place = 0
@@ -244,13 +248,14 @@ def merge_parts(
 def _batches(
     items: Iterator[tuple[np.ndarray, RasterWindow]], size: int
 ) -> Iterator[list[tuple[np.ndarray, RasterWindow]]]:
-    """Lists of so many items; a batch never spans two rows, so that it does not depend on parts."""
+    """Yield lists of ``size`` items; batches never span two rows, so parts do not matter."""
     batch = []
     for item in items:
         batch.append(item)
         if len(batch) == size:
             yield batch
             batch = []
+
     if batch:
         yield batch
 
@@ -261,7 +266,7 @@ def _accepted(
     scene: Scene,
     counts: Counter[str],
 ) -> WindowDetections:
-    """Detections of a window that are finite, good enough and inside the area; counts the rest."""
+    """Return detections of a window that are finite, good enough and inside; count the rest."""
     x0, y0, x1, y1 = window.tolist()
     tile = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
     record = make_record("", tile, *output, scene.parameters.score_threshold)
@@ -282,7 +287,7 @@ def _concatenate(found: Sequence[WindowDetections]) -> WindowDetections:
 
 
 def _read_part(part: ScenePart) -> tuple[WindowDetections, np.ndarray, dict[str, int]]:
-    """Detections of a part, the row of each within the part, and counts."""
+    """Return the detections of a part, the row of each within the part, and counts."""
     with np.load(part.path) as arrays:
         found = WindowDetections(*(arrays[name] for name in WindowDetections._fields))
         return found, arrays["row"], json.loads(str(arrays["counts"]))

@@ -1,4 +1,4 @@
-"""What becomes of objects that the border of a window cuts.
+"""Treatment of objects that the border of a window cuts.
 
 Two windows that overlap see the pixels between them twice. An object that is shorter than the
 overlap is whole in at least one window; the others may hold a piece of it. A longer object may be
@@ -24,8 +24,8 @@ from rsd2.evaluation.records import OutputRecord
 from rsd2.structures import boxes_to_corners, corners_to_boxes
 
 SeamRule = Literal["drop", "join", "keep"]
-"""``drop``: a piece goes where another window sees more of its object. ``join``: pieces of an
-object that no window sees whole become one. ``keep``: nothing is done."""
+"""``drop``: drop a piece if another window sees more of its object. ``join``: pieces of an
+object that no window sees whole become one. ``keep``: change nothing."""
 
 _TOUCH = 2.0  # pixels from a border within which a detection counts as cut; detectors are not exact
 # The smallest rectangle of a convex piece is at most twice as large as the piece, so that at least
@@ -35,13 +35,13 @@ _LOOSENESS = 1.5  # a joined box that is larger than its pieces by more than thi
 
 
 class WindowDetections(NamedTuple):
-    """Detections and the windows that found them, in pixels of the whole image.
+    """Detections with the windows that found them, in pixels of the whole image.
 
     Attributes:
         boxes: (N, 5) float64 cx, cy, w, h, angle in degrees.
         scores: (N,) float64.
         classes: (N,) int64.
-        windows: (N, 4) float64 x0, y0, x1, y1 of the window of each.
+        windows: (N, 4) float64 x0, y0, x1, y1 of the window of each detection.
     """
 
     boxes: np.ndarray
@@ -50,15 +50,15 @@ class WindowDetections(NamedTuple):
     windows: np.ndarray
 
     def select(self, index: np.ndarray) -> WindowDetections:
-        """Take some of the detections, by a mask or by positions."""
+        """Select some of the detections, by a mask or by positions."""
         return WindowDetections(*(values[index] for values in self))
 
 
 def to_window_detections(records: Sequence[OutputRecord]) -> WindowDetections:
-    """Put the records of some windows together.
+    """Concatenate the records of some windows.
 
     Args:
-        records: records of windows of one image; of one that came whole the window is empty.
+        records: records of windows of one image; the window of an undivided image is empty.
 
     Returns:
         All of their detections, in the order of the records.
@@ -78,12 +78,12 @@ def to_window_detections(records: Sequence[OutputRecord]) -> WindowDetections:
 
 @dataclass(frozen=True)
 class SeamCounts:
-    """What was done at the seams.
+    """Counts of what happened at the seams.
 
     Attributes:
-        dropped: pieces that went.
+        dropped: dropped pieces.
         pieces: pieces that became part of a joined detection.
-        joined: detections that pieces were joined to.
+        joined: detections that were joined from pieces.
     """
 
     dropped: int = 0
@@ -92,7 +92,7 @@ class SeamCounts:
 
 
 def check_seam_rule(rule: str) -> None:
-    """Refuse an unknown rule.
+    """Check the name of a rule.
 
     Args:
         rule: name of the rule.
@@ -109,17 +109,17 @@ def resolve_seams(
 ) -> tuple[WindowDetections, SeamCounts]:
     """Remove or join the pieces of objects that borders of windows cut.
 
-    Only detections that overlap have a say in what becomes of each other, so the result for a part
-    of the image does not depend on what lies elsewhere.
+    Only overlapping detections influence each other, so the result for a part of the image does not
+    depend on the rest.
 
     Args:
         found: detections of all windows, before the suppression of duplicates. All finite.
         size: (height, width) of the image: its own border cuts nothing.
-        rule: what is done.
+        rule: rule to apply.
 
     Returns:
-        The M detections that remain, those that were not touched in their order and before joined
-        ones, and counts. The window of a joined detection is the smallest that covers those of its
+        The M remaining detections, untouched ones first in their order, then joined ones; and
+        counts. The window of a joined detection is the smallest one that covers the windows of its
         pieces.
 
     Raises:
@@ -137,7 +137,7 @@ def resolve_seams(
 
 
 def _polygons(boxes: np.ndarray) -> np.ndarray:
-    """(N,) shapely polygons of boxes (N, 5)."""
+    """Return (N,) shapely polygons of boxes (N, 5)."""
     return shapely.polygons(boxes_to_corners(torch.from_numpy(boxes)).numpy())
 
 
@@ -149,7 +149,7 @@ def _shared_area(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _is_cut(polygons: np.ndarray, windows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(N,) bool: which polygons reach a border of their window that lies inside the image."""
+    """Tell (N,) which polygons reach a border of their window that lies inside the image."""
     extents = shapely.bounds(polygons)
     height, width = size
     starts = (windows[:, :2] > 0) & (extents[:, :2] <= windows[:, :2] + _TOUCH)
@@ -160,7 +160,7 @@ def _is_cut(polygons: np.ndarray, windows: np.ndarray, size: tuple[int, int]) ->
 def _pairs_of_windows(
     classes: np.ndarray, windows: np.ndarray, polygons: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (P,), (P,) of detections of one class and two windows that overlap."""
+    """Return positions (P,), (P,) of overlapping detections of one class from two windows."""
     first, second = shapely.STRtree(polygons).query(polygons, predicate="intersects")
     same_class = classes[first] == classes[second]
     same_window = (windows[first] == windows[second]).all(axis=1)
@@ -174,17 +174,17 @@ def best_seen(
     size: tuple[int, int],
     classes: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Tell which boxes are no pieces of an object that another window shows better.
+    """Tell which boxes are not pieces of an object that another window shows better.
 
     Args:
         boxes: (N, 5) float64 boxes of all windows, pixels of the image and degrees, finite.
-        windows: (N, 4) x0, y0, x1, y1 of the window of each.
+        windows: (N, 4) x0, y0, x1, y1 of the window of each box.
         size: (height, width) of the image: its own border cuts nothing.
-        classes: (N,); boxes of different classes have nothing to do with each other. None takes
-            all as one class.
+        classes: (N,); boxes of different classes do not influence each other. None treats all as
+            one class.
 
     Returns:
-        (N,) bool.
+        (N,) bool, True for boxes that remain.
     """
     remain = np.ones(len(boxes), dtype=bool)
     if len(boxes) < 2:
@@ -195,6 +195,7 @@ def best_seen(
 
     labels = np.zeros(len(boxes), dtype=np.int64) if classes is None else classes
     piece, other = _pairs_of_windows(labels, windows, polygons)
+
     # Of two pieces the larger one shows more; equal ones are left to the suppression.
     better = is_cut[piece] & (~is_cut[other] | (areas[other] > areas[piece]))
     piece, other = piece[better], other[better]
@@ -204,9 +205,9 @@ def best_seen(
 
 
 def _join(found: WindowDetections, size: tuple[int, int]) -> tuple[WindowDetections, int, int]:
-    """Put one detection in the place of the pieces of each object that no window sees whole.
+    """Replace the pieces of each object that no window sees whole by one detection.
 
-    Also returned: the numbers of pieces and of joined detections.
+    Also return the numbers of pieces and of joined detections.
     """
     polygons = _polygons(found.boxes)
     is_cut = _is_cut(polygons, found.windows, size)
@@ -224,6 +225,7 @@ def _join(found: WindowDetections, size: tuple[int, int]) -> tuple[WindowDetecti
     smaller = np.minimum(shapely.area(one), shapely.area(two))
     agree = (smaller > 0) & (shared >= _SAME * smaller)
 
+    # Pieces of a long object form a chain, so whole groups are joined and not pairs.
     kept = np.ones(len(polygons), dtype=bool)
     rows: list[WindowDetections] = []
     for group in _groups(len(polygons), first[agree], second[agree]):
@@ -239,13 +241,14 @@ def _join(found: WindowDetections, size: tuple[int, int]) -> tuple[WindowDetecti
                 box[None], found.scores[best, None], found.classes[best, None], window[None]
             )
         )
+
     parts = zip(found.select(kept), *rows)
     together = WindowDetections(*(np.concatenate(values) for values in parts))
     return together, int((~kept).sum()), len(rows)
 
 
 def _groups(number: int, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
-    """Positions of each connected group of two and more, by their lowest position."""
+    """Return the positions of each connected group of two or more, by their lowest position."""
     links = coo_array((np.ones(len(first)), (first, second)), shape=(number, number))
     _, group_of = connected_components(links, directed=False)
     members = np.unique(np.concatenate([first, second]))
@@ -253,25 +256,28 @@ def _groups(number: int, first: np.ndarray, second: np.ndarray) -> list[np.ndarr
 
 
 def _joined_box(pieces: np.ndarray, windows: np.ndarray) -> np.ndarray | None:
-    """(5,) box of an object from its pieces and their windows (P, 4); None if they do not fit.
+    """Return the box (5,) of an object from its pieces and windows (P, 4); None without a fit.
 
-    The largest piece says how the object is turned. It grows over each of its ends that a border
-    cuts, as far as the other pieces reach beside it: small pieces are triangles, whose smallest
-    rectangle is turned otherwise and reaches beyond the object.
+    The largest piece defines the orientation. It grows over each of its ends that a border cuts, as
+    far as the other pieces reach beside it: small pieces are triangles, whose smallest rectangle
+    has another orientation and reaches beyond the object.
     """
     areas = shapely.area(pieces)
-    # Of pieces of about one size the one that fewer borders cut is nearer to the object.
+
+    # Of pieces of similar size, the one that fewer borders cut is closer to the object.
     cut = np.array([_cut_ends(piece, window).sum() for piece, window in zip(pieces, windows)])
     largest = int(np.lexsort((-areas, cut, areas < 0.9 * areas.max()))[0])
 
     corners, axes, sides = _frame(pieces[largest])
-    # In the frame of the largest piece that one is the rectangle from (0, 0) to its sides.
+
+    # In the frame of the largest piece, that piece is the rectangle from (0, 0) to its sides.
     turned = shapely.transform(pieces, lambda points: (points - corners[0]) @ axes.T)
     ends = np.stack([np.zeros(2), sides])
     is_cut = _cut_ends(pieces[largest], windows[largest])
     for axis in np.argsort(-sides):  # the long side first: it is the one that borders cut
         beside = shapely.intersection(turned, shapely.box(*_band(ends, axis)))
-        # Across the object only what is no sliver says where it ends.
+
+        # Slivers do not tell how far the object reaches across.
         enough = areas > (0.25 * areas.max() if axis == np.argmin(sides) else 0)
         extents = shapely.bounds(beside[enough & (shapely.area(beside) > 0)])
         reach = (extents[:, axis].min(), extents[:, 2 + axis].max())
@@ -285,7 +291,7 @@ def _joined_box(pieces: np.ndarray, windows: np.ndarray) -> np.ndarray | None:
 
 
 def _frame(piece: shapely.Polygon) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Corners (4, 2), unit vectors (2, 2) along the sides from the first one, and sides (2,)."""
+    """Return corners (4, 2), unit vectors (2, 2) along the sides at the first one, sides (2,)."""
     corners = shapely.get_coordinates(piece)[:4]
     axes = np.stack([corners[1] - corners[0], corners[3] - corners[0]])
     sides = np.linalg.norm(axes, axis=1)
@@ -293,7 +299,7 @@ def _frame(piece: shapely.Polygon) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _cut_ends(piece: shapely.Polygon, window: np.ndarray) -> np.ndarray:
-    """(2, 2) bool: which of the two ends along either axis of its frame a border cuts."""
+    """Tell (2, 2) which of the two ends along either axis of its frame a border cuts."""
     corners, axes, sides = _frame(piece)
     shares = np.array([[[0, 0.5], [0.5, 0]], [[1, 0.5], [0.5, 1]]])  # middles of the four edges
     middles = corners[0] + (shares * sides) @ axes
@@ -302,7 +308,7 @@ def _cut_ends(piece: shapely.Polygon, window: np.ndarray) -> np.ndarray:
 
 
 def _band(ends: np.ndarray, axis: int) -> tuple[float, ...]:
-    """x0, y0, x1, y1 of the rectangle between two ends, endless along an axis."""
+    """Return x0, y0, x1, y1 of the rectangle between two ends, endless along an axis."""
     ends = ends.copy()
     ends[:, axis] = -1e9, 1e9
     return tuple(ends.reshape(-1))

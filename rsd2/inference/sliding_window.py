@@ -1,6 +1,6 @@
-"""Detection in an image of any size: in overlapping windows, merged as the evaluator merges tiles.
+"""Detection in an image of any size: in overlapping windows, merged like tiles in the evaluator.
 
-The model is a function, so that nothing here needs Detectron2.
+The model is a function, so this module does not need Detectron2.
 
 Shapes: M windows, N detections of one window, D detections of the image, H, W image size.
 """
@@ -25,19 +25,19 @@ Detect = Callable[[list[np.ndarray]], Sequence[tuple[torch.Tensor, torch.Tensor,
 
 @dataclass(frozen=True)
 class WindowParameters:
-    """How an image is cut, and how its detections are put together again.
+    """How to cut an image and to merge its detections.
 
     Attributes:
         window: side of the windows, pixels, > 0. An image that fits into one window stays whole.
-        overlap: shared by neighbouring windows, pixels, in [0, window); an object that is longer
-            may be whole in no window.
+        overlap: overlap of neighbouring windows, pixels, in [0, window); a longer object may be
+            whole in no window.
         nms_threshold: detections of several windows are merged by rotated NMS per class at this
             IoU, in [0, 1]; None keeps them all.
         score_threshold: detections with a lower score are dropped before that.
         batch_size: windows handed to the model at once, >= 1.
-        padding: fill windows that leave the image with the padding colour, as written tiles are;
-            else they end where the image ends.
-        seams: what becomes of objects that the border of a window cuts, before the merging; see
+        padding: fill windows that leave the image with the padding colour, like written tiles;
+            otherwise they end at the border of the image.
+        seams: rule for objects that the border of a window cuts, applied before the merging; see
             `rsd2.inference.seams`.
     """
 
@@ -50,7 +50,7 @@ class WindowParameters:
     seams: SeamRule = "drop"
 
     def __post_init__(self) -> None:
-        """Refuse parameters that cannot be meant."""
+        """Validate the parameters."""
         check_seam_rule(self.seams)
         if not 0 <= self.overlap < self.window:
             raise ValueError(
@@ -67,7 +67,7 @@ class WindowParameters:
 
 @dataclass(frozen=True)
 class ImageDetections:
-    """Detections of an image, and what happened on the way.
+    """Detections of an image, and counts of dropped ones.
 
     Attributes:
         boxes: (D, 5) float64, pixels of the image and degrees.
@@ -75,9 +75,9 @@ class ImageDetections:
         classes: (D,) int64.
         num_windows: M.
         num_below_threshold: detections dropped because of their score.
-        num_non_finite: detections dropped because a number of theirs was NaN or infinite.
-        num_merged: detections that fell to the NMS between windows.
-        seams: what became of the pieces of objects that borders of windows cut.
+        num_non_finite: detections dropped because of a NaN or infinite number.
+        num_merged: detections dropped by the NMS between windows.
+        seams: counts of pieces of objects that borders of windows cut.
     """
 
     boxes: np.ndarray
@@ -94,8 +94,8 @@ def place_windows(height: int, width: int, parameters: WindowParameters) -> np.n
     """Cover an image with windows.
 
     Args:
-        height: of the image, pixels, >= 1.
-        width: of the image, pixels, >= 1.
+        height: height of the image, pixels, >= 1.
+        width: width of the image, pixels, >= 1.
         parameters: size and overlap of the windows.
 
     Returns:
@@ -114,25 +114,25 @@ def detect_in_windows(
     parameters: WindowParameters,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageDetections:
-    """Detect objects window by window and merge what the windows found.
+    """Detect objects window by window and merge the detections of the windows.
 
-    Only ``batch_size`` windows exist at a time. Pieces of objects that a window's border cuts are
-    treated by the rule for seams; then an object in the overlap of two windows is reported once, by
-    its best-scored detection. Detections of a single window stay as the model gives them, like
-    whole images in the evaluator.
+    Only ``batch_size`` windows exist at a time. The rule for seams treats pieces of objects that a
+    window's border cuts; then an object in the overlap of two windows is reported once, by its
+    best-scored detection. Detections of a single window stay as the model gives them, like whole
+    images in the evaluator.
 
     Args:
         image: (H, W, 3) uint8; may be a memory map.
         detect: the model.
-        parameters: of windows and merging.
+        parameters: parameters of windows and merging.
         progress: called after each batch with the numbers of windows done and of all windows.
 
     Returns:
         The detections in pixels of ``image``.
 
     Raises:
-        ValueError: if the image has another shape or type, or ``detect`` returns results of
-            another number or form.
+        ValueError: if the image has another shape or type, or ``detect`` returns results of another
+            number or form.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
@@ -146,17 +146,20 @@ def detect_in_windows(
         if len(outputs) != len(batch):
             raise ValueError(f"detect returned {len(outputs)} results for {len(batch)} images")
         for (x0, y0, x1, y1), output in zip(batch.tolist(), outputs):
+            # A single window is the whole image, whose detections need no shift and no merging.
             tile = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
             records.append(
                 make_record(
                     "", tile if len(windows) > 1 else None, *output, parameters.score_threshold
                 )
             )
+
         if progress is not None:
             progress(len(records), len(windows))
 
     found, seams = _merge(records, (height, width), parameters)
     num_accepted = sum(len(record.scores) for record in records)
+    # Joined pieces are candidates, too; only the rest of the difference fell to the NMS.
     num_candidates = num_accepted - seams.dropped - seams.pieces + seams.joined
     return ImageDetections(
         boxes=found.boxes,
@@ -173,8 +176,8 @@ def detect_in_windows(
 def _merge(
     records: list[OutputRecord], size: tuple[int, ...], parameters: WindowParameters
 ) -> tuple[WindowDetections, SeamCounts]:
-    """Merge what the windows of an image (H, W) found; also what was done at the seams."""
-    # In the evaluator's order, so that equal scores are decided as there.
+    """Merge the detections of the windows of an image (H, W); also return counts at the seams."""
+    # In the evaluator's order, so that ties between equal scores are broken alike.
     found = to_window_detections(sorted(records, key=lambda record: record.window))
     if len(records) == 1:
         return found.select(np.argsort(-found.scores, kind="stable")), SeamCounts()

@@ -1,8 +1,8 @@
-"""Merging of the detections of an endless image: what no later window can change is let go.
+"""Merging of the detections of an endless image: releases what no later window can change.
 
-The suppression of duplicates and the treatment of seams decide among detections that overlap, so a
-group of overlapping detections is decided by itself. It is final once no window that is still to
-come can hold a detection that overlaps it.
+The suppression of duplicates and the treatment of seams decide among overlapping detections, so
+each group of overlapping detections is decided separately. A group is final once no later window
+can hold a detection that overlaps it.
 
 Shapes: N detections.
 """
@@ -39,11 +39,11 @@ def merge_windows(
         found: detections of all windows, finite.
         size: (height, width) of the image, pixels.
         rule: what happens at the seams of windows.
-        nms_threshold: rotated IoU above which the lower-scoring of two detections of a class goes,
-            in [0, 1]; None keeps both.
+        nms_threshold: rotated IoU in [0, 1] above which the lower-scoring of two detections of a
+            class is dropped; None keeps both.
 
     Returns:
-        The detections that remain, in decreasing score, and what was done at the seams.
+        The remaining detections, in decreasing score, and counts of what happened at the seams.
     """
     found, counts = resolve_seams(found, size, rule)
     boxes, scores, classes = map(torch.from_numpy, found[:3])
@@ -53,10 +53,10 @@ def merge_windows(
 
 @dataclass
 class StreamedMerging:
-    """Merges detections that come row by row of windows, as `merge_windows` does all at once.
+    """Merges detections row by row of windows, with the result of one `merge_windows` call.
 
-    The order of what comes out depends on the rows alone, and so do the bytes of a file that is
-    written from it.
+    The order of the result depends on the rows alone, and so do the bytes of a file that is written
+    from it.
 
     Args:
         size: (height, width) of the image, pixels.
@@ -65,9 +65,9 @@ class StreamedMerging:
         nms_threshold: see `merge_windows`.
 
     Attributes:
-        dropped: pieces that went at seams so far.
-        joined: detections that pieces were joined to so far.
-        suppressed: duplicates that went so far.
+        dropped: number of pieces dropped at seams so far.
+        joined: number of detections joined from pieces so far.
+        suppressed: number of duplicates dropped so far.
 
     Raises:
         ValueError: unknown rule.
@@ -87,25 +87,26 @@ class StreamedMerging:
         self._open = to_window_detections([])
 
     def add(self, row: WindowDetections, next_top: int) -> WindowDetections:
-        """Take the detections of a row of windows.
+        """Add the detections of a row of windows.
 
         Args:
-            row: detections, finite; in an order that is always the same.
+            row: finite detections, always in the same order.
             next_top: first line of pixels of the next row of windows.
 
         Returns:
-            The detections that have become final, from top to bottom.
+            The detections that are now final, from top to bottom.
         """
         waiting = WindowDetections(*(np.concatenate(pair) for pair in zip(self._open, row)))
+        # A detection of the next row may reach a window's side above it, for example a long ship.
         is_final = _lowest_of_group(waiting.boxes) < next_top - self.window
         self._open = waiting.select(~is_final)
         return self._decide(waiting.select(is_final))
 
     def finish(self) -> WindowDetections:
-        """Take that there are no more windows.
+        """End the rows: no more windows follow.
 
         Returns:
-            The detections that were left, from top to bottom.
+            The remaining detections, from top to bottom.
         """
         waiting, self._open = self._open, self._open.select(np.zeros(0, dtype=np.int64))
         return self._decide(waiting)
@@ -115,6 +116,7 @@ class StreamedMerging:
         merged, counts = merge_windows(groups, self.size, self.rule, self.nms_threshold)
         self.dropped += counts.dropped
         self.joined += counts.joined
+        # A join turns several candidates into one, which the suppression must not be blamed for.
         candidates = len(groups.boxes) - counts.dropped - counts.pieces + counts.joined
         self.suppressed += candidates - len(merged.boxes)
 
@@ -124,13 +126,13 @@ class StreamedMerging:
 
 
 def _lowest_of_group(boxes: np.ndarray) -> np.ndarray:
-    """(N,) lowest line of pixels that any box of the group of each box (N, 5) reaches."""
+    """Return (N,) the lowest line of pixels that the group of each box (N, 5) reaches."""
     if len(boxes) == 0:
         return np.zeros(0)
     corners = boxes_to_corners(torch.from_numpy(boxes)).numpy()
     lower, upper = corners.min(axis=1), corners.max(axis=1)
 
-    # Boxes whose extents are apart cannot overlap; those that touch are taken as one group.
+    # Boxes with separate extents cannot overlap; boxes that touch count as one group.
     extents = shapely.box(*lower.T, *upper.T)
     first, second = shapely.STRtree(extents).query(extents)
     links = coo_array(

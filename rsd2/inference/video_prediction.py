@@ -1,6 +1,6 @@
 """Detection in whole videos as a stream: rows for trackers, COCO results, and a drawn video.
 
-Memory does not grow with the video: a window of frames is held, and rows go to disk at once.
+Memory does not grow with the video: only a window of frames is held, and rows go to disk at once.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _SMALL_FRAME = 800  # pixels: frames up to here are drawn at twice their size
 
 @dataclass
 class VideoResult:
-    """What happened to one video.
+    """Result of one video.
 
     Attributes:
         file: the video.
         output: name of its result files, without suffix.
         size: (height, width) of the frames, pixels; None if none could be read.
-        num_frames: that were looked at.
-        num_detections: that were written.
+        num_frames: number of frames processed.
+        num_detections: number of detections written.
         below_threshold: detections left out because of their score.
         non_finite: detections that were not finite.
-        seconds: that detecting took.
+        seconds: duration of the detection.
         failed: (frame, reason) of frames that could not be used.
-        complete: False if the user interrupted it.
+        complete: False after an interruption by the user.
     """
 
     file: str
@@ -69,17 +69,17 @@ class RowFiles:
     A line of the text file is ``frame,-1,x,y,width,height,score,class,-1,-1``, detections as
     MOTChallenge's trackers read them, the class counted from 1. The JSON file is a list in COCO's
     result format whose ``image_id`` is the number of the frame; where the video has time stamps,
-    ``seconds`` is that of the frame. To be used as a context, which writes under other names; the
-    files appear when it ends, by the user's interruption too, and not at all if an error ends it.
+    ``seconds`` is that of the frame. Use it as a context, which writes under temporary names; the
+    files appear when it ends, also after the user's interruption, but not after an error.
     """
 
     def __init__(self, folder: Path, name: str, num_classes: int) -> None:
-        """Choose the names.
+        """Choose the names of the files.
 
         Args:
-            folder: exists.
-            name: without suffix.
-            num_classes: of the model.
+            folder: existing folder.
+            name: name of the files, without suffix.
+            num_classes: number of classes of the model.
         """
         self._paths = [folder / f"{name}.txt", folder / f"{name}.json"]
         self._streams: list[TextIO] = []
@@ -89,6 +89,7 @@ class RowFiles:
 
     def __enter__(self) -> RowFiles:
         with ExitStack() as stack:
+            # Either both files are open, or neither leaves a trace.
             unfinished = [stack.enter_context(replaced_file(path)) for path in self._paths]
             self._streams = [
                 stack.enter_context(path.open("w", encoding="utf-8")) for path in unfinished
@@ -110,7 +111,7 @@ class RowFiles:
 
         Args:
             number: number of the frame.
-            found: detections; ``image_index`` is not looked at.
+            found: detections; ``image_index`` is ignored.
             seconds: time stamp of the frame, which the JSON file keeps; the lines for trackers
                 have no place for it.
         """
@@ -137,25 +138,25 @@ def predict_video(
     num_classes: int = 1,
     max_drawing_size: int | None = None,
 ) -> VideoResult:
-    """Detect objects in every frame of a video and write what is found.
+    """Detect objects in every frame of a video and write the results.
 
     The folder gets ``<name>.txt`` and ``<name>.json``, see `RowFiles`, and ``<name>.mp4`` with the
     detections drawn. A frame that cannot be used has no detections and is not drawn. Interrupted,
-    it ends with what was done: nothing before the first frame is, and no drawn video if a frame of
+    it keeps the finished frames: nothing before the first frame, and no drawn video if a frame of
     it was just being written.
 
     Args:
-        path: of a video file or a folder of frames.
-        name: of the results, without suffix.
-        folder: exists.
-        detector: the model.
-        parameters: of windows, merging and the score threshold.
-        num_classes: of the model.
-        max_drawing_size: longer side of the drawn frames at most, pixels; None: small frames are
-            drawn at twice their size, others at their own.
+        path: path of a video file or a folder of frames.
+        name: name of the results, without suffix.
+        folder: existing folder.
+        detector: detector of objects in clips.
+        parameters: settings of windows, merging and the score threshold.
+        num_classes: number of classes of the model.
+        max_drawing_size: greatest longer side of the drawn frames, pixels; None draws small frames
+            at twice their size, others at their own.
 
     Returns:
-        What happened.
+        The result of the video.
 
     Raises:
         OSError: a result cannot be written.
@@ -164,6 +165,7 @@ def predict_video(
     result = VideoResult(str(path), name)
     length, rate = describe_video(path)
 
+    # A generator: detecting, writing rows and encoding go on frame by frame, in constant memory.
     def drawn(rows: RowFiles) -> Iterator[np.ndarray]:
         clips = make_clips(read_frames(path), detector.num_frames)
         try:
@@ -171,6 +173,7 @@ def predict_video(
                 if frame.image is None:
                     result.failed.append((frame.number, frame.problem))
                     continue
+
                 found = _detect(clip, detector, parameters, result)
                 rows.add(frame.number, found, frame.seconds)
                 yield _draw(frame.image, found, max_drawing_size)
@@ -184,10 +187,11 @@ def predict_video(
         result.complete = False
     except ValueError as error:
         if not result.complete and not result.num_frames:
-            return result  # there is nothing to draw yet
+            return result  # nothing to draw yet
         if result.size is None and result.failed:
             raise ValueError(f"no frame of {path} can be read: {result.failed[0][1]}") from error
         raise
+
     return result
 
 
@@ -201,32 +205,33 @@ def predict_videos(
     protocol: Mapping[str, Any],
     max_drawing_size: int | None = None,
 ) -> tuple[list[VideoResult], dict[str, str]]:
-    """Detect objects in some videos, one after the other, and write ``videos.json`` about them.
+    """Detect objects in videos, one after the other, and write ``videos.json`` about them.
 
     Args:
         videos: video files or folders of frames.
-        folder: made if it is missing; gets the files of `predict_video` for each.
-        detector: the model.
-        parameters: of windows, merging and the score threshold.
+        folder: output folder, created if absent, for the files of `predict_video`.
+        detector: detector of objects in clips.
+        parameters: settings of windows, merging and the score threshold.
         classes: names of the model's classes, or indices as text.
-        protocol: how it was done, for ``videos.json``; plain values.
+        protocol: description for ``videos.json``; plain values.
         max_drawing_size: see `predict_video`.
 
     Returns:
-        What happened to each video, and video -> reason of those without results: they could not
-        be read at all, or the model refused a frame. After an interruption the rest is not begun.
+        The result of each video, and video -> reason of those without results: they could not
+        be read at all, or the model refused a frame. An interruption skips the remaining videos.
 
     Raises:
         OSError: a result cannot be written.
-        ValueError: a drawn video would replace one that is read.
+        ValueError: a drawn video would replace an input.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # a video called as the summary is must not lose its results to that
+    # A video named like the summary must not have its results overwritten by it.
     names = output_names([Path(SUMMARY_NAME), *map(_titled, videos)])[1:]
     drawings = {(folder / f"{name}.mp4").resolve() for name in names}
     for path in videos:
         if path.resolve() in drawings:
             raise ValueError(f"the drawn video would replace {path}; choose another --output")
+
     results: list[VideoResult] = []
     unreadable: dict[str, str] = {}
     for path, name in zip(videos, names):
@@ -243,9 +248,11 @@ def predict_videos(
         except ValueError as error:
             unreadable[str(path)] = str(error)
             continue
+
         results.append(result)
         if not result.complete:
             break
+
     summary = {
         "protocol": dict(protocol),
         "classes": list(classes),
@@ -259,14 +266,14 @@ def predict_videos(
 def describe_results(
     results: Sequence[VideoResult], unreadable: Mapping[str, str]
 ) -> tuple[str, str]:
-    """Say what was found, and what was not done.
+    """Describe what was found and what failed.
 
     Args:
-        results: of `predict_videos`.
-        unreadable: likewise.
+        results: results from `predict_videos`.
+        unreadable: reasons from `predict_videos`.
 
     Returns:
-        a line, and lines about what could not be used, "" if there is nothing to say.
+        A line, and lines about the failures, "" if there are none.
     """
     frames = sum(result.num_frames for result in results)
     seconds = sum(result.seconds for result in results)
@@ -276,6 +283,7 @@ def describe_results(
         f"{found} detections in {frames} frames of {len(results)} videos ({below} more below the "
         f"score threshold), {seconds / max(frames, 1):.3f} seconds per frame"
     )
+
     problems = [f"  {reason}" for reason in unreadable.values()]
     for result in results:
         problems += [f"  {result.file}, frame {n}: {reason}" for n, reason in result.failed]
@@ -284,12 +292,13 @@ def describe_results(
                 f"  {result.file}: {result.non_finite} detections were not finite and are left "
                 "out: are these the right weights?"
             )
+
     head = f"{len(problems)} problems:\n" if problems else ""
     return text, head + "\n".join(problems)
 
 
 def _titled(path: Path) -> Path:
-    """The path whose name tells videos apart: frames often lie in ``<video>/img1``."""
+    """Return the path whose name identifies a video: frames often lie in ``<video>/img1``."""
     path = Path(os.path.abspath(path))  # "." is no name
     return path.parent if path.is_dir() and path.name in _FRAME_FOLDERS else path
 
@@ -300,11 +309,12 @@ def _detect(
     parameters: WindowParameters,
     result: VideoResult,
 ) -> BoxDetections:
-    """The detections of the newest frame; counts them."""
+    """Detect in the newest frame, and count the detections."""
     result.size = clip[0].shape[:2]
     start = time.perf_counter()
     found, counts = detect_in_clip(clip, detector, parameters)
     result.seconds += time.perf_counter() - start
+
     result.num_frames += 1
     result.num_detections += len(found.scores)
     result.below_threshold += counts["detections_dropped_below_score_floor"]
@@ -314,6 +324,7 @@ def _detect(
 
 def _draw(image: np.ndarray, found: BoxDetections, max_size: int | None) -> np.ndarray:
     longer = max(image.shape[:2])
+    # Vehicles of a few pixels are hard to see at the original size.
     zoom = 2 if longer <= _SMALL_FRAME else 1
     colors = [class_color(index) for index in found.class_index.tolist()]
     canvas = draw_tracked_boxes(image, found.boxes, zoom=zoom, colors=colors)

@@ -39,7 +39,7 @@ def test_lists_are_nested_and_described(dataset, tmp_path, capsys):
 
 def test_wrong_arguments_are_one_line(dataset, tmp_path, capsys):
     for arguments, message in (
-        (["--dataset", "nobody"], "no data set 'nobody'; known are "),
+        (["--dataset", "nobody"], "no dataset 'nobody'; known are "),
         (["--dataset", dataset, "--fractions", "2"], r"fraction in (0, 1], got 2.0"),
         (["--dataset", "dior_r_test"], "JPEGImages-test"),
     ):

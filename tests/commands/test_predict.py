@@ -76,7 +76,7 @@ def test_folder_with_a_broken_image(run, images, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "1 images could not be read" in captured.err
     assert str(images / "broken.png") in captured.err and "download or convert" in captured.err
-    assert "1 other files in the folders are no images" in captured.out
+    assert "1 other files in the folders are not images" in captured.out
 
     out = tmp_path / "out"
     names = ["detections.json", "large.png", "large.txt", "small.png", "small.txt"]

@@ -99,7 +99,7 @@ def test_data_set_by_fraction_equals_data_set_by_list(dataset, tmp_path, caplog)
     assert full == [r for r in tenth if r["annotations"]] and len(full) < 20
     with pytest.raises(ValueError, match="not both"):
         get_dataset_dicts(dataset, fraction=0.1, split_file=tmp_path / "ten.txt")
-    with pytest.raises(ValueError, match="no data set is named"):
+    with pytest.raises(ValueError, match="no dataset is named"):
         get_dataset_dicts([])
     (tmp_path / "one.txt").write_text("00002\n")
     with pytest.raises(ValueError, match="no image of set_to_split is left"):

@@ -1,4 +1,4 @@
-"""Faster R-CNN whose neck is told where to attend.
+"""Faster R-CNN with supervised attention in its neck.
 
 Shapes: H, W height and width of an image.
 """
@@ -25,12 +25,12 @@ class AttentionRCNN(GeneralizedRCNN):
     2303.11267). With an ordinary FPN and no attention loss it is Faster R-CNN itself.
 
     Args:
-        backbone: a pyramid; `SSPNet` gives attention.
-        proposal_generator: on its levels.
-        roi_heads: on its levels.
-        attention_loss: None for none: the attention then learns from detection alone.
-        pixel_mean: per channel, 0-255, in the order of ``input_format``.
-        pixel_std: per channel, 0-255.
+        backbone: feature pyramid; `SSPNet` also returns attention maps.
+        proposal_generator: proposal network that works on the pyramid's levels.
+        roi_heads: heads that work on the pyramid's levels.
+        attention_loss: loss of the attention maps; None trains them by detection alone.
+        pixel_mean: mean of each channel, 0-255, in the order of ``input_format``.
+        pixel_std: standard deviation of each channel, 0-255.
         input_format: channel order of the images.
     """
 
@@ -56,43 +56,49 @@ class AttentionRCNN(GeneralizedRCNN):
         self.attention_loss = attention_loss
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Losses in training, detections otherwise.
+        """Compute the losses in training, the detections otherwise.
 
         Args:
             batched_inputs: dicts with ``image`` (3, H, W) 0-255; ``instances`` with ``gt_boxes``
                 (``Boxes``, pixels of that image) and ``gt_classes`` in training; ``height`` and
-                ``width`` of the original image (default: of ``image``).
+                ``width`` of the original image (default: the size of ``image``).
 
         Returns:
             Training: dict of scalar losses, already weighted. Otherwise: a list of
             ``{"instances": Instances}`` in the frame of the original image.
 
         Raises:
-            ValueError: an attention loss, but a backbone without attention; or a label that is
-                no class of the model.
+            ValueError: the attention loss is on but the backbone returns no attention, or a
+                label is not a class of the model.
         """
         if not self.training:
             return self.inference(batched_inputs)
+
         images = self.preprocess_image(batched_inputs)
         instances = [x["instances"].to(self.device) for x in batched_inputs]
+        # A label out of range would stop a GPU with an assertion far from its cause.
         self._check_labels(batched_inputs)
+
         features = self.backbone(images.tensor)
         proposals, losses = self.proposal_generator(images, features, instances)
         _, head_losses = self.roi_heads(images, features, proposals, instances)
         losses = {**losses, **head_losses}
         if self.attention_loss is not None:
+            # SSPNet returns its attention logits beside the levels P2 to P6, under names of their
+            # own.
             maps = [v for name, v in features.items() if name.startswith(ATTENTION_PREFIX)]
             if not maps:
                 raise ValueError(
-                    f"{type(self.backbone).__name__} gives no attention; use SSPNet, or "
+                    f"{type(self.backbone).__name__} returns no attention maps; use SSPNet, or set "
                     "model.attention_loss=null"
                 )
             boxes = [x.gt_boxes.tensor for x in instances]
             losses.update(self.attention_loss(maps, boxes))
+
         return losses
 
     def _check_labels(self, batched_inputs: list[dict[str, Any]]) -> None:
-        """Refuse labels that the head has no output for; a GPU would only stop somewhere."""
+        """Validate the labels against the number of outputs of the head."""
         labels = torch.cat([x["instances"].gt_classes for x in batched_inputs])
         num_classes = self.roi_heads.num_classes
         wrong = labels[(labels < 0) | (labels >= num_classes)]

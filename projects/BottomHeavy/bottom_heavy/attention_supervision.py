@@ -1,4 +1,4 @@
-"""What SSPNet's attention maps shall show, and their loss; all of it on the maps' device.
+"""Targets and losses of SSPNet's attention maps, computed on the device of the maps.
 
 Shapes: B images, N boxes of one image, L levels from fine to coarse, level l at stride s_l;
 H, W height and width of the padded image, H_l = H / s_l and W_l = W / s_l those of a level,
@@ -39,16 +39,16 @@ DOWNSAMPLINGS = ("bilinear", "area")
 def level_matches(
     boxes: torch.Tensor, strides: Sequence[int], *, official: bool = False
 ) -> torch.Tensor:
-    """Say which levels are to attend to which boxes.
+    """Decide which levels attend to which boxes.
 
     Source: SSPNet (arXiv 2107.01548): a level of stride s is for sizes sqrt(w h) from s to 8 s;
     the finest takes all that are smaller too, the coarsest all that are larger. Ranges overlap.
 
     Args:
         boxes: (N, 4) x0, y0, x1, y1, pixels of the network's input.
-        strides: of the levels, ascending.
-        official: the official program's comparisons, all strict: a size of exactly the
-            finest stride belongs to no level.
+        strides: stride of each level, ascending.
+        official: use the official program's comparisons, which are all strict: a size of exactly
+            the finest stride belongs to no level.
 
     Returns:
         (L, N) bool.
@@ -57,6 +57,8 @@ def level_matches(
     sizes = sides.prod(dim=1).sqrt()[None]
     low = torch.tensor(strides, dtype=sizes.dtype, device=sizes.device)[:, None]
     above, below = sizes > low if official else sizes >= low, sizes < 8 * low
+
+    # The coarsest level also takes all larger sizes, the finest all smaller ones.
     below[-1] |= above[-1]
     if official:
         above[0] |= sizes[0] < low[0]
@@ -72,8 +74,8 @@ def box_pixels(
 
     Args:
         boxes: (N, 4) x0, y0, x1, y1, pixels.
-        height: H of the image; what lies outside is left out.
-        width: W.
+        height: H of the image; pixels outside it are left out.
+        width: W of the image.
 
     Returns:
         Three (K,) int64 tensors: index of the box, row, column; box after box.
@@ -82,6 +84,9 @@ def box_pixels(
     start = boxes[:, :2].floor().clamp(min=0).minimum(limits).long()
     end = boxes[:, 2:].ceil().clamp(min=0).minimum(limits).long()
     sides = (end - start).clamp(min=0)
+
+    # Every box yields as many rows as it has pixels: repeat its index, then count within the box.
+    # This needs no loop over boxes and so no wait for the device.
     areas = sides.prod(dim=1)
     index = torch.repeat_interleave(torch.arange(len(boxes), device=boxes.device), areas)
     place = torch.arange(len(index), device=boxes.device) - (areas.cumsum(0) - areas)[index]
@@ -100,16 +105,18 @@ def centerness(
 
     Args:
         boxes: (K, 4) box of each pixel.
-        rows: (K,) of pixels that the box touches.
-        columns: (K,).
+        rows: (K,) row of each pixel, one that the box touches.
+        columns: (K,) column of each pixel.
         official: distances to the far sides are one pixel shorter, as in SSPNet's program: the
             last row and column of a box have 0.
 
     Returns:
         (K,) in [0, 1].
     """
+    # Distances count from pixel edges, hence the 1: a pixel covers [column, column + 1).
     near = torch.stack([columns, rows], dim=1) + 1 - boxes[:, :2]
     far = boxes[:, 2:] - torch.stack([columns, rows], dim=1) - (1 if official else 0)
+    # In the official mode the last pixel of a box with fractional edges would fall below 0.
     far = far.clamp(min=0)
     ratios = torch.minimum(near, far) / torch.maximum(near, far)
     return ratios.prod(dim=1).sqrt()
@@ -124,7 +131,7 @@ def attention_targets(
     quirks: AttentionQuirks = NO_QUIRKS,
     downsampling: str = "bilinear",
 ) -> list[torch.Tensor]:
-    """Draw one image's target of every level.
+    """Draw the target of every level for one image.
 
     Source: SSPNet (arXiv 2107.01548) and its released programs. Where boxes overlap, the later
     one counts.
@@ -132,25 +139,26 @@ def attention_targets(
     Args:
         boxes: (N, 4) x0, y0, x1, y1, pixels of the network's input.
         size: (H, W), multiples of the strides.
-        strides: of the levels, ascending.
+        strides: stride of each level, ascending.
         kind: "heatmap": 1 in boxes of the level, -1 in boxes of other levels, 0 elsewhere.
             "tinymap": `centerness` in boxes of the level, 0 elsewhere.
-        quirks: of the released program.
-        downsampling: from pixels to the level's grid. "bilinear", the original's, looks at the
-            four pixels in the middle of each cell, and so misses objects beside them; "area"
+        quirks: behaviour of the released program to reproduce.
+        downsampling: way from pixels to the grid of the level. "bilinear", the original's, looks at
+            the four pixels in the middle of each cell, and so misses objects beside them; "area"
             averages the whole cell.
 
     Returns:
         L maps (H_l, W_l) float32 in [-1, 1].
 
     Raises:
-        ValueError: no such kind or downsampling.
+        ValueError: unknown kind or downsampling.
     """
     if kind not in TARGET_KINDS or downsampling not in DOWNSAMPLINGS:
         raise ValueError(
             f"kind must be one of {TARGET_KINDS} and downsampling one of {DOWNSAMPLINGS}, got "
             f"{kind!r} and {downsampling!r}"
         )
+
     height, width = size
     boxes = boxes.float()
     index, rows, columns = box_pixels(boxes, height, width)
@@ -158,6 +166,7 @@ def attention_targets(
     matches = level_matches(boxes, strides, official=quirks.strict_ranges)
     if kind == "tinymap":
         values = centerness(boxes[index], rows, columns, official=quirks.short_far_sides)
+
     targets = []
     for stride, matched in zip(strides, matches):
         if kind == "tinymap":
@@ -166,11 +175,15 @@ def attention_targets(
         else:
             level_index, level_places = index, places
             level_values = torch.where(matched[index], 1.0, -1.0)
+
         canvas = boxes.new_zeros(height * width)
+        # A plain indexed write keeps an arbitrary box where several overlap; the maximum of the
+        # box indices makes the last one win, as in the original, on any device.
         owner = torch.full((height * width,), -1, device=boxes.device)
         owner.scatter_reduce_(0, level_places, level_index, "amax")
         last = owner[level_places] == level_index
         canvas[level_places[last]] = level_values[last]
+
         grid = (height // stride, width // stride)
         small = F.interpolate(canvas.view(1, 1, height, width), size=grid, mode=downsampling)
         targets.append(small[0, 0])
@@ -183,7 +196,7 @@ def select_pixels(
     negatives_per_positive: float = 3.0,
     empty_fraction: float = 0.05,
 ) -> torch.Tensor:
-    """Choose the pixels that count: every one in a box, and the hardest of the background.
+    """Select the pixels of the loss: all inside boxes and the hardest of the background.
 
     Source: SSPNet's released program.
 
@@ -200,8 +213,10 @@ def select_pixels(
     background = targets == 0
     positives = (targets > 0).sum(dim=1)
     wanted = (negatives_per_positive * positives).ceil().long()
+    # An image without objects still trains its background, on a share of the map.
     wanted = torch.where(positives > 0, wanted, max(int(empty_fraction * scores.shape[1]), 1))
     count = torch.minimum(wanted, background.sum(dim=1))
+    # The released program keeps everything from the threshold on, so ties are included.
     ranked = scores.masked_fill(~background, -torch.inf).sort(dim=1, descending=True).values
     threshold = ranked.gather(1, (count - 1).clamp(min=0)[:, None])
     return ~background | (scores >= threshold) & (count > 0)[:, None]
@@ -215,14 +230,14 @@ class AttentionLoss(nn.Module):
     bottom-heavy detector). Probabilities are taken from logits, for the sake of precision.
 
     Args:
-        strides: of the levels, ascending.
+        strides: stride of each level, ascending.
         kind: see `attention_targets`.
-        bce_weight: of the cross entropy, >= 0.
-        dice_weight: of the Dice loss, >= 0.
-        marked_weight: of the cross entropy where the target is negative.
+        bce_weight: weight of the cross entropy, >= 0.
+        dice_weight: weight of the Dice loss, >= 0.
+        marked_weight: weight of the cross entropy where the target is negative.
         negatives_per_positive: see `select_pixels`.
         empty_fraction: see `select_pixels`.
-        quirks: of the released program.
+        quirks: behaviour of the released program to reproduce.
         downsampling: see `attention_targets`.
     """
 
@@ -254,24 +269,28 @@ class AttentionLoss(nn.Module):
 
         Args:
             logits: L maps (B, 1, H_l, W_l), fine to coarse.
-            boxes: for each image (N, 4) x0, y0, x1, y1, pixels of the network's input; N >= 0.
+            boxes: (N, 4) boxes of each image, x0, y0, x1, y1, pixels of the network's input.
 
         Returns:
             Scalars ``loss_attention_bce`` and ``loss_attention_dice``, weighted.
 
         Raises:
-            ValueError: another number of maps than of strides.
+            ValueError: the number of maps differs from the number of strides.
         """
         if len(logits) != len(self.strides):
             raise ValueError(f"{len(logits)} attention maps for strides {self.strides}")
+
         size = tuple(side * self.strides[0] for side in logits[0].shape[-2:])
         drawn = [attention_targets(b, size, self.strides, **self.target_options) for b in boxes]
         bce = dice = logits[0].new_zeros((), dtype=torch.float32)
+
         for level, maps in enumerate(logits):
+            # Sums over thousands of pixels overflow float16, so autocast ends here.
             flat = maps.float().flatten(1)
             targets = torch.stack([one[level] for one in drawn]).flatten(1)
             bce = bce + self._cross_entropy(flat, targets)
             dice = dice + dice_loss(flat.sigmoid(), targets > 0).mean()
+
         return {
             "loss_attention_bce": self.bce_weight * bce,
             "loss_attention_dice": self.dice_weight * dice,
@@ -279,18 +298,24 @@ class AttentionLoss(nn.Module):
 
     def _cross_entropy(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Weighted mean over the chosen pixels of the batch; (B, P) to a scalar."""
+        # The selection is a sampling step: no gradient flows through it.
         chosen = select_pixels(
             logits.detach(), targets, self.negatives_per_positive, self.empty_fraction
         )
         weights = torch.where(targets < 0, self.marked_weight, 1.0) * chosen
         losses = F.binary_cross_entropy_with_logits(
-            logits, targets.clamp(min=0), weights, reduction="sum"
+            # Pixels of boxes of other levels (-1) are background of this level, at a higher
+            # weight.
+            logits,
+            targets.clamp(min=0),
+            weights,
+            reduction="sum",
         )
         return losses / chosen.sum()
 
 
 def dice_loss(probabilities: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    """Dice loss over the pixels of objects alone: it asks for attention there, and nothing else.
+    """Compute the Dice loss over the pixels of objects; the background has no part in it.
 
     Source: SSPNet (arXiv 2107.01548), with V-Net's squared denominator and a smoothing of 1.
 
@@ -301,6 +326,7 @@ def dice_loss(probabilities: torch.Tensor, positive: torch.Tensor) -> torch.Tens
     Returns:
         (B,) in [0, 1); 0 for an image without objects.
     """
+    # Background is masked out of both sums: suppression is the task of the cross entropy.
     inside = probabilities * positive
     numerator = 2 * (inside.sum(dim=1) + 1)
     return 1 - numerator / (inside.square().sum(dim=1) + positive.sum(dim=1) + 2)

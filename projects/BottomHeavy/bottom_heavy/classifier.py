@@ -1,4 +1,4 @@
-"""Classification as pre-training of a backbone, and its score.
+"""Classification as pre-training of a backbone, and its evaluator.
 
 Shapes: B images, K classes, H, W height and width of the images of a batch.
 """
@@ -18,18 +18,18 @@ from torch.nn import functional as F
 
 @META_ARCH_REGISTRY.register()
 class ImageClassifier(nn.Module):
-    """A backbone, the mean of its last map, and a linear layer.
+    """A backbone, global average pooling of its last map, and a linear layer.
 
     Its checkpoints initialise the backbone of a detector: ``train.init_checkpoint=FILE
     train.init_strict=false``.
 
     Args:
-        backbone: gives ``feature``.
-        num_classes: K.
-        feature: name of the map.
-        label_smoothing: share of the label that goes to all classes, in [0, 1).
-        pixel_mean: per channel, 0-255, RGB.
-        pixel_std: per channel, 0-255, RGB.
+        backbone: backbone that returns ``feature``.
+        num_classes: K, number of classes.
+        feature: name of the feature map.
+        label_smoothing: share of the label that is spread over all classes, in [0, 1).
+        pixel_mean: mean of each channel, 0-255, RGB.
+        pixel_std: standard deviation of each channel, 0-255, RGB.
     """
 
     def __init__(
@@ -48,13 +48,15 @@ class ImageClassifier(nn.Module):
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.head = nn.Linear(backbone.output_shape()[feature].channels, num_classes)
+
+        # A small head starts near equal scores, whatever the backbone was initialised with.
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Loss in training, scores otherwise.
+        """Compute the loss in training, the scores otherwise.
 
         Args:
             batched_inputs: B dicts with ``image`` (3, H, W) RGB 0-255, all of one size, and in
@@ -65,29 +67,32 @@ class ImageClassifier(nn.Module):
             probabilities}``.
 
         Raises:
-            ValueError: sizes differ, or a label is no class of the model.
+            ValueError: the sizes differ, or a label is not a class of the model.
         """
         sizes = {tuple(x["image"].shape) for x in batched_inputs}
         if len(sizes) > 1:
             raise ValueError(f"a batch needs images of one size, got {sorted(sizes)}; crop them")
+
         images = torch.stack([x["image"] for x in batched_inputs]).to(self.pixel_mean.device)
         features = self.backbone((images - self.pixel_mean) / self.pixel_std)[self.feature]
         logits = self.head(features.mean(dim=(2, 3)))
         if not self.training:
             return [{"scores": scores} for scores in logits.softmax(dim=1)]
+
         labels = [int(x["label"]) for x in batched_inputs]
         if min(labels) < 0 or max(labels) >= self.num_classes:
             raise ValueError(
                 f"labels {min(labels)} to {max(labels)} do not fit model.num_classes="
                 f"{self.num_classes}"
             )
+
         targets = torch.tensor(labels, device=logits.device)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         return {"loss_classification": loss}
 
 
 class ClassificationEvaluator(DatasetEvaluator):
-    """Share of images whose class is the best, or among the five best.
+    """Share of images whose class has the best score, or among the five best.
 
     Classes of equal score count against the model, so that constant scores earn nothing; so do
     scores that are NaN.
@@ -116,11 +121,11 @@ class ClassificationEvaluator(DatasetEvaluator):
             ]
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Sum over the processes.
+        """Sum the counts of all processes.
 
         Returns:
             ``{"classification": {"top1", "top5" (0-100, nan without images), "images"}}`` on the
-            main process, nothing elsewhere.
+            main process, an empty dict elsewhere.
         """
         gathered = comm.gather(self._counts)
         if not comm.is_main_process():

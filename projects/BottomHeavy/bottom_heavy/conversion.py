@@ -10,15 +10,15 @@ _COUNTER = Rule(r".*num_batches_tracked", None, "a counter that no layer here us
 
 
 def size_major_anchors(num_sizes: int, num_ratios: int, values: int) -> Transform:
-    """A transform that reorders the outputs of a proposal network.
+    """Make a transform that reorders the outputs of a proposal network.
 
-    OpenMMLab lists the anchors of a place by aspect ratio, then by size; Detectron2 by size, then
-    by ratio.
+    OpenMMLab lists the anchors of a location by aspect ratio, then by size; Detectron2 by size,
+    then by ratio.
 
     Args:
-        num_sizes: S, sizes of each ratio.
-        num_ratios: R.
-        values: outputs of an anchor: 1 logit or 4 deltas.
+        num_sizes: S, number of anchor sizes of each ratio.
+        num_ratios: R, number of aspect ratios.
+        values: number of outputs of an anchor: 1 logit or 4 deltas.
 
     Returns:
         The transform of a tensor whose first dimension has R S ``values`` entries.
@@ -32,7 +32,7 @@ def size_major_anchors(num_sizes: int, num_ratios: int, values: int) -> Transfor
 
 
 def sspnet_rules(target_backbone: str, num_sizes: int = 4, num_ratios: int = 3) -> list[Rule]:
-    """SSPNet's detectors, those on bottom-heavy backbones too, to `AttentionRCNN`.
+    """Make the rules from SSPNet's detectors, also on bottom-heavy backbones, to `AttentionRCNN`.
 
     Args:
         target_backbone: prefix of the ResNet in our model.
@@ -42,7 +42,9 @@ def sspnet_rules(target_backbone: str, num_sizes: int = 4, num_ratios: int = 3) 
     Returns:
         The rules; the neck's norm needs ``model.backbone.attention_norm=BN``.
     """
+
     attention = "backbone.context_attention."
+    # The attention module is a sequence there and has named parts here.
     renamed = {
         r"neck\.CAM\.dila_conv\.0\.": attention + "reduce.",
         r"neck\.CAM\.dila_conv\.1\.aspp\.(?P<i>\d+)\.": attention + r"context.branches.\g<i>.",
@@ -57,9 +59,11 @@ def sspnet_rules(target_backbone: str, num_sizes: int = 4, num_ratios: int = 3) 
         r"roi_head\.bbox_head\.fc_cls\.": "roi_heads.box_predictor.cls_score.",
         r"roi_head\.bbox_head\.fc_reg\.": "roi_heads.box_predictor.bbox_pred.",
     }
+
     for level in range(4):
         for theirs, ours in (("lateral_convs", "fpn_lateral"), ("fpn_convs", "fpn_output")):
             renamed[rf"neck\.{theirs}\.{level}\.conv\."] = f"backbone.{ours}{level + 2}."
+    # Detectron2 orders the anchors differently, so the last layers need permuted channels.
     head = "proposal_generator.rpn_head."
     return [
         _COUNTER,

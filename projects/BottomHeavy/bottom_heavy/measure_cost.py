@@ -46,8 +46,9 @@ def measure(run: Path, size: tuple[int, int]) -> dict[str, Any]:
 
     Raises:
         ConfigError: the folder has no config.
-        CheckpointError: or no weights.
+        CheckpointError: the folder has no weights.
     """
+    # One thread: the numbers compare only if the number of cores does not enter.
     torch.set_num_threads(1)
     torch.manual_seed(0)
     cfg = load_config(run / "config.yaml")

@@ -11,7 +11,7 @@ def shrink_classifier(model: DictConfig) -> None:
     """Make a config of ``ImageClassifier`` small enough for a test on one CPU core.
 
     Args:
-        model: config; changed.
+        model: config to change in place.
     """
     shrink_backbone(model.backbone)
 

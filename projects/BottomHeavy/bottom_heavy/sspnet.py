@@ -1,4 +1,4 @@
-"""SSPNet: a feature pyramid whose levels are weighted by where objects of their size are.
+"""SSPNet: a feature pyramid whose levels are weighted by attention to objects of their size.
 
 Shapes: B images, C channels, L levels from fine to coarse, level l at stride 4 * 2^l of an image
 whose sides are multiples of the coarsest stride; H_l, W_l height and width of level l.
@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 ATTENTION_PREFIX = "attention_"
-"""Level ``p2`` of `SSPNet` has its attention logits under ``attention_p2``, in training."""
+"""Level ``p2`` of `SSPNet` returns its attention logits under ``attention_p2``, in training."""
 
 
 class DilatedPyramid(nn.Module):
@@ -26,13 +26,13 @@ class DilatedPyramid(nn.Module):
 
     Args:
         channels: C of input and output, a multiple of 4.
-        dilations: of the two 3x3 convolutions.
+        dilations: dilations of the two 3x3 convolutions.
     """
 
     def __init__(self, channels: int, dilations: tuple[int, int] = (2, 5)) -> None:
         super().__init__()
         if channels % 4:
-            raise ValueError(f"channels have to be a multiple of 4, got {channels}")
+            raise ValueError(f"channels must be a multiple of 4, got {channels}")
         branch = channels // 4
         self.branches = nn.ModuleList(
             [
@@ -46,20 +46,21 @@ class DilatedPyramid(nn.Module):
         """Map (B, C, H, W) to (B, C, H, W)."""
         *local, last = self.branches
         outputs = [F.relu(conv(x)) for conv in local]
+        # The mean of the map is one value per channel; it is broadcast over all pixels.
         mean = F.relu(last(x.mean(dim=(2, 3), keepdim=True)))
         return torch.cat([*outputs, mean.expand(-1, -1, *x.shape[-2:])], dim=1)
 
 
 class ContextAttention(nn.Module):
-    """Find, from all levels together, where each level has objects to detect.
+    """Predict from all levels together where each level has objects to detect.
 
     Source: SSPNet (arXiv 2107.01548), the context attention module.
 
     Args:
         channels: C of every level, a multiple of 4.
-        num_levels: L.
-        norm: of the fused map. The original has "BN", which in its training sees the statistics
-            of one image at a time; "GN" has as many parameters and no such weakness.
+        num_levels: L, number of levels.
+        norm: norm of the fused map. The original uses "BN", which in its training sees the
+            statistics of one image at a time; "GN" has as many parameters and no such weakness.
     """
 
     def __init__(self, channels: int = 256, num_levels: int = 4, norm: str = "GN") -> None:
@@ -79,6 +80,8 @@ class ContextAttention(nn.Module):
         size = levels[0].shape[-2:]
         stacked = torch.cat([levels[0], *(_resize(x, size) for x in levels[1:])], dim=1)
         x = F.relu(self.fuse(self.context(self.reduce(stacked))))
+        # The recursion carries no activation, as in the released program: each level's map comes
+        # from the one before it, strided.
         logits = []
         for descend, attend in zip(self.descend, self.attend):
             x = descend(x)
@@ -94,8 +97,8 @@ class SSPNet(FPN):
     after the top-down path, and takes from the coarser one only where both attend.
 
     Args:
-        bottom_up: backbone that gives the features.
-        in_features: their names, fine to coarse, strides doubling.
+        bottom_up: backbone that computes the features.
+        in_features: names of its features, fine to coarse, strides doubling.
         out_channels: C of every level, a multiple of 4 (of 32 with "GN").
         attention_norm: see `ContextAttention`; "BN" to load official weights.
         top_block: further coarse levels, see Detectron2's FPN.
@@ -112,6 +115,7 @@ class SSPNet(FPN):
     ) -> None:
         super().__init__(bottom_up, list(in_features), out_channels, top_block=top_block)
         self.context_attention = ContextAttention(out_channels, len(in_features), attention_norm)
+        # FPN initialises its own layers otherwise; the released neck uses Xavier everywhere.
         own = [*self.lateral_convs, *self.output_convs, *self.context_attention.modules()]
         for module in own:
             if isinstance(module, nn.Conv2d):
@@ -128,18 +132,24 @@ class SSPNet(FPN):
             ``p2``, ``p3``, ... (B, C, H_l, W_l), and in training ``attention_p2``, ... for the
             levels that come from the backbone: attention logits (B, 1, H_l, W_l).
         """
+
         features = self.bottom_up(x)
         # FPN keeps its convolutions from coarse to fine
         laterals = [
             conv(features[name]) for conv, name in zip(self.lateral_convs[::-1], self.in_features)
         ]
+
         logits = self.context_attention(laterals)
         attention = [one.sigmoid() for one in logits]
+        # First scale enhancement; the 1 keeps what the attention does not see.
         levels = [(1 + a) * lateral for a, lateral in zip(attention, laterals)]
         for fine in range(len(levels) - 2, -1, -1):
             size = levels[fine].shape[-2:]
+            # Scale selection: a coarse feature passes only where both levels attend to an object.
             gate = attention[fine] * _resize(attention[fine + 1], size)
             levels[fine] = levels[fine] + gate * _resize(levels[fine + 1], size)
+
+        # Second scale enhancement, after the top-down path.
         results = [
             (1 + a) * conv(level)
             for a, conv, level in zip(attention, self.output_convs[::-1], levels)
@@ -148,7 +158,9 @@ class SSPNet(FPN):
             name = self.top_block.in_feature
             source = features[name] if name in features else results[self._out_features.index(name)]
             results.extend(self.top_block(source))
+
         outputs = dict(zip(self._out_features, results))
+        # Inference needs only the pyramid; the logits serve the loss.
         if self.training:
             outputs.update(
                 (ATTENTION_PREFIX + name, one) for name, one in zip(self._out_features, logits)

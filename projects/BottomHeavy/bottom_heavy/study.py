@@ -1,4 +1,4 @@
-"""Bottom-heavy against plain ResNet, with FPN and with SSPNet, on generated beaches.
+"""Compare bottom-heavy with plain ResNets, with FPN and with SSPNet, on generated beaches.
 
     python projects/BottomHeavy/tools/run_study.py --output output/tiny_study
     python projects/BottomHeavy/tools/run_study.py --output output/short steps=200 seeds=0,1,2
@@ -6,7 +6,7 @@
 
 Draws the scenes, trains the four detectors with equal budget, freezing and seeds, measures what
 each costs, and writes results.jsonl (a row with provenance for each training), results.md and
-curves.png. What is done is not done again, and an interrupted command continues. Costs are measured
+curves.png. Finished jobs are not repeated, and an interrupted command continues. Costs are measured
 when the trainings are over; keep the machine quiet then.
 """
 
@@ -43,19 +43,19 @@ CONFIGS = {
     "bh18_fpn": "faster_rcnn_bh18_fpn_synthetic_tiny.py",
     "bh18_sspnet": "faster_rcnn_bh18_sspnet_synthetic_tiny.py",
 }
-"""Arm -> config; the first one is the baseline, by which the study counts or not."""
+"""Arm -> config; the first one is the baseline, whose score decides whether the study counts."""
 _METRICS = ("AP50_tiny", "AP50_tiny1", "AP50_tiny2", "AP50_tiny3", "AP25_tiny", "AP75_tiny")
 _EVALUATIONS, _LOG_PERIOD = 20, 20
 
 
 @dataclass(frozen=True)
 class BottomHeavySettings(StudySettings):
-    """Sizes of a study.
+    """Settings of a study.
 
     Attributes:
-        steps: optimizer steps of every training.
-        train_images: scenes to train on.
-        val_images: scenes to score.
+        steps: number of optimizer steps of every training.
+        train_images: number of scenes to train on.
+        val_images: number of scenes to score.
         size: height and width of the scenes, pixels.
     """
 
@@ -67,7 +67,7 @@ class BottomHeavySettings(StudySettings):
     size: tuple[int, ...] = (256, 320)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
+        """Validate the settings."""
         super().__post_init__()
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"size is a height and a width, e.g. size=256,320, got {self.size}")
@@ -80,12 +80,13 @@ def study_jobs(settings: BottomHeavySettings, folder: Path) -> list[Job]:
     """List the commands that draw the scenes and train, each after those that it needs.
 
     Args:
-        settings: sizes.
+        settings: settings of the study.
         folder: output folder, absolute.
 
     Returns:
-        The jobs; trainings differ in config and seed alone.
+        The jobs; the trainings differ only in config and seed.
     """
+    # Different seeds, so that no scene of the validation split is trained on.
     splits = (("train", settings.train_images, 0), ("val", settings.val_images, 1))
     jobs = [
         drawing_job(
@@ -99,6 +100,7 @@ def study_jobs(settings: BottomHeavySettings, folder: Path) -> list[Job]:
         )
         for split, images, seed in splits
     ]
+
     period = max(1, settings.steps // _EVALUATIONS)
     for arm, seed in _trainings(settings):
         command = training_command(
@@ -112,6 +114,7 @@ def study_jobs(settings: BottomHeavySettings, folder: Path) -> list[Job]:
             steps=settings.steps,
             seed=seed,
         )
+
         name = f"{arm}_seed{seed}"
         needs = ("scenes_train", "scenes_val")
         jobs.append(Job(name, command, needs, (f"runs/{name}/results.json",)))
@@ -122,14 +125,15 @@ def cost_jobs(settings: BottomHeavySettings, folder: Path) -> list[Job]:
     """List the commands that measure what the trained detectors cost.
 
     Args:
-        settings: sizes.
+        settings: settings of the study.
         folder: output folder, absolute.
 
     Returns:
-        One for each arm, on its first seed.
+        One job for each arm, on its first seed.
     """
     jobs = []
     for arm in settings.arms:
+        # Seeds share an architecture and so its cost: one measurement per arm is enough.
         run, result = folder / "runs" / f"{arm}_seed{settings.seeds[0]}", f"cost_{arm}.json"
         words = ("--run", run, "--output", folder / result, "--size", *settings.size)
         command = module_command("rsd2.projects.bottom_heavy.measure_cost", *words)
@@ -184,7 +188,7 @@ def plan(settings: BottomHeavySettings, folder: Path) -> Study:
     """Make the study, which measures costs when the trainings are over.
 
     Args:
-        settings: sizes.
+        settings: settings of the study.
         folder: output folder, absolute.
 
     Returns:
@@ -192,6 +196,8 @@ def plan(settings: BottomHeavySettings, folder: Path) -> Study:
     """
     names = [(arm, f"{arm}_seed{seed}") for arm, seed in _trainings(settings)]
     runs = [StudyRun(arm, f"runs/{name}", name) for arm, name in names]
+
+    # Measured last: a training beside them would falsify times and memory.
     jobs = study_jobs(settings, folder)
     return Study(jobs, partial(write_report, REPORT, runs, folder), cost_jobs(settings, folder))
 

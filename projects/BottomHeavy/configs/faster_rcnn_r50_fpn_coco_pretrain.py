@@ -1,13 +1,13 @@
 """Pre-training on COCO whose images are shrunk to TinyPerson's object sizes: scale match.
 
 Source: Yu et al., "Scale Match for Tiny Person Detection", WACV 2020: rate 0.02 in batches of 32,
-45,000 steps. When the rate falls is not published; here after two thirds and eight ninths. Then
-train ``faster_rcnn_r50_fpn_tiny_person.py`` with ``train.init_checkpoint=FILE
-train.init_strict=false``; only the layers of the classes start anew. The monotone form, in which
-small stays smaller than large, needs the sizes of COCO too:
+45,000 steps. The paper does not say when the rate falls; here it does after two thirds and eight
+ninths. Then train ``faster_rcnn_r50_fpn_tiny_person.py`` with ``train.init_checkpoint=FILE
+train.init_strict=false``; only the layers of the classes start from random weights. The
+monotone form, in which small stays smaller than large, needs the sizes of COCO too:
 ``dataloader.train.mapper.augmentations.0.source=coco_2017_train``.
 
-There is nothing to evaluate: what a pre-training is worth shows in fine-tuning.
+There is nothing to evaluate: fine-tuning shows the worth of a pre-training.
 """
 
 from detectron2.config import LazyCall as L
@@ -31,7 +31,7 @@ dataloader.train.dataset.update(names="coco_2017_train", filter_empty=True)
 dataloader.train.mapper.augmentations[0] = L(ScaleMatch)(
     target="tiny_person_train_640x512_50", source=None
 )
-# As in the paper; what is smaller was shrunk to nothing that could be found.
+# As in the paper; smaller boxes were shrunk beyond recognition.
 dataloader.train.mapper.min_side = 2.0
 optimizer.lr = 0.02
 lr_multiplier.scheduler.update(milestones=[6, 8], num_updates=9)

@@ -1,4 +1,4 @@
-"""The stem of ResNet-50 before the bottom-heavy depths: what the depths alone give."""
+"""The stem of ResNet-50 before the bottom-heavy depths: the effect of the depths alone."""
 
 from .models.faster_rcnn_bh50_sspnet import model
 from .recipes.tiny_person import dataloader, lr_multiplier, optimizer, train

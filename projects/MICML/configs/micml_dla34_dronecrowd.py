@@ -1,6 +1,6 @@
 """MICML on DroneCrowd, as on RsCarData, since no recipe was published.
 
-A round is a twentieth of its 24,600 training frames. Heads are 145 in a frame on average, more than
+A round is a twentieth of its 24,600 training frames. A frame has 145 heads on average, more than
 the usual 100 peaks.
 """
 

@@ -24,7 +24,7 @@ def center_losses(
 
     Args:
         outputs: ``hm`` (B, K, H, W) logits, ``wh`` and ``reg`` (B, 2, H, W), in pixels.
-        targets: of the same frames.
+        targets: targets of the same frames.
 
     Returns:
         ``loss_heatmap``, ``loss_size`` and ``loss_offset``, scalars; without any object the last
@@ -51,6 +51,7 @@ def heatmap_loss(logits: torch.Tensor, heatmap: torch.Tensor) -> torch.Tensor:
         Scalar: the sum over the pixels, divided by the number of centre pixels if there are any.
     """
     probability = logits.sigmoid().clamp(_PROBABILITY_FLOOR, 1 - _PROBABILITY_FLOOR)
+    # Exact comparison on purpose: the drawing writes 1 to centres and less everywhere else.
     centers = heatmap == 1
     positive = (1 - probability) ** 2 * probability.log()
     negative = (1 - heatmap) ** 4 * probability**2 * (1 - probability).log()
@@ -63,7 +64,7 @@ def _loss_at_centers(
     """Mean absolute error over the coordinates (B, N, 2) of a map (B, 2, H, W)."""
     indices = targets.indices[:, None].expand(-1, prediction.shape[1], -1)
     found = prediction.flatten(2).gather(2, indices).transpose(1, 2)
-    # not indexed by the mask, for which a GPU would have to tell the CPU how many objects there are
+    # Indexing by the mask would make the CPU wait for the GPU to count the objects.
     mask = targets.mask[:, :, None].expand_as(found)
     errors = torch.where(mask, (found - target).abs(), 0)
     return errors.sum() / (mask.sum() + 1e-4)  # the official guard against no object

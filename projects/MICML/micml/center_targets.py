@@ -1,4 +1,4 @@
-"""Heat maps with a peak at every object's centre, and what is regressed there.
+"""Heat maps with a peak at every object's centre, and the regression targets there.
 
 Shapes: B frames, K classes, N objects of the fullest frame, H, W height and width of a frame.
 """
@@ -18,14 +18,14 @@ _MIN_OVERLAP = 0.7  # a corner moved by the radius leaves boxes of this IoU
 
 @dataclass(frozen=True)
 class CenterTargets:
-    """What the heads should say.
+    """Targets of the heads.
 
     Attributes:
         heatmap: (B, K, H, W) float32 in [0, 1]; 1 exactly where a centre is.
         size: (B, N, 2) float32, width and height in pixels.
         offset: (B, N, 2) float32 in [0, 1), (x, y) of the centre inside its pixel.
-        indices: (B, N) int64, y * W + x of the centre's pixel; 0 where ``mask`` is off.
-        mask: (B, N) bool, the rows that are objects; the others are 0.
+        indices: (B, N) int64, y * W + x of the centre's pixel; 0 where ``mask`` is False.
+        mask: (B, N) bool, True in the rows that are objects; the other rows are 0.
     """
 
     heatmap: torch.Tensor
@@ -36,17 +36,17 @@ class CenterTargets:
 
 
 def gaussian_radius(width: int, height: int, rule: str = "official") -> int:
-    """How far around its centre a box softens the penalty of a wrong peak.
+    """Compute how far around its centre a box softens the penalty of a wrong peak.
 
-    Source: CornerNet (ECCV 2018), section 3.2, with an overlap of 0.7: the least of three cases
+    Source: CornerNet (ECCV 2018), section 3.2, with an overlap of 0.7: the minimum of three cases
     (both corners inside, both outside, one of each). The official formula has lost a division by
     2a, after which the third case always decides; ``corrected`` solves the quadratic equations,
     which gives less than a third of that: 0 below a side of 13 px.
     ``at_least_one`` is the official radius, but 1 for the smallest boxes too.
 
     Args:
-        width: pixels, >= 1.
-        height: pixels, >= 1.
+        width: width of the box, pixels, >= 1.
+        height: height of the box, pixels, >= 1.
         rule: one of `RADIUS_RULES`.
 
     Returns:
@@ -62,18 +62,19 @@ def gaussian_radius(width: int, height: int, rule: str = "official") -> int:
         inside = (total - math.sqrt(total**2 - 4 * area * (1 - m))) / 4
         outside = (math.sqrt((m * total) ** 2 + 4 * m * (1 - m) * area) - m * total) / (4 * m)
         return int(min(mixed, inside, outside))
+    # The official formula: the third case with its quadratic formula short of a division.
     radius = int(math.sqrt((m * total) ** 2 + 4 * m * (1 - m) * area) - m * total)
     return max(radius, 1) if rule == "at_least_one" else radius
 
 
 def check_radius_rule(rule: str) -> None:
-    """Refuse a rule that does not exist.
+    """Validate the name of a radius rule.
 
     Args:
-        rule: a name.
+        rule: name of a rule.
 
     Raises:
-        ValueError: it is none of `RADIUS_RULES`.
+        ValueError: the name is not in `RADIUS_RULES`.
     """
     if rule not in RADIUS_RULES:
         raise ValueError(f"radius_rule must be one of {', '.join(RADIUS_RULES)}, got {rule!r}")
@@ -86,18 +87,18 @@ def draw_targets(
     device: torch.device,
     radius_rule: str = "official",
 ) -> CenterTargets:
-    """Draw the heat maps of labelled frames, and list what is regressed.
+    """Draw the heat maps of labelled frames, and list the regression targets.
 
     Source: CenterNet (arXiv 1904.07850), section 3, for any number of objects and any shape of
     frame. Centres outside the frame move to its border; widths and heights are cut to the frame's
     minus 1. Boxes without width or height, or that are not finite, are left out: readers report
-    them. All is computed where labels are, on the CPU, which so has to wait for no GPU.
+    them. Everything is computed on the CPU, where the labels are, so that it never waits for a GPU.
 
     Args:
-        instances: of each frame: ``gt_boxes`` (XYXY, pixels) and ``gt_classes`` in [0, K).
-        size: (H, W).
-        num_classes: K.
-        device: of what is returned.
+        instances: labels of each frame: ``gt_boxes`` (XYXY, pixels) and ``gt_classes`` in [0, K).
+        size: (H, W) of the frames, pixels.
+        num_classes: K, number of classes.
+        device: device of the returned tensors.
         radius_rule: see `gaussian_radius`.
 
     Returns:
@@ -111,20 +112,25 @@ def draw_targets(
     limits = torch.tensor([width - 1, height - 1], dtype=torch.float32)
     heatmap = torch.zeros(len(instances), num_classes, height, width)
     rows = []
+
     for frame, objects in zip(heatmap, instances):
         boxes = objects.gt_boxes.tensor.to("cpu", torch.float32).view(-1, 4)
+        # Sides are cut to the frame's minus 1, as in the official program.
         sides = torch.minimum(boxes[:, 2:] - boxes[:, :2], limits)
         keep = (sides > 0).all(dim=1) & boxes.isfinite().all(dim=1)
         boxes, sides = boxes[keep], sides[keep]
         classes = objects.gt_classes.cpu()[keep]
+        # Centres outside the frame move to its border.
         centers = torch.minimum(((boxes[:, :2] + boxes[:, 2:]) / 2).clamp(min=0), limits)
         pixels = centers.floor()
         _draw_gaussians(frame, pixels.long(), sides, classes, radius_rule)
         rows.append((sides, centers - pixels, pixels[:, 1].long() * width + pixels[:, 0].long()))
+
     count = max((len(sides) for sides, _, _ in rows), default=0)
     size_of, offset_of = (torch.zeros(len(rows), count, 2) for _ in range(2))
     indices = torch.zeros(len(rows), count, dtype=torch.long)
     mask = torch.zeros(len(rows), count, dtype=torch.bool)
+    # Frames have different numbers of objects: pad to the fullest and mark the real rows.
     for index, (sides, offsets, places) in enumerate(rows):
         own = (index, slice(len(sides)))
         size_of[own], offset_of[own], indices[own], mask[own] = sides, offsets, places, True
@@ -143,7 +149,7 @@ def _draw_gaussians(
     _, height, width = heatmap.shape
     whole = sides.ceil().long().tolist()
     radii = torch.tensor([gaussian_radius(w, h, radius_rule) for w, h in whole])
-    for radius in radii.unique().tolist():  # a window per radius: few radii, many objects
+    for radius in radii.unique().tolist():  # one window per radius: few radii, many objects
         own = radii == radius
         steps = torch.arange(-radius, radius + 1)
         sigma = (2 * radius + 1) / 6
@@ -152,5 +158,6 @@ def _draw_gaussians(
         x = pixels[own, 0, None, None] + steps[None, None, :]
         y = pixels[own, 1, None, None] + steps[None, :, None]
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        # Where Gaussians overlap the higher one wins, so a centre keeps its exact 1.
         flat = (classes[own, None, None] * height + y) * width + x
         heatmap.view(-1).scatter_reduce_(0, flat[inside], values[inside], "amax")

@@ -9,18 +9,18 @@ from rsd2.weights.conversion import Rule, RulesOfKeys
 _COUNTER = Rule(r".*num_batches_tracked", None, "a counter that no layer here uses")
 _NEVER_USED = "built by the official program and never used"
 _NO_MOTION = "only the motion module uses it, and the model has none"
-_MAX_MAPS = 4  # that an aggregation adds to its first
+_MAX_MAPS = 4  # number of maps that an aggregation adds to its first
 
 
 def dla_rules(prefix: str, target_prefix: str) -> list[Rule]:
-    """DLA-34 to `DLA34`.
+    """Make the rules from DLA-34 to `DLA34`.
 
     Args:
-        prefix: before the source names, e.g. ``base.``; may be empty.
-        target_prefix: before the target names.
+        prefix: prefix of the source names, e.g. ``base.``; may be empty.
+        target_prefix: prefix of the target names.
 
     Returns:
-        The rules; level 5 and two shortcuts are for models of the official layout alone.
+        The rules; level 5 and two shortcuts exist only in models of the official layout.
     """
     p, t = re.escape(prefix), target_prefix
     rules = []
@@ -29,6 +29,7 @@ def dla_rules(prefix: str, target_prefix: str) -> list[Rule]:
             Rule(p + rf"{theirs}\.0\.weight", f"{t}{ours}.weight"),
             Rule(p + rf"{theirs}\.1\.(\w+)", rf"{t}{ours}.norm.\1"),
         ]
+
     for place, unused in (
         (r"(level5)", True),
         (r"(level2)", False),
@@ -46,6 +47,8 @@ def dla_rules(prefix: str, target_prefix: str) -> list[Rule]:
                 (r"\.project\.1\.(\w+)", r"shortcut.norm.\2"),
             )
         ]
+
+    # The outer shortcut of a double tree: its result is overwritten inside the sub-tree.
     outer = p + r"(level[34])\.project\."
     return [
         *rules,
@@ -55,12 +58,13 @@ def dla_rules(prefix: str, target_prefix: str) -> list[Rule]:
 
 
 def _aggregation_rules(prefix: str, target: str) -> list[Rule]:
-    """An aggregation, named by patterns; the official program counts its maps from 1."""
+    """Make the rules of an aggregation; the official program counts its maps from 1."""
     rules = []
     for number in range(1, _MAX_MAPS + 1):
         rules.append(Rule(rf"{prefix}up_{number}\.weight", f"{target}up.{number - 1}.weight"))
         for theirs, ours in (("proj", "project"), ("node", "node")):
             unit, place = rf"{prefix}{theirs}_{number}\.", f"{target}{ours}.{number - 1}."
+            # The offsets have a convolution of their own inside the deformable one.
             rules += [
                 Rule(unit + r"conv\.conv_offset_mask\.(?P<part>\w+)", place + r"offset.\g<part>"),
                 Rule(unit + r"conv\.(?P<part>\w+)", place + r"conv.\g<part>"),
@@ -84,6 +88,7 @@ def _motion_rules() -> list[Rule]:
         r"mapping\.0\.weight": "adapter.0.weight",
         r"mapping\.2\.weight": "adapter.1.weight",
     }
+
     return [
         Rule(theirs + r"cell_list2\..+", None, "the tensors of cell_list once more"),
         *(Rule(theirs + a, ours + b, _NO_MOTION, optional=True) for a, b in renamed.items()),
@@ -91,10 +96,10 @@ def _motion_rules() -> list[Rule]:
 
 
 def micml_rules() -> list[Rule]:
-    """MICML, MICPL, DSFNet and its static variant to `MICML`.
+    """Make the rules from MICML, MICPL, DSFNet and its static variant to `MICML`.
 
     Returns:
-        The rules. A DSFNet has the names of a MICML, without the motion module's.
+        The rules. DSFNet's names are MICML's without those of the motion module.
     """
     rules = [_COUNTER, *dla_rules("base.", "static.backbone."), *_motion_rules()]
     for stage in range(3):
@@ -103,6 +108,7 @@ def micml_rules() -> list[Rule]:
             Rule(unit + r"conv\.weight", place + "conv.weight"),
             Rule(unit + r"bn\.(\w+)", place + r"norm.\2"),
         ]
+
     return [
         *rules,
         *_aggregation_rules(r"dla_up\.ida_(?P<step>\d)\.", r"static.aggregation.steps.\g<step>."),
@@ -116,7 +122,7 @@ def micml_rules() -> list[Rule]:
 
 
 def dla34_rules() -> list[Rule]:
-    """A DLA-34 that was trained to classify ImageNet, to the static branch.
+    """Make the rules from a DLA-34 trained on ImageNet to the static branch.
 
     Returns:
         The rules.

@@ -17,7 +17,7 @@ from rsd2.layers import DeformableConv2d, at_least_float32
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> Conv2d:
-    """A convolution with BatchNorm, whose output is as large as its input / stride."""
+    """Make a convolution with BatchNorm whose output has the input's size divided by the stride."""
     conv = Conv2d(
         in_channels,
         out_channels,
@@ -32,14 +32,14 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions whose residual comes from outside.
+    """Two 3x3 convolutions whose residual is an argument.
 
     Source: DLA (arXiv 1707.06484), section 3.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output and of the residual.
-        stride: of the first convolution.
+        in_channels: channels of the input.
+        out_channels: channels of the output and of the residual.
+        stride: stride of the first convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
@@ -61,16 +61,16 @@ class ResidualBlock(nn.Module):
 
 
 class Tree(nn.Module):
-    """Two blocks in a row and a 1x1 convolution over both, and over what else came before.
+    """Two blocks in a row and a 1x1 convolution over both, and over joining earlier maps.
 
     Source: DLA (arXiv 1707.06484), figure 3.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        stride: of the first block; the residual is max-pooled by it.
-        root_channels: channels of the maps from outside that join at the root, in sum.
-        keeps_input: the pooled input joins at the root too.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: stride of the first block; the residual is max-pooled by it.
+        root_channels: total channels of the other maps that join at the root.
+        keeps_input: whether the pooled input joins at the root too.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Tree(nn.Module):
         self.root = _conv(
             2 * out_channels + root_channels + keeps_input * in_channels, out_channels, 1
         )
+
         self.shortcut = None
         if in_channels != out_channels:
             self.shortcut = _conv(in_channels, out_channels, 1)
@@ -106,6 +107,7 @@ class Tree(nn.Module):
         pooled = F.max_pool2d(x, self.stride) if self.stride > 1 else x
         residual = pooled if self.shortcut is None else self.shortcut(pooled)
         first = self.block1(x, residual)
+        # The second block's residual is its own input, as in an ordinary residual block.
         second = self.block2(first, first)
         maps = [second, first, *([pooled] if self.keeps_input else []), *joining]
         return F.relu_(self.root(torch.cat(maps, dim=1)))
@@ -117,9 +119,10 @@ class DoubleTree(nn.Module):
     Source: DLA (arXiv 1707.06484), figure 3.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        official_layout: also have the outer shortcut of the official program, which nothing uses.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        official_layout: whether to build the outer shortcut of the official program, which nothing
+            uses.
     """
 
     def __init__(
@@ -143,10 +146,10 @@ class DLA34(nn.Module):
     Source: DLA (arXiv 1707.06484), table 1; "Objects as Points" (arXiv 1904.07850).
 
     Args:
-        channels: c_0..c_4.
-        official_layout: also have what the official program builds and never uses: its level 5 and
-            two shortcuts, 9.09 M parameters at the usual widths. For exact copies of checkpoints;
-            they get no gradient.
+        channels: c_0..c_4, channels of the levels.
+        official_layout: whether to build what the official program builds and never uses: its level
+            5 and two shortcuts, 9.09 M parameters at the usual widths. For exact copies of
+            checkpoints; they get no gradient.
     """
 
     def __init__(
@@ -160,6 +163,7 @@ class DLA34(nn.Module):
         self.level2 = Tree(c1, c2, stride=2)
         self.level3 = DoubleTree(c2, c3, official_layout=official_layout)
         self.level4 = DoubleTree(c3, c4, official_layout=official_layout)
+        # The detector needs four levels only; level 5 exists for exact copies of checkpoints.
         if official_layout:
             self.level5 = Tree(c4, 2 * c4, stride=2, keeps_input=True)
 
@@ -186,15 +190,17 @@ class DeformableUnit(nn.Module):
     each tap; at the start they are 0 and every tap counts half.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.offset = nn.Conv2d(in_channels, 27, 3, padding=1)
+        # Zero offsets make an ordinary convolution, and the sigmoid of 0 halves every tap.
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)
+
         self.conv = DeformableConv2d(in_channels, out_channels)
         nn.init.zeros_(self.conv.bias)
         self.norm = nn.BatchNorm2d(out_channels)
@@ -208,12 +214,12 @@ class DeformableUnit(nn.Module):
 
 
 def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
-    """A depth-wise transposed convolution that starts as bilinear upsampling and may learn.
+    """Make a depth-wise transposed convolution that starts as bilinear upsampling and is learnable.
 
     Source: the programs of CenterNet and DSFNet.
 
     Args:
-        channels: of input and output.
+        channels: channels of input and output.
         factor: f, even; the kernel has 2f x 2f entries.
 
     Returns:
@@ -242,8 +248,8 @@ class IDAUp(nn.Module):
     convolutions as in "Objects as Points" (arXiv 1904.07850).
 
     Args:
-        channels: c_0..c_n of the maps; what comes out has c_0.
-        factors: of the strides of maps 1..n over that of map 0.
+        channels: c_0..c_n of the maps; the output has c_0.
+        factors: ratios of the strides of maps 1..n to that of map 0.
     """
 
     def __init__(self, channels: Sequence[int], factors: Sequence[int]) -> None:
@@ -254,17 +260,19 @@ class IDAUp(nn.Module):
         self.node = nn.ModuleList(DeformableUnit(width, width) for _ in factors)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Aggregate.
+        """Aggregate the maps.
 
         Args:
             maps: n + 1 maps, map 0 of (B, c_0, H, W), map i of (B, c_i, H / f_i, W / f_i).
 
         Returns:
-            n + 1 maps: map 0 as it was, and the running sums after each further one, (B, c_0, H,
+            n + 1 maps: map 0 unchanged, and the running sums after each further map, (B, c_0, H,
             W) where ``factors`` are equal, and always for the last.
         """
         summed = [maps[0]]
         for x, project, up, node in zip(maps[1:], self.project, self.up, self.node):
+            # Summed, never concatenated: every map is projected to the width of the finest one
+            # first.
             summed.append(node(up(project(x)) + summed[-1]))
         return summed
 
@@ -275,18 +283,20 @@ class DLAUp(nn.Module):
     Source: "Objects as Points" (arXiv 1904.07850), figure 6.
 
     Args:
-        channels: c_0..c_{K-1} of the levels, strides 1, 2, 4...
+        channels: c_0..c_{K-1}, channels of the levels, strides 1, 2, 4...
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
+        # Step j reduces all coarser levels to the width of level j, so the next step finds them
+        # one level narrower, not at their own widths.
         self.steps = nn.ModuleList(
             IDAUp([channels[j], *[channels[j + 1]] * coarser], [2] * coarser)
             for coarser, j in enumerate(reversed(range(len(channels) - 1)), start=1)
         )
 
     def forward(self, levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Aggregate.
+        """Aggregate the levels.
 
         Args:
             levels: K maps, map j of (B, c_j, H / 2^j, W / 2^j).
@@ -297,6 +307,7 @@ class DLAUp(nn.Module):
         levels = list(levels)
         aggregated = [levels[-1]]
         for coarser, step in enumerate(self.steps, start=1):
+            # Each step starts one level finer and overwrites what it has aggregated.
             first = len(levels) - 1 - coarser
             levels[first:] = step(levels[first:])
             aggregated.insert(0, levels[-1])
@@ -304,13 +315,13 @@ class DLAUp(nn.Module):
 
 
 class StaticBranch(nn.Module):
-    """What the key frame alone shows, at strides 1, 2, 4...
+    """Features of the key frame alone, at strides 1, 2, 4...
 
     Source: DSFNet (GRSL 2021), the static branch.
 
     Args:
         channels: c_0..c_4 of DLA-34.
-        num_levels: maps that are returned; the coarser ones only feed them.
+        num_levels: number of maps to return; the coarser ones only feed them.
         official_layout: see `DLA34`.
     """
 

@@ -1,6 +1,6 @@
 """The dynamic branch: factorised 3-D convolutions over the clip, with motion mining on top.
 
-Shapes: B clips, T frames, newest first, H, W of a frame; three levels of c_j channels and stride
+Shapes: B clips, T frames, newest first, H, W of a frame; three levels with c_j channels and stride
 2^j.
 """
 
@@ -16,18 +16,18 @@ from .dla import DLAUp
 from .motion import MotionModule
 
 MAX_FRAMES = 5
-POOLED_FRAMES = 3  # the newest; older ones count through the convolutions in time
+POOLED_FRAMES = 3  # the newest; older ones contribute through the convolutions in time
 
 
 class AxisConvolution(nn.Module):
     """A 3-D convolution along one axis, BatchNorm and ReLU; the output is as large as the input.
 
-    Source: DSFNet (GRSL 2021), the dynamic branch. It is computed in two dimensions, where the
-    other axes are merged: the same sums, for which there are faster kernels.
+    Source: DSFNet (GRSL 2021), the dynamic branch. The computation merges the other
+    axes and works in two dimensions: the same sums, for which there are faster kernels.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
         kernel_size: (time, height, width), odd, two of them 1.
     """
 
@@ -44,20 +44,23 @@ class AxisConvolution(nn.Module):
         return F.relu_(self.norm(self.convolve(x)))
 
     def convolve(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, in_channels, T, H, W) to (B, out_channels, T, H, W), the convolution alone."""
+        """Map (B, in_channels, T, H, W) to (B, out_channels, T, H, W) by the convolution alone."""
         weight, (before, above, beside) = self.conv.weight, self.conv.padding
+        # The padding tells the axis: only the axis of the kernel is padded.
         if before:
             pixels = F.conv2d(x.flatten(3), weight.flatten(3), padding=(before, 0))
             return pixels.unflatten(3, x.shape[3:])
+
         if beside:
             rows = F.conv2d(x.flatten(2, 3), weight[:, :, 0], padding=(0, beside))
             return rows.unflatten(2, x.shape[2:4])
+
         frames = F.conv2d(x.transpose(1, 2).flatten(0, 1), weight[:, :, 0], padding=(above, 0))
         return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 
 
 def _factorised(in_channels: int, out_channels: int, size: int) -> nn.Sequential:
-    """Convolutions along the rows, the columns and the time."""
+    """Make convolutions along the rows, the columns and the time."""
     return nn.Sequential(
         AxisConvolution(in_channels, out_channels, (1, 1, size)),
         AxisConvolution(out_channels, out_channels, (1, size, 1)),
@@ -66,13 +69,13 @@ def _factorised(in_channels: int, out_channels: int, size: int) -> nn.Sequential
 
 
 class DynamicBranch(nn.Module):
-    """What moves, at strides 1, 2 and 4.
+    """Features of what moves, at strides 1, 2 and 4.
 
     Source: DSFNet (GRSL 2021), the dynamic branch; MICPL (TNNLS 2024) for the motion.
 
     Args:
-        channels: c_0, c_1, c_2.
-        motion: adds to the features of stride 4; None for DSFNet.
+        channels: c_0, c_1, c_2 of the levels.
+        motion: module that adds to the features of stride 4; None for DSFNet.
     """
 
     def __init__(
@@ -98,18 +101,23 @@ class DynamicBranch(nn.Module):
             Three maps, map j of shape (B, c_j, H / 2^j, W / 2^j).
 
         Raises:
-            ValueError: T is something else.
+            ValueError: T is outside this range.
         """
         if not POOLED_FRAMES <= clips.shape[2] <= MAX_FRAMES:
             raise ValueError(
                 f"a clip needs {POOLED_FRAMES} to {MAX_FRAMES} frames, got {clips.shape[2]}; a "
                 "shorter video repeats its first frame"
             )
+
         x, levels = clips, []
         for index, stage in enumerate(self.stages):
             x = stage(F.max_pool3d(x, (1, 2, 2)) if index else x)
+            # DSFNet pools time with kernel and stride 3 and no padding: of five frames only the
+            # newest three enter the maximum.
             newest = x[:, :, :POOLED_FRAMES]
+            # The motion module works at stride 4 only, between the last stage and its pooling.
             if with_motion and self.motion is not None and index == len(self.stages) - 1:
                 newest = newest + self.motion(x, POOLED_FRAMES)
+
             levels.append(newest.amax(dim=2))
         return self.aggregation(levels)

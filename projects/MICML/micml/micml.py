@@ -22,33 +22,33 @@ from .decode import check_decoding, decode
 from .dla import IDAUp, StaticBranch
 from .dynamic import DynamicBranch
 
-OUTPUTS = {"hm": 1, "wh": 2, "reg": 2}  # channels; those of the heat map are for each class
+OUTPUTS = {"hm": 1, "wh": 2, "reg": 2}  # channels; the heat map has one per class
 FRAME_MULTIPLE = 16
 
 
 @META_ARCH_REGISTRY.register()
 class MICML(nn.Module):
-    """Moving objects in the newest frame of a clip.
+    """Detector of moving objects in the newest frame of a clip.
 
     Source: MICPL (TNNLS 2024) and its released program. Without ``motion`` in the dynamic branch it
     is DSFNet (GRSL 2021), with one branch alone DSFNet's static or dynamic variant.
 
     Args:
-        static: of the newest frame; None for the dynamic variant.
-        dynamic: of all frames; None for the static variant.
-        num_classes: K.
+        static: branch of the newest frame; None for the dynamic variant.
+        dynamic: branch of all frames; None for the static variant.
+        num_classes: K, number of classes.
         head_width: channels of the heads' hidden layers.
-        motion_at_eval: run the motion module in inference too. The released program does not,
-            and its normalisations have only seen features with motion.
-        radius_rule: of the heat map's Gaussians, see `gaussian_radius`.
-        heatmap_weight: of the loss.
-        size_weight: of the loss.
-        offset_weight: of the loss.
-        top_k: peaks that are kept per frame, >= 1.
-        score_floor: peaks must score more, in [0, 1).
-        soft_nms: lower the scores of boxes that overlap better ones, see `decode`.
-        pixel_mean: per channel, 0-255, BGR.
-        pixel_std: per channel, 0-255, BGR.
+        motion_at_eval: whether to run the motion module in inference too. The released program
+            does not, and its normalisations have only seen features with motion.
+        radius_rule: rule of the heat map's radii, see `gaussian_radius`.
+        heatmap_weight: weight of the heat map's loss.
+        size_weight: weight of the loss of width and height.
+        offset_weight: weight of the loss of the offset.
+        top_k: number of peaks to keep per frame, >= 1.
+        score_floor: peaks must score more than this, in [0, 1).
+        soft_nms: whether to lower the scores of boxes that overlap better ones, see `decode`.
+        pixel_mean: mean of each channel, 0-255, BGR.
+        pixel_std: standard deviation of each channel, 0-255, BGR.
 
     Raises:
         ValueError: there is no branch, the branches' channels differ, there is no class, the radius
@@ -84,6 +84,7 @@ class MICML(nn.Module):
             )
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+
         check_radius_rule(radius_rule)
         check_decoding(top_k, score_floor)
         channels = branches[0].channels
@@ -96,6 +97,7 @@ class MICML(nn.Module):
             }
         )
         nn.init.constant_(self.heads["hm"][-1].bias, -2.19)  # a prior of 0.1
+
         self.num_classes, self.motion_at_eval = num_classes, motion_at_eval
         self.radius_rule = radius_rule
         self.loss_weights = {
@@ -109,18 +111,18 @@ class MICML(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Losses in training, detections otherwise.
+        """Compute the losses in training, the detections otherwise.
 
         Args:
             batched_inputs: B dicts with ``frames`` (T, 3, H, W) BGR 0-255, newest first, or
                 normalised already where ``normalized`` is true; ``instances`` with ``gt_boxes``
                 (``Boxes``, pixels of the newest frame) and ``gt_classes`` in training; ``height``
-                and ``width`` of the original frame (default: of ``frames``). Sizes may differ
-                between clips and need not be multiples of anything.
+                and ``width`` of the original frame (default: the size of ``frames``). Sizes may
+                differ between clips and need not be multiples of anything.
 
         Returns:
             Training: dict of the scalar losses ``loss_heatmap``, ``loss_size``, ``loss_offset``,
@@ -128,10 +130,11 @@ class MICML(nn.Module):
             ``pred_boxes``, ``scores``, ``pred_classes`` in pixels of the original frame.
 
         Raises:
-            ValueError: frames of another shape, clips of unequal length, a label that is no class
-                of the model, or an output, not in training, that is not finite.
+            ValueError: frames have another shape, clips differ in length, a label is not a class of
+                the model, or an output in inference is not finite.
         """
         clips = self.preprocess(batched_inputs)
+        # The released program never runs the motion module in inference: it regularises training.
         with_motion = self.training or self.motion_at_eval
         outputs = self.predict_maps(clips.tensor.transpose(1, 2), with_motion=with_motion)
         if self.training:
@@ -158,12 +161,15 @@ class MICML(nn.Module):
                 "frames must be (T, 3, H, W) with T equal in a batch, got "
                 f"{', '.join(map(str, shapes))}"
             )
+
         clips = []
         for x in batched_inputs:
             frames = x["frames"].to(self.device)
             if not x.get("normalized", False):
                 frames = (frames - self.pixel_mean) / self.pixel_std
             clips.append(frames.to(self.pixel_mean.dtype))
+
+        # Zero is the mean colour of normalised frames, so the padding is neutral.
         return ImageList.from_tensors(clips, size_divisibility=FRAME_MULTIPLE)
 
     def predict_maps(self, clips: torch.Tensor, *, with_motion: bool) -> dict[str, torch.Tensor]:
@@ -178,13 +184,15 @@ class MICML(nn.Module):
             pixels, ``reg`` (B, 2, H, W) offset (x, y) of the centre inside its pixel.
 
         Raises:
-            ValueError: the dynamic branch or its motion module takes no clips of T frames.
+            ValueError: the dynamic branch or its motion module does not accept clips of T frames.
         """
         levels = []
         if self.static is not None:
             levels.append(self.static(clips[:, :, 0]))
         if self.dynamic is not None:
             levels.append(self.dynamic(clips, with_motion=with_motion))
+
+        # Branches are fused by a sum per level, then aggregated to stride 1.
         features = self.fusion([sum(maps[1:], maps[0]) for maps in zip(*levels)])[-1]
         return {name: head(features) for name, head in self.heads.items()}
 
@@ -194,11 +202,14 @@ class MICML(nn.Module):
         clips: ImageList,
         batched_inputs: list[dict[str, Any]],
     ) -> dict[str, torch.Tensor]:
-        """Weighted losses on the area of the largest frame."""
+        """Compute the weighted losses on the area of the largest frame."""
         height, width = (max(sides) for sides in zip(*clips.image_sizes))
         outputs = {
-            name: at_least_float32(value[:, :, :height, :width]) for name, value in outputs.items()
+            # Half precision cannot hold the sum over all pixels that the focal loss takes.
+            name: at_least_float32(value[:, :, :height, :width])
+            for name, value in outputs.items()
         }
+
         instances = [x["instances"] for x in batched_inputs]
         self._check_labels(instances)
         targets = draw_targets(
@@ -213,18 +224,20 @@ class MICML(nn.Module):
         clips: ImageList,
         batched_inputs: list[dict[str, Any]],
     ) -> list[dict[str, Instances]]:
-        """What is found on each frame, without its padding."""
+        """Decode the detections of each frame, without its padding."""
         found = []
         for index, (x, (height, width)) in enumerate(zip(batched_inputs, clips.image_sizes)):
             own = {
                 name: at_least_float32(value[index : index + 1, :, :height, :width])
                 for name, value in outputs.items()
             }
+            # One test for all maps: each comparison costs the GPU a synchronisation.
             if not torch.stack([value.isfinite().all() for value in own.values()]).all():
                 raise ValueError(
-                    "what the model says of a clip is not finite: its weights have diverged or "
+                    "the model's output for a clip is not finite: its weights have diverged or "
                     "belong to another model; take an earlier checkpoint"
                 )
+
             ((boxes, scores, classes),) = decode(
                 own, top_k=self.top_k, score_floor=self.score_floor, soft_nms=self.soft_nms
             )
@@ -233,21 +246,23 @@ class MICML(nn.Module):
             instances.pred_classes = classes
             size = x.get("height", height), x.get("width", width)
             found.append({"instances": detector_postprocess(instances, *size)})
+
         return found
 
     def _check_labels(self, instances: list[Instances]) -> None:
-        """Refuse labels that the heat map has no channel for; a GPU would only stop somewhere."""
+        """Validate the labels against the channels of the heat map."""
+        # A label out of range would stop a GPU with an assertion far from its cause.
         labels = torch.cat([x.gt_classes for x in instances])
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if len(wrong):
             raise ValueError(
                 f"a label is {int(wrong[0])} but the model has {self.num_classes} classes, 0 to "
-                f"{self.num_classes - 1}; set model.num_classes to the number of the dataset's"
+                f"{self.num_classes - 1}; set model.num_classes to that of the dataset"
             )
 
 
 def _head(in_channels: int, width: int, out_channels: int) -> nn.Sequential:
-    """Two convolutions that predict a map."""
+    """Make two convolutions that predict a map."""
     head = nn.Sequential(
         nn.Conv2d(in_channels, width, 3, padding=1),
         nn.ReLU(inplace=True),

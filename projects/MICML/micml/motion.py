@@ -1,14 +1,14 @@
 """Motion pattern mining and the motion-vision adapter, which teach the dynamic branch.
 
 Shapes: B clips, T frames, newest first, C channels, H, W of the map; P side of the pooled maps,
-S frames that are asked for, L layers.
+S requested frames, L layers.
 
-What repeats is computed once; the outputs are those of the formulas:
+Repeated terms are computed once; the outputs are those of the formulas:
 - A cell's convolution of [x; h] is the sum of one of x and one of h. The former does not depend on
   the state, so T of them serve all T (1 + T) evaluations of a layer, and the first state is zero.
-- Nobody reads frames S..T-1 of the last layer, so they are not computed. Only the running
-  statistics of `MotionModule.mining` notice: they average over the frames that are used.
-- Max-pooling acts on channels alone, so the state that stands T times in the mined pattern is
+- Frames S..T-1 of the last layer are never read, so they are not computed. Only the running
+  statistics of `MotionModule.mining` differ: they average over the frames in use.
+- Max-pooling acts on channels alone, so the state that occurs T times in the mined pattern is
   pooled once, and enters the 1x1 convolution once, with the sum of its T weights.
 - A 1x1 convolution commutes with a resize, so the adapter's acts on the small map.
 """
@@ -40,7 +40,7 @@ class MotionCell(nn.Module):
         self.conv = nn.Conv2d(2 * channels, 4 * channels, 3, padding=1)
 
     def input_gates(self, x: torch.Tensor) -> torch.Tensor:
-        """What the inputs add to the gates.
+        """Compute what the inputs add to the gates.
 
         Args:
             x: (N, C, H, W).
@@ -51,22 +51,24 @@ class MotionCell(nn.Module):
         return F.conv2d(x, self.conv.weight[:, : self.channels], self.conv.bias, padding=1)
 
     def state_weight(self) -> torch.Tensor:
-        """The weight of the state's half, (4 C, C, 3, 3); made once for many steps."""
+        """Return the weight of the state's half, (4 C, C, 3, 3), copied once for many steps."""
         return self.conv.weight[:, self.channels :].contiguous()
 
     def step(self, gates: torch.Tensor, state: State | None, weight: torch.Tensor) -> State:
-        """One evaluation of the cell.
+        """Evaluate the cell once.
 
         Args:
-            gates: (B, 4 C, H, W), of `input_gates`.
+            gates: (B, 4 C, H, W), from `input_gates`.
             state: hidden and cell state, (B, C, H, W) each; None for zeros.
-            weight: of `state_weight`.
+            weight: weight from `state_weight`.
 
         Returns:
             The next hidden and cell state.
         """
         if state is not None:
             gates = F.conv2d(state[0], weight, padding=1).add_(gates)
+
+        # The gates are ordered i, f, o, g: three sigmoids, then the tanh.
         width = 3 * self.channels
         enter, keep, leave = gates[:, :width].sigmoid().chunk(3, dim=1)
         memory = enter * gates[:, width:].tanh()
@@ -76,13 +78,13 @@ class MotionCell(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales channels by what all of them are on average.
+    """Scale the channels by a function of all channels' means.
 
     Source: arXiv 1709.01507, section 3, without biases.
 
     Args:
-        channels: C.
-        reduction: of the width in between.
+        channels: C, channels of the map.
+        reduction: divisor of the hidden width.
     """
 
     def __init__(self, channels: int, reduction: int = 2) -> None:
@@ -97,18 +99,18 @@ class SqueezeExcitation(nn.Module):
 
 
 class MotionModule(nn.Module):
-    """Layers of motion cells; each frame's state is told what motion the whole clip shows.
+    """Layers of motion cells; each frame's state learns of the motion in the whole clip.
 
     Source: MICPL (TNNLS 2024) and its released program, with the symbols used below. The cells are
     per layer, all else is shared by layers and frames.
 
     Args:
-        channels: C.
-        pool_size: P.
-        num_layers: L.
-        num_frames: T.
-        recompute_scans: keep nothing of the scans for the backward pass and run them again there:
-            less memory, more time, the same gradients.
+        channels: C, channels of input and output.
+        pool_size: P, side of the pooled maps.
+        num_layers: L, number of layers.
+        num_frames: T, number of frames of a clip.
+        recompute_scans: whether to run the scans again in the backward pass instead of keeping
+            them: less memory, more time, the same gradients.
     """
 
     def __init__(
@@ -127,9 +129,11 @@ class MotionModule(nn.Module):
         self.mining = nn.Sequential(
             nn.Conv2d(2 * num_frames * channels, channels, 1, bias=False), nn.BatchNorm2d(channels)
         )
+
         self.mining_attention = SqueezeExcitation(channels)
         self.query = nn.Linear(pool_size**2, channels)
         self.vision_attention = SqueezeExcitation(channels)
+
         self.vision_identity = nn.Linear(pool_size, pool_size)
         self.vision_value = nn.Linear(pool_size, pool_size)
         self.adapter = nn.ModuleList(
@@ -141,7 +145,7 @@ class MotionModule(nn.Module):
 
         Args:
             x: (B, C, T, H, W).
-            num_outputs: S, of the newest frames; None for T.
+            num_outputs: S, number of newest frames to compute; None for T.
 
         Returns:
             (B, C, S, H, W).
@@ -154,6 +158,7 @@ class MotionModule(nn.Module):
                 f"the motion module is made for {self.num_frames} frames, got {x.shape[2]}; set "
                 "num_frames of the mapper, or evaluate with model.motion_at_eval=false"
             )
+
         frames: Sequence[torch.Tensor] = x.unbind(2)
         for index, cell in enumerate(self.cells):
             is_last = index == len(self.cells) - 1
@@ -164,14 +169,18 @@ class MotionModule(nn.Module):
     def _run_layer(
         self, cell: MotionCell, frames: Sequence[torch.Tensor], count: int
     ) -> list[torch.Tensor]:
-        """The first ``count`` hidden states of a layer, (B, C, H, W) each."""
+        """Compute the first ``count`` hidden states of a layer, (B, C, H, W) each."""
+        # One convolution for all frames: the input's half does not depend on the state.
         gates = cell.input_gates(torch.cat(list(frames))).chunk(self.num_frames)
         weight = cell.state_weight()
         outputs: list[torch.Tensor] = []
         state: State | None = None
+
+        # Newest to oldest, the order in which the released program reads the clip.
         for t in range(count):
             hidden, memory = cell.step(gates[t], state, weight)
             hidden = hidden + self._adapt(hidden, self._mine(cell, gates, (hidden, memory), weight))
+            # The adapter changes the hidden state only; the memory passes unaltered.
             state = hidden, memory
             outputs.append(hidden)
         return outputs
@@ -179,7 +188,7 @@ class MotionModule(nn.Module):
     def _scan(
         self, cell: MotionCell, weight: torch.Tensor, *tensors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """Read all frames from a state on, ``tensors[:2]``; the hidden states, pooled."""
+        """Scan all frames from the state ``tensors[:2]`` on; return the pooled hidden states."""
         state, pooled = (tensors[0], tensors[1]), []
         for gates in tensors[2:]:
             state = cell.step(gates, state, weight)
@@ -192,26 +201,30 @@ class MotionModule(nn.Module):
     def _mine(
         self, cell: MotionCell, gates: Sequence[torch.Tensor], state: State, weight: torch.Tensor
     ) -> torch.Tensor:
-        """Z_t, the motion seen from a frame and told in terms of its vision, (B, C, P, P)."""
+        """Compute Z_t, the motion seen from a frame in terms of its vision, (B, C, P, P)."""
         if self.recompute_scans and torch.is_grad_enabled():
             scanned = checkpoint(self._scan, cell, weight, *state, *gates, use_reentrant=False)
         else:
             scanned = self._scan(cell, weight, *state, *gates)
+
         vision = self._pool(state[0])
         convolution, norm = self.mining
         # the channels are (frame, H~_t or h, C); H~_t is the same for every frame
         kernel = convolution.weight.unflatten(1, (self.num_frames, 2, self.channels))
         kernel = torch.cat([kernel[:, :, 0].sum(dim=1), kernel[:, :, 1].flatten(1, 2)], dim=1)
         pattern = F.relu_(norm(F.conv2d(torch.cat([vision, *scanned], dim=1), kernel)))
+
         query = self.query(self.mining_attention(pattern).flatten(2))  # Q_t: (B, C, C)
         vision = self.vision_attention(vision)  # U_t: (B, C, P, P)
+        # Linear layers act on the image columns, as the released program's view of the map does.
         value = self.vision_value(vision).flatten(2)
         told = (self.vision_identity(vision).flatten(2) + query @ value) / 2
         return told.unflatten(2, (self.pool_size, self.pool_size))
 
     def _adapt(self, hidden: torch.Tensor, motion: torch.Tensor) -> torch.Tensor:
-        """What a frame's state (B, C, H, W) gains from its motion (B, C, P, P)."""
+        """Compute what a frame's state (B, C, H, W) gains from its motion (B, C, P, P)."""
         first, second = (layer.weight[:, :, None, None] for layer in self.adapter)
+        # The first layer works on [H~; Z~]: split it, and convolve the motion before it grows.
         motion = F.conv2d(motion, first[:, self.channels :])
         motion = F.interpolate(motion, hidden.shape[2:], mode="bilinear", align_corners=True)
         mixed = F.conv2d(hidden, first[:, : self.channels]) + motion

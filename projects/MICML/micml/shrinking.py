@@ -11,7 +11,7 @@ def shrink_micml(model: DictConfig) -> None:
     """Make a config of ``MICML`` small enough for a test on one CPU core.
 
     Args:
-        model: config; changed. The branches that it lacks stay away.
+        model: config to change in place; branches that are None stay None.
     """
     if model.static is not None:
         replace_values(model.static, {"channels": [4, 6, 8, 8, 8]})

@@ -4,10 +4,10 @@
     python projects/MICML/tools/run_study.py --output output/short steps=50 arms=static,micml
     python projects/MICML/tools/run_study.py --output output/motion_study --list
 
-Most of the vehicles stand, are drawn by the renderer of those that move, and are not labelled; a
+Most of the vehicles stand, look like those that move, and are not labelled; a
 single frame does not tell them apart. Every variant is trained by the same recipe, seed and steps,
 and scored on videos of another seed; MICML is scored with its motion module off at test, as
-released, and on. Commands run one thread each; what is done is not done again, and an interrupted
+released, and on. Each command runs one thread; finished jobs are not repeated, and an interrupted
 command continues. The output folder gets results.jsonl (a row with provenance for each variant),
 results.md with the verdict, curves.png, and under jobs/ the log, command and cost of every command.
 """
@@ -46,9 +46,9 @@ CONFIGS = {
 }
 """Arm -> its config."""
 MOTION_ON = "micml_motion_on"
-"""The trained ``micml`` with its motion module at test too."""
+"""The trained ``micml`` with its motion module on at test too."""
 LEAST_F1 = 20.0
-"""F1 in per cent that the static variant must exceed for the study to count."""
+"""F1 in percent that the static variant must exceed for the study to count."""
 LEAST_GAIN = 10.0
 """Points of F1 by which the full model, motion off at test as released, must be better."""
 METRICS = {
@@ -66,14 +66,14 @@ _PROTOCOLS = "dataloader.evaluator.protocols=[distance5_best,distance5,micml]"
 
 @dataclass(frozen=True)
 class MotionSettings(StudySettings):
-    """Sizes of a study.
+    """Settings of a study.
 
     Attributes:
-        steps: optimizer steps of every training.
-        batch_size: clips per step.
-        train_videos: videos to train on.
-        test_videos: videos to score, of another seed.
-        num_frames: frames of each video.
+        steps: number of optimizer steps of every training.
+        batch_size: number of clips per step.
+        train_videos: number of videos to train on.
+        test_videos: number of videos to score, of another seed.
+        num_frames: number of frames of each video.
         size: side of the frames, pixels.
         density: density of the moving vehicles; 1 is that of RsCarData.
         standing_lanes: share of the lanes whose vehicles stand.
@@ -98,17 +98,19 @@ def study_jobs(settings: MotionSettings, folder: Path) -> list[Job]:
     """List the commands of a study, each after those that it needs.
 
     Args:
-        settings: sizes.
+        settings: settings of the study.
         folder: output folder, absolute.
 
     Returns:
         The jobs.
     """
+    # Different seeds, so that no test video is trained on.
     splits = (("train", settings.train_videos, 1), ("test", settings.test_videos, 2))
     jobs = [
         _drawing(settings, folder, split, videos=videos, seed=seed)
         for split, videos, seed in splits
     ]
+
     for seed in settings.seeds:
         jobs += [_training(settings, folder, arm, seed) for arm in settings.arms]
         if "micml" in settings.arms:
@@ -141,11 +143,13 @@ def _training(settings: MotionSettings, folder: Path, arm: str, seed: int) -> Jo
         batch=settings.batch_size,
         seed=seed,
     )
+
     made = (f"runs/{name}/results.json", f"runs/{name}/model_final.pth")
     return Job(name, command, ("videos_train", "videos_test"), made)
 
 
 def _motion_on(settings: MotionSettings, folder: Path, seed: int) -> Job:
+    # An evaluation only: the same weights, with the motion module running.
     name, trained = (arm + settings.suffix(seed) for arm in (MOTION_ON, "micml"))
     runs = folder / "runs"
     config = project_config(__file__, CONFIGS["micml"])
@@ -164,7 +168,7 @@ def study_report(settings: MotionSettings) -> StudyReport:
     """Declare the report.
 
     Args:
-        settings: sizes, which the caption names.
+        settings: settings, which the caption names.
 
     Returns:
         The declaration.
@@ -198,7 +202,7 @@ def _read_threshold(folder: Path, run: StudyRun) -> dict[str, float]:
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say whether motion helps as much as asked.
+    """Decide whether motion helps as much as asked.
 
     Args:
         rows: rows of the report.
@@ -215,7 +219,9 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     mean = {arm: sum(values) / len(values) for arm, values in f1.items()}
     known = [{**row, "F1": row["F1"] or 0.0} for row in rows]  # an undefined F1 is no better than 0
     gain = {one.arm: one.mean for one in paired_differences(known, "F1", "static")}["micml"]
+    # Every seed of the static variant has to work, else the gain is one over a broken baseline.
     is_met = min(f1["static"]) > LEAST_F1 and gain >= LEAST_GAIN
+
     facts = (
         f"The static variant reaches F1 {mean['static']:.1f} (asked: above {LEAST_F1:g}), the full "
         f"model {mean['micml']:.1f} with its motion module off at test"
@@ -229,7 +235,7 @@ def plan(settings: MotionSettings, folder: Path) -> Study:
     """Make the study.
 
     Args:
-        settings: sizes.
+        settings: settings of the study.
         folder: output folder, absolute.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What predicted embeddings are trained for, and which rows are compared.
+"""Losses of the predicted embeddings, and the pairs that they compare.
 
 Shapes: B images, Q queries, N_i objects of image i, M matched objects of the batch, G groups of
 queries for the same objects, C channels.
@@ -32,14 +32,14 @@ class EmbeddedTargets(Targets):
 
 
 class EmbeddingRegression:
-    """Distance of the predicted embedding, brought to unit length, to the object's.
+    """Distance between the normalised predicted embedding and that of the object.
 
     Source: DETReg (arXiv 2106.04550), object embedding loss; the mean of absolute differences
     there, of squared ones in the rotated DETReg that MutDet (ECCV 2024) compares with.
 
     Args:
         distance: "mse" or "l1".
-        weight: of the loss.
+        weight: weight of the loss.
     """
 
     def __init__(self, distance: str = "mse", weight: float = 1.0) -> None:
@@ -54,20 +54,22 @@ class EmbeddingRegression:
         classes: torch.Tensor,
         normalizer: float,
     ) -> torch.Tensor:
-        """Weighted loss.
+        """Compute the weighted loss.
 
         Args:
             predicted: (G, M, C).
             objects: (M, C).
             classes: (M,), not used.
-            normalizer: pairs of all groups, averaged over processes, > 0.
+            normalizer: number of pairs of all groups, averaged over processes, > 0.
 
         Returns:
-            Scalar: the mean over channels and pairs; 0, but attached, without pairs.
+            Scalar: the mean over channels and pairs; 0, but attached to the graph, without pairs.
         """
         difference = F.normalize(at_least_float32(predicted), dim=-1) - F.normalize(
             at_least_float32(objects), dim=-1
         )
+        # Both have unit length: that is why rotated DETReg squares the difference, where DETReg
+        # takes its absolute value.
         values = difference.square() if self.distance == "mse" else difference.abs()
         return self.weight * values.sum() / values.shape[-1] / normalizer
 
@@ -80,10 +82,10 @@ class ContrastiveAlignment:
 
     Args:
         temperature: tau, > 0.
-        weight: of the loss.
-        gather: take the negatives from all processes. Denoising then aligns as many groups as
-            the process with the fewest has.
-        mask_same_class: objects of one pseudo-class are not each other's negatives.
+        weight: weight of the loss.
+        gather: whether to take the negatives from all processes. Denoising then aligns as many
+            groups as the process with the fewest has.
+        mask_same_class: whether to exclude objects of the same pseudo-class from the negatives.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class ContrastiveAlignment:
         classes: torch.Tensor,
         normalizer: float,
     ) -> torch.Tensor:
-        """Weighted loss; with ``gather`` every process has to call it.
+        """Compute the weighted loss; with ``gather`` every process must call it.
 
         Args:
             predicted: (G, M, C).
@@ -115,10 +117,10 @@ class ContrastiveAlignment:
             normalizer: not used: the loss is a mean over the pairs it sees.
 
         Returns:
-            Scalar, 0, but attached, without pairs.
+            Scalar, 0, but attached to the graph, without pairs.
         """
         if self.gather:
-            # Every process has to gather as many rows as the others, else they wait for ever.
+            # Every process must gather as many rows as the others, or they wait for ever.
             groups = smallest_group_count(len(predicted), len(objects), objects.device)
             if len(predicted) < groups:  # a process without objects has no groups either
                 predicted = predicted.expand(groups, -1, -1)
@@ -133,11 +135,11 @@ class ContrastiveAlignment:
 
 @dataclass
 class Pairs:
-    """Predictions and the objects they stand for.
+    """Predictions and their objects.
 
     Attributes:
-        states: (G, M, C) of the predictions.
-        embeddings: (M, D) of the objects.
+        states: (G, M, C) states of the predictions.
+        embeddings: (M, D) embeddings of the objects.
         classes: (M,) pseudo-classes.
     """
 
@@ -152,13 +154,13 @@ def matched_pairs(
     embeddings: Sequence[torch.Tensor],
     targets: Sequence[Targets],
 ) -> Pairs:
-    """Pairs of a one-to-one assignment.
+    """Collect the pairs of a one-to-one assignment.
 
     Args:
-        states: (B, Q, C).
-        matches: for every image (prediction indices, object indices).
+        states: (B, Q, C) states of the queries.
+        matches: pairs of (prediction indices, object indices), one per image.
         embeddings: B tensors (N_i, D).
-        targets: B entries.
+        targets: the objects of the B images.
 
     Returns:
         One group of the M matched objects, image after image.
@@ -176,14 +178,14 @@ def denoising_pairs(
     targets: Sequence[Targets],
     first_rows: bool = False,
 ) -> Pairs:
-    """Pairs of the positive denoising queries.
+    """Collect the pairs of the positive denoising queries.
 
     Args:
-        states: (B, D, C) of all denoising queries.
-        noised: the queries.
+        states: (B, D, C) states of all denoising queries.
+        noised: the denoising queries.
         embeddings: B tensors (N_i, D).
-        targets: B entries.
-        first_rows: reproduce the official program, which strings the groups of image
+        targets: the objects of the B images.
+        first_rows: whether to reproduce the official program, which joins the groups of image
             after image together and keeps the first sum(N_i) rows: right for one group only, else
             copies of the first image's objects are each other's negatives.
 
@@ -192,6 +194,8 @@ def denoising_pairs(
     """
     groups = noised.num_groups
     rows = [
+        # Slots run group by group. An image without objects has no slots, which unflatten cannot
+        # split.
         states[i, slots].unflatten(0, (groups, -1))
         if len(slots)
         else states.new_zeros(groups, 0, states.shape[-1])
@@ -205,6 +209,7 @@ def denoising_pairs(
             torch.cat([e.repeat(groups, 1) for e in embeddings])[:count],
             torch.cat([t.labels.repeat(groups) for t in targets])[:count],
         )
+
     return Pairs(
         torch.cat(rows, dim=1), torch.cat(list(embeddings)), torch.cat([t.labels for t in targets])
     )

@@ -1,4 +1,4 @@
-"""Filters of pseudo-boxes, all of them off unless asked for: the official code has none.
+"""Filters of pseudo-boxes, all of them off by default: the official code has none.
 
 Shapes: N boxes.
 """
@@ -20,15 +20,15 @@ class BoxFilters:
     """Which boxes to keep; None switches a filter off.
 
     Attributes:
-        min_side: shorter side, pixels, at least.
-        min_area: of the box, square pixels, at least.
-        max_area_fraction: of the image, at most, in (0, 1].
-        max_aspect: longer over shorter side, at most, >= 1.
-        min_score: of the source, at least.
-        duplicate_iou: of boxes with a rotated IoU above this, in [0, 1], the best stays.
-        max_density: boxes per 100 x 100 pixels of image, at most, the best ones; at least one box
+        min_side: least shorter side, pixels.
+        min_area: least area of the box, square pixels.
+        max_area_fraction: largest share of the image, in (0, 1].
+        max_aspect: largest ratio of longer to shorter side, >= 1.
+        min_score: least score given by the source.
+        duplicate_iou: among boxes with a rotated IoU above this, in [0, 1], only the best stays.
+        max_density: most boxes per 100 x 100 pixels of image, the best ones; at least one box
             is allowed.
-        top_k: boxes per image, at most, the best ones.
+        top_k: most boxes per image, the best ones.
     """
 
     min_side: float | None = None
@@ -69,9 +69,12 @@ class BoxFilters:
             (indices of the boxes to keep, best score first, equal scores by index; how many each
             filter removed, by its name).
         """
+
         pixels = image_size[0] * image_size[1]
+        # Best first from here on, so that every later cut keeps the best boxes.
         order = np.argsort(-scores, kind="stable")
         removed: Counter[str] = Counter()
+        # Canonical boxes have width >= height, so height is the shorter side.
         width, height = boxes[:, 2].astype(np.float64), boxes[:, 3].astype(np.float64)
         tests = {
             "min_side": (self.min_side, height, 1),
@@ -80,10 +83,13 @@ class BoxFilters:
             "max_aspect": (self.max_aspect, width / height, -1),
             "min_score": (self.min_score, scores, 1),
         }
+
         for name, (limit, values, sign) in tests.items():
             if limit is not None:
                 kept = order[sign * values[order] >= sign * limit]
                 removed[name], order = len(order) - len(kept), kept
+
+        # After the cheap tests, because the cost grows with the square of the number of boxes.
         if self.duplicate_iou is not None:
             chosen = torch.from_numpy(order)
             kept = nms_rotated(
@@ -93,6 +99,7 @@ class BoxFilters:
             )
             removed["duplicate_iou"] = len(order) - len(kept)
             order = order[kept.numpy()]
+
         numbers = {
             "max_density": None
             if self.max_density is None
@@ -102,10 +109,11 @@ class BoxFilters:
         for name, number in numbers.items():
             if number is not None:
                 removed[name], order = max(0, len(order) - number), order[:number]
+
         return order, +removed
 
 
 FELZENSZWALB_FILTERS = BoxFilters(
     min_side=3.0, max_area_fraction=0.4, duplicate_iou=0.8, max_density=20.0
 )
-"""For proposals of several scales, which repeat each other and never end."""
+"""For proposals of several scales, which repeat each other without end."""

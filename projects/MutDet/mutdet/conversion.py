@@ -9,10 +9,10 @@ from rsd2.weights.conversion_detr import detr_rules_for
 
 
 def mutdet_rules() -> list[Rule]:
-    """What MutDet's pre-training has beside the detector.
+    """Make the rules for what MutDet's pre-training has besides the detector.
 
     Returns:
-        Rules that stand before those of `ars_detr_rules`, which drop these keys.
+        Rules to put before those of `ars_detr_rules`, which drop these keys.
     """
     h, layer = r"bbox_head\.transformer\.", r"feature_enhance\.layers\.(\d+)\."
     renamed = {
@@ -21,9 +21,12 @@ def mutdet_rules() -> list[Rule]:
         r"cross_attn_image_to_token\.(.+)": r"image_to_object.\2",
         r"mlp\.lin([12])\.(\w+)": r"ffn.linear\2.\3",
         r"norm([12])\.(\w+)": r"norm\2.\3",
+        # The official layer numbers its norms 1 to 4; here the third is inside the feed-forward
+        # block.
         r"norm3\.(\w+)": r"ffn.norm.\2",
         r"norm4\.(\w+)": r"norm3.\2",
     }
+
     return [
         *(Rule(h + layer + old, r"enhancement.layers.\1." + new) for old, new in renamed.items()),
         Rule(h + r"patch_enc_output\.(\w+)", r"enhancement.token_projection.\1"),

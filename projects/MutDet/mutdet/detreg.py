@@ -1,4 +1,4 @@
-"""Rotated DETReg: a detector learns pseudo-boxes and the embeddings of what is in them.
+"""Rotated DETReg: a detector learns pseudo-boxes and the embeddings of their contents.
 
 Shapes: B images, Q queries, N objects of one image, C channels, D channels of the embeddings.
 """
@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 
 
 class AlignmentLoss(Protocol):
-    """A loss between predicted embeddings (G, M, C) and those of objects (M, C)."""
+    """A loss between predicted embeddings (G, M, C) and embeddings of objects (M, C)."""
 
     def __call__(
         self,
@@ -55,15 +55,15 @@ class DETReg(RotatedDeformableDETR):
     parts of the detector keep their names, so that the plain detector loads the checkpoint.
 
     Args:
-        detector: the detector to pre-train; its parts are taken over.
+        detector: the detector to pre-train; this model takes over its parts.
         alignment: loss of the predicted embeddings.
         embedding_dim: D of the embeddings in ``gt_embeddings``.
         classes: "clusters": the detector learns the pseudo-classes of the data; "one": every
             object is class 0 of a detector with one class.
-        max_objects: an image with more objects contributes a random choice of so many to each
+        max_objects: an image with more objects contributes a random choice of that size to each
             step; None for all.
-        align_denoising: align the denoising queries too.
-        quirks: ``first_denoising_rows``; those of the detector are its own.
+        align_denoising: whether to align the denoising queries too.
+        quirks: only ``first_denoising_rows`` is read; the detector has its own quirks.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class DETReg(RotatedDeformableDETR):
         self.alignment, self.embedding_dim, self.classes = alignment, embedding_dim, classes
         self.max_objects, self.align_denoising = max_objects, align_denoising
         self.pretraining_quirks = quirks
+
         width = self.query_embed.embedding_dim
         self.embedding_head = MLP(width, width, embedding_dim, 2)
-
         self.backbone.requires_grad_(False)
         self._checks_backbone = True
         self.train(self.training)
@@ -110,12 +110,13 @@ class DETReg(RotatedDeformableDETR):
         """Feature maps by name of normalised, padded images (B, 3, H, W), without gradient."""
         if self.training and self._checks_backbone:
             self._checks_backbone = False
+            # Warn once: pre-training on random features wastes days and fails without a sign.
             means = [buffer for name, buffer in self.backbone.named_buffers() if "mean" in name]
             # Only statistics that were never updated are exactly zero.
             if means and not any(mean.any() for mean in means):
                 _logger.warning(
                     "the norm statistics of the frozen backbone are those of an untrained one: "
-                    "its features are random; give train.init_checkpoint"
+                    "its features are random; set train.init_checkpoint"
                 )
         return super().backbone_features(images)
 
@@ -125,7 +126,7 @@ class DETReg(RotatedDeformableDETR):
         """Bring ``gt_boxes``, ``gt_classes`` and ``gt_embeddings`` into the detector's units.
 
         Raises:
-            ValueError: there are no embeddings, or they are of another width than the model's.
+            ValueError: there are no embeddings, or their width differs from the model's.
         """
         chosen = [self._choose(x) for x in instances]
         targets = []
@@ -137,21 +138,26 @@ class DETReg(RotatedDeformableDETR):
         return targets
 
     def _choose(self, instances: Instances) -> Instances:
-        """At most ``max_objects`` of an image, with the classes that the model learns."""
+        """Choose at most ``max_objects`` of an image, with the classes that the model learns."""
         if not instances.has("gt_embeddings"):
             raise ValueError(
                 "the instances have no gt_embeddings; give the training loader the mapper "
-                "EmbeddingDatasetMapper and a data set with embeddings (extract_embeddings.py)"
+                "EmbeddingDatasetMapper and a dataset with embeddings (extract_embeddings.py)"
             )
+
         width = instances.gt_embeddings.shape[1]
         if width != self.embedding_dim:
             raise ValueError(
                 f"the embeddings have {width} channels, the model has embedding_dim="
-                f"{self.embedding_dim}; set model.embedding_dim or extract the embeddings anew"
+                f"{self.embedding_dim}; set model.embedding_dim or extract the embeddings again"
             )
 
+        # A random choice anew in every step, so that all objects are seen in the long run.
         if self.max_objects is not None and len(instances) > self.max_objects:
+            # SAM labels up to a thousand objects per tile; the memory of every loss grows with
+            # them.
             instances = instances[torch.randperm(len(instances))[: self.max_objects]]
+
         if self.classes == "one":
             fields = instances.get_fields() | {"gt_classes": torch.zeros_like(instances.gt_classes)}
             instances = Instances(instances.image_size, **fields)
@@ -160,7 +166,7 @@ class DETReg(RotatedDeformableDETR):
     def training_losses(
         self, encoded: EncodedImages, targets: list[EmbeddedTargets]
     ) -> dict[str, torch.Tensor]:
-        """Detection losses and the alignment of the last decoder layer."""
+        """Compute the detection losses and the alignment of the last decoder layer."""
         outputs = self.detect(encoded, targets)
         normalizers = self.normalizers(targets, outputs)
         embeddings = [target.embeddings for target in targets]
@@ -174,14 +180,14 @@ class DETReg(RotatedDeformableDETR):
         embeddings: Sequence[torch.Tensor],
         prefix: str = "",
     ) -> tuple[dict[str, torch.Tensor], Assignment]:
-        """Losses of one pass through the decoder.
+        """Compute the losses of one pass through the decoder.
 
         Args:
-            targets: B entries.
-            outputs: of both stages.
-            normalizers: of these targets.
-            embeddings: B tensors (N_i, D or C) that the predicted ones are aligned with.
-            prefix: put before the names of the losses.
+            targets: the objects of the B images.
+            outputs: predictions of both stages.
+            normalizers: normalizers of these targets.
+            embeddings: B tensors (N_i, D or C) with which the predicted ones are aligned.
+            prefix: prefix of the names of the losses.
 
         Returns:
             ``loss_*`` of the detector, ``loss_embedding`` and ``loss_embedding_dn``, and the
@@ -202,6 +208,7 @@ class DETReg(RotatedDeformableDETR):
                     targets,
                     self.pretraining_quirks.first_denoising_rows,
                 )
+
             # Without objects these are the (empty) pairs of the ordinary queries, so that every
             # process reports the same losses and takes part in the same reductions.
             losses["loss_embedding_dn"] = self.align(
@@ -212,7 +219,7 @@ class DETReg(RotatedDeformableDETR):
     def align(
         self, head: nn.Module, pairs: Pairs, normalizer: float, logged_as: str | None = None
     ) -> torch.Tensor:
-        """Alignment loss of pairs; every process has to call it.
+        """Compute the alignment loss of pairs; every process must call it.
 
         Args:
             head: maps states (..., C) to embeddings.
@@ -227,11 +234,13 @@ class DETReg(RotatedDeformableDETR):
         predicted = head(pairs.states)
         if logged_as is not None and len(pairs.embeddings) and has_event_storage():
             with torch.no_grad():
+                # Telemetry only: does a prediction find its own object among all of the batch?
                 cosine = F.normalize(predicted[0].float(), dim=-1) @ (
                     F.normalize(pairs.embeddings.float(), dim=-1).T
                 )
                 own = torch.arange(len(cosine), device=cosine.device)
                 found = (cosine.argmax(dim=1) == own).float().mean()
+
             storage = get_event_storage()
             storage.put_scalar(f"{logged_as}_retrieval", found.item())
             storage.put_scalar(f"{logged_as}_cosine", cosine.diagonal().mean().item())

@@ -1,4 +1,4 @@
-"""Features of objects: a rotated crop of each box through a frozen backbone, averaged over its map.
+"""Features of objects: rotated crops of boxes, through a frozen backbone, averaged over its map.
 
 Source: MutDet's ``Tool_feat_patch_extractor_detector.py``: a rotated RoI-align with 1.5
 times the sides of the box and 224 x 224 bins, which stretches the crop to a square and turns the
@@ -29,7 +29,7 @@ from rsd2.weights.tensor_files import read_tensors
 from .weights import weights_digest
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
-"""Of ImageNet, RGB, 0 to 255; the detectors' configs have the same."""
+"""Mean of ImageNet, RGB, 0 to 255; the detectors' configs use the same."""
 PIXEL_STD = (58.395, 57.12, 57.375)
 BACKBONES = ("resnet50", "small")
 _PREFIX = "backbone."
@@ -37,13 +37,14 @@ _PREFIX = "backbone."
 
 @dataclass(frozen=True)
 class CropSettings:
-    """How a box becomes a crop.
+    """Settings of the crops.
 
     Attributes:
         size: S, pixels.
-        context: both sides of the box are multiplied by this, > 0.
-        sampling_ratio: samples per bin and side; 0 for as many as the map has pixels in it.
-        keep_aspect: widen the shorter side to the longer one instead of stretching the crop.
+        context: factor of both sides of the box, > 0.
+        sampling_ratio: samples per bin and side; 0 for one per covered pixel.
+        keep_aspect: whether to widen the shorter side to the longer one instead of stretching the
+            crop.
         image_size: longer side that the image is resized to beforehand, pixels; None to leave it.
             The official code takes crops of DOTA's 800-pixel tiles from 1024 pixels.
     """
@@ -70,7 +71,7 @@ class PooledBackbone(nn.Module):
         """Wrap a backbone.
 
         Args:
-            backbone: maps (N, 3, S, S) to a dict that holds a map (N, F, h, w).
+            backbone: module that maps (N, 3, S, S) to a dict with a map (N, F, h, w).
             output: key of the map in the dict.
         """
         super().__init__()
@@ -94,22 +95,22 @@ class FeatureExtractor:
         batch_size: int = 64,
         amp: bool = False,
     ) -> None:
-        """Prepare; the backbone is put into evaluation mode.
+        """Keep the settings and put the backbone into evaluation mode.
 
         Args:
-            backbone: maps normalised crops (N, 3, S, S) to features (N, F).
-            crops: how they are cut; the defaults if None.
-            name: what tells the backbone and its weights from others, for the run's settings.
-            device: to work on.
-            batch_size: crops at once, >= 1.
-            amp: run the backbone in bfloat16.
+            backbone: module that maps normalised crops (N, 3, S, S) to features (N, F).
+            crops: settings of the crops; the defaults if None.
+            name: name of the backbone and its weights, for the run's settings.
+            device: device to work on.
+            batch_size: number of crops at once, >= 1.
+            amp: whether to run the backbone in bfloat16.
         """
         self._backbone = backbone.to(device).eval()
         self._crops, self._name, self._device = crops or CropSettings(), name, device
         self._batch_size, self._amp = batch_size, amp
 
     def settings(self) -> dict[str, Any]:
-        """Return whatever decides the features, as plain values."""
+        """Return everything that determines the features, as plain values."""
         return {"backbone": self._name, "amp": self._amp, "crops": asdict(self._crops)}
 
     @torch.no_grad()
@@ -126,9 +127,12 @@ class FeatureExtractor:
         rows = []
         for start in range(0, len(boxes), self._batch_size):
             chosen = torch.from_numpy(boxes[start : start + self._batch_size])
+            # Batches of crops bound the memory: an image may have a thousand boxes of 224 x 224
+            # pixels.
             crops = cut_crops(image, chosen, self._crops, device=self._device)
             with torch.autocast(torch.device(self._device).type, torch.bfloat16, enabled=self._amp):
                 rows.append(self._backbone(crops).float().cpu().numpy())
+
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
 
 
@@ -140,8 +144,8 @@ def cut_crops(
     Args:
         image: (H, W, 3) uint8 RGB.
         boxes: (N, 5) pixels and degrees.
-        settings: of the crops.
-        device: to work on.
+        settings: settings of the crops.
+        device: device to work on.
 
     Returns:
         (N, 3, S, S) float32; 0, the mean colour, beyond the image.
@@ -155,6 +159,7 @@ def cut_crops(
         boxes[:, :4] *= scale
 
     if settings.keep_aspect:
+        # Both sides take the longer one, so that the crop is not stretched.
         boxes[:, 2:4] = boxes[:, 2:4].amax(dim=1, keepdim=True)
     boxes[:, 2:4] *= settings.context
 
@@ -177,8 +182,8 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
 
     Args:
         kind: ``"resnet50"``, or ``"small"``, the backbone of the small detector.
-        weights: the file; read without running any of its code. It is a checkpoint of an embedder
-            or a detector, of which the part ``backbone`` is taken; the state of a small backbone;
+        weights: file to read, without running any of its code. It is a checkpoint of an embedder
+            or a detector, whose part ``backbone`` is used; the state of a small backbone;
             or torchvision's file of ResNet-50, whose ``fc`` is not needed.
 
     Returns:
@@ -188,7 +193,7 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for an unknown kind, or a file that cannot be read as tensors.
-        CheckpointError: if the weights are of another model; keys are listed.
+        CheckpointError: if the weights belong to another model; the message lists keys.
     """
     if kind not in BACKBONES:
         raise ValueError(f"the backbone must be one of {BACKBONES}, got {kind!r}")
@@ -206,10 +211,11 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
         network = _resnet50() if kind == "resnet50" else small_resnet(out_features=["res5"])
         load_state(network, parts or state, strict=True, source=f"{weights} (as {kind} backbone)")
         pooled = PooledBackbone(network, "res5")
+
     return pooled.eval(), f"{kind}-{weights_digest(pooled.state_dict())}"
 
 
 def _resnet50() -> ResNet:
-    """The backbone of the detectors; a frozen norm's weights fit into its norms, too."""
+    """Make the backbone of the detectors, whose norms also accept the weights of frozen ones."""
     stages = ResNet.make_default_stages(50, stride_in_1x1=False, norm="BN")
     return ResNet(BasicStem(norm="BN"), stages, out_features=["res5"])

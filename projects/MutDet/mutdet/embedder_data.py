@@ -1,4 +1,4 @@
-"""Crops that an embedder learns from and is measured on, and the random views of a crop.
+"""Crops for training and measuring an embedder, and the random views of a crop.
 
 Shapes: N crops, V views of a crop, S side of the views, H, W of the images.
 """
@@ -33,10 +33,10 @@ def draw_crops(
     """Draw scenes and propose boxes on them; no labels of the scenes are used.
 
     Args:
-        scenes: how many.
+        scenes: number of scenes.
         image_size: side of the scenes, pixels.
-        scene_seed: of the scenes; take one that no other data have.
-        min_crops: how many crops are needed: two of one batch must not be the same.
+        scene_seed: seed of the scenes; choose one that no other data use.
+        min_crops: least number of crops: two of one batch must not be the same.
 
     Returns:
         A dict for each proposal: ``pixels`` (H, W, 3) uint8 RGB of the whole scene, which its
@@ -52,18 +52,19 @@ def draw_crops(
             {"pixels": image, "box": box, "file_name": f"scene {index}"}
             for box in labeller(image, "")[0].boxes
         ]
+
     _check_count(len(crops), min_crops, scenes)
-    # No list, of which a loader would copy each crop's scene.
+    # A tuple, because a loader would copy each crop's scene out of a list.
     return tuple(crops)
 
 
 def draw_objects(scenes: int, image_size: int, scene_seed: int) -> tuple[dict[str, Any], ...]:
-    """Draw scenes and list their true objects, difficult ones left out.
+    """Draw scenes and list their true objects, without difficult ones.
 
     Args:
-        scenes: how many.
+        scenes: number of scenes.
         image_size: side of the scenes, pixels.
-        scene_seed: of the scenes.
+        scene_seed: seed of the scenes.
 
     Returns:
         A dict for each object, like those of `draw_crops`, with its class as ``label``.
@@ -76,21 +77,23 @@ def draw_objects(scenes: int, image_size: int, scene_seed: int) -> tuple[dict[st
         scene = draw_scene(SceneConfig(size=image_size), scene_seed, index)
         easy = [item for item in scene.objects if item.difficult == 0]
         polygons = np.array([item.poly for item in easy]).reshape(-1, 4, 2)
+
         boxes = corners_to_boxes(torch.from_numpy(polygons)).float().numpy()
         crops += [
             {"pixels": scene.image, "box": box, "file_name": f"scene {index}", "label": item.name}
             for box, item in zip(boxes, easy)
         ]
+
     _check_count(len(crops), 1, scenes)
     return tuple(crops)
 
 
 def list_crops(dataset: Sequence[dict[str, Any]], *, min_crops: int = 2) -> list[dict[str, Any]]:
-    """Make every rotated box of a data set an element of its own.
+    """Make every rotated box of a dataset a separate element.
 
     Args:
         dataset: dataset dicts whose annotations are in ``XYWHA_ABS``, like pseudo-labels.
-        min_crops: how many crops are needed.
+        min_crops: least number of crops.
 
     Returns:
         Dicts of ``file_name`` and ``box`` (5,).
@@ -103,25 +106,26 @@ def list_crops(dataset: Sequence[dict[str, Any]], *, min_crops: int = 2) -> list
         for image in dataset
         for annotation in image["annotations"]
     ]
+
     _check_count(len(crops), min_crops, len(dataset))
     return crops
 
 
 class CropViewMapper:
-    """Cuts the views of a crop out of its image."""
+    """Cut the views of a crop out of its image."""
 
     def __init__(self, size: int, *, is_train: bool) -> None:
         """Keep the settings.
 
         Args:
             size: S, pixels, >= 8.
-            is_train: two random views; else one, cut as embeddings are.
+            is_train: whether to cut two random views; else one, as for embeddings.
 
         Raises:
             ValueError: ``size`` is too small.
         """
         if size < 8:
-            raise ValueError(f"views have at least 8 pixels a side, got size={size}")
+            raise ValueError(f"views need at least 8 pixels a side, got size={size}")
         self._size, self._is_train = size, is_train
 
     def __call__(self, crop: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +159,7 @@ def make_views(image: Tensor, box: Tensor, size: int, count: int = 2) -> Tensor:
         image: (3, H, W) RGB, 0 to 255.
         box: (5,) pixels and degrees.
         size: S, pixels.
-        count: V.
+        count: V, number of views.
 
     Returns:
         (V, 3, S, S) normalised views.
@@ -164,7 +168,7 @@ def make_views(image: Tensor, box: Tensor, size: int, count: int = 2) -> Tensor:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *shape)
 
-    # The window.
+    # The window: half of the views are squares of any rotation, half follow the box's long side.
     cx, cy, w, h, angle = box
     is_square = uniform(0, 1) < 0.5
     side = torch.maximum(w, h)
@@ -189,6 +193,7 @@ def make_views(image: Tensor, box: Tensor, size: int, count: int = 2) -> Tensor:
     views = (views - mean) * contrast_factor + mean * light
     views = views * (1 + 0.1 * torch.randn(count, 3, 1, 1))
 
+    # Grey and mirrored views keep colour and direction from being shortcuts of the contrast.
     grey = views.mean(dim=1, keepdim=True).expand_as(views)
     views = torch.where(uniform(0, 1, 1, 1, 1) < 0.2, grey, views)
     views = torch.where(uniform(0, 1, 1, 1, 1) < 0.5, views.flip(3), views)

@@ -1,7 +1,7 @@
-"""A backbone that learns from unlabelled crops: it plays ImageNet's part where there is none.
+"""A backbone that learns from unlabelled crops, which replaces ImageNet where there is none.
 
-Source: SimCLR (arXiv 2002.05709), section 2.1: two views of a crop have to find each other among
-those of all other crops of the batch (NT-Xent). No label of any kind enters, neither the classes of
+Source: SimCLR (arXiv 2002.05709), section 2.1: two views of a crop must find each other among
+those of all other crops of the batch (NT-Xent). No labels enter, neither the classes of
 the detector nor others, so a study that starts all its arms from this backbone favours none.
 
 Shapes: B crops of a batch, V views of a crop, S side of the views, F features, N objects.
@@ -29,7 +29,7 @@ _DIM = 128
 
 @META_ARCH_REGISTRY.register()
 class ContrastiveEmbedder(nn.Module):
-    """A backbone, the mean of its last map, and a projection that only the training needs.
+    """A backbone, the mean of its last map, and a projection for the training only.
 
     Its checkpoints embed boxes (``extract_embeddings.py --weights FILE``) and start detectors
     (``train.init_checkpoint=FILE train.init_inherit.parts=[backbone]``).
@@ -41,16 +41,17 @@ class ContrastiveEmbedder(nn.Module):
         """Put a projection behind the backbone.
 
         Args:
-            backbone: gives the map ``output`` of F channels.
+            backbone: backbone that returns the map ``output`` of F channels.
             output: name of the map.
-            temperature: of the loss, > 0.
+            temperature: temperature of the loss, > 0.
 
         Raises:
             ValueError: ``temperature`` is out of range.
         """
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature has to be > 0, got {temperature}")
+            raise ValueError(f"temperature must be > 0, got {temperature}")
+
         self.backbone, self.output, self.temperature = backbone, output, temperature
         width = backbone.output_shape()[output].channels
         self.head = nn.Sequential(
@@ -70,45 +71,47 @@ class ContrastiveEmbedder(nn.Module):
             ValueError: a training batch has a single crop.
         """
         device = self.head[0].weight.device
-        # All first views, then all second ones in the same order, as the loss takes them.
+        # All first views, then all second ones in the same order, as the loss expects them.
         views = torch.stack([x["views"] for x in batched_inputs], dim=1).to(device)
         features = self.backbone(views.flatten(0, 1))[self.output].mean(dim=(2, 3))
 
         if not self.training:
             by_crop = features.view(*views.shape[:2], -1).unbind(dim=1)
             return [{"features": one} for one in by_crop]
+
         if len(batched_inputs) < 2:
             raise ValueError(
-                "a crop has to be told from others, so every process needs at least two of them; "
+                "the loss tells a crop from others, so every process needs at least two of them; "
                 "raise dataloader.train.total_batch_size"
             )
         return {"loss_contrast": contrast(self.head(features), self.temperature)}
 
 
 def contrast(projections: Tensor, temperature: float) -> Tensor:
-    """Compute the loss of two views of each crop: NT-Xent, equation 1 of SimCLR.
+    """Compute NT-Xent of two views of each crop, equation 1 of SimCLR.
 
     Args:
         projections: (2B, D), the first views, then the second ones in the same order.
-        temperature: > 0.
+        temperature: temperature of the softmax, > 0.
 
     Returns:
         Scalar, the mean over all 2B views.
     """
     count = len(projections) // 2
-    # In full precision: a view's similarity to itself is what half precision rounds.
+    # In full precision: half precision rounds similarities near 1 to the same value.
     vectors = F.normalize(projections.float(), dim=1)
     similarity = vectors @ vectors.T / temperature
 
+    # A view must not find itself; its partner stands B rows further on.
     itself = torch.eye(2 * count, dtype=torch.bool, device=vectors.device)
     partner = torch.arange(2 * count, device=vectors.device).roll(count)
     return F.cross_entropy(similarity.masked_fill(itself, -math.inf), partner)
 
 
 class NeighbourEvaluator(DatasetEvaluator):
-    """Measures how well features tell the classes of objects, which the training never saw.
+    """Measure how well features separate the classes of objects, which the training never saw.
 
-    Random weights go a long way where classes differ in colour and shape. To measure them too:
+    Random weights already score well where classes differ in colour and shape. To measure them too:
     ``optimizer.lr=0 train.max_iter=1``.
     """
 
@@ -116,7 +119,7 @@ class NeighbourEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget all objects."""
         self._objects: list[tuple[np.ndarray, str]] = []
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
@@ -139,6 +142,7 @@ class NeighbourEvaluator(DatasetEvaluator):
         objects = [one for part in comm.gather(self._objects) for one in part]
         if not comm.is_main_process():
             return {}
+
         found: dict[str, float] = {"objects": len(objects)}
         for prefix in ("", "whitened_"):
             accuracy = {"accuracy": math.nan, "mean_class_accuracy": math.nan}
@@ -152,22 +156,23 @@ class NeighbourEvaluator(DatasetEvaluator):
 def neighbour_accuracy(
     features: np.ndarray, names: np.ndarray, *, whiten: bool
 ) -> dict[str, float]:
-    """Name every object by its nearest neighbours among the others, and count what is right.
+    """Classify every object by its nearest neighbours among the others, and score that.
 
-    Near is the cosine of embeddings as ``extract_embeddings.py`` makes them, fitted on these
+    Similarity is the cosine of embeddings as ``extract_embeddings.py`` makes them, fitted on these
     features; the five nearest vote.
 
     Args:
         features: (N, F), N > 5.
         names: (N,) classes.
-        whiten: divide the components by their deviations.
+        whiten: whether to divide the components by their deviations.
 
     Returns:
-        ``accuracy``: of all objects; ``mean_class_accuracy``: the mean over the classes.
+        ``accuracy``: accuracy over all objects; ``mean_class_accuracy``: the mean over the classes.
     """
     dim = min(_DIM, features.shape[1], len(features) - 1)
     vectors = unit(PCA(dim, whiten=whiten, svd_solver="full").fit_transform(features))
     similarity = vectors @ vectors.T
+    # An object would always be its own nearest neighbour.
     np.fill_diagonal(similarity, -np.inf)
 
     nearest = names[np.argsort(-similarity, axis=1, kind="stable")[:, :_NEIGHBOURS]]

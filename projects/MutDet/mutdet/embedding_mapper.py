@@ -17,13 +17,13 @@ from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper
 
 @dataclass(eq=False, kw_only=True)
 class EmbeddingDatasetMapper(RotatedDatasetMapper):
-    """`RotatedDatasetMapper` that adds ``gt_embeddings`` (N, D), row by row those of the boxes.
+    """`RotatedDatasetMapper` that adds ``gt_embeddings`` (N, D), one row per box.
 
-    An embedding belongs to what is in the box, whichever way the image is turned: augmentations
-    change boxes only, and whatever leaves out a box leaves out its embedding.
+    An embedding describes the content of the box, however the image is turned: augmentations
+    change boxes only, and dropping a box drops its embedding.
 
     Attributes:
-        embedding_dim: D.
+        embedding_dim: D, channels of an embedding.
     """
 
     embedding_dim: int
@@ -46,11 +46,11 @@ class EmbeddingDatasetMapper(RotatedDatasetMapper):
                 ``embedding``, (D,) float32.
 
         Returns:
-            as `RotatedDatasetMapper`; in training ``instances`` has ``gt_embeddings`` (N, D)
-            float32 too.
+            The same as `RotatedDatasetMapper`; in training ``instances`` has ``gt_embeddings`` (N,
+            D) float32 too.
 
         Raises:
-            ValueError: an annotation has no embedding, or one that is not of D finite numbers;
+            ValueError: an annotation has no embedding, or not D finite numbers;
                 the message names the image and the remedy.
         """
         if self.is_train:
@@ -66,10 +66,10 @@ class EmbeddingDatasetMapper(RotatedDatasetMapper):
         transform: T.TransformList,
         size: tuple[int, int],
     ) -> Instances:
-        """The kept objects with their embeddings; see `RotatedDatasetMapper.make_instances`."""
+        """Keep the embeddings of the kept objects; see `RotatedDatasetMapper.make_instances`."""
         instances = super().make_instances(annotations, boxes, keep, transform, size)
 
-        # Reshaped, because no object leaves an array without channels.
+        # The reshape keeps D channels when no object is left.
         kept = [a["embedding"] for a, chosen in zip(annotations, keep) if chosen]
         stacked = np.array(kept, dtype=np.float32).reshape(-1, self.embedding_dim)
         instances.gt_embeddings = torch.from_numpy(stacked)
@@ -86,9 +86,9 @@ class EmbeddingDatasetMapper(RotatedDatasetMapper):
         shape = np.shape(embedding)
         if shape != (self.embedding_dim,):
             raise ValueError(
-                f"{where} has an embedding of shape {shape}, but the model takes "
+                f"{where} has an embedding of shape {shape}, but the model expects "
                 f"{self.embedding_dim} channels; set model.embedding_dim or extract the "
-                "embeddings anew with as many components."
+                "embeddings again with as many components."
             )
 
         if not np.isfinite(embedding).all():

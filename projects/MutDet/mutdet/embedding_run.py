@@ -1,6 +1,6 @@
-"""A run of embedding: pseudo-boxes in, the same boxes with embeddings and pseudo-classes out.
+"""A run of embedding: from pseudo-boxes to the same boxes with embeddings and pseudo-classes.
 
-Four steps, each of which is saved, so that a killed run continues where it was:
+Four steps, each of them saved, so that a killed run continues where it stopped:
 
 1. features of all boxes, in parts under ``.features`` of the output folder (shared by processes);
 2. PCA and centres fitted on them, in ``reduction.npz``, unless an earlier file is given;
@@ -48,16 +48,16 @@ _PART_SIZE = 64
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How PCA and k-means are fitted; see ``fit_reduction``.
+    """Settings of PCA and k-means; see ``fit_reduction``.
 
     Attributes:
-        dim: components.
-        num_clusters: pseudo-classes.
-        whiten: divide components by their deviations. Which the official code did is not known; on
-            generated scenes it makes clusters purer.
+        dim: number of components.
+        num_clusters: number of pseudo-classes.
+        whiten: whether to divide components by their deviations. What the official code did is
+            unknown; on generated scenes it makes clusters purer.
         kmeans: ``"minibatch"`` or ``"full"``.
-        max_samples: objects that k-means sees.
-        seed: of sample and k-means.
+        max_samples: number of objects that k-means sees.
+        seed: seed of the sample and of k-means.
     """
 
     dim: int = 256
@@ -70,7 +70,7 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class _Part:
-    """Images of a shard whose features are in one file."""
+    """Images of a shard that share a file of features."""
 
     path: Path
     records: Sequence[PseudoLabels]
@@ -81,7 +81,7 @@ class _Part:
 
 
 class EmbeddingRun:
-    """The embedding of one run of boxes."""
+    """The embedding of the boxes of one run."""
 
     def __init__(
         self,
@@ -90,14 +90,14 @@ class EmbeddingRun:
         output: str | Path,
         extractor: FeatureExtractor,
     ) -> None:
-        """Check the folders against each other; nothing is computed yet.
+        """Check the folders against each other, before anything is computed.
 
         Args:
             boxes: folder of the finished shards of ``make_pseudo_labels.py``.
-            image_root: folder of the images that they were made on.
+            image_root: folder of the images on which they were made.
             output: another folder, made if missing; may hold an unfinished run of the same boxes
                 and extractor.
-            extractor: of the features.
+            extractor: extractor of the features.
 
         Raises:
             PseudoLabelError: if shards are missing or have embeddings already.
@@ -110,13 +110,17 @@ class EmbeddingRun:
         others = [path for path, h in zip(self._shards, headers) if h.run_id != self._boxes_id]
         if others:
             raise PseudoLabelError(
-                f"{others[0]} is of another run than {self._shards[0]}; keep each run in a folder "
-                "of its own"
+                f"{others[0]} belongs to another run than {self._shards[0]}; keep each run in a "
+                "folder of its own"
             )
+
         if headers[0].embedding is not None:
             raise PseudoLabelError(f"{boxes} has embeddings already; give the folder of the boxes")
         if self._output.resolve() == Path(boxes).resolve():
             raise PseudoLabelError(f"write to another folder than that of the boxes, {boxes}")
+
+        # Through JSON once, so that the settings equal those read back from a shard: tuples are
+        # lists.
         self._settings = json.loads(json.dumps(extractor.settings()))
         self._features_id = make_run_id(self._settings, [self._boxes_id])
         make_output_folder(self._output / _FEATURES)
@@ -124,15 +128,15 @@ class EmbeddingRun:
 
     @property
     def lock(self) -> Path:
-        """Path whose lock is held while features become shards."""
+        """Path to lock while features become shards."""
         return self._output / _FEATURES / "finish"
 
     def compute_features(self, shard: tuple[int, int] = (0, 1), *, progress: bool = True) -> None:
-        """Compute the features that are missing.
+        """Compute the missing features.
 
         Args:
-            shard: (index, number): every number-th part.
-            progress: show a bar.
+            shard: (index, number): this process takes every number-th part.
+            progress: whether to show a progress bar.
 
         Raises:
             PseudoLabelError: if an image has another size than when its boxes were made.
@@ -145,26 +149,26 @@ class EmbeddingRun:
         )
 
     def is_ready(self) -> bool:
-        """Whether all features are there, those of other processes too, or the run is finished."""
+        """Tell whether all features exist, those of other processes too, or the run is finished."""
         return self.is_finished() or all(part.path.is_file() for part in self._parts())
 
     def is_finished(self) -> bool:
-        """Whether all shards are written with the reduction that is there."""
+        """Tell whether all shards are written."""
         return all((self._output / path.name).is_file() for path in self._shards)
 
     def reduce(self, settings: FitSettings, given: str | Path | None = None) -> Reduction:
-        """Fit the reduction, or take up the one that is there or given.
+        """Fit the reduction, or read the existing or given one.
 
         Args:
-            settings: of the fitting.
-            given: a file of an earlier run, on this or other images, with the same extractor.
+            settings: settings of the fit.
+            given: file of an earlier run, on these or other images, with the same extractor.
 
         Returns:
-            the reduction.
+            The reduction.
 
         Raises:
-            PseudoLabelError: if the reduction there or given was fitted on other features, or with
-                other settings.
+            PseudoLabelError: if the existing or given reduction was fitted on other features, or
+                with other settings.
             ValueError: if there are too few boxes for it.
         """
         path = self._output / REDUCTION
@@ -173,9 +177,10 @@ class EmbeddingRun:
             found = load_reduction(given)
             if found.about.get("extractor") != self._settings:
                 raise PseudoLabelError(
-                    f"{given} was fitted on features of {found.about.get('extractor')}, these are "
-                    f"of {self._settings}"
+                    f"{given} was fitted on features of {found.about.get('extractor')}, these come "
+                    f"from {self._settings}"
                 )
+
             if not path.is_file():
                 found.save(path)
             elif load_reduction(path).id != found.id:
@@ -183,7 +188,9 @@ class EmbeddingRun:
                     f"{self._output} was begun with another reduction than {given}; choose another "
                     "output folder, or delete it"
                 )
+
             return found
+
         about["fit"] = asdict(settings)
         about["boxes_run_id"] = self._boxes_id
         if path.is_file():
@@ -192,28 +199,33 @@ class EmbeddingRun:
             there = {key: found.about.get(key) for key in wanted}
             if there != wanted:
                 raise PseudoLabelError(
-                    f"{path} was fitted with {there}, asked for is {wanted}; choose another output "
-                    "folder, or delete it"
+                    f"{path} was fitted with {there}, but this run asks for {wanted}; choose "
+                    "another output folder, or delete it"
                 )
+
             return found
+
         parts = list(self._parts())
         total = sum(part.rows for part in parts)
         reduction = fit_reduction(self._batches(parts), total, about=about, **asdict(settings))
         reduction.save(path)
+
+        # Read back, so that this run goes on with the very numbers that a continued one would
+        # read.
         return load_reduction(path)
 
     def write(self, reduction: Reduction, *, progress: bool = True) -> list[Path]:
-        """Write the shards that are missing, then remove the features.
+        """Write the missing shards, then remove the features.
 
         Args:
-            reduction: to apply.
-            progress: show a bar.
+            reduction: reduction to apply.
+            progress: whether to show a progress bar.
 
         Returns:
-            all shards.
+            All shards.
 
         Raises:
-            PseudoLabelError: if a shard there is of another reduction.
+            PseudoLabelError: if an existing shard was made with another reduction.
         """
         embedding = EmbeddingHeader(
             make_run_id({"features": self._features_id}, [reduction.id]),
@@ -223,7 +235,9 @@ class EmbeddingRun:
             len(reduction.centers),
             self._settings,
         )
+
         written = []
+        # Features are computed again where their file was lost; finished shards are left alone.
         for path in tqdm(self._shards, desc="shards", disable=not progress):
             target = self._output / path.name
             written.append(target)
@@ -235,6 +249,7 @@ class EmbeddingRun:
                         "or delete it"
                     )
                 continue
+
             header = read_header(path)
             records = [
                 record
@@ -242,17 +257,18 @@ class EmbeddingRun:
                 for record in _embed(part.records, self._features(part), reduction)
             ]
             write_shard(target, records, replace(header, embedding=embedding))
+
         shutil.rmtree(self._output / _FEATURES, ignore_errors=True)
         return written
 
     def _check_owner(self) -> None:
-        """Refuse an output folder of other boxes or features."""
+        """Check that the output folder belongs to these boxes and features."""
         owner = self._output / _FEATURES / "owner.json"
         mine = {"boxes_run_id": self._boxes_id, "extractor": self._settings}
         shards = sorted(self._output.glob("shard-*.npz"))
         if not shards:
             claim_folder(self._output, owner, mine, holds="features")
-            # Several processes may begin the folder at the same moment.
+            # Several processes may start the folder at the same moment.
             write_atomically(owner, json.dumps(mine) + "\n", os.getpid())
             return
 
@@ -260,6 +276,7 @@ class EmbeddingRun:
         found = read_header(shards[0]).embedding
         if found is None:
             raise PseudoLabelError(f"{self._output} holds boxes without embeddings")
+
         there = {"boxes_run_id": found.boxes_run_id, "extractor": found.settings}
         refuse_other_parameters(self._output, "features", there, mine)
 
@@ -274,12 +291,13 @@ class EmbeddingRun:
             yield _Part(self._output / _FEATURES / name, records[start : start + _PART_SIZE])
 
     def _compute(self, part: _Part) -> None:
-        """Features of a part, saved with the boxes that they belong to."""
+        """Compute the features of a part and save them with their boxes."""
         rows = []
         for record in part.records:
             if not len(record.boxes):
                 continue
             path = self._root / record.file_name
+
             image = read_image(path)
             if image.shape[:2] != (record.height, record.width):
                 raise PseudoLabelError(
@@ -287,9 +305,13 @@ class EmbeddingRun:
                     f"made on {record.width} x {record.height}; give the folder of those images, "
                     "or make the boxes again"
                 )
+
             rows.append(self._extractor(image, record.boxes))
+
         features = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
         stream = io.BytesIO()
+        # The boxes travel with the features: a continued run proves by them that the features are
+        # its own.
         np.savez(stream, features=features, boxes=_stack(part.records))
         write_atomically(part.path, stream.getvalue())
 
@@ -298,17 +320,20 @@ class EmbeddingRun:
             yield self._features(part)
 
     def _load(self, part: _Part) -> np.ndarray | None:
-        """Features (N, F) of a part; None if they are missing, damaged or of other boxes."""
+        """Read the features (N, F) of a part; None if missing, damaged or of other boxes."""
         try:
             with np.load(part.path, allow_pickle=False) as content:
                 features, boxes = content["features"], content["boxes"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
+
         same = np.array_equal(boxes, _stack(part.records)) and len(features) == len(boxes)
         return features if same else None
 
     def _features(self, part: _Part) -> np.ndarray:
         features = self._load(part)
+        # The file vanished or was damaged since: one more computation is cheaper than a failed
+        # run.
         if features is None:
             self._compute(part)
             features = self._load(part)
@@ -322,7 +347,7 @@ def _stack(records: Sequence[PseudoLabels]) -> np.ndarray:
 def _embed(
     records: Sequence[PseudoLabels], features: np.ndarray, reduction: Reduction
 ) -> Iterator[PseudoLabels]:
-    """The same labels with embeddings and clusters."""
+    """Add embeddings and clusters to labels."""
     embeddings, clusters = reduction.apply(features)
     start = 0
     for record in records:
@@ -339,17 +364,17 @@ def embed_folder(
     shard: tuple[int, int] = (0, 1),
     report: Callable[[str], None] = print,
 ) -> bool:
-    """Do whatever of a run can be done.
+    """Run all steps that can be run now.
 
     Args:
-        run: to finish.
-        settings: of the fitting.
-        given: a reduction of an earlier run instead of fitting.
+        run: run to finish.
+        settings: settings of the fit.
+        given: file of an earlier run's reduction, instead of fitting one.
         shard: (index, number) of this process among those that compute features.
-        report: gets sentences for the user.
+        report: function that gets sentences for the user.
 
     Returns:
-        whether the run is finished; if not, other processes still compute features.
+        Whether the run is finished; if not, other processes still compute features.
 
     Raises:
         PseudoLabelError: see the methods of `EmbeddingRun`.
@@ -357,13 +382,17 @@ def embed_folder(
     """
     if not run.is_finished():
         run.compute_features(shard)
+
     if not run.is_ready():
-        report("This part of the features is done; the last process to finish goes on.")
+        report("This part of the features is done; the last process to finish continues.")
         return False
-    # Processes that end together would all go on; the first does, the others find it done.
+
+    # Processes that end together would all continue; the first one does, the others find its work
+    # done.
     with file_lock(str(run.lock)):
         reduction = run.reduce(settings, given)
         run.write(reduction)
+
     report(
         f"Reduction {reduction.id}: {len(reduction.matrix)} components, "
         f"{len(reduction.centers)} clusters, fitted on {reduction.about['objects']} boxes, "

@@ -1,8 +1,8 @@
-"""How much of the truth pseudo-boxes cover, where the truth is known.
+"""Recall and precision of pseudo-boxes, where the truth is known.
 
-Recall is the share of the true objects that some box overlaps by the threshold; precision the share
-of the boxes that overlap some true object by 0.5, so that clutter and parts count against it.
-Objects marked difficult are no part of either.
+Recall is the share of the true objects that some box overlaps at the threshold or more; precision
+the share of the boxes that overlap some true object at 0.5 or more, so that clutter and parts count
+against it. Objects marked difficult count for neither.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rsd2.ops import max_iou_rotated
 from rsd2.structures import corners_to_boxes
 
 Truth = Callable[[str], "tuple[np.ndarray, Sequence[str]] | None"]
-"""From the name of an image to its (boxes (M, 5), M class names), or None if it has no labels."""
+"""Map the name of an image to its (boxes (M, 5), M class names), or None if it has no labels."""
 THRESHOLDS = (0.5, 0.75)
 
 _logger = logging.getLogger(__name__)
@@ -32,10 +32,10 @@ def truth_of_dota_folder(folder: str | Path) -> Truth:
     """Read the truth from label files in DOTA's format.
 
     Args:
-        folder: holds ``<image name without extension>.txt``.
+        folder: folder of ``<image name without extension>.txt``.
 
     Returns:
-        the reader.
+        The reader.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -48,6 +48,7 @@ def truth_of_dota_folder(folder: str | Path) -> Truth:
         path = root / Path(file_name).with_suffix(".txt")
         if not path.is_file():
             return None
+
         report = LabelReport()
         labels = read_dota_labels(path, report)
         if report.total:  # what is left out here lowers no recall, so it must not go unsaid
@@ -60,14 +61,14 @@ def truth_of_dota_folder(folder: str | Path) -> Truth:
 
 
 def truth_of_dataset(records: Iterable[dict], class_names: Sequence[str]) -> Truth:
-    """Take the truth from dataset dicts, which are found by the images' names without folder.
+    """Take the truth from dataset dicts, looked up by the images' names without folder.
 
     Args:
-        records: of ``DatasetCatalog.get``.
-        class_names: of the categories.
+        records: dataset dicts of ``DatasetCatalog.get``.
+        class_names: names of the categories.
 
     Returns:
-        the reader.
+        The reader.
     """
     by_name = {Path(record["file_name"]).name: record["annotations"] for record in records}
 
@@ -75,6 +76,7 @@ def truth_of_dataset(records: Iterable[dict], class_names: Sequence[str]) -> Tru
         annotations = by_name.get(Path(file_name).name)
         if annotations is None:
             return None
+
         easy = [a for a in annotations if not a.get("difficult", 0)]
         boxes = np.array([a["bbox"] for a in easy], dtype=np.float64).reshape(-1, 5)
         return boxes, [class_names[a["category_id"]] for a in easy]
@@ -86,8 +88,8 @@ def measure_recall(records: Iterable[PseudoLabels], truth: Truth) -> dict:
     """Compare pseudo-boxes with the truth.
 
     Args:
-        records: of the images.
-        truth: of the images; those without labels are counted and left out.
+        records: pseudo-labels of the images.
+        truth: truth of the images; images without labels are counted and left out.
 
     Returns:
         ``images``, ``images_without_labels``, ``objects``, ``boxes_per_image``, ``precision``, and
@@ -101,17 +103,21 @@ def measure_recall(records: Iterable[PseudoLabels], truth: Truth) -> dict:
         if labels is None:
             without += 1
             continue
+
         true_boxes, names = labels
         images, boxes = images + 1, boxes + len(record.boxes)
+        # In float64: at a threshold a float32 IoU falls on either side by chance.
         iou = max_iou_rotated(
             torch.from_numpy(record.boxes).double(), torch.from_numpy(true_boxes).double()
         )
         right += int((iou.row_max >= THRESHOLDS[0]).sum())
+
         for name, best in zip(names, iou.column_max.tolist()):
             for row in ("all", name):
                 counter = found.setdefault(row, Counter())
                 counter["objects"] += 1
                 counter.update({str(t): int(best >= t) for t in THRESHOLDS})
+
     recall = {
         name: {"objects": c["objects"]} | {str(t): c[str(t)] / c["objects"] for t in THRESHOLDS}
         for name, c in sorted(found.items(), key=lambda item: (item[0] != "all", item[0]))
@@ -130,15 +136,16 @@ def format_recall(result: dict) -> str:
     """Write the outcome of `measure_recall` as a Markdown table.
 
     Args:
-        result: of `measure_recall`.
+        result: outcome of `measure_recall`.
 
     Returns:
-        several lines.
+        Several lines.
     """
     lines = ["| class | objects | recall at IoU 0.5 | at 0.75 |", "|---|---:|---:|---:|"]
     for name, row in result["recall"].items():
         shares = " | ".join(f"{row[str(t)]:.3f}" for t in THRESHOLDS)
         lines.append(f"| {name} | {row['objects']} | {shares} |")
+
     numbers = {key: result[key] for key in ("boxes_per_image", "precision")}
     texts = {key: "none" if value is None else f"{value:.3f}" for key, value in numbers.items()}
     lines.append("")

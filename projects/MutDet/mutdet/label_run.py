@@ -1,8 +1,8 @@
-"""A run of pseudo-labelling: a folder of images in, shards of rotated boxes out, whatever happens.
+"""A run of pseudo-labelling: from a folder of images to shards of rotated boxes.
 
-The images of a shard are labelled in parts, and each part is saved when it is done, under
+The images of a shard are labelled in parts, and each part is saved when it is complete, under
 ``.parts-<shard>``. A run that is killed and started again keeps the parts, and its shards have the
-same bytes as those of a run that was not killed. The shard is written when all parts are there;
+same bytes as those of a run that was not killed. The shard is written when all parts exist;
 then the parts are removed.
 
 Shapes: H, W height and width of an image.
@@ -45,17 +45,17 @@ from .proposals import ProposalSource
 
 
 class UnreadableImageError(ValueError):
-    """An image cannot be read, and the run is not allowed to go on without it."""
+    """An image cannot be read, and the run must not continue without it."""
 
 
 @dataclass(frozen=True)
 class Labeller:
-    """Makes the pseudo-labels of one image.
+    """Make the pseudo-labels of one image.
 
     Attributes:
-        source: of the proposals.
-        filters: of the boxes.
-        official_boxes: enclose masks as ``masks_to_boxes(official=True)`` does.
+        source: source of the proposals.
+        filters: filters of the boxes.
+        official_boxes: whether to enclose masks as ``masks_to_boxes(official=True)`` does.
         windows: how larger images are cut into windows, and what becomes of the pieces of objects
             at their seams; None proposes on whole images. Duplicates are the filters' business.
     """
@@ -71,24 +71,24 @@ class Labeller:
             raise ValueError("proposals at seams can be dropped or kept, not joined")
 
     def settings(self) -> dict:
-        """Return whatever decides the labels of an image, as plain values."""
+        """Return everything that determines the labels of an image, as plain values."""
         settings = {**self.source.settings(), "filters": asdict(self.filters)}
         settings["official_boxes"] = self.official_boxes
         # Runs without windows keep the name that they had before there were any.
         if self.windows is not None:
             names = ("window", "overlap", "padding", "seams")
             settings["windows"] = {name: getattr(self.windows, name) for name in names}
-        return json.loads(json.dumps(settings))  # as it will be read: JSON knows no tuples
+        return json.loads(json.dumps(settings))  # as they will be read back: JSON has no tuples
 
     def __call__(self, image: np.ndarray, file_name: str) -> tuple[PseudoLabels, Counter[str]]:
         """Label an image.
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            file_name: for the result.
+            file_name: name of the image in the result.
 
         Returns:
-            (the boxes, best score first; numbers: of proposals, of those without area, of boxes
+            (the boxes, best score first; counts of proposals, of those without area, of boxes
             that each filter removed, of boxes left, of images without any box).
         """
         size = (image.shape[0], image.shape[1])
@@ -137,17 +137,18 @@ def list_images(image_root: str | Path) -> list[str]:
     """List the images of a folder and its sub-folders, linked ones included.
 
     Args:
-        image_root: the folder; hidden files and folders are not looked at.
+        image_root: the folder; hidden files and folders are ignored.
 
     Returns:
-        names relative to the folder, with ``/``, sorted.
+        Names relative to the folder, with ``/``, sorted.
 
     Raises:
-        FileNotFoundError: if the folder is not there or holds no image.
+        FileNotFoundError: if the folder does not exist or holds no image.
     """
     root = Path(image_root)
     if not root.is_dir():
         raise FileNotFoundError(f"there is no image folder {root.absolute()}; check the path")
+
     found = sorted(
         name
         for name in list_files(root)
@@ -155,6 +156,7 @@ def list_images(image_root: str | Path) -> list[str]:
         and not any(part.startswith(".") for part in name.split("/"))
         and (root / name).is_file()
     )
+
     if not found:
         raise FileNotFoundError(
             f"the image folder {root} holds no file ending in {', '.join(IMAGE_EXTENSIONS)}"
@@ -173,24 +175,25 @@ def label_folder(
     part_size: int = 16,
     progress: bool = True,
 ) -> Path:
-    """Label the images of a shard, or finish what was begun.
+    """Label the images of a shard, or finish an interrupted run.
 
     Args:
         image_root: folder of images, sub-folders included.
         output: folder of the shards, made if missing; all shards of a run share it.
-        labeller: makes the labels.
-        skip_unreadable: count images that cannot be read and go on; they are listed in the shard.
-        shard: (index, number of shards): this call labels each number-th image.
-        num_workers: processes; 0 for none besides this one. The result does not depend on it.
-        part_size: images between two savings, >= 1. The result does not depend on it.
-        progress: show a bar.
+        labeller: labeller of one image.
+        skip_unreadable: whether to count unreadable images and continue; the shard lists them.
+        shard: (index, number of shards): this call labels every number-th image.
+        num_workers: number of processes; 0 for none besides this one. The result does not depend on
+            it.
+        part_size: number of images between two savings, >= 1. The result does not depend on it.
+        progress: whether to show a progress bar.
 
     Returns:
-        path of the finished shard.
+        Path of the finished shard.
 
     Raises:
         FileNotFoundError: if there are no images.
-        UnreadableImageError: if an image cannot be read; what is done is kept.
+        UnreadableImageError: if an image cannot be read; finished parts are kept.
         FolderTakenError: if the output folder holds labels of other images or settings.
         PseudoLabelError: if it holds embeddings or a damaged shard.
         ValueError: if a number is out of range.
@@ -198,9 +201,12 @@ def label_folder(
     check_shard(shard)
     if part_size < 1:
         raise ValueError(f"part_size must be >= 1, got {part_size}")
+
     (index, num_shards), names = shard, list_images(image_root)
     settings = labeller.settings()
     header = ShardHeader(make_run_id(settings, names), len(names), index, num_shards, settings)
+    # Interleaved, so that the shards of a folder sorted by scene take about as long as each
+    # other.
     output, mine = Path(output), names[index::num_shards]
     make_output_folder(output)
     _check_output(output, header)
@@ -229,6 +235,8 @@ def label_folder(
             progress=progress,
         )
         _merge(parts, finished, header)
+
+    # Also for a finished shard: a run may have been killed between writing it and this line.
     shutil.rmtree(folder, ignore_errors=True)
     return finished
 
@@ -241,11 +249,12 @@ class _Part(NamedTuple):
 
 
 def _one_thread() -> None:
+    # Every worker is a process of its own: threads on top would fight for the cores.
     torch.set_num_threads(1)
 
 
 def _identity(header: ShardHeader) -> dict[str, Any]:
-    """Whatever tells runs apart, by names that a user knows."""
+    """Return everything that distinguishes runs, by names that a user knows."""
     return {
         **header.settings,
         "num_shards": header.num_shards,
@@ -255,7 +264,8 @@ def _identity(header: ShardHeader) -> dict[str, Any]:
 
 
 def _check_output(output: Path, header: ShardHeader) -> None:
-    """Refuse a folder that another run has begun, saying what differs."""
+    """Check that no other run has started the folder; the message tells what differs."""
+    # One part of each shard is enough: all its parts were written by one run.
     parts = (next(folder.glob("part-*.npz"), None) for folder in output.glob(".parts-*"))
     for path in [*output.glob("shard-*.npz"), *(part for part in parts if part is not None)]:
         found = read_header(path)
@@ -267,7 +277,7 @@ def _check_output(output: Path, header: ShardHeader) -> None:
 def _label_part(
     part: _Part, *, root: Path, labeller: Labeller, header: ShardHeader, skip_unreadable: bool
 ) -> None:
-    """Label the images of a part and save it."""
+    """Label the images of a part and save them."""
     records, skipped, counts = [], {}, Counter()
     for name in part.names:
         try:
@@ -275,8 +285,8 @@ def _label_part(
         except (OSError, ValueError) as error:
             if not skip_unreadable:
                 raise UnreadableImageError(
-                    f"{error} Or run again with --unreadable skip to leave such images out; what "
-                    "is done is kept."
+                    f"{error} Or run again with --unreadable skip to leave such images out; "
+                    "finished parts are kept."
                 ) from error
             skipped[name] = str(error)
             continue
@@ -284,15 +294,16 @@ def _label_part(
         labels, numbers = labeller(image, name)
         records.append(labels)
         counts += numbers
+
     write_shard(part.path, records, replace(header, skipped=skipped, counts=dict(counts)))
 
 
 def _is_done(part: _Part) -> bool:
-    """Whether a part was saved whole, and for these very images."""
+    """Tell whether a part was saved completely, and for these very images."""
     try:
         records, header = read_shard(part.path)
     except PseudoLabelError:
-        # Not there, or damaged from outside, for parts are written atomically: made again.
+        # Missing, or damaged from outside, since parts are written atomically: make it again.
         return False
     return sorted([*(r.file_name for r in records), *header.skipped]) == sorted(part.names)
 
@@ -305,4 +316,5 @@ def _merge(parts: Sequence[_Part], finished: Path, header: ShardHeader) -> None:
         records += found
         skipped |= about.skipped
         counts += Counter(about.counts)
+
     write_shard(finished, records, replace(header, skipped=skipped, counts=dict(counts)))

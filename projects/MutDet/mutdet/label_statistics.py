@@ -36,16 +36,17 @@ def measure(records: Sequence[PseudoLabels], header: ShardHeader) -> dict:
     """Count and measure the boxes of a run.
 
     Args:
-        records: of all images.
-        header: of the run.
+        records: pseudo-labels of all images.
+        header: header of the run.
 
     Returns:
-        plain values: numbers of images and boxes, what was removed, quantiles of the boxes per
-        image, sides, aspect ratios and shares of the image; of the clusters if there are any.
+        Plain values: numbers of images and boxes, of what was removed, quantiles of the boxes per
+        image, sides, aspect ratios and shares of the image; and of the clusters if there are any.
     """
     per_image = np.array([len(record.boxes) for record in records])
     long, aspect, share = _measures(records)
     short = long / aspect
+
     result = {
         "run_id": header.run_id,
         "settings": dict(header.settings),
@@ -64,8 +65,11 @@ def measure(records: Sequence[PseudoLabels], header: ShardHeader) -> dict:
         },
         "unreadable": dict(header.skipped),
     }
+
     if header.embedding is not None:
         clusters = [record.clusters for record in records]
+        # The empty array keeps a run without any image from failing; the length keeps empty
+        # clusters.
         sizes = np.bincount(
             np.concatenate([np.zeros(0, np.int64), *clusters]),
             minlength=header.embedding.num_clusters,
@@ -73,6 +77,7 @@ def measure(records: Sequence[PseudoLabels], header: ShardHeader) -> dict:
         result["clusters"] = header.embedding.num_clusters
         result["empty_clusters"] = int((sizes == 0).sum())
         result["quantiles"]["boxes per cluster"] = _quantiles(sizes)
+
     return result
 
 
@@ -85,22 +90,24 @@ def write_statistics(
     recall: dict | None = None,
     num_pictures: int = 16,
 ) -> Path:
-    """Write the page: ``statistics.md``, ``.json`` and two pictures.
+    """Write the page of statistics:  ``statistics.md``, ``.json`` and two pictures.
 
     Args:
-        folder: to write to.
-        records: of all images, at least one.
-        header: of the run.
-        image_root: folder of the images, to draw on.
-        recall: of ``measure_recall``; None if the truth is not known.
+        folder: folder to write to.
+        records: pseudo-labels of all images, at least one.
+        header: header of the run.
+        image_root: folder of the images, which the pictures show.
+        recall: outcome of ``measure_recall``; None if the truth is not known.
         num_pictures: images on the contact sheet, evenly spread over those with boxes, >= 1.
 
     Returns:
-        path of the page.
+        Path of the page.
     """
     folder = Path(folder)
     numbers = measure(records, header) | ({} if recall is None else {"recall": recall})
     write_atomically(folder / NUMBERS, (json.dumps(numbers, indent=1) + "\n").encode("utf-8"))
+
+    # The page comes last: its existence tells that all is there.
     sheet = _draw_sheet(records, Path(image_root), num_pictures)
     if sheet is not None:
         write_atomically(folder / SHEET, _png(sheet))
@@ -111,7 +118,7 @@ def write_statistics(
 
 
 def _measures(records: Sequence[PseudoLabels]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N,) longer sides, aspect ratios, shares of the image."""
+    """Return (N,) longer sides, aspect ratios and shares of the image."""
     boxes = np.concatenate([np.zeros((0, 5)), *(r.boxes for r in records)])
     pixels = np.repeat(
         [float(r.height * r.width) for r in records], [len(r.boxes) for r in records]
@@ -128,30 +135,35 @@ def _quantiles(values: np.ndarray) -> list[float] | None:
 def _draw_sheet(
     records: Sequence[PseudoLabels], image_root: Path, num_pictures: int
 ) -> np.ndarray | None:
-    """Images with their boxes, coloured by cluster if there are any; None without boxes."""
+    """Draw images with their boxes, coloured by cluster if there are any; None without boxes."""
     with_boxes = [record for record in records if len(record.boxes)]
     if not with_boxes:
         return None
+
     count = min(num_pictures, len(with_boxes))
     chosen = [with_boxes[round(k)] for k in np.linspace(0, len(with_boxes) - 1, count)]
     pictures = []
     for record in chosen:
         image = read_image(image_root / record.file_name)
+        # Small tiles are enlarged, so that boxes of a few pixels stay visible.
         zoom = max(1, round(320 / max(image.shape[:2])))
         image = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
         boxes = record.boxes * np.array([zoom, zoom, zoom, zoom, 1], dtype=np.float32)
         ids = range(len(boxes)) if record.clusters is None else record.clusters.tolist()
         pictures.append(draw_rotated_boxes(image, boxes, colors=[class_color(i) for i in ids]))
+
     captions = [f"{record.file_name}: {len(record.boxes)}" for record in chosen]
     return make_contact_sheet(pictures, captions)
 
 
 def _draw_histograms(records: Sequence[PseudoLabels]) -> bytes:
-    """Distributions of boxes per image, longer sides and aspect ratios, as PNG."""
+    """Draw distributions of boxes per image, longer sides and aspect ratios, as PNG."""
     long, aspect, _ = _measures(records)
     per_image = np.array([len(record.boxes) for record in records])
     figure = Figure(figsize=(12, 3.2), layout="constrained")
+    # A canvas of its own: pyplot would keep the figure for ever and might need a display.
     FigureCanvasAgg(figure)
+
     for axes, (values, name, logarithmic) in zip(
         figure.subplots(1, 3),
         (
@@ -166,8 +178,10 @@ def _draw_histograms(records: Sequence[PseudoLabels]) -> bytes:
             axes.hist(values, bins=bins)
             if logarithmic:
                 axes.set_xscale("log")
+
         axes.set_xlabel(name)
         axes.set_ylabel("images" if values is per_image else "boxes")
+
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=80)
     return stream.getvalue()
@@ -188,6 +202,7 @@ def _format_page(numbers: dict, with_sheet: bool) -> str:
     counts = ", ".join(f"{key} {value}" for key, value in numbers["counts"].items())
     lines += [f"- from proposals to boxes: {counts}"]
     lines += [f"- settings: `{json.dumps(numbers['settings'])}`", ""]
+
     quantiles = dict(numbers["quantiles"])
     lines.append("| quantile | " + " | ".join(f"{q:g}" for q in quantiles.pop("of")) + " |")
     lines.append("|---|" + "---:|" * len(_QUANTILES))
@@ -202,6 +217,7 @@ def _format_page(numbers: dict, with_sheet: bool) -> str:
         lines += [f"- `{name}`: {why}" for name, why in listed[:_SHOWN_FILES]]
         if len(listed) > _SHOWN_FILES:
             lines.append(f"- and {len(listed) - _SHOWN_FILES} more, all in `{NUMBERS}`")
+
     lines += ["", f"![distributions]({CHARTS})"]
     if with_sheet:
         lines += ["", f"![images with boxes]({SHEET})"]

@@ -11,7 +11,7 @@ Example::
 The source "felzenszwalb" needs no weights, "sam" is Segment Anything. Several processes or machines
 share a run by --shard 0/4 ... 3/4, or under torchrun; the last one writes the page of statistics.
 With --recall-against, boxes are compared with true objects, where these are known; the comparison
-takes no part in making them.
+has no influence on them.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="DIR", help="images, sub-folders included")
-    add("--output", type=Path, required=True, metavar="DIR", help="gets shards and statistics")
-    add("--source", choices=("felzenszwalb", "sam"), default="felzenszwalb", help="of the boxes")
+    add("--output", type=Path, required=True, metavar="DIR", help="for shards and statistics")
+    add("--source", choices=("felzenszwalb", "sam"), default="felzenszwalb", help="of proposals")
     add("--shard", type=parse_shard, metavar="I/N", help="part of the run; default: torchrun's")
     add("--num-workers", type=int, help="processes (default: one per core; 0 for sam)")
     add("--part-size", type=int, default=16, help="images between two savings (default 16)")
@@ -61,7 +61,7 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--recall-against",
         metavar="DIR|NAME",
-        help="label folder in DOTA's format, or a registered data set, to compare with",
+        help="label folder in DOTA's format, or a registered dataset, to compare with",
     )
     add(
         "--official-boxes",
@@ -94,7 +94,9 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         "max_density": "boxes per 100 x 100 pixels, at most",
         "top_k": "boxes per image, at most",
     }
+
     for field in fields(BoxFilters):
+        # SUPPRESS tells given options from defaults, which differ between the sources.
         default = getattr(FELZENSZWALB_FILTERS, field.name)
         group.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -130,6 +132,7 @@ def _add_sam(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--sam-checkpoint", type=Path, metavar="FILE", help="its weights")
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default cpu)")
     group.add_argument("--amp", choices=tuple(AMP_DTYPES), default="none", help="lower precision")
+
     for field in fields(SamSettings):
         group.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -153,15 +156,15 @@ def make_labeller(args: argparse.Namespace) -> Labeller:
     """Build source and filters from the command line.
 
     Args:
-        args: parsed.
+        args: parsed command line.
 
     Returns:
-        the labeller.
+        The labeller.
 
     Raises:
-        ValueError: for a value out of range, or a checkpoint that does not fit.
-        ImportError: if ``sam`` is asked for and its package is missing.
-        FileNotFoundError: if there is no checkpoint.
+        ValueError: a value is out of range, or a checkpoint that does not fit.
+        ImportError: ``sam`` was chosen and its package is missing.
+        FileNotFoundError: there is no checkpoint.
     """
     given = {f.name: getattr(args, f.name) for f in fields(BoxFilters) if hasattr(args, f.name)}
     windows = None
@@ -173,8 +176,10 @@ def make_labeller(args: argparse.Namespace) -> Labeller:
         )
         filters = replace(FELZENSZWALB_FILTERS, **given)
         return Labeller(source, filters, args.official_boxes, windows)
+
     if args.sam_checkpoint is None:
         raise ValueError("--source sam needs --sam-checkpoint, a file such as sam_vit_h_4b8939.pth")
+
     model, name = load_sam(args.sam_model, args.sam_checkpoint, device=args.device)
     settings = SamSettings(**{f.name: getattr(args, f.name) for f in fields(SamSettings)})
     source = SamProposals(model, settings, amp=args.amp, name=name)
@@ -182,40 +187,43 @@ def make_labeller(args: argparse.Namespace) -> Labeller:
 
 
 def find_truth(name: str) -> Truth:
-    """Open a label folder, or a registered data set.
+    """Open a label folder, or a registered dataset.
 
     Args:
-        name: of the folder or the data set.
+        name: name of the folder or the dataset.
 
     Returns:
-        the reader of true objects.
+        The reader of true objects.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: the name is neither.
     """
     if Path(name).is_dir():
         return truth_of_dota_folder(name)
+
+    # Imported here: registering the datasets is needed for this option only.
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     from rsd2.data.datasets.builtin import register_builtin
 
     register_builtin()
     if name not in DatasetCatalog.list():
-        raise ValueError(f"--recall-against {name}: neither a folder nor a registered data set")
+        raise ValueError(f"--recall-against {name}: neither a folder nor a registered dataset")
     return truth_of_dataset(DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes)
 
 
 def report(args: argparse.Namespace, truth: Truth | None) -> None:
-    """Write the page of statistics, and print what matters.
+    """Write the page of statistics, and print a summary.
 
     Args:
-        args: parsed.
-        truth: to compare with, or None.
+        args: parsed command line.
+        truth: truth to compare with, or None.
     """
     records, header = read_folder(args.output)
     recall = None if truth is None else measure_recall(records, truth)
     page = write_statistics(args.output, records, header, args.images, recall=recall)
     numbers = measure(records, header)
+
     print(
         f"{numbers['boxes']} boxes on {numbers['images']} images, "
         f"{numbers['images_without_boxes']} of them without any; "
@@ -223,11 +231,13 @@ def report(args: argparse.Namespace, truth: Truth | None) -> None:
     )
     for name, reason in list(header.skipped.items())[:10]:
         print(f"UNREADABLE {name}: {reason}")
+
     if header.skipped:
         print(
             f"{len(header.skipped)} images could not be read and have no labels; all are listed in "
             "the statistics. To label them after all, repair them, delete the shards and run again."
         )
+
     if recall is not None:
         print(format_recall(recall))
     print(f"Statistics: {page}")
@@ -237,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: command line; that of the process if None.
 
     Returns:
         0 if done, 2 if an argument, an image or the folder cannot be used, 130 if interrupted.
@@ -247,10 +257,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    # Before the labelling, which may take hours: a wrong name must not wait until its end.
     truth = None if args.recall_against is None else find_truth(args.recall_against)
     workers = args.num_workers
     if workers is None:
+        # SAM's model lives on one device; more processes would only load it again.
         workers = 0 if args.source == "sam" else (os.cpu_count() or 1)
+
     label_folder(
         args.images,
         args.output,
@@ -260,11 +273,13 @@ def _run(args: argparse.Namespace) -> None:
         num_workers=workers,
         part_size=args.part_size,
     )
+
     try:
         find_shards(args.output)
     except PseudoLabelError:
         print("This shard is done; the last process to finish writes the statistics.")
         return
+
     report(args, truth)
 
 

@@ -37,17 +37,18 @@ class MutDet(DETReg):
     Args:
         detector: see `DETReg`.
         alignment: see `DETReg`.
-        enhancement: the mutual enhancement module; None for none.
-        enhance_embeddings: align with the enhanced embeddings instead of those from disk.
-        enhance_features: decode the enhanced tokens.
-        align_encoder: align the matched enhanced tokens too, and choose queries among the
-            enhanced tokens by their similarity to the objects.
-        siamese_head: decode the plain tokens besides the enhanced ones.
+        enhancement: the mutual enhancement module, or None.
+        enhance_embeddings: whether to align with the enhanced embeddings instead of those from
+            disk.
+        enhance_features: whether to decode the enhanced tokens.
+        align_encoder: whether to align the matched enhanced tokens too, and to choose queries among
+            the enhanced tokens by their similarity to the objects.
+        siamese_head: whether to decode the plain tokens besides the enhanced ones.
         embedding_dim: see `DETReg`.
         classes: see `DETReg`.
         max_objects: see `DETReg`.
         align_denoising: see `DETReg`.
-        quirks: ``raw_query_score`` and what `DETReg` reads; ``enhancement`` has its own.
+        quirks: ``raw_query_score`` and those that `DETReg` reads; ``enhancement`` has its own.
 
     Raises:
         ValueError: a part is switched on without the part that it needs.
@@ -85,6 +86,7 @@ class MutDet(DETReg):
         self.siamese_head = siamese_head
 
         width = self.query_embed.embedding_dim
+        # The targets are as wide as the tokens once enhanced, and as wide as the file otherwise.
         target_width = width if enhance_embeddings else embedding_dim
         if target_width != embedding_dim:
             self.embedding_head = MLP(width, width, target_width, 2)
@@ -93,7 +95,7 @@ class MutDet(DETReg):
             self.token_embedding_head = MLP(width, 4 * width, target_width, 2)
 
         if enhance_features and not siamese_head:
-            # Nothing of this run reads the plain tokens' scores, and a parameter without gradient
+            # This run never reads the plain tokens' scores, and a parameter without gradient
             # would stop distributed training.
             self.proposals.enc_output.requires_grad_(False)
             self.proposals.enc_output_norm.requires_grad_(False)
@@ -101,7 +103,7 @@ class MutDet(DETReg):
     def training_losses(
         self, encoded: EncodedImages, targets: list[EmbeddedTargets]
     ) -> dict[str, torch.Tensor]:
-        """Losses of the run on plain tokens, the run on enhanced ones, or both."""
+        """Compute the losses of the run on plain tokens, of that on enhanced ones, or of both."""
         embeddings: Sequence[torch.Tensor] = [target.embeddings for target in targets]
         geometry = encoded.geometry
         grid_logits, usable = self.proposals.grid(
@@ -119,6 +121,8 @@ class MutDet(DETReg):
             embeddings = enhanced if self.enhance_embeddings else embeddings
 
         runs: list[tuple[str, EncodedImages, Proposals]] = []
+        # The siamese head decodes plain tokens, as fine-tuning will: it closes the gap between the
+        # tasks.
         if tokens is None or self.siamese_head:
             runs.append(("", encoded, self.propose(encoded)))
         if tokens is not None:
@@ -136,7 +140,7 @@ class MutDet(DETReg):
             )
             losses.update(run_losses)
 
-        # The last run, if there are two, is the enhanced one: its matches are meant.
+        # The enhanced run comes last if there are two, so ``assignment`` has its matches.
         if self.token_embedding_head is not None:
             pairs = matched_pairs(tokens, assignment.tokens, embeddings, targets)
             losses[f"{ENHANCED}loss_embedding_enc"] = self.align(
@@ -151,13 +155,14 @@ class MutDet(DETReg):
         grid_logits: torch.Tensor,
         usable: torch.Tensor,
     ) -> Proposals:
-        """First stage on the enhanced tokens, by the same heads and without ``enc_output``.
+        """Run the first stage on the enhanced tokens, with the same heads but without
+        ``enc_output``.
 
         Args:
             tokens: (B, S, C) enhanced.
-            embeddings: B tensors (N_i, D or C), those that predictions are aligned with.
+            embeddings: B tensors (N_i, D or C) with which predictions are aligned.
             grid_logits: (B, S, 4), see `TwoStageProposals.grid`.
-            usable: (B, S) bool, the same.
+            usable: (B, S) bool, see `TwoStageProposals.grid`.
 
         Returns:
             Predictions of all tokens, and the references of the best Q by similarity times
@@ -165,7 +170,6 @@ class MutDet(DETReg):
             ``align_encoder``.
         """
         predictions = self.proposals.predict(tokens, grid_logits, self.heads)
-
         with torch.no_grad():
             scores = predictions.class_logits[..., 0].clone()
             if self.token_embedding_head is not None:
@@ -173,15 +177,17 @@ class MutDet(DETReg):
                 # A product with a negative logit would prefer what is least similar.
                 scores = scores if self.pretraining_quirks.raw_query_score else scores.sigmoid()
                 scores = scores * similarity
+
         return self.proposals.select(predictions, scores, usable, self.heads)
 
     def _similarity(self, tokens: torch.Tensor, embeddings: Sequence[torch.Tensor]) -> torch.Tensor:
-        """(B, S) cosine of every token with the most similar object; 1 without objects."""
+        """Return (B, S) cosines of tokens with the most similar object; 1 without objects."""
         rows = []
         for image, objects in zip(tokens, embeddings):
             if len(objects) == 0:
                 rows.append(image.new_ones(len(image)))
                 continue
+
             predicted = F.normalize(at_least_float32(self.token_embedding_head(image)), dim=-1)
             objects = F.normalize(at_least_float32(objects), dim=-1)
             rows.append((predicted @ objects.T).amax(dim=1))

@@ -25,7 +25,7 @@ class Attention(nn.Module):
 
     Args:
         embed_dim: C, divisible by ``num_heads``.
-        num_heads: of the attention.
+        num_heads: number of heads.
     """
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
@@ -40,16 +40,16 @@ class Attention(nn.Module):
     def forward(
         self, queries: torch.Tensor, keys: torch.Tensor, is_key: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Attend.
+        """Let the queries attend to the keys.
 
         Args:
             queries: (B, Q, C).
-            keys: (B, K, C), which are the values too; K = 0 counts as attention to nothing, zero.
-            is_key: (B, K) bool, False for what must not be attended to, at least one True for
+            keys: (B, K, C), which are the values too; K = 0 is attention to nothing and gives zero.
+            is_key: (B, K) bool, False for tokens to ignore, at least one True for
                 every image; None if all are keys.
 
         Returns:
-            (B, Q, C), without residual.
+            (B, Q, C), without the residual.
         """
         q, k, v = (
             projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -67,6 +67,7 @@ class Attention(nn.Module):
         else:
             mask = None if is_key is None else is_key[:, None, None]
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
@@ -76,10 +77,10 @@ class MutualEnhancementLayer(nn.Module):
     Source: MutDet (ECCV 2024), mutual enhancement module; the order of the official program.
 
     Args:
-        embed_dim: C.
-        num_heads: of the three attentions.
+        embed_dim: C, channels of objects and tokens.
+        num_heads: number of heads of the three attentions.
         feedforward_dim: hidden channels of the objects' feed-forward block.
-        update_tokens: have the part that changes the tokens.
+        update_tokens: whether to build the part that changes the tokens.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class MutualEnhancementLayer(nn.Module):
     def forward(
         self, objects: torch.Tensor, tokens: torch.Tensor, is_key: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Enhance both.
+        """Enhance objects and tokens.
 
         Args:
             objects: (B, N, C).
@@ -107,13 +108,15 @@ class MutualEnhancementLayer(nn.Module):
             is_key: (B, S) bool, tokens that objects may attend to; None for all.
 
         Returns:
-            Objects and tokens of the same shapes; the tokens as they came without
+            Objects and tokens of the same shapes; the tokens are unchanged without
             ``update_tokens``.
         """
         objects = self.norm1(objects + self.self_attention(objects, objects))
         objects = self.norm2(objects + self.object_to_image(objects, tokens, is_key))
         objects = self.ffn(objects)
+
         if self.update_tokens:
+            # With the updated objects, as in the official program.
             tokens = self.norm3(tokens + self.image_to_object(tokens, objects))
         return objects, tokens
 
@@ -125,15 +128,16 @@ class MutualEnhancement(nn.Module):
     are enhanced one by one, because their numbers of objects differ.
 
     Args:
-        embed_dim: C.
-        embedding_dim: D; embeddings of another width than C go through a linear layer first,
-            which the official program, whose widths are equal, does not have.
+        embed_dim: C, channels of the tokens.
+        embedding_dim: D, channels of the embeddings; embeddings of another width than C go through
+            a linear layer first, which the official program, whose widths are equal, does not have.
         depth: number of layers, >= 1.
-        num_heads: of every attention.
-        feedforward_dim: hidden channels.
-        update_tokens: return enhanced tokens; without, the last layer lacks the part for them.
-        checkpoint: recompute every layer in the backward pass: less memory, more time.
-        quirks: ``zeroed_rim``.
+        num_heads: number of heads of every attention.
+        feedforward_dim: hidden channels of the objects' feed-forward blocks.
+        update_tokens: whether to return enhanced tokens; otherwise the last layer lacks the part
+            for them.
+        checkpoint: whether to recompute every layer in the backward pass: less memory, more time.
+        quirks: only ``zeroed_rim`` is read.
     """
 
     def __init__(
@@ -151,6 +155,7 @@ class MutualEnhancement(nn.Module):
         super().__init__()
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}")
+
         self.embedding_projection = None
         if embedding_dim != embed_dim:
             self.embedding_projection = nn.Linear(embedding_dim, embed_dim)
@@ -165,7 +170,6 @@ class MutualEnhancement(nn.Module):
         )
         self.update_tokens = update_tokens
         self.checkpoint, self.quirks = checkpoint, quirks
-
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -197,7 +201,7 @@ class MutualEnhancement(nn.Module):
         padding_mask: torch.Tensor | None,
         unusable: torch.Tensor,
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-        """Enhance a batch.
+        """Enhance the objects and tokens of a batch.
 
         Args:
             memory: (B, S, C) encoder output.
@@ -211,11 +215,13 @@ class MutualEnhancement(nn.Module):
         """
         hidden = unusable if self.quirks.zeroed_rim else padding_mask
         if hidden is not None:
+            # The bias of the linear layer fills these tokens again; the mask below keeps objects
+            # off them.
             memory = memory.masked_fill(hidden[..., None], 0.0)
         tokens = self.token_norm(self.token_projection(memory))
 
         is_key = None if self.quirks.zeroed_rim or padding_mask is None else ~padding_mask
-        # Image by image, for their numbers of objects differ.
+        # Image by image, because the numbers of objects differ.
         all_objects, all_tokens = [], []
         for i, objects in enumerate(embeddings):
             if self.embedding_projection is not None:
@@ -224,4 +230,5 @@ class MutualEnhancement(nn.Module):
             enhanced, changed = self.enhance(objects[None], tokens[i : i + 1], key)
             all_objects.append(enhanced[0])
             all_tokens.append(changed)
+
         return all_objects, torch.cat(all_tokens) if self.update_tokens else None

@@ -1,7 +1,7 @@
-"""Sources of object proposals: an image in, scored masks out. One of them needs no weights.
+"""Sources of object proposals: from an image to scored masks. One of them needs no weights.
 
-A source is anything of the shape of `ProposalSource`. `FelzenszwalbProposals` is the embedded one;
-`rsd2.projects.mutdet.sam_proposals` has Segment Anything.
+A source is anything that fits `ProposalSource`. `FelzenszwalbProposals` needs nothing else;
+`rsd2.projects.mutdet.sam_proposals` wraps Segment Anything.
 
 Shapes: H, W height and width of the image; h, w those of a mask's window.
 """
@@ -28,7 +28,7 @@ class MaskProposal(NamedTuple):
         mask: (h, w) bool, the window of the image that holds the region.
         x: column of the window's first pixel in the image.
         y: row of the window's first pixel in the image.
-        score: the higher, the likelier an object.
+        score: higher for likelier objects.
     """
 
     mask: np.ndarray
@@ -38,7 +38,7 @@ class MaskProposal(NamedTuple):
 
 
 class ProposalSource(Protocol):
-    """What makes proposals."""
+    """Source of proposals."""
 
     def __call__(self, image: np.ndarray) -> Sequence[MaskProposal]:
         """Propose regions.
@@ -47,11 +47,11 @@ class ProposalSource(Protocol):
             image: (H, W, 3) uint8 RGB.
 
         Returns:
-            proposals inside the image, possibly none; equal images give equal proposals.
+            Proposals inside the image, possibly none; equal images give equal proposals.
         """
 
     def settings(self) -> dict[str, Any]:
-        """Return whatever decides the result, as plain values that JSON can hold."""
+        """Return everything that determines the result, as plain values that JSON can hold."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class FelzenszwalbProposals:
     reaches the border. Nothing is tuned to any kind of object or colour.
 
     Attributes:
-        scales: of the segmentation; larger values give larger segments.
-        sigma: of the Gaussian that smooths the image beforehand, pixels.
+        scales: scales of the segmentation; larger values give larger segments.
+        sigma: deviation of the Gaussian that first smooths the image, pixels.
         min_size: segments of fewer pixels are merged with a neighbour.
         max_area_fraction: segments above this share of the image are background, in (0, 1].
     """
@@ -84,7 +84,7 @@ class FelzenszwalbProposals:
                 f"{self.scales}, {self.sigma}, {self.min_size}"
             )
         if not 0 < self.max_area_fraction <= 1:
-            raise ValueError(f"max_area_fraction is in (0, 1], got {self.max_area_fraction}")
+            raise ValueError(f"max_area_fraction must be in (0, 1], got {self.max_area_fraction}")
 
     def settings(self) -> dict[str, Any]:
         """Return the attributes and the name of the source."""
@@ -102,20 +102,25 @@ class FelzenszwalbProposals:
         return proposals
 
     def _score(self, segments: np.ndarray, colors: np.ndarray) -> Iterator[MaskProposal]:
-        """Proposals of one segmentation (H, W), with the colours (H, W, 3) in CIELAB."""
+        """Score the segments of one segmentation (H, W), given the colours (H, W, 3) in CIELAB."""
         height, width = segments.shape
         for region in regionprops(segments + 1):  # 0 would be ignored
             if region.area > self.max_area_fraction * height * width:
                 continue
+
             top, left, bottom, right = region.bbox
+            # The window is wider than the segment by the ring, as far as the image reaches.
             y, x = max(top - _RING, 0), max(left - _RING, 0)
             below, behind = min(bottom + _RING, height), min(right + _RING, width)
             mask = np.zeros((below - y, behind - x), dtype=np.uint8)
             mask[top - y : bottom - y, left - x : right - x] = region.image
             ring = cv2.dilate(mask, np.ones((2 * _RING + 1,) * 2, np.uint8)) - mask
+
             window = colors[y:below, x:behind]
             inside, around = (np.array(cv2.mean(window, part)[:3]) for part in (mask, ring))
             touched = (top == 0) + (left == 0) + (bottom == height) + (right == width)
             contrast = float(np.linalg.norm(inside - around))
+            # Background mostly reaches the border of the image: each border touched halves the
+            # score.
             score = contrast * float(region.area) ** 0.5 * 0.5**touched
             yield MaskProposal(region.image, int(left), int(top), score)

@@ -1,4 +1,4 @@
-"""What MutDet's released program does otherwise than its paper, or by mistake."""
+"""Where MutDet's released program differs from its paper, or is wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class MutDetQuirks:
     The quirks of the detector that they pre-train are its own, `rsd2.modeling.DetectorQuirks`.
 
     Attributes:
-        first_denoising_rows: string the denoising groups together image after image and keep the
+        first_denoising_rows: join the denoising groups image after image and keep the
             first rows, see `denoising_pairs`.
         raw_query_score: multiply the similarity, a cosine, by the raw logit of the objectness, and
             not by its sigmoid.

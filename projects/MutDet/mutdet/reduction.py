@@ -1,9 +1,9 @@
-"""Features to embeddings and pseudo-classes: PCA, unit length, the nearest of k centres.
+"""From features to embeddings and pseudo-classes: PCA, unit length, the nearest of k centres.
 
 Source: MutDet's ``step1_5_cluster_and_make_pslabels.py``, which applies y = A x + b,
 o = y / |y|, and the centre of the largest cosine. The script that fitted them was not released: PCA
-to 256 components and k-means with 256 centres are reported; whether the components were whitened is
-not. Here both are scikit-learn's.
+to 256 components and k-means with 256 centres are reported, but not whether the components were
+whitened. Here both are scikit-learn's.
 
 Shapes: N objects, F features, D components, K centres.
 """
@@ -59,7 +59,7 @@ class Reduction:
             the zero vector, which has no direction, get the first component's.
 
         Raises:
-            PseudoLabelError: if F is another.
+            PseudoLabelError: if F differs from that of the fit.
         """
         if not len(features):
             return np.zeros((0, len(self.matrix)), np.float32), np.zeros(0, np.int64)
@@ -68,6 +68,7 @@ class Reduction:
                 f"the reduction takes {self.matrix.shape[1]} features, there are "
                 f"{features.shape[1]}; it was fitted on another backbone"
             )
+
         embeddings = unit(features @ self.matrix.T + self.offset)
         return embeddings, (embeddings @ self.centers.T).argmax(axis=1)
 
@@ -75,10 +76,10 @@ class Reduction:
         """Write the file, whole or not at all; equal reductions give equal bytes.
 
         Args:
-            path: of the ``.npz`` file.
+            path: path of the ``.npz`` file.
 
         Returns:
-            the id, a hash of the content.
+            The id, a hash of the content.
         """
         text = json.dumps({"format": FORMAT, "about": dict(self.about)}, sort_keys=True)
         stream = io.BytesIO()
@@ -97,6 +98,7 @@ class Reduction:
         """Hash of the numbers, 16 hexadecimal digits."""
         digest = hashlib.sha256()
         for array in (self.matrix, self.offset, self.centers):
+            # The numbers alone, so that the id does not depend on the file format.
             digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
         return digest.hexdigest()[:16]
 
@@ -105,10 +107,10 @@ def load_reduction(path: str | Path) -> Reduction:
     """Read a file of `Reduction.save`, without running any code.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Returns:
-        the reduction.
+        The reduction.
 
     Raises:
         PseudoLabelError: if it is missing, damaged or of another format.
@@ -119,6 +121,7 @@ def load_reduction(path: str | Path) -> Reduction:
             if header["format"] != FORMAT:
                 raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
             arrays = [content[name] for name in ("matrix", "offset", "centers")]
+
         dim = len(arrays[0])
         if arrays[1].shape != (dim,) or arrays[2].shape[1:] != (dim,):
             raise ValueError(f"its arrays have shapes {[a.shape for a in arrays]}")
@@ -141,7 +144,7 @@ def fit_reduction(
 ) -> Reduction:
     """Fit PCA on all features, and k-means on the embeddings of a sample of them.
 
-    Memory holds one batch, and ``max_samples`` x (F + D) numbers: however many objects there are.
+    Memory holds one batch, and ``max_samples`` x (F + D) numbers, however many objects there are.
 
     Args:
         batches: (N_i, F) float32 each, in a fixed order; empty ones are skipped.
@@ -149,13 +152,13 @@ def fit_reduction(
         dim: D, at most F and N.
         num_clusters: K, at most N.
         whiten: divide components by their deviations, so that all count alike in the cosine.
-        kmeans: ``"minibatch"`` or ``"full"``, of scikit-learn.
-        max_samples: objects that k-means sees, drawn at random, each with equal chance.
-        seed: of the sample and of k-means.
-        about: kept in the result.
+        kmeans: ``"minibatch"`` or ``"full"``, both of scikit-learn.
+        max_samples: number of objects that k-means sees, drawn uniformly.
+        seed: seed of the sample and of k-means.
+        about: plain values to keep in the result.
 
     Returns:
-        the reduction.
+        The reduction.
 
     Raises:
         ValueError: if there are fewer objects than clusters or components, fewer features than
@@ -171,29 +174,37 @@ def fit_reduction(
             f"{total} boxes cannot make {num_clusters} clusters; choose fewer --clusters, or label "
             "more images"
         )
+
     pca, rng = IncrementalPCA(n_components=dim), np.random.default_rng(seed)
+    # The sample is drawn by index before anything is read, so one pass over the features is
+    # enough.
     size = min(total, max(max_samples, num_clusters))
     chosen, seen, sample = np.sort(rng.choice(total, size, replace=False)), 0, []
+
     for batch in _at_least(batches, max(dim, 1024)):
         if batch.shape[1] < dim or len(batch) < dim:
             raise ValueError(
                 f"{dim} components need at least as many features and objects, there are "
                 f"{batch.shape[1]} features of {len(batch)} objects; choose a smaller --dim"
             )
+
         pca.partial_fit(batch)
         here = slice(*np.searchsorted(chosen, (seen, seen + len(batch))))
         sample.append(batch[chosen[here] - seen])
         seen += len(batch)
+
     assert seen == total, (seen, total)
     matrix = pca.components_
     if whiten:
         # directions without any variance stay as they are, instead of growing without bound
         deviation = np.sqrt(pca.explained_variance_)
         matrix = matrix / np.where(deviation > 1e-6 * deviation[0], deviation, 1)[:, None]
+
     offset = (-matrix @ pca.mean_).astype(np.float32)
     matrix = matrix.astype(np.float32)
     embeddings = unit(np.concatenate(sample) @ matrix.T + offset)
     model = KMEANS[kmeans](num_clusters, n_init=3, random_state=seed).fit(embeddings)
+
     numbers = {
         "objects": total,
         "explained_variance": float(pca.explained_variance_ratio_.sum()),
@@ -223,6 +234,8 @@ def _at_least(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
             if ready is not None:
                 yield ready
             ready, waiting = np.concatenate(waiting), []
-    rest = ([] if ready is None else [ready]) + waiting  # the last ones are joined
+
+    # The last batch may have too few rows, so it is joined with the one before.
+    rest = ([] if ready is None else [ready]) + waiting
     if rest:
         yield np.concatenate(rest)

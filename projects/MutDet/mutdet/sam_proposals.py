@@ -38,16 +38,17 @@ class SamSettings:
     """Arguments of ``SamAutomaticMaskGenerator``, by its names and with its defaults.
 
     Attributes:
-        points_per_side: of the grid of prompts on the image.
-        points_per_batch: prompts decoded at once; a matter of memory and speed, not of the result.
-        pred_iou_thresh: least predicted quality of a mask.
-        stability_score_thresh: least stability of a mask under changes of its threshold.
-        stability_score_offset: how far the threshold is moved for that.
+        points_per_side: points per side of the grid of prompts on the image.
+        points_per_batch: number of prompts decoded at once; affects memory and speed, not the
+            result.
+        pred_iou_thresh: lowest predicted quality of a mask.
+        stability_score_thresh: lowest stability of a mask under changes of its threshold.
+        stability_score_offset: shift of the threshold for that test.
         box_nms_thresh: horizontal IoU above which the worse of two masks is dropped.
-        crop_n_layers: further runs on ever smaller crops; 0 for none.
-        crop_nms_thresh: as ``box_nms_thresh``, between crops.
-        crop_overlap_ratio: of neighbouring crops.
-        crop_n_points_downscale_factor: by which the grid is thinned in each layer of crops.
+        crop_n_layers: number of further runs on ever smaller crops; 0 for none.
+        crop_nms_thresh: the same between masks of different crops.
+        crop_overlap_ratio: overlap of neighbouring crops.
+        crop_n_points_downscale_factor: factor by which each layer of crops thins the grid.
         min_mask_region_area: holes and islands below this many pixels are filled and removed.
     """
 
@@ -70,16 +71,16 @@ class SamProposals:
     def __init__(
         self, model: Sam, generator: SamSettings | None = None, *, amp: str = "none", name: str = ""
     ) -> None:
-        """Prepare.
+        """Build the mask generator.
 
         Args:
-            model: on its device; put into evaluation mode, and with ``amp`` its encoder and decoder
-                are wrapped.
+            model: SAM on its device; it is put into evaluation mode, and with ``amp`` its encoder
+                and decoder are wrapped.
             generator: settings of the mask generator; its defaults if None.
             amp: ``"none"``, ``"bfloat16"`` or ``"float16"``: precision of the image encoder, where
                 nearly all of the time goes, and of the mask decoder. Masks and scores come back in
                 float32. Masks differ slightly from those of full precision.
-            name: what tells this model and its weights from others, for the run's settings.
+            name: name of this model and its weights, for the run's settings.
 
         Raises:
             ImportError: if the package is not installed.
@@ -88,15 +89,17 @@ class SamProposals:
         if amp not in AMP_DTYPES:
             raise ValueError(f"amp must be one of {tuple(AMP_DTYPES)}, got {amp!r}")
         self._settings, self._amp, self._name = generator or SamSettings(), amp, name
+
         model.eval()
         if AMP_DTYPES[amp] is not None:
             for part in (model.image_encoder, model.mask_decoder):
                 _autocast(part, model.device.type, AMP_DTYPES[amp])
+
         package = import_segment_anything()
         self._generator = package.SamAutomaticMaskGenerator(model, **asdict(self._settings))
 
     def settings(self) -> dict[str, Any]:
-        """Return model, precision and all settings but ``points_per_batch``, which is no matter."""
+        """Return model, precision and all settings but the harmless ``points_per_batch``."""
         generator = asdict(self._settings)
         del generator["points_per_batch"]
         return {"source": "sam", "model": self._name, "amp": self._amp, **generator}
@@ -106,7 +109,10 @@ class SamProposals:
         proposals = []
         for found in self._generator.generate(image):
             mask = found["segmentation"]
+            # SAM returns masks of the whole image; a window around each saves memory when there
+            # are hundreds.
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+
             if not len(rows):
                 continue
             window = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
@@ -122,13 +128,13 @@ def load_sam(
     device: str = "cpu",
     build: Callable[[], Sam] | None = None,
 ) -> tuple[Sam, str]:
-    """Build a SAM and load its weights, after a check that they are of this very model.
+    """Build a SAM and load its weights, after checking that they fit the model.
 
     Args:
-        model_type: of the package's registry: ``"vit_h"``, ``"vit_l"``, ``"vit_b"``.
+        model_type: name in the package's registry: ``"vit_h"``, ``"vit_l"``, ``"vit_b"``.
         checkpoint: file of the weights, read without running any of its code.
-        device: where to put the model.
-        build: makes the model instead of the registry; ``model_type`` is then only its name.
+        device: device of the model.
+        build: builds the model instead of the registry; ``model_type`` is then only its name.
 
     Returns:
         (the model in evaluation mode, a name made of its type and the hash of its weights).
@@ -137,16 +143,18 @@ def load_sam(
         ImportError: if the package is not installed.
         FileNotFoundError: if there is no such file.
         ValueError: for an unknown type, a file that cannot be read, or weights of another model;
-            the type that the file holds is named.
+            the message names the type in the file.
     """
     registry = import_segment_anything().sam_model_registry
     if build is None and model_type not in registry:
         raise ValueError(f"model_type must be one of {sorted(registry)}, got {model_type!r}")
+
     state = read_tensors(checkpoint)
     build = build or registry[model_type]
     with torch.device("meta"):  # shapes alone: vit_h would take gigabytes
         expected = {key: tuple(value.shape) for key, value in build().state_dict().items()}
     _check_weights(expected, state, model_type, checkpoint)
+
     model = build()
     model.load_state_dict(state)
     return model.to(device).eval(), f"{model_type}-{weights_digest(state)}"
@@ -156,7 +164,7 @@ def import_segment_anything() -> ModuleType:
     """Import the package ``segment_anything``.
 
     Returns:
-        the module.
+        The module.
 
     Raises:
         ImportError: if it is not installed; the message says how to install it.
@@ -177,7 +185,7 @@ def _check_weights(
     model_type: str,
     path: str | Path,
 ) -> None:
-    """Refuse weights that are not exactly those of the model."""
+    """Check that weights are exactly those of the model."""
     missing, unknown = (
         sorted(expected.keys() - state.keys()),
         sorted(state.keys() - expected.keys()),
@@ -196,6 +204,7 @@ def _check_weights(
         )
         if keys
     ]
+
     if problems:
         raise ValueError(
             f"{path} does not hold a SAM of type {model_type!r}, but {_describe(state)}; give "
@@ -204,7 +213,7 @@ def _check_weights(
 
 
 def _describe(state: dict[str, torch.Tensor]) -> str:
-    """Say what a state dict seems to be."""
+    """Describe what a state dict seems to be."""
     position = state.get("image_encoder.pos_embed")
     if position is None:
         return "something that is no SAM"
@@ -215,7 +224,7 @@ def _describe(state: dict[str, torch.Tensor]) -> str:
 
 
 def _autocast(module: nn.Module, device_type: str, dtype: torch.dtype) -> None:
-    """Run a module in lower precision, with results in float32 as what follows it expects."""
+    """Run a module in lower precision, with results in float32 as the next module expects."""
     inner = module.forward
 
     @functools.wraps(inner)

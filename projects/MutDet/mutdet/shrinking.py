@@ -11,7 +11,7 @@ def shrink_pretraining(model: DictConfig) -> None:
     """Make a config of ``DETReg`` or ``MutDet`` small enough for a test on one CPU core.
 
     Args:
-        model: config; changed. Its ``detector`` shrinks as one that is trained with labels.
+        model: config to change in place. Its ``detector`` shrinks like one trained with labels.
     """
     # The modules of the pre-training are as wide as the detector's.
     for part in (part for part in mappings(model) if "feedforward_dim" in part):
@@ -23,7 +23,7 @@ def shrink_embedder(model: DictConfig) -> None:
     """Make a config of ``ContrastiveEmbedder`` small enough for a test on one CPU core.
 
     Args:
-        model: config; changed.
+        model: config to change in place.
     """
     shrink_backbone(model.backbone)
 

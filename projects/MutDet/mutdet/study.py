@@ -4,11 +4,11 @@
     python projects/MutDet/tools/run_study.py --output output/short --preset demo finetune_steps=300
     python projects/MutDet/tools/run_study.py --output output/study --list
 
-A small backbone learns to tell unlabelled crops apart and plays the part of ImageNet's for
-everybody, also for training "from scratch"; boxes are proposed on the training scenes without their
+A small backbone learns to tell unlabelled crops apart. It replaces ImageNet's backbone for
+every arm, also for training "from scratch"; boxes are proposed on the training scenes without their
 labels and embedded; DETReg and MutDet pre-train the detector on them; every arm is fine-tuned by
 the same config, seed and steps on the same shares of the labels, and scored on scenes of another
-seed. Commands run two at a time, one thread each; what is done is not done again, and an
+seed. Commands run two at a time, one thread each; finished jobs are not repeated, and an
 interrupted command continues. The output folder gets results.jsonl (a row with provenance for each
 fine-tuning), results.md, curves.png, detections.png, report.html, and under jobs/ the log, command
 and cost of every command.
@@ -42,30 +42,30 @@ ARMS = {BASELINE: BASELINE, "detreg": "DETReg", "mutdet": "MutDet"}
 """Arm -> its name in the tables."""
 _BACKBONE = "backbone/model_final.pth"
 _EMBEDDER = "embedder_small_synthetic_pretrain.py"
-_EMBEDDER_BATCH = 64  # crops, of the loss that compares them with each other
+_EMBEDDER_BATCH = 64  # crops, which the loss compares with each other
 _FINETUNE = "mutdet_small_synthetic_finetune.py"
 _PACKAGE = "rsd2.projects.mutdet"
 
 
 @dataclass(frozen=True)
 class MutDetSettings(StudySettings):
-    """Sizes of a study.
+    """Settings of a study.
 
     Attributes:
-        train_images: scenes to pre-train on, and to take shares of the labels from.
-        val_images: held-out scenes, of another seed.
+        train_images: number of scenes to pre-train on, and to take shares of the labels from.
+        val_images: number of held-out scenes, of another seed.
         image_size: side of the scenes in pixels.
         embedder_steps: optimizer steps of the backbone's training on crops.
-        embedder_scenes: scenes of yet another seed that the crops are taken from.
+        embedder_scenes: number of scenes, of a third seed, from which the crops are taken.
         num_clusters: number of pseudo-classes.
         embedding_dim: components of the embeddings.
         pretrain_steps: optimizer steps of DETReg and of MutDet.
         finetune_steps: optimizer steps of every fine-tuning.
-        batch_size: images per step, in every training.
+        batch_size: number of images per step, in every training.
         fractions: shares of the labels, each in (0, 1].
         decay_at: fraction of a fine-tuning after which its rate is a tenth.
         detector: overrides of the detector, ``key=value``.
-        images: held-out scenes that are drawn with what each arm finds.
+        images: number of held-out scenes to draw with each arm's detections.
     """
 
     known_arms: ClassVar[tuple[str, ...]] = tuple(ARMS)
@@ -86,12 +86,12 @@ class MutDetSettings(StudySettings):
     images: int = 8
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
+        """Validate the settings."""
         super().__post_init__()
         if not self.fractions or any(not 0 < fraction <= 1 for fraction in self.fractions):
-            raise ValueError(f"fractions are some of (0, 1], got {list(self.fractions)}")
+            raise ValueError(f"fractions must lie in (0, 1], got {list(self.fractions)}")
         if not 0 < self.decay_at < 1:
-            raise ValueError(f"decay_at lies between 0 and 1, got {self.decay_at}")
+            raise ValueError(f"decay_at must lie between 0 and 1, got {self.decay_at}")
 
 
 PRESETS = {
@@ -126,7 +126,7 @@ def run_name(arm: str, fraction: float, suffix: str = "") -> str:
     Args:
         arm: one of `ARMS`.
         fraction: share of the labels.
-        suffix: tells the seeds apart, see `StudySettings.suffix`.
+        suffix: suffix that distinguishes the seeds, see `StudySettings.suffix`.
 
     Returns:
         A name like ``mutdet_10`` for 10 %.
@@ -138,7 +138,7 @@ def study_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
     """List the commands of a study, each after those that it needs.
 
     Args:
-        settings: sizes.
+        settings: settings of the study.
         folder: output folder, absolute.
 
     Returns:
@@ -151,9 +151,11 @@ def study_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
         size=settings.image_size,
     )
     jobs += _label_jobs(settings, folder)
+
     for seed in settings.seeds:
         arms = [arm for arm in settings.arms if arm != BASELINE]
         jobs += [_pretraining(settings, folder, arm, seed) for arm in arms]
+        # Small shares first: they are the cheapest, and the first numbers to look at.
         for fraction in sorted(settings.fractions):
             jobs += [_finetuning(settings, folder, arm, fraction, seed) for arm in settings.arms]
     return jobs
@@ -192,6 +194,7 @@ def _finetuning(
             f"pretrain_{pretraining}",
         )
     )
+
     command = training_command(
         project_config(__file__, _FINETUNE),
         folder / "finetune" / name,
@@ -211,7 +214,7 @@ def _finetuning(
 
 
 def _label_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
-    """List what all arms share: the first backbone, and boxes and embeddings to learn from."""
+    """List the jobs that all arms share: the first backbone, the boxes and the embeddings."""
     images, boxes = folder / "data/synthetic/train/images", folder / "data/pseudo/boxes"
     seed = settings.seeds[0]
     embedder = training_command(
@@ -236,6 +239,7 @@ def _label_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
         *("--backbone", "small", "--weights", folder / _BACKBONE, "--crop-size", 64),
         *("--dim", settings.embedding_dim, "--clusters", settings.num_clusters, "--seed", seed),
     )
+
     needs = ("embedder", "pseudo_boxes")
     return [
         Job("embedder", embedder, makes=(_BACKBONE,)),
@@ -248,7 +252,7 @@ def plan(settings: MutDetSettings, folder: Path) -> Study:
     """Make the study.
 
     Args:
-        settings: sizes.
+        settings: settings of the study.
         folder: output folder, absolute.
 
     Returns:
@@ -263,6 +267,7 @@ def plan(settings: MutDetSettings, folder: Path) -> Study:
                 group = f"{100 * fraction:g} % of the labels"
                 job = f"finetune_{name}"
                 runs.append(StudyRun(ARMS[arm], f"finetune/{name}", job, group, stages))
+
     report = partial(write_pages, runs, folder, settings.images)
     return Study(study_jobs(settings, folder), report)
 

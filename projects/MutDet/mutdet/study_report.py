@@ -1,4 +1,4 @@
-"""What the study reports: scores, what the pre-training had to learn from, pictures, one page."""
+"""Report of the study: scores, quality of the pre-training's labels, pictures, one page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .label_statistics import SHEET
 from .telemetry import describe_embeddings
 
 BASELINE = "none"
-"""Arm that has no pre-training."""
+"""Arm without pre-training."""
 PSEUDO_LABELS = "data/pseudo/synthetic_train"
 """Folder of the boxes with embeddings, where the configs of the pre-training look for it."""
 REPORT = StudyReport(
@@ -52,14 +52,14 @@ def write_pages(runs: Sequence[StudyRun], folder: Path, images: int = 8) -> str:
 
     Args:
         runs: fine-tunings of the study.
-        folder: output folder of the study, which gets the pages.
-        images: held-out scenes that are drawn; >= 1.
+        folder: output folder of the study, where the pages are written.
+        images: number of held-out scenes to draw, >= 1.
 
     Returns:
-        The text of the report, and where the page is.
+        The text of the report, and the path of the page.
 
     Raises:
-        StudyReportError: what a job should have left is missing.
+        StudyReportError: a result of a job is missing.
     """
     register_all_synthetic(folder / "data")
     telemetry = _telemetry(runs, folder)
@@ -71,9 +71,11 @@ def write_pages(runs: Sequence[StudyRun], folder: Path, images: int = 8) -> str:
     text = write_report(report, runs, folder)
 
     picture = _draw_detections(runs, folder, images)
+    # OpenCV writes BGR.
     written, data = cv2.imencode(".png", picture[..., ::-1])
     if not written:
         raise OSError(f"{folder / 'detections.png'} cannot be encoded")
+
     write_atomically(folder / "detections.png", data.tobytes())
     write_atomically(folder / "report.html", _page(text))
     return f"{text}\nreport: {folder / 'report.html'}"
@@ -100,7 +102,7 @@ def read_last(run: Path, names: Sequence[str]) -> dict[str, float]:
 
 
 def _telemetry(runs: Sequence[StudyRun], folder: Path) -> dict[str, Any]:
-    """Tell what the pre-trainings had to learn from, how they went, and what all arms share."""
+    """Measure the labels of the pre-trainings, their progress, and the cost that all arms share."""
     markers, name = read_markers(folder), "synthetic_train"
     truth = truth_of_dataset(DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes)
     records = read_folder(folder / PSEUDO_LABELS)[0]
@@ -135,6 +137,7 @@ def _draw_detections(runs: Sequence[StudyRun], folder: Path, count: int) -> np.n
         cfg = load_config(folder / run.folder / "config.yaml")
         model = instantiate(cfg.model).eval()
         weights = folder / run.folder / "model_final.pth"
+
         load_weights(model, weights, ema=cfg.train.ema.enabled)
         models[run.arm] = model
 
@@ -152,7 +155,7 @@ def _draw_detections(runs: Sequence[StudyRun], folder: Path, count: int) -> np.n
 
 def _page(text: str) -> str:
     """Make an HTML page of the report's table and notes and of the pictures."""
-    # The first table has the scores; a second one, of differences, stands behind an empty line.
+    # The first table has the scores; a second one, of differences, follows after an empty line.
     table = text.split("\n\n", 1)[0].splitlines()
     cells = [[html.escape(cell.strip()) for cell in row.strip("|").split("|")] for row in table]
     body = ["<table>", f"<tr><th>{'</th><th>'.join(cells[0])}</th></tr>"]
@@ -170,6 +173,7 @@ def _page(text: str) -> str:
     head = (
         f"<meta charset=utf-8><title>Pre-training on generated scenes</title><style>{style}</style>"
     )
+
     return "\n".join(
         ["<!doctype html>", head, "<h1>Pre-training on generated scenes</h1>", *body, ""]
     )

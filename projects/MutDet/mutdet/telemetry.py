@@ -1,4 +1,4 @@
-"""How well embeddings and clusters tell classes apart, seen with labels that they never saw.
+"""How well embeddings and clusters separate classes, measured with labels that they never saw.
 
 Shapes: N pseudo-boxes of an image, M pseudo-boxes that lie on an object, in all images, D
 embedding channels.
@@ -22,15 +22,15 @@ _CHUNK = 1024
 def describe_embeddings(
     records: Sequence[PseudoLabels], truth: Truth, iou_threshold: float = 0.5
 ) -> dict[str, float]:
-    """Measure what the embeddings of boxes that lie on true objects know of their classes.
+    """Measure how well the embeddings of boxes on true objects tell their classes.
 
     Args:
         records: pseudo-labels with embeddings and clusters.
-        truth: of the images; see ``label_recall``. Images without labels are left out.
+        truth: truth of the images; see ``label_recall``. Images without labels are left out.
         iou_threshold: > 0; a box lies on the object that it overlaps most, at this IoU or more.
 
     Returns:
-        ``on_objects``, the number of boxes that lie on one; ``retrieval``, the share of them whose
+        ``on_objects``, the number of boxes on true objects; ``retrieval``, the share of them whose
         most similar box in another image shows the same class, and ``retrieval_by_chance``;
         ``purity``, the share of them that show the commonest class of their cluster. A share of
         nothing is nan.
@@ -41,17 +41,21 @@ def describe_embeddings(
         found = truth(record.file_name)
         if found is None or not len(found[0]) or not len(record.boxes):
             continue
+
         pairs = (torch.from_numpy(boxes).double() for boxes in (record.boxes, found[0]))
         best = max_iou_rotated(*pairs)
         rows = np.flatnonzero(best.row_max.numpy() >= iou_threshold)
         names = [found[1][place] for place in best.row_argmax[rows].tolist()]
+
         labels += [numbers.setdefault(name, len(numbers)) for name in names]
         images += [index] * len(rows)
         embeddings.append(record.embeddings[rows])
         clusters.append(record.clusters[rows])
+
     if not labels:
         nothing = dict.fromkeys(("retrieval", "retrieval_by_chance", "purity"), float("nan"))
         return {"on_objects": 0, **nothing}
+
     classes = np.array(labels, dtype=np.int64)
     return {
         "on_objects": len(classes),
@@ -63,44 +67,48 @@ def describe_embeddings(
 def retrieval(
     embeddings: np.ndarray, labels: np.ndarray, images: np.ndarray
 ) -> Mapping[str, float]:
-    """Accuracy of the class of the most similar object of another image.
+    """Measure how often the most similar object of another image has the same class.
 
     Args:
         embeddings: (M, D) float32 unit vectors.
         labels: (M,) classes.
-        images: (M,) number of the image of each.
+        images: (M,) index of the image of each.
 
     Returns:
-        ``retrieval`` and ``retrieval_by_chance``, both in [0, 1]; nan where no other image has an
+        ``retrieval`` and ``retrieval_by_chance``, both in [0, 1]; nan if no other image has an
         object.
     """
     vectors, image, label = (torch.from_numpy(x) for x in (embeddings, images, labels))
     hits, asked, chance = 0, 0, 0.0
+    # In chunks: all similarities of a hundred thousand boxes would not fit into memory.
     for start in range(0, len(vectors), _CHUNK):
         part = slice(start, start + _CHUNK)
         similarity = vectors[part] @ vectors.T
+        # Another image only: overlapping boxes of one object would find each other.
         elsewhere = image[part, None] != image[None]
         nearest = similarity.masked_fill(~elsewhere, -torch.inf).argmax(dim=1)
         possible = elsewhere.any(dim=1)
         same = label[part, None] == label[None]
         hits += int((same.gather(1, nearest[:, None]).squeeze(1) & possible).sum())
         asked += int(possible.sum())
+
         shares = (same & elsewhere).sum(dim=1) / elsewhere.sum(dim=1).clamp(min=1)
         chance += float(shares[possible].sum())
+
     if not asked:
         return {"retrieval": float("nan"), "retrieval_by_chance": float("nan")}
     return {"retrieval": hits / asked, "retrieval_by_chance": chance / asked}
 
 
 def purity(clusters: np.ndarray, labels: np.ndarray) -> float:
-    """Share of objects that show the commonest class of their cluster.
+    """Compute the share of objects that have the commonest class of their cluster.
 
     Args:
         clusters: (M,) pseudo-classes, M > 0.
         labels: (M,) classes.
 
     Returns:
-        in (0, 1].
+        A number in (0, 1].
     """
     counts = np.zeros((clusters.max() + 1, labels.max() + 1), dtype=np.int64)
     np.add.at(counts, (clusters, labels), 1)

@@ -9,7 +9,7 @@ import torch
 
 
 def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """Hash a state dict, whatever file it was in.
+    """Hash a state dict, whatever file it came from.
 
     Args:
         state: tensors by name, in any order.
@@ -21,5 +21,6 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
     for key in sorted(state):
         digest.update(key.encode("utf-8"))
         value = state[key].detach().cpu().contiguous()
+        # By its bytes, because NumPy has no bfloat16.
         digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

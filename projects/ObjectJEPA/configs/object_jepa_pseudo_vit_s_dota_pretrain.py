@@ -1,7 +1,7 @@
-"""The recipe on pseudo-boxes that nobody labelled.
+"""The recipe on pseudo-boxes instead of labels.
 
-``projects/MutDet/tools/make_pseudo_labels.py`` makes them, of any images. This is a file, not a row
-of overrides, because another function lists the images.
+``projects/MutDet/tools/make_pseudo_labels.py`` makes them, for any images. This is a file, not a
+row of overrides, because another function lists the images.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,7 +1,7 @@
 """The idea to the letter: patches of objects first until three quarters of the image are masked,
 masked in the image itself, whose tokens are all encoded; no mask tokens, squared error.
 
-Nothing is said there of what moves the target encoder: here it is the usual average.
+It does not say what moves the target encoder: here it is the usual moving average.
 
 train.hooks.target.start=1 train.hooks.target.end=1     keeps it random
 train.hooks.target.start=0 train.hooks.target.end=0     makes it a copy

@@ -1,6 +1,6 @@
 """ObjectJEPA on the small transformer on generated scenes of 128 pixels, on two CPU cores.
 
-model.masks.mode=blocks model.masks.loss_set=blocks  I-JEPA's masks, which know no objects
+model.masks.mode=blocks model.masks.loss_set=blocks  I-JEPA's masks, which ignore objects
 model.masks.mode=random model.masks.loss_set=uniform random patches
 model.target=pixel model.loss=l2 model.predictor.out_dim=192    pixels, as MAE
 """

@@ -1,4 +1,4 @@
-"""Alarms of a pre-training that collapses, from its loss and its telemetry."""
+"""Alarms for a collapsing pre-training, from its loss and its telemetry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 
 
 class CollapseAlarms:
-    """Remembers the course of a pre-training and says what is alarming about the newest numbers.
+    """Remember the course of a pre-training and report what is alarming about the newest numbers.
 
     By default: loss down by half within 500 steps, RankMe halved, cosine of tokens above 0.95.
     """
@@ -24,10 +24,11 @@ class CollapseAlarms:
 
         Args:
             loss_window: steps within which a drop of the loss is alarming, >= 1.
-            loss_drop: share of the loss that may be lost within them, in (0, 1).
+            loss_drop: share of the loss that it may lose within them, in (0, 1).
             rank_drop: share of its highest value so far that RankMe may lose, in (0, 1).
-            max_cosine: of the tokens of an image, and of the images at a place, in (0, 1].
-            grace: steps at the start in which the loss falls because something is learned, >= 0.
+            max_cosine: highest mean cosine within an image, and at a place between images, in
+                (0, 1].
+            grace: steps at the start in which the loss may fall because the model learns, >= 0.
 
         Raises:
             ValueError: a limit is out of range.
@@ -39,7 +40,8 @@ class CollapseAlarms:
                 f"{loss_window}, {grace}, {loss_drop} and {rank_drop}"
             )
         if not 0 < max_cosine <= 1:
-            raise ValueError(f"max_cosine lies in (0, 1], got {max_cosine}")
+            raise ValueError(f"max_cosine must lie in (0, 1], got {max_cosine}")
+
         self._window, self._grace = loss_window, grace
         self._loss_drop, self._rank_drop, self._max_cosine = loss_drop, rank_drop, max_cosine
         self._losses: deque[tuple[int, float]] = deque()
@@ -49,18 +51,21 @@ class CollapseAlarms:
         """Note a loss.
 
         Args:
-            iteration: ascending.
-            loss: smoothed, >= 0.
+            iteration: step of the loss, ascending.
+            loss: smoothed loss, >= 0.
 
         Returns:
-            what is alarming, or None; after an alarm the comparison starts anew.
+            What is alarming, or None; after an alarm the comparison starts again.
         """
+
         if iteration < self._grace:
             return None
         self._losses.append((iteration, loss))
         while self._losses[0][0] < iteration - self._window:
             self._losses.popleft()
         start, highest = max(self._losses, key=lambda entry: entry[1])
+
+        # A sudden drop of a JEPA's loss is a partial collapse: equal targets are easy to predict.
         if loss < (1 - self._loss_drop) * highest:
             self._losses.clear()
             return (
@@ -73,16 +78,18 @@ class CollapseAlarms:
         """Note a measurement of features.
 
         Args:
-            features: of ``describe_features``.
+            features: numbers from ``describe_features``.
 
         Returns:
-            what is alarming about them, each time again.
+            What is alarming about them; an alarm repeats while its cause lasts.
         """
         found = []
         rank = features["rank_me"]
         self._best_rank = max(self._best_rank, rank) if rank == rank else self._best_rank
+        # NaN is unequal to itself: no tokens, or zeros only, have no rank.
         if rank != rank or rank < (1 - self._rank_drop) * self._best_rank:
             found.append(f"RankMe is {rank:.1f} and was {self._best_rank:.1f}")
+
         for name, what in (
             ("cosine_in_image", "tokens of an image are alike"),
             ("cosine_at_place", "features tell the place alone"),

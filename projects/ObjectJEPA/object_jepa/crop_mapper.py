@@ -21,18 +21,18 @@ BOX_KINDS = ("rotated", "upright")
 
 @dataclass(eq=False, kw_only=True)
 class CropDatasetMapper(RotatedDatasetMapper):
-    """`RotatedDatasetMapper` for data sets of rotated and of upright boxes, that seeds the mask.
+    """`RotatedDatasetMapper` for datasets of rotated or upright boxes, which seeds the mask.
 
-    Image and boxes go through the same augmentations, which have to give images of one size. What
-    is to be ignored (crowds, uncertain objects) is no object. All randomness comes from
+    Image and boxes go through the same augmentations, which must give images of one size. Objects
+    to ignore (crowds, uncertain ones) are no objects. All randomness comes from
     ``np.random``, which ``rsd2.data.samplers`` seeds for each sample, so that neither crop nor mask
     depends on the number of workers.
 
     Attributes:
-        min_visible: share of an object's area that the crop must show for it to count.
+        min_visible: least share of an object's area inside the crop for it to count.
         box_kind: "rotated" boxes as they are, or "upright", the smallest upright ones around them.
-        box_jitter: boxes move along their sides, and these change, by up to this share of them,
-            uniformly, in [0, 1): to see what exact boxes are worth.
+        box_jitter: shift boxes along their sides, and change the sides, by up to this share of
+            them, uniformly, in [0, 1): to measure the value of exact boxes.
     """
 
     min_visible: float = 0.3
@@ -43,7 +43,7 @@ class CropDatasetMapper(RotatedDatasetMapper):
         """Validate the arguments.
 
         Raises:
-            ValueError: for a value out of range.
+            ValueError: a value is out of range.
         """
         super().__post_init__()
         if self.box_kind not in BOX_KINDS or not 0 <= self.box_jitter < 1:
@@ -59,7 +59,7 @@ class CropDatasetMapper(RotatedDatasetMapper):
             dataset_dict: see `RotatedDatasetMapper`; boxes in any of Detectron2's modes.
 
         Returns:
-            as `RotatedDatasetMapper`, and ``mask_seed``, an integer >= 0, drawn last.
+            The same as `RotatedDatasetMapper`, and ``mask_seed``, an integer >= 0, drawn last.
         """
         annotations = [
             _rotated(annotation)
@@ -68,7 +68,7 @@ class CropDatasetMapper(RotatedDatasetMapper):
         ]
         result = super().__call__({**dataset_dict, "annotations": annotations})
 
-        # Drawn last: crop and boxes are those of a mapper that seeds no mask.
+        # Drawn last, so that crop and boxes equal those of a mapper that seeds no mask.
         result["mask_seed"] = int(np.random.randint(2**62))
         return result
 
@@ -80,7 +80,7 @@ class CropDatasetMapper(RotatedDatasetMapper):
         transform: T.TransformList,
         size: tuple[int, int],
     ) -> Instances:
-        """The kept objects, of the wanted kind; see `RotatedDatasetMapper.make_instances`."""
+        """Convert kept objects to the wanted kind; see `RotatedDatasetMapper.make_instances`."""
         instances = super().make_instances(annotations, boxes, keep, transform, size)
         tensor = instances.gt_boxes.tensor
 
@@ -97,15 +97,17 @@ class CropDatasetMapper(RotatedDatasetMapper):
 
         if self.box_kind == "upright":
             tensor = from_horizontal(to_horizontal(tensor))
+
         instances.gt_boxes = RotatedBoxes(tensor)
         return instances
 
 
 def _rotated(annotation: dict) -> dict:
-    """The annotation with its box as a rotated one."""
+    """Return the annotation with its box as a rotated one."""
     mode = annotation["bbox_mode"]
     if mode == BoxMode.XYWHA_ABS:
         return annotation
+
     x0, y0, x1, y1 = BoxMode.convert(list(annotation["bbox"]), mode, BoxMode.XYXY_ABS)
     box = [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, 0.0]
     return {**annotation, "bbox": box, "bbox_mode": BoxMode.XYWHA_ABS}

@@ -15,19 +15,19 @@ from .coverage import ObjectPatches
 def block_sizes(
     noise: torch.Tensor, grid: Sequence[int], scale: Sequence[float], aspect: Sequence[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw the sides of blocks, scale and aspect apart from each other.
+    """Draw the sides of blocks, with independent scale and aspect.
 
     Source: I-JEPA (arXiv 2301.08243), section 3. (The official program derives both from one
     random number, so that large blocks are always upright.)
 
     Args:
-        noise: (B, T, 2) uniform, for scale and aspect.
-        grid: (h, w).
-        scale: least and largest share of the grid's area.
-        aspect: least and largest height / width.
+        noise: (B, T, 2) uniform numbers, for scale and aspect.
+        grid: (h, w) patches.
+        scale: smallest and largest share of the grid's area.
+        aspect: smallest and largest height / width.
 
     Returns:
-        heights and widths, (B, T) int64, within the grid, at least 1.
+        Heights and widths, (B, T) int64, within the grid, at least 1.
     """
     (height, width), (low, high) = grid, scale
     area = (low + noise[..., 0] * (high - low)) * height * width
@@ -48,9 +48,9 @@ def place_blocks(
     Every place is possible, the last row and column too. (The official program excludes them.)
 
     Args:
-        noise: (B, T, 2) uniform, for row and column.
-        sizes: heights and widths of `block_sizes`.
-        grid: (h, w).
+        noise: (B, T, 2) uniform numbers, for row and column.
+        sizes: heights and widths from `block_sizes`.
+        grid: (h, w) patches.
         anchors: (B, T) int64 patches that the blocks must cover; -1 for anywhere.
 
     Returns:
@@ -61,20 +61,24 @@ def place_blocks(
     parts = []
     for axis, (side, length, place) in enumerate(zip(grid, sizes, places)):
         last, draw = side - length, noise[..., axis]
+        # The last start is included: I-JEPA's exclusive bound never hides the last row and
+        # column.
         free = (draw * (last + 1)).floor().long()
+        # The anchor lies at a random place within its block, as far as the grid allows.
         around = (place - (draw * length).floor().long()).clamp(min=0).minimum(last)
         start = torch.where(anchors >= 0, around, free)[..., None]
         index = torch.arange(side)
         parts.append((index >= start) & (index < start + length[..., None]))
+
     rows, columns = parts
     return (rows[..., :, None] & columns[..., None, :]).flatten(2)
 
 
 def draw_anchors(noise: torch.Tensor, found: ObjectPatches, guided: torch.Tensor) -> torch.Tensor:
-    """Draw patches of objects: first an object, however large, then one of its patches.
+    """Draw patches of objects: first an object, whatever its size, then one of its patches.
 
     Args:
-        noise: (B, T, 2) uniform, for object and patch.
+        noise: (B, T, 2) uniform numbers, for object and patch.
         found: patches of all boxes; those without a patch are never drawn.
         guided: (B,) bool, images whose blocks lie on objects.
 
@@ -87,6 +91,7 @@ def draw_anchors(noise: torch.Tensor, found: ObjectPatches, guided: torch.Tensor
     usable = guided & (in_image > 0)
     if not usable.any():
         return torch.full(noise.shape[:2], -1)
+
     # both lists are sorted: by image, and by object
     first_object = (in_image.cumsum(0) - in_image).clamp(max=len(objects) - 1)
     first_pair = counts.cumsum(0) - counts

@@ -1,4 +1,4 @@
-"""Pictures of what a pre-training step hides, keeps and predicts, and how wrong it is.
+"""Pictures of what a pre-training step hides, keeps and predicts, and of its errors.
 
 Shapes: H, W sides of the image, N = h w tokens, K kept, P predicted, G objects.
 """
@@ -31,11 +31,11 @@ def draw_masks(
     Args:
         image_rgb: (H, W, 3) uint8; H and W are multiples of h and w.
         boxes: (G, 5) cx, cy, w, h in pixels, angle in degrees.
-        grid: (h, w).
-        object_tokens: (N,) bool.
+        grid: (h, w) tokens.
+        object_tokens: (N,) bool, tokens of any object.
         keep: (K,) int64, tokens that the context encoder sees.
         predicted: (P,) int64, tokens of the loss.
-        errors: (P,) float, loss of each.
+        errors: (P,) float, loss of each predicted token.
 
     Returns:
         (height, width, 3) uint8 RGB: boxes and object patches; the kept patches; the patches of the
@@ -43,14 +43,16 @@ def draw_masks(
         the caption.
 
     Raises:
-        ValueError: the image is no multiple of the grid.
+        ValueError: the image is not a multiple of the grid.
     """
     height, width = image_rgb.shape[:2]
     if height % grid[0] or width % grid[1]:
         raise ValueError(f"an image of {height} x {width} has no {grid[0]} x {grid[1]} patches")
+
     zoom = max(1, -(-_LEAST_SIDE // max(height, width)))
     large = cv2.resize(image_rgb, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
-    # the scale is about continuous coordinates, in which boxes are given
+
+    # Boxes are in continuous coordinates, so the zoom is a plain factor.
     moved = np.asarray(boxes, dtype=np.float64).reshape(-1, 5) * (zoom, zoom, zoom, zoom, 1)
     kept = _flags(keep, grid)
     is_object = np.asarray(object_tokens, dtype=bool).reshape(grid)
@@ -58,32 +60,34 @@ def draw_masks(
     loss = _flags(predicted, grid)
     framed = _frame(_dim(large, kept), loss & ~is_object, _LOSS)
     low, high = float(np.min(errors)), float(np.max(errors))
+
     views = [
         draw_rotated_boxes(_frame(large, is_object, _OBJECT), moved),
         draw_rotated_boxes(seen, moved),
         _frame(framed, loss & is_object, _LOSS_OBJECT),
         _heat(large, predicted, errors, grid, (low, high)),
     ]
+
     captions = [*CAPTIONS[:3], f"{CAPTIONS[3]}: {low:.3g} (dark) to {high:.3g} (bright)"]
     cell = max(large.shape[:2]) + 4
     return make_contact_sheet(views, captions, columns=len(views), cell_size=cell)
 
 
 def _flags(index: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """(h, w) bool from indices."""
+    """Convert indices to flags (h, w) bool."""
     flags = np.zeros(grid[0] * grid[1], dtype=bool)
     flags[np.asarray(index)] = True
     return flags.reshape(grid)
 
 
 def _patches(flags: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """(H, W) bool: the pixels of the flagged patches."""
+    """Mark the pixels of the flagged patches, (H, W) bool."""
     sides = [length // count for length, count in zip(image.shape, flags.shape)]
     return np.kron(flags, np.ones(sides, dtype=bool)).astype(bool)
 
 
 def _dim(image: np.ndarray, flags: np.ndarray) -> np.ndarray:
-    """A copy whose flagged patches are dark."""
+    """Copy the image with its flagged patches darkened."""
     result = image.copy()
     chosen = _patches(flags, image)
     result[chosen] = (result[chosen] * _DIM).astype(np.uint8)
@@ -91,7 +95,7 @@ def _dim(image: np.ndarray, flags: np.ndarray) -> np.ndarray:
 
 
 def _frame(image: np.ndarray, flags: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
-    """A copy with a line around each flagged patch."""
+    """Copy the image with a line around each flagged patch."""
     result = image.copy()
     rows, columns = (length // count for length, count in zip(image.shape, flags.shape))
     for row, column in np.argwhere(flags):
@@ -108,12 +112,14 @@ def _heat(
     grid: tuple[int, int],
     ends: tuple[float, float],
 ) -> np.ndarray:
-    """The dark image with its predicted patches in the colours of their errors."""
+    """Draw the dark image with its predicted patches in the colours of their errors."""
     span = ends[1] - ends[0]
+    # Equal errors have no range; the middle of the colours stands for them.
     share = np.clip((np.asarray(errors) - ends[0]) / span, 0, 1) if span > 0 else 0.5
     levels = np.zeros(grid[0] * grid[1], dtype=np.uint8)
     levels[np.asarray(predicted)] = np.round(255 * np.asarray(share)).astype(np.uint8)
     colors = cv2.applyColorMap(levels.reshape(grid), cv2.COLORMAP_INFERNO)[..., ::-1]
+
     sides = [length // count for length, count in zip(image.shape, grid)]
     flags = _flags(predicted, grid)
     result = _dim(image, np.ones_like(flags))

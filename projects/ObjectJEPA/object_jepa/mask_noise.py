@@ -1,7 +1,7 @@
-"""Random numbers of masks, from a seed of each image alone.
+"""Random numbers of masks, which depend on the seed of each image alone.
 
-A mask must not depend on the batch, the process or the loader's worker in which its image comes, so
-every image has a counter-based stream of its own.
+A mask must not depend on the batch, the process or the loader's worker of its image, so
+every image has its own counter-based stream.
 
 Shapes: B images, N patches, T blocks, M valid boxes of all images.
 """
@@ -21,13 +21,13 @@ class MaskNoise(NamedTuple):
     """Uniform numbers in (0, 1), float64.
 
     Attributes:
-        guide: (B,) whether objects guide the mask of the image.
+        guide: (B,) decides whether objects guide the mask of the image.
         blocks: (B, T, 6) scale, aspect, row and column, object and patch of every block.
-        hide: (B, N) which patches are hidden.
-        part: (B, N) which patches of an object.
-        loss: (B, N) which hidden patches are predicted.
-        context: (B, N) which visible patches are seen.
-        objects: (M, 2) which objects: order in which they fill the room there is, and choice.
+        hide: (B, N) decides which patches are hidden.
+        part: (B, N) decides which patches of an object may be hidden.
+        loss: (B, N) decides which hidden patches are predicted.
+        context: (B, N) decides which visible patches are seen.
+        objects: (M, 2) order in which objects fill the available room, and their choice.
     """
 
     guide: torch.Tensor
@@ -45,13 +45,13 @@ def draw_noise(
     """Draw all random numbers of a batch.
 
     Args:
-        seeds: B integers >= 0.
-        num_objects: B numbers of valid boxes.
-        num_patches: N.
-        num_blocks: T.
+        seeds: B integers >= 0, one per image.
+        num_objects: number of valid boxes of each image.
+        num_patches: N, number of patches of an image.
+        num_blocks: T, number of blocks of an image.
 
     Returns:
-        numbers of which those of an image depend on its seed alone. Those of objects come last,
+        The numbers; those of an image depend on its seed alone. Those of objects come last,
         so that the others are the same with any boxes.
     """
     fixed, objects = [], []
@@ -59,7 +59,8 @@ def draw_noise(
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(int(seed))))
         fixed.append(generator.random(1 + BLOCK_DRAWS * num_blocks + 4 * num_patches))
         objects.append(generator.random((count, 2)))
-    # zero has no logarithm
+
+    # Zero has no logarithm.
     lowest = np.finfo(np.float64).tiny
     numbers = torch.from_numpy(np.stack(fixed).clip(lowest))
     sizes = [1, BLOCK_DRAWS * num_blocks, *[num_patches] * 4]
@@ -76,6 +77,6 @@ def gumbel(uniform: torch.Tensor) -> torch.Tensor:
         uniform: any shape, in (0, 1).
 
     Returns:
-        the same shape.
+        A tensor of the same shape.
     """
     return -(-uniform.log()).log()

@@ -1,4 +1,4 @@
-"""The predictor: a narrow transformer from what is seen to what is hidden.
+"""The predictor: a narrow transformer from visible to hidden tokens.
 
 Shapes: B images, N = h w patches, K tokens of the context, P predicted tokens, D channels of the
 encoder, C channels of the predictor.
@@ -16,19 +16,19 @@ from rsd2.layers.transformer_block import NORM_EPSILON
 
 
 class Predictor(nn.Module):
-    """Predicts tokens at given places from the tokens of the context.
+    """Predict tokens at given places from the tokens of the context.
 
     Source: I-JEPA (arXiv 2301.08243), section 3. All predicted tokens of an image are one
     sequence with its context. (The official program repeats the context for every target block.)
 
     Args:
-        in_dim: D.
-        embed_dim: C, divisible by 4 and by ``num_heads``.
+        in_dim: D, channels of the encoder.
+        embed_dim: C, channels of the predictor, divisible by 4 and by ``num_heads``.
         depth: number of blocks.
-        num_heads: attention heads.
+        num_heads: number of attention heads.
         out_dim: channels of a prediction; None for D.
-        mask_tokens: append a token for every prediction; False reads predictions off the
-            context's own tokens, which then have to be those of all patches.
+        mask_tokens: whether to append a token for every prediction; False reads predictions off the
+            context's own tokens, which must then be those of all patches.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Predictor(nn.Module):
             context: (B, K, D), without mask tokens (B, N, D).
             keep: (B, K) int64 places of the context; None for all, in order.
             predicted: (B, P) int64 places.
-            grid: (h, w).
+            grid: (h, w) patches.
 
         Returns:
             (B, P, D), or as many channels as ``out_dim``.
@@ -75,11 +75,14 @@ class Predictor(nn.Module):
         table = cached_sincos_positions_2d(
             tuple(grid), self.embed_dim, (1.0, 1.0), weight.device, weight.dtype
         )
+        # Positions are fixed sines, so they can be computed for a grid of any size.
         x = x + (table if keep is None else table[keep])
         if self.mask_token is not None:
             x = torch.cat([x, (self.mask_token + table[predicted]).to(x.dtype)], dim=1)
+
         for block in self.blocks:
             x = block(x)
+
         if self.mask_token is not None:
             x = x[:, -predicted.shape[1] :]
         else:

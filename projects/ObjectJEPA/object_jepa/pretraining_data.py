@@ -1,7 +1,7 @@
-"""Images and boxes to pre-train on, which must not be those of an evaluation.
+"""Images and boxes for pre-training, which must not be those of an evaluation.
 
 Boxes guide the masks, so pre-training on the labels of a validation or test split would teach the
-encoder what it is later asked.
+encoder the answers of its later evaluation.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ EVALUATION_WORDS = frozenset(
 
 
 class EvaluationSplitError(ValueError):
-    """Boxes of an evaluation split were asked for; the message names the data set."""
+    """Boxes of an evaluation split were requested; the message names the dataset."""
 
 
 def refuse_evaluation_splits(names: Sequence[str]) -> None:
-    """Refuse data sets whose names say that they are for evaluation.
+    """Refuse datasets whose names mark them as evaluation data.
 
     Pseudo-labels (``register_pseudo_labels``) are no ground truth and pass.
 
     Args:
-        names: of registered data sets.
+        names: names of registered datasets.
 
     Raises:
         EvaluationSplitError: a part of a name, between "_", "-" or ".", is a word like "val" or
-            "test"; "trainval" is none.
+            "test"; "trainval" is allowed.
     """
     for name in names:
         words = EVALUATION_WORDS & set(re.split(r"[_\-.]", name.lower()))
         if words and MetadataCatalog.get(name).get("pseudo_labels", None) is None:
             raise EvaluationSplitError(
-                f"the data set {name} is for evaluation ({', '.join(sorted(words))}), so its boxes "
+                f"the dataset {name} is for evaluation ({', '.join(sorted(words))}), so its boxes "
                 "must not guide a pre-training; take the training split, or pseudo-labels of these "
                 "images"
             )
@@ -55,22 +55,23 @@ def get_pretraining_dicts(
     split_seed: int = 0,
     split_file: str | Path | None = None,
 ) -> list[dict]:
-    """Read registered data sets to pre-train on; images without objects stay.
+    """Read registered datasets to pre-train on; images without objects stay.
 
     Args:
-        names: of one or more registered data sets.
-        held_out: data sets that will be evaluated on; none of their image files may be among the
-            training images. Reading them takes their files.
-        fraction: of the images, see ``rsd2.data.splits.get_dataset_dicts``.
-        labelled_fraction: in (0, 1], of the images that are taken; the others lose their boxes.
-        split_seed: of both choices, so that smaller shares are parts of larger ones.
+        names: names of one or more registered datasets.
+        held_out: datasets for later evaluation; none of their image files may be among the
+            training images. Their files must exist.
+        fraction: share of the images, see ``rsd2.data.splits.get_dataset_dicts``.
+        labelled_fraction: share of the chosen images that keep their boxes, in (0, 1].
+        split_seed: seed of both choices; smaller shares are parts of larger ones.
         split_file: list of the images to take, instead of a fraction.
 
     Returns:
-        dataset dicts.
+        Dataset dicts.
 
     Raises:
-        EvaluationSplitError: see `refuse_evaluation_splits`, or an image is in both; it is named.
+        EvaluationSplitError: see `refuse_evaluation_splits`, or an image is in both; the message
+            names it.
         ValueError: see ``get_dataset_dicts``; a fraction is out of range.
     """
     names = [names] if isinstance(names, str) else list(names)
@@ -79,14 +80,18 @@ def get_pretraining_dicts(
     records = get_dataset_dicts(
         names, fraction=fraction, split_seed=split_seed, split_file=split_file
     )
+
     for name in held_out:
+        # Real paths, so that a link to an image of the evaluation is found too.
         files = {_identity(record) for record in DatasetCatalog.get(name)}
         shared = [record["file_name"] for record in records if _identity(record) in files]
         if shared:
             raise EvaluationSplitError(
                 f"{len(shared)} of {len(records)} images of {', '.join(names)} are in {name} too, "
-                f"which is evaluated on, for example {shared[0]}; leave them out"
+                f"which serves evaluation, for example {shared[0]}; leave them out"
             )
+
+    # The others stay as images: background and unlabelled objects still teach the encoder.
     labelled = set(choose_share(map(unit_id, records), labelled_fraction, split_seed))
     return [
         record if unit_id(record) in labelled else {**record, "annotations": []}

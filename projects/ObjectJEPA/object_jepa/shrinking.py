@@ -11,7 +11,7 @@ def shrink_object_jepa(model: DictConfig) -> None:
     """Make a config of ``ObjectJEPA`` small enough for a test on one CPU core.
 
     Args:
-        model: config; changed.
+        model: config to change in place.
     """
     shrink_backbone(model.encoder, "model.encoder")
     replace_values(model.predictor, {"embed_dim": 16, "num_heads": 2, "depth": 1})

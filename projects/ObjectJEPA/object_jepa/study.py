@@ -4,12 +4,12 @@
     python projects/ObjectJEPA/tools/run_study.py --output output/short finetune_steps=300
     python projects/ObjectJEPA/tools/run_study.py --output output/jepa_study --list
 
-From scratch, JEPA and pixel targets, each with random and with object-aware masks, which differ in
-mask and target alone: equally many steps of equally many images, then the same detector, labels,
+From scratch, JEPA and pixel targets, each with random and with object-aware masks, which differ
+only in mask and target: equally many steps of equally many images, then the same detector, labels,
 seed and steps, scored on scenes of another seed. Commands run two at a time, one thread each; what
-is done is not done again, and an interrupted command continues. The output folder gets
-results.jsonl (a row with provenance for each arm), results.md, curves.png, and under jobs/ the log,
-command and cost of every command.
+is done is not repeated, and an interrupted command continues. The output folder gets results.jsonl
+(a row with provenance for each arm), results.md, curves.png, and under jobs/ the log, command and
+cost of every command.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ _EVALUATIONS, _MEASUREMENTS = 10, 3
 
 @dataclass(frozen=True)
 class ObjectJEPASettings(StudySettings):
-    """Sizes of a study.
+    """Settings of a study.
 
     Attributes:
-        train_images: scenes to pre-train and to fine-tune on.
-        val_images: held-out scenes, of another seed.
+        train_images: number of scenes to pre-train and to fine-tune on.
+        val_images: number of held-out scenes, of another seed.
         image_size: side of the scenes in pixels.
         scale: scale of the objects; see ``rsd2 synthesize --help``.
         pretrain_steps: optimizer steps of every pre-training.
-        pretrain_batch: images of a step.
+        pretrain_batch: number of images per step.
         finetune_steps: optimizer steps of every fine-tuning.
-        finetune_batch: images of a step.
+        finetune_batch: number of images per step.
         encoder: overrides of the encoder, ``key=value``, in both stages.
     """
 
@@ -109,7 +109,7 @@ def study_jobs(settings: ObjectJEPASettings, folder: Path) -> list[Job]:
     """List the commands of a study, each after those that it needs.
 
     Args:
-        settings: sizes.
+        settings: settings of the study.
         folder: output folder, absolute.
 
     Returns:
@@ -126,6 +126,7 @@ def study_jobs(settings: ObjectJEPASettings, folder: Path) -> list[Job]:
         for arm in settings.arms:
             jobs += [_pretraining(settings, folder, arm, seed)] if arm != BASELINE else []
             jobs.append(_finetuning(settings, folder, arm, seed))
+
     return jobs
 
 
@@ -152,10 +153,12 @@ def _pretraining(settings: ObjectJEPASettings, folder: Path, arm: str, seed: int
 
 
 def _finetuning(settings: ObjectJEPASettings, folder: Path, arm: str, seed: int) -> Job:
+
     name = arm + settings.suffix(seed)
     steps = settings.finetune_steps
     period = max(1, steps // _EVALUATIONS)
     needs: tuple[str, ...] = ("scenes_train", "scenes_val")
+    # From scratch: the same detector, labels, seed and steps, from random weights.
     start = None
     if arm != BASELINE:
         needs += (f"pretrain_{name}",)
@@ -184,7 +187,7 @@ def plan(settings: ObjectJEPASettings, folder: Path) -> Study:
     """Make the study.
 
     Args:
-        settings: sizes.
+        settings: settings of the study.
         folder: output folder, absolute.
 
     Returns:
@@ -197,6 +200,7 @@ def plan(settings: ObjectJEPASettings, folder: Path) -> Study:
             stages = () if arm == BASELINE else (f"pretrain_{name}",)
             job = f"finetune_{name}"
             runs.append(StudyRun(arm_title(arm), f"finetune/{name}", job, stages=stages))
+
     return Study(study_jobs(settings, folder), partial(write_report, REPORT, runs, folder))
 
 

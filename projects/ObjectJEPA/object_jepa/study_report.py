@@ -1,4 +1,4 @@
-"""What the study reports: scores by size of the objects, and telemetry of the pre-training."""
+"""Report of the study: scores by size of the objects, and telemetry of the pre-training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rsd2.study.report import Course, format_number, format_table, row_label
 from .telemetry_hook import RECORDS_FILE
 
 BASELINE = "scratch"
-"""Arm that has no pre-training."""
+"""Arm without pre-training."""
 METRICS = ("AP50", "AP", "AP_vt", "AP_t", "AP_s", "AP_m")
 """AP of all objects and of AI-TOD's sizes: 2-8, 8-16, 16-32 and more than 32 pixels."""
 TELEMETRY = (
@@ -32,8 +32,8 @@ def read_telemetry(folder: Path, run: StudyRun) -> dict[str, Any]:
         run: fine-tuning, whose pre-training has the same name.
 
     Returns:
-        ``telemetry`` at the end of the pre-training and ``telemetry_courses`` of what is plotted,
-        both empty if there was none.
+        ``telemetry`` at the end of the pre-training and ``telemetry_courses`` of the plotted
+        numbers, both empty if there was none.
 
     Raises:
         StudyReportError: the file is missing or empty.
@@ -45,6 +45,7 @@ def read_telemetry(folder: Path, run: StudyRun) -> dict[str, Any]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     if not lines:
         raise StudyReportError(f"{path} is missing or empty; run the study again")
+
     records = [json.loads(line) for line in lines]
     courses = {
         name: [(one["iteration"], one[name]) for one in records if one[name] is not None]

@@ -1,6 +1,6 @@
-"""Whether features have collapsed and whether they know objects: numbers of pure functions.
+"""Pure functions that measure whether features have collapsed and whether they tell objects.
 
-A JEPA's loss tells neither: it is small when all targets are equal, and may rise while features get
+A JEPA's loss shows neither: it is small when all targets are equal, and may rise while features get
 better.
 
 Shapes: I images, N = h w tokens of an image, M tokens of all images, D channels, K visible tokens,
@@ -28,7 +28,7 @@ _PROBE_ITERATIONS = 300
 
 
 def token_spread(tokens: torch.Tensor) -> dict[str, float]:
-    """Measure how far the directions of tokens spread in each channel.
+    """Measure how widely the directions of tokens spread in each channel.
 
     Directions that are uniformly random have a standard deviation of 1/sqrt(D) in every channel,
     the ideal.
@@ -57,11 +57,12 @@ def rank_me(tokens: torch.Tensor) -> float:
         tokens: (M, D) float.
 
     Returns:
-        in [1, min(M, D)]; nan without tokens and for zeros.
+        A number in [1, min(M, D)]; nan without tokens and for zeros.
     """
     values = tokens.double()
+    # Singular values from the D x D product, which is small however many tokens there are.
     squares = torch.linalg.eigvalsh(values.T @ values).clamp(min=0)
-    # below this they are rounding of the product, whose square root is no longer small
+    # Smaller ones are rounding of the product, whose square root is no longer small.
     singular = squares.where(squares > _ROUNDING * squares.amax(), 0.0).sqrt()
     return _smooth_count(singular)
 
@@ -73,10 +74,11 @@ def effective_rank(tokens: torch.Tensor) -> float:
         tokens: (M, D) float.
 
     Returns:
-        in [1, min(M - 1, D)]; nan for fewer than two tokens and for equal ones.
+        A number in [1, min(M - 1, D)]; nan for fewer than two tokens and for equal ones.
     """
     if len(tokens) < 2:
         return math.nan
+
     values = tokens.double()
     centred = values - values.mean(dim=0)
     variances = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
@@ -93,9 +95,9 @@ def _smooth_count(weights: torch.Tensor) -> float:
 
 
 def token_cosines(tokens: torch.Tensor) -> dict[str, float]:
-    """Measure how alike tokens are within an image and, at one place, between images.
+    """Measure how similar tokens are within an image and, at one place, between images.
 
-    Features that know nothing but the place have a high cosine at one place and a low one within an
+    Features that encode only the place have a high cosine at one place and a low one within an
     image.
 
     Args:
@@ -113,10 +115,11 @@ def token_cosines(tokens: torch.Tensor) -> dict[str, float]:
 
 
 def _mean_of_pairs(unit: torch.Tensor) -> float:
-    """Mean cosine of different rows of each matrix of unit vectors: |sum|^2 less the diagonal."""
+    """Average the cosines of different rows of each matrix of units: |sum|^2 less the diagonal."""
     groups, count, _ = unit.shape
     if count < 2 or not groups:
         return math.nan
+
     own = unit.square().sum(dim=(1, 2))
     total = unit.sum(dim=1).square().sum(dim=1)
     return float(((total - own) / (count * (count - 1))).mean())
@@ -146,8 +149,8 @@ def neighbour_means(
 
     Args:
         target: (I, N, D) float, row-major.
-        keep: (I, K) int64, the visible tokens, K >= 1.
-        grid: (h, w).
+        keep: (I, K) int64, visible tokens, K >= 1.
+        grid: (h, w) tokens.
 
     Returns:
         (I, N, D): means of the visible tokens, weighted by distance^-4; a visible token is itself.
@@ -155,6 +158,8 @@ def neighbour_means(
     rows, columns = torch.meshgrid(*(torch.arange(side) for side in grid), indexing="ij")
     places = torch.stack([rows, columns], dim=-1).flatten(0, 1).to(target)
     seen = places[keep.to(places.device)]  # (I, K, 2)
+
+    # A visible token has distance 0 to itself; the clamp gives it nearly all of the weight.
     weights = torch.cdist(places.expand(len(target), -1, -1), seen).clamp(min=1e-3) ** -4
     weights = weights / weights.sum(dim=2, keepdim=True)
     return weights @ gather_tokens(target, keep)
@@ -164,8 +169,8 @@ def gather_tokens(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Take some tokens of each image.
 
     Args:
-        tokens: (I, N, ...).
-        index: (I, K) int64.
+        tokens: (I, N, ...) tokens or flags.
+        index: (I, K) int64 places of the tokens.
 
     Returns:
         (I, K, ...).
@@ -180,14 +185,14 @@ def explained(
     """Compute R^2 of predictions against a baseline: 1 - error / error of the baseline.
 
     Args:
-        prediction: (..., D).
-        target: (..., D).
-        baseline: broadcastable to (..., D).
-        chosen: (...) bool, the tokens that count.
+        prediction: (..., D) predicted tokens.
+        target: (..., D) true tokens.
+        baseline: predictions of the baseline, broadcastable to (..., D).
+        chosen: (...) bool, tokens that count.
 
     Returns:
-        at most 1; 0 is no better than the baseline; nan where nothing is chosen or the baseline is
-        right.
+        At most 1; 0 is no better than the baseline; nan if nothing is chosen or the baseline is
+        exact.
     """
     error = (prediction - target).double().square().sum(dim=-1)[chosen].sum()
     reference = (baseline - target).double().square().sum(dim=-1)[chosen].sum()
@@ -195,20 +200,20 @@ def explained(
 
 
 def mean_where(values: torch.Tensor, chosen: torch.Tensor) -> float:
-    """Mean of the chosen values, nan of none.
+    """Average the chosen values; nan if there are none.
 
     Args:
         values: any shape, float.
-        chosen: of the same shape, bool.
+        chosen: bool of the same shape.
 
     Returns:
-        the mean.
+        The mean.
     """
     return float(values[chosen].double().mean()) if chosen.any() else math.nan
 
 
 def variance_ratio(tokens: torch.Tensor, classes: torch.Tensor) -> float:
-    """Variance within the object tokens of a class over the variance of all tokens.
+    """Divide the variance within the object tokens of a class by the variance of all tokens.
 
     Objects that are always predicted from their surroundings may be washed out, and then differ
     less among themselves than anything else.
@@ -218,7 +223,7 @@ def variance_ratio(tokens: torch.Tensor, classes: torch.Tensor) -> float:
         classes: (I, N) int64, class of the object that a token shows, -1 for background.
 
     Returns:
-        mean over the classes with two or more tokens; nan without such a class.
+        The mean over the classes with two or more tokens; nan without such a class.
     """
     flat, labels = tokens.flatten(0, 1).double(), classes.flatten()
     overall = flat.var(dim=0, correction=0).sum()
@@ -227,6 +232,7 @@ def variance_ratio(tokens: torch.Tensor, classes: torch.Tensor) -> float:
         own = flat[labels == label]
         if len(own) > 1:
             found.append(own.var(dim=0, correction=0).sum() / overall)
+
     return float(torch.stack(found).mean()) if found and overall > 0 else math.nan
 
 
@@ -236,7 +242,8 @@ def probe_objects(
     edges: Sequence[float] = SIZE_EDGES,
     max_tokens: int = 20_000,
 ) -> dict[str, float]:
-    """Fit a linear probe that tells object tokens from background, and score it on other images.
+    """Fit a linear probe that separates object tokens from background, and score it on other
+    images.
 
     One logistic regression is fitted on the even images, objects and background weighing the same,
     and scored on the odd ones.
@@ -245,7 +252,7 @@ def probe_objects(
         tokens: (I, N, D) float.
         sizes: (I, N) float, size of the smallest object that a token shows, pixels; 0: background.
         edges: ascending ends of the bins of sizes.
-        max_tokens: evenly chosen tokens that the probe is fitted on at most.
+        max_tokens: most tokens, evenly chosen, to fit the probe on.
 
     Returns:
         ``auc`` of all objects and ``auc_<from>_<to>`` of each bin, against all background tokens of
@@ -253,11 +260,14 @@ def probe_objects(
     """
     names = {f"auc_{low:g}_{high:g}": (low, high) for low, high in zip(edges, edges[1:])}
     features, size = tokens.float().cpu().numpy(), sizes.cpu().numpy()
+    # Even and odd images, not tokens: neighbouring tokens of an image see each other.
     fit_x, fit_y = features[::2].reshape(-1, features.shape[2]), size[::2].ravel() > 0
     chosen = np.unique(np.linspace(0, max(len(fit_y) - 1, 0), max_tokens).astype(int))
     held_x, held_size = features[1::2].reshape(-1, features.shape[2]), size[1::2].ravel()
+
     if not len(held_x) or len(np.unique(fit_y[chosen])) < 2:
         return dict.fromkeys(("auc", *names), math.nan)
+
     regression = LogisticRegression(class_weight="balanced", max_iter=_PROBE_ITERATIONS)
     probe = make_pipeline(StandardScaler(), regression).fit(fit_x[chosen], fit_y[chosen])
     scores = probe.decision_function(held_x)
@@ -278,15 +288,15 @@ def _auc(scores: np.ndarray, background: np.ndarray, objects: np.ndarray) -> flo
 def describe_features(
     tokens: torch.Tensor, sizes: torch.Tensor, classes: torch.Tensor
 ) -> Mapping[str, float]:
-    """Measure what the features of a set of images are worth.
+    """Measure the features of a set of images.
 
     Args:
-        tokens: (I, N, D) float, of one encoder, all tokens visible.
+        tokens: (I, N, D) float, features of one encoder, all tokens visible.
         sizes: (I, N) float, see `probe_objects`.
         classes: (I, N) int64, see `variance_ratio`.
 
     Returns:
-        everything that the functions above say of features, by name.
+        All measurements of the functions above, by name.
     """
     flat = tokens.flatten(0, 1)
     return {

@@ -1,4 +1,4 @@
-"""Telemetry of a running pre-training: measured on fixed images, recorded, plotted, alarming.
+"""Telemetry of a running pre-training: measured on fixed images, recorded, plotted, with alarms.
 
 Shapes: B images of a batch, I images in all, N = h w tokens, P predicted tokens, D channels, G
 boxes of an image (padded), M valid boxes of all images.
@@ -60,15 +60,15 @@ def label_tokens(
     patch_size: int,
     rule: CoverageRule | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Say of every token which object it shows; of several the smallest.
+    """Find the object that each token shows, the smallest one of several.
 
     Args:
         boxes: (B, G, 5) cx, cy, w, h in pixels, angle in degrees.
-        valid: (B, G) bool.
-        classes: (B, G) int64.
-        grid: (h, w).
-        patch_size: pixels.
-        rule: of coverage; None for its defaults.
+        valid: (B, G) bool, False for padding.
+        classes: (B, G) int64 classes of the boxes.
+        grid: (h, w) tokens.
+        patch_size: side of a patch, pixels.
+        rule: rule of coverage; None for its defaults.
 
     Returns:
         (B, N) float64 sizes, square root of the object's area in pixels, 0 for background; (B, N)
@@ -77,10 +77,12 @@ def label_tokens(
     found = find_object_patches(
         boxes, valid, grid=grid, patch_size=patch_size, rule=rule or CoverageRule()
     )
+
     area = boxes[valid].double()[:, 2] * boxes[valid].double()[:, 3]
     sizes = torch.zeros(len(boxes), found.member.shape[1], dtype=torch.float64)
     labels = torch.full(sizes.shape, -1)
-    # from the largest to the smallest, so that the smallest has the last word
+
+    # From the largest to the smallest, so that the smallest overwrites the others.
     for index in area.argsort(descending=True).tolist():
         image, member = int(found.image[index]), found.member[index]
         sizes[image, member] = area[index].clamp(min=0).sqrt()
@@ -95,17 +97,18 @@ def measure(
     """Measure a pre-training model on images.
 
     Args:
-        model: an ``ObjectJEPA``; its mode and the random generators are left as they were.
+        model: an ``ObjectJEPA``; its mode and the random generators are restored.
         batches: lists of inputs with ``instances`` of ``gt_boxes`` and ``gt_classes``; all images
             of one size, 2 or more in all.
-        seed: of the masks.
+        seed: seed of the masks.
 
     Returns:
         ``loss_object`` and ``loss_background``, means over the predicted tokens; ``r2_mean_*``,
-        ``r2_place_*`` and ``r2_neighbours_*``, for objects and background what predictions explain
-        beyond the mean of all targets, beyond the mean of the other images at the same place, and
-        beyond the interpolation of the visible tokens' targets; what `describe_features` says of
-        the target encoder, and of the context encoder under names that begin with ``context_``.
+        ``r2_place_*`` and ``r2_neighbours_*``, for objects and background: the share that
+        predictions explain beyond the mean of all targets, beyond the mean of the other images at
+        the same place, and beyond the interpolation of the visible tokens' targets; the numbers of
+        `describe_features` for the target encoder, and of the context encoder under names that
+        begin with ``context_``.
     """
     training, generator = model.training, torch.Generator().manual_seed(seed)
     parts: list[dict[str, torch.Tensor]] = []
@@ -116,6 +119,7 @@ def measure(
             grid = tuple(side // model.context_encoder.patch_size for side in _sides(batch))
     finally:
         model.train(training)
+
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     result = _describe_predictions(found, grid)
     for name, prefix in (("target_tokens", ""), ("context_tokens", "context_")):
@@ -131,7 +135,7 @@ def _sides(batch: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
 def _measure_batch(
     model: nn.Module, batch: list[dict[str, Any]], generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
-    """Tensors of a batch that belong to its images, on the CPU."""
+    """Compute the tensors of a batch, one row per image, on the CPU."""
     output = model.analyze(batch, generator)
     images = model.preprocess(batch)
     size = model.context_encoder.patch_size
@@ -139,6 +143,7 @@ def _measure_batch(
     boxes, valid = pad_boxes(batch)
     classes = nn.utils.rnn.pad_sequence([one["instances"].gt_classes for one in batch], True)
     sizes, labels = label_tokens(boxes, valid, classes, grid=grid, patch_size=size)
+
     found = {
         "sizes": sizes,
         "classes": labels,
@@ -168,6 +173,7 @@ def _describe_predictions(
         "place": gather_tokens(position_means(target), predicted),
         "neighbours": gather_tokens(neighbour_means(target, found["keep"], grid), predicted),
     }
+
     result = {}
     for what, chosen in (("object", is_object), ("background", ~is_object)):
         result[f"loss_{what}"] = mean_where(found["token_loss"], chosen)
@@ -178,10 +184,10 @@ def _describe_predictions(
 
 
 class TelemetryHook(HookBase):
-    """Measures the model now and then, records it, plots it, and warns of a collapse.
+    """Measure the model periodically, record and plot the numbers, and warn of a collapse.
 
     The images are the same each time, loaded once by the training's own or another mapper. Their
-    boxes are looked at for measuring alone, so that they may come from a split that is not trained
+    boxes serve only the measurement, so they may come from a split that is not trained
     on.
     """
 
@@ -197,19 +203,19 @@ class TelemetryHook(HookBase):
         seed: int = 0,
         alarms: CollapseAlarms | None = None,
     ) -> None:
-        """Note what to measure on; nothing is loaded yet.
+        """Keep the settings; nothing is loaded yet.
 
         Args:
-            dataset: dataset dicts, of which evenly spread ones are taken.
-            mapper: gives inputs of the model with ``instances``; called with generators seeded by
+            dataset: dataset dicts, from which evenly spread ones are taken.
+            mapper: makes inputs of the model with ``instances``; called with generators seeded by
                 ``seed``, so that a random one gives the same images in every run.
-            output_dir: gets `RECORDS_FILE`, a JSON line for each measurement, and `PLOT_FILE`.
-            period: steps between measurements, >= 1; the first comes before training, one at its
-                end.
-            num_images: at least 4.
-            batch_size: images measured at once.
-            seed: of images and masks.
-            alarms: limits; their defaults if None.
+            output_dir: folder for `RECORDS_FILE`, a JSON line per measurement, and `PLOT_FILE`.
+            period: number of steps between measurements, >= 1; one more before training and one at
+                its end.
+            num_images: number of images, at least 4.
+            batch_size: number of images measured at once.
+            seed: seed of images and masks.
+            alarms: alarms with their limits; the defaults if None.
 
         Raises:
             ValueError: a number is out of range.
@@ -219,6 +225,7 @@ class TelemetryHook(HookBase):
                 "telemetry needs period >= 1, num_images >= 4 and batch_size >= 1, got "
                 f"{period}, {num_images} and {batch_size}"
             )
+
         self._dataset, self._mapper, self._seed = dataset, mapper, seed
         self._folder, self._period = Path(output_dir), period
         self._num_images, self._batch_size = num_images, batch_size
@@ -228,17 +235,21 @@ class TelemetryHook(HookBase):
         self._rung: list[str] = []
 
     def before_train(self) -> None:
-        """Load the images, and take up the records of a resumed training."""
+        """Load the images, and the records of a resumed training."""
         if not comm.is_main_process():
             return
+
         with preserved_random_state():
             seed_all_rng(self._seed)
             places = torch.linspace(0, len(self._dataset) - 1, self._num_images).round().long()
             inputs = [self._mapper(self._dataset[i]) for i in places.unique().tolist()]
+
         steps = range(0, len(inputs), self._batch_size)
         self._batches = [inputs[i : i + self._batch_size] for i in steps]
         start, path = self.trainer.start_iter, self._folder / RECORDS_FILE
         lines = path.read_text().splitlines() if start and path.is_file() else []
+        # A resumed training may have measured beyond its checkpoint: later records would appear
+        # twice.
         self._records = [one for one in map(json.loads, lines) if one["iteration"] <= start]
         for record in self._records:
             self._alarms.see_features(_with_nan(record))
@@ -246,9 +257,10 @@ class TelemetryHook(HookBase):
             self._measure(start)
 
     def after_step(self) -> None:
-        """Look at the loss, and measure when it is time."""
+        """Check the loss, and measure when it is time."""
         if not comm.is_main_process():
             return
+
         done = self.trainer.iter + 1
         if done % _LOSS_PERIOD == 0:
             loss = self.trainer.storage.history("total_loss").median(_LOSS_PERIOD)
@@ -256,6 +268,7 @@ class TelemetryHook(HookBase):
             if message:
                 self._rung.append(message)
                 _logger.warning("telemetry: %s", message)
+
         if done % self._period == 0 or done == self.trainer.max_iter:
             self._measure(done)
 
@@ -263,16 +276,20 @@ class TelemetryHook(HookBase):
         model = unwrap(self.trainer.model)
         with preserved_random_state():
             numbers = measure(model, self._batches, self._seed)
+
         alarms = [*self._rung, *self._alarms.see_features(numbers)]
         self._rung = []
         for message in alarms:
             _logger.warning("telemetry after %d steps: %s", done, message)
+
         finite = {key: value for key, value in numbers.items() if math.isfinite(value)}
         self.trainer.storage.put_scalars(
             **{f"telemetry/{key}": value for key, value in finite.items()}, smoothing_hint=False
         )
         plain = {key: finite.get(key) for key in numbers}
+
         self._records.append({"iteration": done, **plain, "alarms": alarms})
+        # The whole file again, so that it never ends in half a line.
         text = "".join(json.dumps(record) + "\n" for record in self._records)
         write_atomically(self._folder / RECORDS_FILE, text.encode())
         plot_telemetry(self._records, self._folder / PLOT_FILE)

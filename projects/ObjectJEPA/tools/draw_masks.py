@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw what a pre-training step makes of images: boxes, kept tokens, loss set, error per token.
+"""Draw what a pre-training step sees of images: boxes, kept tokens, loss set, error per token.
 
     CONFIG=projects/ObjectJEPA/configs/object_jepa_vit_s_dota_pretrain.py
     python projects/ObjectJEPA/tools/draw_masks.py --config-file $CONFIG
@@ -11,7 +11,7 @@
 Images come from the config's training set, from --dataset, or from a folder in DOTA's format;
 without labels they have no objects. They go through the config's mapper, crops included. Patches of
 objects are framed in yellow, the loss set in blue, and in red where it shows objects. Without
---weights the model has its initial ones, and the errors say nothing.
+--weights the model has its initial ones, and the errors mean nothing.
 """
 
 from __future__ import annotations
@@ -47,37 +47,38 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", required=True, help="of a pre-training")
+    add("--config-file", required=True, help="config of a pre-training")
     add("--weights", type=Path, metavar="FILE", help="checkpoint of a pre-training")
-    add("--dataset", metavar="NAME", help="a registered data set instead of the config's")
+    add("--dataset", metavar="NAME", help="a registered dataset instead of the config's")
     add("--images", metavar="DIR", help="a folder of images instead")
     add("--labels", metavar="DIR", help="its label files in DOTA's format")
     add("--classes", nargs="+", metavar="NAME", help="its classes; those of DOTA-v2.0 by default")
-    add("--output", type=Path, default=Path("masks"), metavar="DIR", help="gets the PNG files")
+    add("--output", type=Path, default=Path("masks"), metavar="DIR", help="folder of the PNG files")
     add("--num-images", type=int, default=8, help="images to draw (default 8)")
-    add("--seed", type=int, default=0, help="of crops and masks (default 0)")
+    add("--seed", type=int, default=0, help="seed of crops and masks (default 0)")
     add("--progress", type=float, default=0.0, help="of the training, for schedules (0 to 1)")
     add("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the config, as for training")
     return parser
 
 
 def find_records(args: argparse.Namespace, cfg: DictConfig) -> Sequence[dict[str, Any]]:
-    """Find the images.
+    """Read the images.
 
     Args:
-        args: of the command line.
-        cfg: the config.
+        args: parsed command line.
+        cfg: loaded config.
 
     Returns:
-        dataset dicts, one at least.
+        Dataset dicts, at least one.
 
     Raises:
-        ValueError: two sources are named, or there is no image.
+        ValueError: two sources were given, or there is no image.
     """
     if args.images and args.dataset:
         raise ValueError("--images and --dataset are two sources; give one")
     if args.labels and not args.images:
         raise ValueError("--labels needs --images")
+
     if args.images:
         classes = args.classes or list(DOTA_V2_0_CLASSES)
         records = load_dota_instances(args.labels, args.images, classes)
@@ -85,8 +86,9 @@ def find_records(args: argparse.Namespace, cfg: DictConfig) -> Sequence[dict[str
         records = DatasetCatalog.get(args.dataset)
     else:
         records = instantiate(cfg.dataloader.train.dataset)
+
     if not len(records):
-        raise ValueError(f"there are no images in {args.images or args.dataset or 'the data set'}")
+        raise ValueError(f"there are no images in {args.images or args.dataset or 'the dataset'}")
     return records
 
 
@@ -96,9 +98,9 @@ def draw(model: nn.Module, inputs: dict[str, Any], seed: int, image_format: str)
 
     Args:
         model: an ``ObjectJEPA`` in evaluation mode.
-        inputs: of the mapper.
-        seed: of the mask.
-        image_format: of ``image``, "RGB" or "BGR".
+        inputs: inputs made by the mapper.
+        seed: seed of the mask.
+        image_format: channel order of ``image``, "RGB" or "BGR".
 
     Returns:
         (height, width, 3) uint8 RGB.
@@ -121,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: command line; that of the process if None.
 
     Returns:
         0 if done, 2 if the input cannot be used.
@@ -131,16 +133,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.num_images < 1 or args.seed < 0 or not 0 <= args.progress <= 1:
             raise ValueError(
-                "--num-images is at least 1, --seed at least 0 and --progress in [0, 1], got "
+                "--num-images must be at least 1, --seed at least 0 and --progress in [0, 1], got "
                 f"{args.num_images}, {args.seed} and {args.progress}"
             )
+
         cfg = load_config(args.config_file, args.opts)
         records = find_records(args, cfg)
+        # Crops are random; the seed makes them the same in every call.
         seed_all_rng(args.seed)
         model = instantiate(cfg.model).eval()
         if args.weights:
             load_weights(model, args.weights)
         model.progress = args.progress
+
         mapper = instantiate(cfg.dataloader.train.mapper)
         make_output_folder(args.output)
         for index in tqdm(range(min(args.num_images, len(records))), desc="images"):
@@ -152,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, KeyError, ConfigError, CheckpointError) as error:
         print(f"draw_masks: {error}", file=sys.stderr)
         return 2
+
     print(f"pictures: {args.output}")
     return 0
 

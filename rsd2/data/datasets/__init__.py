@@ -1,4 +1,4 @@
-"""Data sets under Detectron2's catalogs; importing this registers the built-in ones."""
+"""Datasets under Detectron2's catalogs; importing this registers the built-in ones."""
 
 from rsd2.data.class_orders import DOTA_V1_0_CLASSES as DOTA_V1_0_CLASSES
 from rsd2.data.class_orders import DOTA_V1_5_CLASSES as DOTA_V1_5_CLASSES
@@ -55,5 +55,5 @@ from .viso import load_viso_mot as load_viso_mot
 from .viso import register_viso_coco as register_viso_coco
 from .viso import register_viso_mot as register_viso_mot
 
-# The one import that does something: Detectron2's users expect it of a package of data sets.
+# The one import that does something: Detectron2's users expect it of a package of datasets.
 register_builtin()

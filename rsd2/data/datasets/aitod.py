@@ -28,7 +28,7 @@ def register_aitod(name: str, root: str | Path, version: str, split: str, metada
     """Register one split of AI-TOD.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         root: the folder ``aitod``.
         version: ``"aitod"`` or ``"aitodv2"``, whose images are the same.
         split: ``"train"``, ``"val"``, ``"trainval"`` or ``"test"``; the first three share the
@@ -43,6 +43,7 @@ def register_aitod(name: str, root: str | Path, version: str, split: str, metada
             f"version must be one of {AITOD_VERSIONS} and split one of {AITOD_SPLITS}, got "
             f"{version!r} and {split!r}"
         )
+
     root = Path(root)
     images = root / "images" / ("test" if split == "test" else "trainval")
     metadata = {"thing_classes": list(AITOD_CLASSES), **metadata}

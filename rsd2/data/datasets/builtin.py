@@ -1,7 +1,8 @@
-"""Known data sets under ``$DETECTRON2_DATASETS`` (default ``./datasets``).
+"""Known datasets under ``$DETECTRON2_DATASETS`` (default ``./datasets``).
 
-`register_builtin` registers them. The files may be absent: a data set that is asked for and not
-there raises an error that names the folder. The expected tree is in ``README.md`` beside this file.
+`register_builtin` registers them. The files may be absent: loading a dataset whose files are
+missing raises an error that names the folder. ``README.md`` beside this file shows the expected
+tree.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def register_all_dota(root: str | Path) -> None:
 
     Names are ``dota_v1.0_train``, ``dota_v1.0_train_1024_200`` (window and overlap of the tiles)
     and ``dota_v1.0_train_1024_200_virtual``; the first two also with ``_upright`` behind them, for
-    the same objects in upright boxes. Calling it again with the same root does nothing,
-    with another root it moves the data sets there. A name that you registered yourself stays yours.
+    the same objects in upright boxes. Calling it again with the same root does nothing; another
+    root moves the datasets there. A name that you registered yourself stays yours.
 
     Args:
         root: folder that holds ``dota``.
@@ -56,8 +57,10 @@ def register_all_dota(root: str | Path) -> None:
             if _is_registered_under(name, str(root), suffixes=views):
                 continue
             metadata = {"thing_classes": list(classes), "builtin_root": str(root)}
+            # The labels of the test splits are not published.
             labels = None if split.startswith("test") else base / split / "labelTxt"
             register_dota_instances(name, metadata, labels, base / split / "images")
+            # The evaluator merges upright tiles and compares them with the upright whole images.
             whole = {"builtin_root": str(root), "source_dataset": f"{name}_upright"}
             register_upright(f"{name}_upright", name, {"builtin_root": str(root)})
             for window, overlap in _TILINGS:
@@ -108,7 +111,8 @@ def register_all_ohd_sjtu(root: str | Path) -> None:
 def register_all_synthetic(root: str | Path) -> None:
     """Register the generated scenes ``synthetic_train`` and ``synthetic_val``.
 
-    ``synthetic_train_upright`` and ``synthetic_val_upright`` have the same objects, boxed upright.
+    ``synthetic_train_upright`` and ``synthetic_val_upright`` have the same objects in upright
+    boxes.
     ``tools/make_synthetic.py --output <root>/synthetic/train`` draws them. Calling it again is as
     harmless as with `register_all_dota`.
 
@@ -119,7 +123,8 @@ def register_all_synthetic(root: str | Path) -> None:
         name, folder = f"synthetic_{split}", Path(root) / "synthetic" / split
         if not _is_registered_under(name, str(root), (), suffixes=["_upright"]):
             metadata = {"thing_classes": list(SYNTHETIC_CLASSES), "builtin_root": str(root)}
-            # boxes of objects that the border cuts leave the image on purpose
+
+            # Boxes of objects that the border cuts leave the image on purpose.
             register_dota_instances(
                 name, metadata, folder / "labelTxt", folder / "images", out_of_image="ignore"
             )
@@ -127,7 +132,7 @@ def register_all_synthetic(root: str | Path) -> None:
 
 
 def register_all_tiny(root: str | Path) -> None:
-    """Register the data sets of tiny objects: TinyPerson, AI-TOD and generated scenes.
+    """Register the datasets of tiny objects: TinyPerson, AI-TOD and generated scenes.
 
     Names are ``tiny_person_train``, ``_test`` and those derived from them by
     ``register_tiny_person``, ``aitod_<split>``, ``aitodv2_<split>``, ``synthetic_tiny_train`` and
@@ -142,10 +147,12 @@ def register_all_tiny(root: str | Path) -> None:
         name = f"tiny_person_{split}"
         if not _is_registered_under(name, str(root), (), suffixes=suffixes):
             register_tiny_person(name, root / "tiny_set", split, metadata)
+
     for version in AITOD_VERSIONS:
         for split in AITOD_SPLITS:
             if not _is_registered_under(f"{version}_{split}", str(root), ()):
                 register_aitod(f"{version}_{split}", root / "aitod", version, split, metadata)
+
     for split in ("train", "val"):
         name = f"synthetic_tiny_{split}"
         if not _is_registered_under(name, str(root), ()):
@@ -153,7 +160,7 @@ def register_all_tiny(root: str | Path) -> None:
 
 
 def register_all_video(root: str | Path) -> None:
-    """Register the data sets of videos: RsCarData, VISO, DroneCrowd, and generated videos.
+    """Register the datasets of videos: RsCarData, VISO, DroneCrowd, and generated videos.
 
     Names are ``rscardata_train``, ``rscardata_test`` (old labels), the same ``+ _new``,
     ``rscardata_test_old_voc`` and ``_new_voc``; ``synthetic_video_train`` and ``_test`` (all that
@@ -166,12 +173,14 @@ def register_all_video(root: str | Path) -> None:
     """
     root, metadata = Path(root), {"builtin_root": str(root)}
     coco, voc = RSCARDATA_LABELS[:2], RSCARDATA_LABELS[2:]
+    # The published labels of RsCarData are the old ones; generated videos are labelled completely.
     for folder, usual, files in (("rscardata", "old", voc), ("synthetic_video", "new", voc[:1])):
         for split in ("train", "test"):
             for labels in coco if split == "train" else (*coco, *files):
                 name = f"{folder}_{split}" + ("" if labels == usual else f"_{labels}")
                 if not _is_registered_under(name, str(root), ()):
                     register_rscardata(name, root / folder, split, labels, metadata)
+
     for kind in VISO_CLASSES:
         if not _is_registered_under(f"viso_mot_{kind}", str(root), ()):
             register_viso_mot(f"viso_mot_{kind}", root / "viso", kind, metadata)
@@ -179,6 +188,7 @@ def register_all_video(root: str | Path) -> None:
             name = f"viso_coco_{kind}_{split}"
             if not _is_registered_under(name, str(root), ()):
                 register_viso_coco(name, root / "viso", kind, split, metadata)
+
     for split in DRONE_CROWD_SPLITS:
         for source, suffix in (("boxes", ""), ("points", "_points")):
             name = f"drone_crowd_{split}{suffix}"
@@ -193,15 +203,16 @@ def _is_registered_under(
     virtual: Sequence[tuple[int, int]] | None = None,
     suffixes: Sequence[str] = (),
 ) -> bool:
-    """Whether to leave a name alone: it is the user's own, or ours under this very root.
+    """Tell whether to leave a name alone: it is the user's own, or ours under the same root.
 
-    Ours under another root are removed, so that they can be registered anew.
+    Names of ours under another root are removed, so that they can be registered again.
     """
     if name not in DatasetCatalog.list():
         return False
     registered = MetadataCatalog.get(name).get("builtin_root", None)
     if registered is None or registered == root:
         return True
+    # Everything derived from the name reads the old folder, too.
     derived = [f"{name}_{window}_{overlap}" for window, overlap in written]
     windows = written if virtual is None else virtual
     derived += [f"{name}_{window}_{overlap}_virtual" for window, overlap in windows]
@@ -213,7 +224,7 @@ def _is_registered_under(
 
 
 def register_all(root: str | Path) -> None:
-    """Register all known data sets under one folder.
+    """Register all known datasets under one folder.
 
     Calling it again is as harmless as with `register_all_dota`.
 
@@ -233,7 +244,7 @@ def register_all(root: str | Path) -> None:
 
 
 def datasets_root() -> str:
-    """Return the folder of the data sets.
+    """Return the folder of the datasets.
 
     Returns:
         ``$DETECTRON2_DATASETS``, or ``datasets`` if the variable is not set.
@@ -243,10 +254,10 @@ def datasets_root() -> str:
 
 @functools.cache
 def register_builtin() -> None:
-    """Register all known data sets under `datasets_root`, once in a process.
+    """Register all known datasets under `datasets_root`, once in a process.
 
-    Every tool calls it where it starts; ``import rsd2.data.datasets`` does too, which is the habit
-    of Detectron2's users. Later calls do nothing, so that data sets which a program moved to
-    another folder with ``register_all`` or one of its parts stay there.
+    Every tool calls it at its start; ``import rsd2.data.datasets`` does too, as users of Detectron2
+    expect. Later calls do nothing, so that datasets which a program moved to another folder with
+    ``register_all`` or one of its parts stay there.
     """
     register_all(datasets_root())

@@ -1,7 +1,7 @@
 """Images with one label each: ImageNet's folders, CIFAR-100, ImageNet32, crops of objects.
 
-The files are given by the user; ``README.md`` beside this file says where they go. A data set is
-a list of dicts or, where all pixels are in memory, an `ArrayImages`.
+The user provides the files; ``README.md`` beside this file shows where they belong. A dataset is a
+list of dicts or, if all pixels fit into memory, an `ArrayImages`.
 
 Shapes: N images, H, W height and width.
 """
@@ -33,7 +33,7 @@ class ArrayImages(Dataset):
     Args:
         images: (N, H, W, 3) uint8, RGB.
         labels: (N,) integers.
-        source: named in messages and as the file of every image.
+        source: name of the images in messages, and the file name of every image.
     """
 
     def __init__(self, images: np.ndarray, labels: Sequence[int] | np.ndarray, source: str) -> None:
@@ -42,6 +42,7 @@ class ArrayImages(Dataset):
                 f"{source}: {len(labels)} labels for images of shape {images.shape} and type "
                 f"{images.dtype}; (N, H, W, 3) uint8 and N labels are needed"
             )
+
         self.images, self.source = images, source
         self.labels = np.asarray(labels, dtype=np.int64)
 
@@ -53,7 +54,7 @@ class ArrayImages(Dataset):
         """Return one image as a dict.
 
         Args:
-            index: in [0, N).
+            index: index of the image, in [0, N).
 
         Returns:
             ``pixels`` (H, W, 3) uint8, ``label``, ``image_id``, ``file_name``.
@@ -70,20 +71,21 @@ def load_image_folder(folder: str | Path, classes: Sequence[str] | None = None) 
     """List the images of a folder with one subfolder for each class, ImageNet's layout.
 
     Args:
-        folder: holds ``<class>/<image>``.
-        classes: names of the subfolders in the order of the labels; None sorts those there are.
+        folder: folder that holds ``<class>/<image>``.
+        classes: names of the subfolders in the order of the labels; None takes all, sorted.
 
     Returns:
         Dicts with ``file_name``, ``label``, ``image_id``.
 
     Raises:
-        FileNotFoundError: no such folder, no subfolder, or a class has none or no image.
+        FileNotFoundError: no such folder, no subfolder, or a class without subfolder or image.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder} with one subfolder for each class")
     classes = find_classes(folder)[0] if classes is None else list(classes)
     indices = {name: index for index, name in enumerate(classes)}
+    # torchvision compares endings as they are written, and cameras write ``.JPG``.
     extensions = (*IMAGE_EXTENSIONS, *(e.upper() for e in IMAGE_EXTENSIONS))
     samples = make_dataset(folder, indices, extensions=extensions)
     return [
@@ -93,17 +95,17 @@ def load_image_folder(folder: str | Path, classes: Sequence[str] | None = None) 
 
 
 def load_cifar100(root: str | Path, train: bool) -> ArrayImages:
-    """Read CIFAR-100; torchvision compares the files with their checksums before reading them.
+    """Read CIFAR-100; torchvision checks the files against their checksums first.
 
     Args:
-        root: holds ``cifar-100-python``.
-        train: its 50,000 images, else the 10,000 of the test.
+        root: folder that holds ``cifar-100-python``.
+        train: True for the 50,000 training images, False for the 10,000 test images.
 
     Returns:
         Images of 32 x 32 pixels, 100 classes.
 
     Raises:
-        FileNotFoundError: the files are absent or not those that were published.
+        FileNotFoundError: the files are absent or differ from the published ones.
     """
     try:
         data = CIFAR100(str(root), train=train, download=False)
@@ -112,31 +114,34 @@ def load_cifar100(root: str | Path, train: bool) -> ArrayImages:
             f"{Path(root) / 'cifar-100-python'} is absent or damaged; unpack "
             f"cifar-100-python.tar.gz into {root}"
         ) from error
+
     return ArrayImages(data.data, data.targets, str(Path(root) / "cifar-100-python"))
 
 
 def load_imagenet32(folder: str | Path, train: bool) -> ArrayImages:
-    """Read the down-sampled ImageNet of Chrabaszcz et al. (arXiv 1707.08819), its NumPy files.
+    """Read the down-sampled ImageNet of Chrabaszcz et al. (arXiv 1707.08819) from its NumPy files.
 
     Args:
-        folder: holds ``train_data_batch_1.npz`` to ``_10.npz``, ``val_data.npz``.
-        train: the ten training files (3.9 GB in memory), else the validation file.
+        folder: folder that holds ``train_data_batch_1.npz`` to ``_10.npz`` and ``val_data.npz``.
+        train: True for the ten training files (3.9 GB in memory), False for the validation file.
 
     Returns:
         Images of 32 x 32 pixels, 1000 classes counted from 0.
 
     Raises:
         FileNotFoundError: a file is absent.
-        ValueError: a file is damaged or holds something else; it is named.
+        ValueError: a file is damaged or has other content; the message names it.
     """
     names = [f"train_data_batch_{i}.npz" for i in range(1, 11)] if train else ["val_data.npz"]
     paths = [Path(folder) / name for name in names]
+    # All absent files in one message, not one for each attempt.
     absent = [path.name for path in paths if not path.is_file()]
     if absent:
         raise FileNotFoundError(
             f"{folder} lacks {', '.join(absent)}; take the npz release of ImageNet 32x32, not the "
             "pickled one"
         )
+
     images, labels = zip(*(_read_imagenet32(path) for path in paths))
     return ArrayImages(np.concatenate(images), np.concatenate(labels), str(folder))
 
@@ -144,37 +149,41 @@ def load_imagenet32(folder: str | Path, train: bool) -> ArrayImages:
 def _read_imagenet32(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
+            # The published files may hold a list of labels instead of an array.
             data, labels = file["data"], np.asarray(file["labels"]).reshape(-1)
     except (OSError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no file of ImageNet32 or is damaged: {error}") from error
+        raise ValueError(f"{path} is damaged or not a file of ImageNet32: {error}") from error
+
     side = _IMAGENET32_SIDE
     if data.dtype != np.uint8 or data.shape != (len(labels), 3 * side * side):
         raise ValueError(
             f"{path}: data of shape {data.shape} and type {data.dtype} for {len(labels)} labels; "
             f"({len(labels)}, {3 * side * side}) uint8 is needed"
         )
+    # The release counts classes from 1, torch's losses count from 0.
     if len(labels) and not (labels.min() >= 1 and labels.max() <= 1000):
         raise ValueError(f"{path}: labels {labels.min()} to {labels.max()}, expected 1 to 1000")
-    # a row is the red, then the green, then the blue plane
+
+    # A row is the red, then the green, then the blue plane.
     return data.reshape(-1, 3, side, side).transpose(0, 2, 3, 1), labels.astype(np.int64) - 1
 
 
 def load_object_crops(
     dataset_name: str, size: int = 32, background_per_image: float = 2.0, seed: int = 0
 ) -> list[dict]:
-    """Cut a detection data set into windows around its objects, and windows without any.
+    """Cut a detection dataset into windows around its objects, and windows without any.
 
     Args:
-        dataset_name: registered, of upright or rotated boxes.
+        dataset_name: registered dataset of upright or rotated boxes.
         size: side of the windows, pixels; never resized.
-        background_per_image: windows of the last class for each image, on average; those that
-            contain the centre of an annotated object are not used.
-        seed: of the places of these.
+        background_per_image: average number of windows of the last class for each image; windows
+            that contain the centre of an annotated object are not used.
+        seed: seed that chooses their places.
 
     Returns:
         Dicts with ``file_name``, ``height``, ``width`` (of the image), ``window`` (4 integers x0,
-        y0, x1, y1), ``label`` (classes of the data set, then background), ``image_id``. Objects
-        that are crowds, to be ignored or uncertain are left out.
+        y0, x1, y1), ``label`` (classes of the dataset, then background), ``image_id``. Crowds,
+        uncertain objects and objects to ignore get no window.
 
     Raises:
         ValueError: size or number of windows out of range.
@@ -183,6 +192,7 @@ def load_object_crops(
         raise ValueError(
             f"size has to be >= 1 and background_per_image >= 0, got {size}, {background_per_image}"
         )
+
     background = len(MetadataCatalog.get(dataset_name).thing_classes)
     crops: list[dict] = []
     rng = np.random.default_rng(seed)
@@ -195,15 +205,19 @@ def load_object_crops(
             for center, annotation in zip(centers, annotations)
             if not any(annotation.get(k, 0) for k in ("iscrowd", "ignore", "uncertain"))
         ]
+        # A smaller image has one corner, and the crop is padded.
         limit = np.maximum([image["width"] - size, image["height"] - size], 0)
         for _ in range(rng.poisson(background_per_image)):
             corner = rng.integers(0, limit + 1)
+            # Objects to ignore count here: their pixels are no background.
             inside = (centers >= corner) & (centers < corner + size)
             if not inside.all(axis=1).any():
                 windows.append((corner, background))
+
         for corner, label in windows:
             window = [*(int(v) for v in corner), *(int(v) + size for v in corner)]
             crops.append({**kept, "window": window, "label": label, "image_id": len(crops)})
+
     return crops
 
 
@@ -216,26 +230,26 @@ def _center(annotation: dict) -> tuple[float, float]:
 
 
 def load_classification(name: str) -> list[dict] | ArrayImages:
-    """Load a registered data set of labelled images.
+    """Load a registered dataset of labelled images.
 
     Args:
-        name: in Detectron2's catalog.
+        name: name in Detectron2's catalog.
 
     Returns:
-        What its reader gives.
+        The dataset as its reader returns it.
 
     Raises:
-        ValueError: it is empty, or its images have no ``label``.
+        ValueError: the dataset is empty, or its images have no ``label``.
     """
     data = DatasetCatalog.get(name)
     if len(data) == 0 or "label" not in data[0]:
         what = "is empty" if len(data) == 0 else "has no labels of whole images"
-        raise ValueError(f"the data set {name} {what}; look at its folder or at its name")
+        raise ValueError(f"the dataset {name} {what}; look at its folder or at its name")
     return data
 
 
 def register_classification(root: str | Path) -> None:
-    """Register the data sets of labelled images.
+    """Register the datasets of labelled images.
 
     Names: ``imagenet_train`` ``_val``, ``cifar100_train`` ``_test``, ``imagenet32_train``
     ``_val``, and crops of generated scenes, ``synthetic_crops_train`` ``_val`` and
@@ -253,13 +267,16 @@ def register_classification(root: str | Path) -> None:
         )
         for scenes in ("synthetic", "synthetic_tiny"):
             readers[f"{scenes}_crops_{split}"] = partial(load_object_crops, f"{scenes}_{split}")
+
     for split in ("train", "test"):
         readers[f"cifar100_{split}"] = partial(load_cifar100, root, split == "train")
+    # Readers are registered anew, because the root may have changed.
     for name, reader in readers.items():
         if name in DatasetCatalog.list():
             if MetadataCatalog.get(name).get("builtin_root") is None:
                 continue  # the user's own
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
+
         DatasetCatalog.register(name, reader)
         MetadataCatalog.get(name).set(builtin_root=str(root), evaluator_type="classification")

@@ -1,8 +1,8 @@
-"""COCO files of upright boxes as Detectron2 data sets, whole images or windows of them.
+"""COCO files of upright boxes as Detectron2 datasets, whole images or windows of them.
 
-The format itself is in ``rsd2.data.formats.coco``. Unlike Detectron2's own reader this one takes
-regions to ignore and windows (``corner``), and reports what is wrong instead of stopping or passing
-over it.
+The format itself is in ``rsd2.data.formats.coco``. Unlike Detectron2's own reader this one knows
+regions to ignore and windows (``corner``), and it reports errors instead of stopping at them or
+skipping them silently.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ def load_coco_boxes(
 
     Args:
         annotation_file: JSON in COCO's format, see ``rsd2.data.formats.coco``.
-        images_dir: that its file names are relative to.
+        images_dir: folder to which its file names are relative.
         class_names: category k is ``class_names[k]``.
-        aliases: category of the file -> name in ``class_names``, for files that tell classes apart
-            which the task does not.
+        aliases: category of the file -> name in ``class_names``, for files whose classes are finer
+            than those of the task.
         out_of_image: ``"keep"``, ``"clip"`` or ``"drop"``, see ``read_coco_file``.
-        unknown_class: boxes of categories that lead to no class are left out: ``"report"`` these
-            categories, or ``"ignore"`` them without a word (a chosen subset of classes).
+        unknown_class: boxes of categories without a class are dropped: ``"report"`` these
+            categories, or ``"ignore"`` them silently (for a chosen subset of classes).
         missing_image: ``"error"``, or ``"drop"`` and report entries whose image file is not there.
-        dense: ``"keep"`` or ``"drop"`` images of which an annotation says ``in_dense_image``;
+        dense: ``"keep"`` or ``"drop"`` images with an annotation flagged ``in_dense_image``;
             TinyPerson is trained and tested without them. Their number is logged.
-        report: is filled if given.
+        report: report to fill, if given.
 
     Returns:
         a dict for each entry of ``images``, in the file's order: ``file_name`` (full path),
@@ -79,6 +79,7 @@ def load_coco_boxes(
     for name, value in chosen.items():
         if value not in _POLICIES[name]:
             raise ValueError(f"{name} must be one of {', '.join(_POLICIES[name])}, got {value!r}")
+    # Arguments and folders are checked before the file is read, which may take minutes.
     folder, report = Path(images_dir), LabelReport() if report is None else report
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no image folder {folder}; put the images there.")
@@ -87,15 +88,18 @@ def load_coco_boxes(
     for message in strange if unknown_class == "report" else ():
         report.add("unknown_class", annotation_file, None, message)
     files = FolderFiles(folder)
+    # Each file is looked up once, although it may have hundreds of windows.
     found = {name: files.find(name) for name in {i.file_name for i in content.images.values()}}
     dense_files = _find_dense(content) if dense == "drop" else set()
     records, seen, num_dense = [], set(), 0
     for image in content.images.values():
         record = _make_record(image, folder, found[image.file_name] or image.file_name)
+        # Two ids for one image would count its objects twice.
         if record["image_id"] in seen:
             message = f"image id {image.number} shows {record['image_id']} once more"
             report.add("duplicate_id", annotation_file, None, message)
             continue
+
         seen.add(record["image_id"])
         if found[image.file_name] is None:
             report.add("missing_image", annotation_file, None, f"no file {record['file_name']}")
@@ -103,17 +107,21 @@ def load_coco_boxes(
         if image.file_name in dense_files:
             num_dense += 1
             continue
+        # Categories without a class are already in the report.
         known = [box for box in content.boxes[image.number] if box.category in categories]
         record["annotations"] = [_make_annotation(box, categories[box.category]) for box in known]
         records.append(record)
+
     report.log(_logger, str(annotation_file))
     if num_dense:
         _logger.info("%s: %d entries of dense images left out", annotation_file, num_dense)
+    # All missing images are in the report by now, so one run names every one of them.
     if report.count("missing_image") and (missing_image == "error" or not records):
         raise FileNotFoundError(
             f"{report.count('missing_image')} of {len(content.images)} images of {annotation_file} "
             f"are not in {folder}: {report.summary()}"
         )
+
     return records
 
 
@@ -121,26 +129,28 @@ def make_box_tiles(records: Iterable[dict], tiling: BoxTiling) -> list[dict]:
     """Cut dataset dicts of whole images into dicts of windows, cropped when they are loaded.
 
     Args:
-        records: as ``load_coco_boxes`` returns them, without ``tile``; not changed.
-        tiling: the windows and which boxes belong to them.
+        records: dataset dicts as ``load_coco_boxes`` returns them, without ``tile``; not changed.
+        tiling: the windows, and the rule that assigns boxes to them.
 
     Returns:
         dicts of windows with ``tile`` (``virtual``); ``annotations`` in the window's pixels, with
-        the area of what is shown.
+        the visible part of the area.
 
     Raises:
-        ValueError: if a dict has no ``image_id``, size or annotations; it is named.
+        ValueError: if a dict has no ``image_id``, size or annotations; the message names it.
     """
     tiles = []
     for record in records:
         check_record(record, "image_id", "height", "width", "annotations")
         annotations = record["annotations"]
         boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+        # Corners instead of sizes, as the tiling needs them.
         boxes[:, 2:] += boxes[:, :2]
         windows = place_windows(record["height"], record["width"], tiling)
         for window, shown in zip(windows, assign_boxes(boxes, windows, tiling)):
             if len(shown.indices) or tiling.keep_empty:
                 tiles.append(_make_tile(record, window, shown))
+
     return tiles
 
 
@@ -155,13 +165,13 @@ def register_coco_boxes(
     """Register a COCO file of boxes.
 
     Args:
-        name: of the data set.
-        metadata: with ``thing_classes``; kept in the metadata catalog.
+        name: name of the dataset.
+        metadata: metadata with ``thing_classes``; kept in the metadata catalog.
         annotation_file: JSON.
-        images_dir: that its file names are relative to.
-        source_dataset: for a file of windows, the data set of the whole images that the evaluator
+        images_dir: folder to which its file names are relative.
+        source_dataset: for a file of windows, the dataset of the whole images that the evaluator
             compares with.
-        options: of ``load_coco_boxes``.
+        options: further arguments of ``load_coco_boxes``.
 
     Raises:
         ValueError: if ``thing_classes`` is missing or no list of names.
@@ -177,12 +187,12 @@ def register_coco_boxes(
 
 
 def register_box_tiles(name: str, source_dataset: str, **parameters) -> None:
-    """Register the windows of a data set of whole images as a data set of their own.
+    """Register the windows of a dataset of whole images as a dataset of their own.
 
     Args:
-        name: of the new data set.
-        source_dataset: a registered data set of whole images; its classes are taken over.
-        parameters: of ``BoxTiling``: ``window=(640, 512)``, ``overlap=(50, 50)``, ...
+        name: name of the new dataset.
+        source_dataset: a registered dataset of whole images; the new dataset has its classes.
+        parameters: arguments of ``BoxTiling``: ``window=(640, 512)``, ``overlap=(50, 50)``, ...
 
     Raises:
         ValueError: for wrong parameters, or if the source has no ``thing_classes``.
@@ -202,7 +212,7 @@ def _load_box_tiles(source_dataset: str, tiling: BoxTiling) -> list[dict]:
 def _map_categories(
     content: CocoFile, class_names: Sequence[str], aliases: Mapping[str, str]
 ) -> tuple[dict[int | str, int], list[str]]:
-    """(category id of the file -> index of the class, complaints about those without class)."""
+    """Return category id of the file -> class index, and messages on categories without class."""
     classes = {name: index for index, name in enumerate(class_names)}
     unknown = sorted(set(aliases.values()) - set(classes))
     if unknown:
@@ -218,7 +228,7 @@ def _map_categories(
 
 
 def _find_dense(content: CocoFile) -> set[str]:
-    """Files of which any entry, be it a window, has an annotation that says ``in_dense_image``."""
+    """Return files of which any entry, even a window, has an annotation with ``in_dense_image``."""
     return {
         image.file_name
         for image in content.images.values()
@@ -227,7 +237,7 @@ def _find_dense(content: CocoFile) -> set[str]:
 
 
 def _make_record(image: CocoImage, folder: Path, name: str) -> dict:
-    """The dict of an image without its annotations; the name is that of the file in its folder."""
+    """Return the dict of an image without annotations; ``name`` is relative to the folder."""
     record = {
         "file_name": str(folder / name),
         "image_id": name,
@@ -242,6 +252,7 @@ def _make_record(image: CocoImage, folder: Path, name: str) -> dict:
 
 def _make_annotation(box: CocoBox, category: int) -> dict:
     flags = {flag: flag in box.flags for flag in FLAGS}
+    # Detectron2 drops crowds from training; a region to ignore stays and is not learned.
     flags["ignore"] |= box.is_crowd
     track = {} if box.track is None else {"track_id": box.track}
     return {
@@ -277,6 +288,7 @@ def _make_tile(record: dict, window: np.ndarray, shown: TileBoxes) -> dict:
     ):
         annotation = record["annotations"][index]
         across, down = x1 - x0, y1 - y0
+        # A stated area may be that of a mask, of which the window shows about the box's share.
         whole = annotation["bbox"][2] * annotation["bbox"][3]
         area = annotation.get("area", whole)
         tile["annotations"].append(
@@ -287,4 +299,5 @@ def _make_tile(record: dict, window: np.ndarray, shown: TileBoxes) -> dict:
                 "ignore": annotation.get("ignore", False) or fragment,
             }
         )
+
     return tile

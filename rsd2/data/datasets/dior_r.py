@@ -1,4 +1,4 @@
-"""DIOR-R as Detectron2 data sets: XML annotations, lists of the splits, two class orders.
+"""DIOR-R as Detectron2 datasets: XML annotations, lists of the splits, two class orders.
 
 The folders expected under ``$DETECTRON2_DATASETS`` are in ``README.md`` beside this file.
 """
@@ -41,17 +41,17 @@ def load_dior_r(
 ) -> list[dict]:
     """Read a split of DIOR-R into Detectron2's dataset dicts.
 
-    Everything that is wrong is counted and logged once with file and line; whatever cannot be used
-    is left out. Class names are compared without regard to their case.
+    Everything that is wrong is counted and logged once with file and line; unusable objects are
+    dropped. Class names are compared regardless of case.
 
     Args:
-        root: holds ``JPEGImages-trainval``, ``JPEGImages-test``,
+        root: folder that holds ``JPEGImages-trainval``, ``JPEGImages-test``,
             ``Annotations/Oriented Bounding Boxes`` and ``ImageSets/Main``.
         split: ``"train"``, ``"val"``, ``"trainval"`` or ``"test"``.
-        order: of the classes, a name that ``rsd2.data.class_orders.CLASS_ORDERS["dior_r"]`` has:
-            ``"rsd2"`` (alphabetical, MutDet's) or ``"ars_detr"``.
-        report: is filled if given.
-        policies: of ``LabelPolicy``.
+        order: order of the classes, a name that ``rsd2.data.class_orders.CLASS_ORDERS["dior_r"]``
+            has: ``"rsd2"`` (alphabetical, MutDet's) or ``"ars_detr"``.
+        report: report to fill, if given.
+        policies: arguments of ``LabelPolicy``.
 
     Returns:
         as ``read_polygon_records``, in the order of the lists.
@@ -69,8 +69,9 @@ def load_dior_r(
     if not annotations.is_dir():
         raise FileNotFoundError(
             f"There is no folder {annotations}; DIOR-R's rotated annotations lie there, those of "
-            "the older DIOR in 'Horizontal Bounding Boxes' are not what is needed."
+            "the older DIOR in 'Horizontal Bounding Boxes' do not fit."
         )
+
     return read_polygon_records(
         images,
         classes,
@@ -94,12 +95,12 @@ def register_dior_r(
     """Register a split of DIOR-R; nothing is read before ``DatasetCatalog.get(name)``.
 
     Args:
-        name: of the data set; a name can be registered once per process.
-        root: as for ``load_dior_r``.
-        split: as for ``load_dior_r``.
-        order: as for ``load_dior_r``.
-        metadata: whatever else ``MetadataCatalog`` shall keep.
-        policies: as for ``load_dior_r``.
+        name: name of the dataset; a name can be registered once per process.
+        root: root folder as for ``load_dior_r``.
+        split: split as for ``load_dior_r``.
+        order: order of the classes as for ``load_dior_r``.
+        metadata: further entries of ``MetadataCatalog``.
+        policies: arguments as for ``load_dior_r``.
 
     Raises:
         ValueError: for an unknown split or order.
@@ -121,7 +122,8 @@ def _check_split(split: str) -> None:
 def _listed_images(
     root: Path, folder: str, lists: tuple[str, ...], report: LabelReport
 ) -> dict[str, Path]:
-    """Image id -> file, in the order of the lists; ids without an image are reported."""
+    """Return image id -> file, in the order of the lists; ids without an image are reported."""
+    # Unlisted images belong to other splits, so they are not reported.
     found = find_images(root / folder, LabelReport())
     index = NameIndex(found, root / folder, with_extension=False)
     images: dict[str, Path] = {}
@@ -129,6 +131,7 @@ def _listed_images(
         path = root / "ImageSets" / "Main" / f"{name}.txt"
         if not path.is_file():
             raise FileNotFoundError(f"There is no list {path}; it names the images of the split.")
+        # The published lists have names without extension.
         for number, line in enumerate(map(str.strip, read_lines(path)), start=1):
             image_id = index.find(line)
             if image_id is not None:
@@ -136,11 +139,13 @@ def _listed_images(
             elif line:
                 message = f"no image {line!r} in {root / folder}"
                 report.add("listed_without_image", path, number, message)
+
     if not images:
         files = " and ".join(f"{name}.txt" for name in lists)
         raise FileNotFoundError(
             f"None of the images that {', '.join(lists)} of {root / 'ImageSets' / 'Main'} name is "
             f"in {root / folder}; correct {files}. {report.summary()}"
         )
+
     report.images += len(images)
     return images

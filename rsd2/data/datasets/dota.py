@@ -1,4 +1,4 @@
-"""DOTA folders as Detectron2 data sets.
+"""DOTA folders as Detectron2 datasets.
 
 The format itself is in ``rsd2.data.formats.dota``, the folders expected under
 ``$DETECTRON2_DATASETS`` in ``README.md`` beside this file.
@@ -39,25 +39,25 @@ def load_dota_instances(
 ) -> list[dict]:
     """Read a DOTA folder into Detectron2's dataset dicts.
 
-    Everything that is wrong is counted and logged once with file and line; whatever cannot be used
-    is left out. The sizes come from the image headers, no pixel is decoded.
+    Everything that is wrong is counted and logged once with file and line; unusable objects are
+    dropped. The sizes come from the image headers; no pixel is decoded.
 
     Args:
         labels_dir: folder of text files, or None for images without labels.
         images_dir: folder of images.
         class_names: category k is ``class_names[k]``.
-        image_extensions: lower case, with dot.
+        image_extensions: extensions in lower case, with dot.
         on_problem: ``"report"``, or ``"error"`` to raise if anything at all is wrong.
-        unknown_class: what to do with names that are not in the list: leave them out and
-            ``"report"`` them, ``"ignore"`` them without a word (a chosen subset of classes), or
-            raise an ``"error"``.
+        unknown_class: what to do with names that are not in the list: drop them and ``"report"``
+            them, ``"ignore"`` them silently (for a chosen subset of classes), or raise an
+            ``"error"``.
         out_of_image: ``"keep"``, ``"clip"``, ``"drop"`` or ``"error"`` for objects outside the
             image or crossing its border (see ``apply_border_policy``), all of them reported;
             ``"ignore"`` keeps them unreported, for tiles that may cut their objects.
         missing_label: an image without label file is taken as ``"empty"`` (it shows no object),
             or ``"drop"`` it, or raise an ``"error"``; reported in any case.
         border_tolerance: pixels by which a vertex may lie outside.
-        report: is filled if given.
+        report: report to fill, if given.
 
     Returns:
         a dict for each image, sorted by name: ``file_name``, ``image_id`` (the name without
@@ -71,6 +71,7 @@ def load_dota_instances(
             the problems with file and line.
     """
     policy = LabelPolicy(on_problem, unknown_class, out_of_image, missing_label, border_tolerance)
+    # Wrong arguments are found before a folder of thousands of files is listed.
     check_dota_class_names(category_ids(class_names))
     report = LabelReport() if report is None else report
     images = find_images(images_dir, report, image_extensions)
@@ -95,16 +96,17 @@ def register_dota_instances(
     """Register a DOTA folder; nothing is read before ``DatasetCatalog.get(name)``.
 
     Args:
-        name: of the data set; a name can be registered once per process.
-        metadata: ``thing_classes``, a list of class names, and whatever else
-            ``MetadataCatalog`` shall keep.
+        name: name of the dataset; a name can be registered once per process.
+        metadata: ``thing_classes``, a list of class names, and further entries of
+            ``MetadataCatalog``.
         labels_dir: folder of text files, or None.
         images_dir: folder of images.
-        options: of ``load_dota_instances``.
+        options: further arguments of ``load_dota_instances``.
 
     Raises:
-        ValueError: if ``thing_classes`` is missing or no list of names.
+        ValueError: if ``thing_classes`` is missing or is no list of names.
     """
+    # The class list is checked at registration, where its author sees the error.
     classes = check_dota_class_names(class_names_of(metadata))
     load = partial(load_dota_instances, labels_dir, images_dir, classes, **options)
     DatasetCatalog.register(name, load)
@@ -113,11 +115,11 @@ def register_dota_instances(
 
 
 def set_dota_metadata(name: str, metadata: dict, **extra: str | None) -> None:
-    """Fill the metadata of a data set for the DOTA evaluator.
+    """Fill the metadata of a dataset for the DOTA evaluator.
 
     Args:
-        name: of the data set.
-        metadata: given by the user; may override ``evaluator_type``.
+        name: name of the dataset.
+        metadata: entries from the user; may override ``evaluator_type``.
         extra: ``labels_dir``, ``images_dir``, ``source_dataset``.
     """
     MetadataCatalog.get(name).set(**{"evaluator_type": "dota", **metadata, **extra})

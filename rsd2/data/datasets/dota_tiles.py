@@ -1,6 +1,6 @@
-"""Tiles of DOTA images as Detectron2 data sets: written, or virtual and cropped at load time.
+"""Tiles of DOTA images as Detectron2 datasets: written, or virtual and cropped at load time.
 
-Both know their place in the full image (key ``tile``), so that detections can be brought back.
+Both know their place in the full image (key ``tile``), so that detections can be mapped back.
 """
 
 from __future__ import annotations
@@ -37,29 +37,32 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
     """Read a folder of tiles into dataset dicts that know their place in the full image.
 
     Args:
-        tiles_dir: holds ``images``, ``labelTxt`` (none for a test set) and, if
-            ``tools/prepare_dota.py`` wrote it, ``tiles.json``. Without that file the place is
-            taken from the name, as mmrotate writes it.
+        tiles_dir: folder that holds ``images``, ``labelTxt`` (absent for a test set) and, if
+            ``tools/prepare_dota.py`` wrote it, ``tiles.json``. Without that file the place is taken
+            from the tile's name, as mmrotate writes it.
         class_names: category k is ``class_names[k]``.
-        options: of ``load_dota_instances``. ``out_of_image`` is ``"ignore"`` by default, because
-            a tile may cut its objects.
+        options: further arguments of ``load_dota_instances``. ``out_of_image`` is ``"ignore"`` by
+            default, because a tile may cut its objects.
 
     Returns:
         as ``load_dota_instances``, and ``tile``: ``source_id``, ``x``, ``y``, ``width``,
         ``height``, ``virtual`` (False), with an index also ``source_width``, ``source_height``.
 
     Raises:
-        FileNotFoundError: if a folder is missing or the tiles of the index are not all there.
-        ValueError: if a name says no place and there is no index, or sizes differ from the index.
+        FileNotFoundError: if a folder or a tile of the index is missing.
+        ValueError: if there is no index and a name states no place, or if sizes differ from the
+            index.
     """
     folder = Path(tiles_dir)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"There is no tile folder {folder}; tools/prepare_dota.py --output {folder} makes it."
         )
+
     has_index = (folder / INDEX_NAME).is_file()
     index = TileIndex.load(folder) if has_index else None
     labels = folder / "labelTxt"
+    # The index knows whether there are labels; without it, a missing folder means none.
     labels_dir = labels if (index.has_labels if index else labels.is_dir()) else None
     options.setdefault("out_of_image", "ignore")
     records = load_dota_instances(labels_dir, folder / "images", class_names, **options)
@@ -68,6 +71,7 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
             source_id, _, x, y = parse_tile_name(record["image_id"])
             record["tile"] = _tile_entry(record, source_id, x, y, virtual=False)
         return records
+
     tiles = {tile.name: tile for tile in index.tiles}
     sizes = {source.source_id: (source.width, source.height) for source in index.sources}
     missing = sorted(tiles.keys() - {record["image_id"] for record in records})
@@ -76,6 +80,8 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
             f"{len(missing)} of {len(tiles)} tiles of {folder} cannot be used, for example "
             f"{missing[0]}; run tools/prepare_dota.py again, it writes what is missing."
         )
+
+    # Files beside those of the index are of another run, and have no known place.
     records = [record for record in records if record["image_id"] in tiles]
     for record in records:
         tile = tiles[record["image_id"]]
@@ -85,28 +91,31 @@ def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options
                 f"{INDEX_NAME} says {tile.width} x {tile.height}; delete it and run "
                 "tools/prepare_dota.py again."
             )
+
         record["tile"] = _tile_entry(record, tile.source_id, tile.x, tile.y, virtual=False)
         record["tile"] |= dict(zip(("source_width", "source_height"), sizes[tile.source_id]))
+
     return records
 
 
 def make_virtual_tiles(records: Iterable[dict], parameters: TilingParameters) -> list[dict]:
-    """Cut dataset dicts of full images into dicts of windows, which the mapper crops when it loads.
+    """Cut dataset dicts of full images into dicts of windows, which the mapper crops at load time.
 
     Names, windows and annotations equal those of tiles written with the same parameters.
 
     Args:
-        records: as ``load_dota_instances`` returns them, or any of Detectron2's dicts with rotated
-            or upright boxes (see ``rsd2.data.dataset_dicts``); not changed.
-        parameters: of the tiling.
+        records: dataset dicts as ``load_dota_instances`` returns them, or any of Detectron2's dicts
+            with rotated or upright boxes (see ``rsd2.data.dataset_dicts``); not changed.
+        parameters: parameters of the tiling.
 
     Returns:
         dicts whose ``file_name`` is the full image, ``height`` and ``width`` those of the window,
         ``annotations`` in tile pixels, ``tile`` as in ``load_dota_tiles`` with ``virtual`` True.
-        Flags, tracks and the like of an annotation stay; masks and key points do not.
+        Annotations keep flags, tracks and the like, but lose masks and key points.
 
     Raises:
-        ValueError: if a dict has no ``image_id`` or size, or an object no place; it is named.
+        ValueError: if a dict has no ``image_id`` or size, or an object no place; the message names
+            it.
     """
     tiles = []
     for record in records:
@@ -135,8 +144,11 @@ def make_virtual_tiles(records: Iterable[dict], parameters: TilingParameters) ->
                 own = [annotations[index] for index in indices]
                 more = [_kept_fields(annotation, x, y) for annotation in own]
                 categories = [annotation["category_id"] for annotation in own]
+                # Boxes are fitted below for all tiles together, which takes a fraction of the time.
                 tile["annotations"] = list(zip(shapes, categories, flags, more))
+
             tiles.append(tile)
+
     labelled = [tile for tile in tiles if "annotations" in tile]
     fill_annotations(labelled)
     return tiles
@@ -152,12 +164,12 @@ def register_dota_tiles(
     """Register a folder of written tiles.
 
     Args:
-        name: of the data set.
-        metadata: as for ``register_dota_instances``.
-        tiles_dir: holds ``images``, ``labelTxt`` and ``tiles.json``.
-        source_dataset: name of the data set of full images, whose labels the evaluator compares
+        name: name of the dataset.
+        metadata: metadata as for ``register_dota_instances``.
+        tiles_dir: folder that holds ``images``, ``labelTxt`` and ``tiles.json``.
+        source_dataset: name of the dataset of full images, whose labels the evaluator compares
             with; without it the tiles are evaluated as they are.
-        options: of ``load_dota_instances``.
+        options: further arguments of ``load_dota_instances``.
 
     Raises:
         ValueError: if ``thing_classes`` is missing or no list of names.
@@ -176,14 +188,14 @@ def register_dota_tiles(
 
 
 def register_virtual_tiles(name: str, source_dataset: str, **parameters) -> None:
-    """Register the windows of a data set of full images as a data set of their own.
+    """Register the windows of a dataset of full images as a dataset of their own.
 
     Nothing is written: the mapper decodes the full image and crops the window.
 
     Args:
-        name: of the new data set.
-        source_dataset: a registered data set of full images; its classes are taken over.
-        parameters: of ``TilingParameters``: ``window=1024``, ``overlap=200``, ...
+        name: name of the new dataset.
+        source_dataset: a registered dataset of full images; the new dataset has its classes.
+        parameters: arguments of ``TilingParameters``: ``window=1024``, ``overlap=200``, ...
 
     Raises:
         ValueError: for wrong parameters, or if the source has no ``thing_classes``.
@@ -193,8 +205,9 @@ def register_virtual_tiles(name: str, source_dataset: str, **parameters) -> None
     metadata = {k: v for k, v in source.as_dict().items() if k != "name"}
     if "thing_classes" not in metadata:
         raise ValueError(
-            f"Data set {source_dataset!r} has no thing_classes; register it before its tiles."
+            f"Dataset {source_dataset!r} has no thing_classes; register it before its tiles."
         )
+
     DatasetCatalog.register(name, partial(_load_virtual_tiles, source_dataset, tiling))
     set_dota_metadata(name, metadata, source_dataset=source_dataset)
 
@@ -204,7 +217,7 @@ def _load_virtual_tiles(source_dataset: str, parameters: TilingParameters) -> li
 
 
 def _kept_fields(annotation: dict, x: int, y: int) -> dict:
-    """What an annotation says besides its place, and the head in pixels of the tile."""
+    """Return the fields of an annotation besides its place, with the head in pixels of the tile."""
     kept = {key: value for key, value in annotation.items() if key not in _OF_FULL_IMAGE}
     if "head" in annotation:
         kept["head"] = np.subtract(annotation["head"], (x, y)).tolist()

@@ -1,4 +1,4 @@
-"""OHD-SJTU-S and -L as Detectron2 data sets; the point of each object's head is kept.
+"""OHD-SJTU-S and -L as Detectron2 datasets; the point of each object's head is kept.
 
 The images are up to 16,000 pixels wide; ``register_virtual_tiles`` cuts them when they are loaded.
 The folders expected under ``$DETECTRON2_DATASETS`` are in ``README.md`` beside this file.
@@ -32,16 +32,16 @@ def load_ohd_sjtu(
     """Read a split of OHD-SJTU into Detectron2's dataset dicts.
 
     A line of ``rotation_txt`` is ``x1 y1 x2 y2 x3 y3 x4 y4 head_x head_y class [difficult]``; the
-    class is a name, or the number that the data set gives it (S: ship 1, plane 2). Everything that
-    is wrong is counted and logged once with file and line.
+    class is a name, or the number that the dataset gives it (S: ship 1, plane 2). Every problem is
+    counted and logged once with file and line.
 
     Args:
-        folder: of the split, holds ``images`` and ``rotation_txt``.
+        folder: folder of the split, with ``images`` and ``rotation_txt``.
         version: ``"S"`` (2 classes) or ``"L"`` (6 classes).
-        order: of the classes, a name that ``rsd2.data.class_orders.CLASS_ORDERS`` has for
+        order: order of the classes, a name that ``rsd2.data.class_orders.CLASS_ORDERS`` has for
             ``ohd_sjtu_s`` or ``ohd_sjtu_l``: ``"rsd2"`` (MutDet's) or ``"official"``.
-        report: is filled if given.
-        policies: of ``LabelPolicy``.
+        report: report to fill, if given.
+        policies: arguments of ``LabelPolicy``.
 
     Returns:
         as ``read_polygon_records``, sorted by name; each annotation has ``head``, (x, y) in pixels.
@@ -78,12 +78,12 @@ def register_ohd_sjtu(
     """Register a split of OHD-SJTU; nothing is read before ``DatasetCatalog.get(name)``.
 
     Args:
-        name: of the data set; a name can be registered once per process.
-        folder: as for ``load_ohd_sjtu``.
-        version: as for ``load_ohd_sjtu``.
-        order: as for ``load_ohd_sjtu``.
-        metadata: whatever else ``MetadataCatalog`` shall keep.
-        policies: as for ``load_ohd_sjtu``.
+        name: name of the dataset; a name can be registered once per process.
+        folder: folder as for ``load_ohd_sjtu``.
+        version: version as for ``load_ohd_sjtu``.
+        order: order of the classes as for ``load_ohd_sjtu``.
+        metadata: further entries of ``MetadataCatalog``.
+        policies: arguments as for ``load_ohd_sjtu``.
 
     Raises:
         ValueError: for an unknown version or order.
@@ -103,8 +103,9 @@ def _dataset(version: str) -> str:
 
 
 def _read_labels(path: Path, report: LabelReport, numbers: tuple[str, ...]) -> DotaLabels:
-    """Labels of one file, its class numbers and spellings turned into canonical names."""
+    """Read the labels of one file and turn its class numbers and spellings into canonical names."""
     labels = read_dota_labels(path, report, with_heads=True)
+    # The dataset numbers its classes from 1, in the order of its authors.
     by_number = {str(number): name for number, name in enumerate(numbers, start=1)}
     names = [by_number.get(raw, canonical_class_name(raw, numbers)) for raw in labels.names]
     return replace(labels, names=names)

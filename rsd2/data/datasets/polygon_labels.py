@@ -1,7 +1,7 @@
-"""From images and label files with quadrilaterals to Detectron2's dataset dicts, in any format.
+"""Builds Detectron2's dataset dicts from images and label files with quadrilaterals of any format.
 
-What a format has of its own is how a file is found and how it is read; what is done about unknown
-classes, objects outside the image and missing files is the same for all, and is done here.
+A format decides how a file is found and read. This module decides, for all formats alike, about
+unknown classes, objects outside the image and missing files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _UNREADABLE = (
     *("foreign_format", "class_number", "fields", "fields_with_head", "number"),
     *("missing_element", "unreadable_label", "xml"),
 )
-"""Problems that leave no object of a label file."""
+"""Problems that leave a label file without any object."""
 _POLICIES = {
     "on_problem": ("report", "error"),
     "unknown_class": ("report", "ignore", "error"),
@@ -39,13 +39,13 @@ _POLICIES = {
 
 @dataclass(frozen=True)
 class LabelPolicy:
-    """What to do about labels that cannot be taken as they are.
+    """Decisions about labels that cannot be used as they are.
 
     Attributes:
         on_problem: ``"report"``, or ``"error"`` to raise if anything at all is wrong.
-        unknown_class: what to do with names that are not in the list: leave them out and
-            ``"report"`` them, ``"ignore"`` them without a word (a chosen subset of classes), or
-            raise an ``"error"``.
+        unknown_class: what to do with names that are not in the list: drop them and ``"report"``
+            them, ``"ignore"`` them silently (for a chosen subset of classes), or raise an
+            ``"error"``.
         out_of_image: ``"keep"``, ``"clip"``, ``"drop"`` or ``"error"`` for objects outside the
             image or crossing its border (see ``apply_border_policy``), all of them reported;
             ``"ignore"`` keeps them unreported, for tiles that may cut their objects.
@@ -54,7 +54,7 @@ class LabelPolicy:
         border_tolerance: pixels by which a vertex may lie outside.
 
     Raises:
-        ValueError: for a policy that does not exist.
+        ValueError: for an unknown policy.
     """
 
     on_problem: str = "report"
@@ -69,11 +69,11 @@ class LabelPolicy:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
 
     def raise_if_asked(self, report: LabelReport, name: str) -> None:
-        """Raise if a policy says so; all problems are collected first, so that one run shows them.
+        """Raise if a policy demands it; all problems were collected before, so one run shows them.
 
         Args:
-            report: of the whole data set.
-            name: of the data set or its folder.
+            report: report of the whole dataset.
+            name: name of the dataset or its folder.
 
         Raises:
             ValueError: with the problems, file and line.
@@ -102,17 +102,17 @@ def read_polygon_records(
 ) -> list[dict]:
     """Read the labels of images into Detectron2's dataset dicts.
 
-    Everything that is wrong is counted and logged once with file and line; whatever cannot be used
-    is left out. The sizes come from the image headers, no pixel is decoded.
+    Everything that is wrong is counted and logged once with file and line; unusable objects are
+    dropped. The sizes come from the image headers; no pixel is decoded.
 
     Args:
         images: id -> file, in the order of the result.
         class_names: category k is ``class_names[k]``.
-        labels: id -> label file, of the images that have one; None for a set without labels.
-        read: reader of one label file, which puts its complaints into the report.
-        policy: of what to do about problems.
-        report: is filled, and logged at the end.
-        name: of the data set or its folder, for messages.
+        labels: id -> label file, for images that have one; None for a set without labels.
+        read: reader of one label file, which adds its problems to the report.
+        policy: what to do about problems.
+        report: report to fill; it is logged at the end.
+        name: name of the dataset or its folder, for messages.
 
     Returns:
         a dict for each image: ``file_name``, ``image_id``, ``height``, ``width``, and with labels
@@ -121,8 +121,8 @@ def read_polygon_records(
         ``difficult`` (0, 1, 2), ``iscrowd`` (0), and ``head`` (x, y) where the format has it.
 
     Raises:
-        ValueError: for a wrong class list, because a policy says ``"error"``, or if no object could
-            be read because label files are broken or of another format.
+        ValueError: for a wrong class list, if a policy says ``"error"``, or if broken or foreign
+            label files leave no object at all.
     """
     categories = category_ids(class_names)
     records = []
@@ -133,6 +133,8 @@ def read_polygon_records(
             fate = "dropped" if policy.missing_label == "drop" else "kept"
             message = f"no label file {image_id!r} among those of {name}"
             report.add("image_without_label", image, None, message, fate)
+
+        # Dropped only now, so that a missing label is reported for a broken image, too.
         if size is None or (is_missing and policy.missing_label == "drop"):
             continue
         record = {
@@ -152,19 +154,22 @@ def read_polygon_records(
                     )
             record["annotations"] = _rows(objects, categories)
             report.objects += len(objects)
+
         records.append(record)
 
+    # All boxes are fitted together: a call for each image would take most of the time.
     if labels is not None:
         fill_annotations(records)
     report.log(logging.getLogger(__name__), name)
     policy.raise_if_asked(report, name)
+    # No object at all and unreadable files: the set would train a model of empty images.
     if not any(record.get("annotations") for record in records):
         report.raise_if_any(name, _UNREADABLE)
     return records
 
 
 def category_ids(class_names: Sequence[str]) -> dict[str, int]:
-    """Number the class names, after a check that they can be meant.
+    """Number the class names after checking them.
 
     Args:
         class_names: category k is ``class_names[k]``.
@@ -173,20 +178,24 @@ def category_ids(class_names: Sequence[str]) -> dict[str, int]:
         class name -> category id.
 
     Raises:
-        ValueError: if it is no list of different names.
+        ValueError: if it is not a list of different names.
     """
+    # A string is a sequence of letters, and would pass as so many classes.
     if isinstance(class_names, str):
         raise ValueError(
             f"The class names must be a list, got the string {class_names!r}; a list of one class "
             f"is [{class_names!r}], a tuple ({class_names!r},) with its comma."
         )
+
     names = list(class_names)
+    # Label files separate words by single blanks, so no other name could match.
     wrong = [name for name in names if not isinstance(name, str) or name != " ".join(name.split())]
     if wrong or not names or "" in names:
         raise ValueError(
             "Class names must be non-empty strings with single blanks between their words and "
             f"none around them, got {wrong or names}."
         )
+
     if len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"Class names must differ; given more than once: {repeated}.")
@@ -194,16 +203,16 @@ def category_ids(class_names: Sequence[str]) -> dict[str, int]:
 
 
 def class_names_of(metadata: dict) -> tuple[str, ...]:
-    """Take the class names out of a metadata dict.
+    """Read the class names from a metadata dict.
 
     Args:
-        metadata: with ``thing_classes``.
+        metadata: metadata with ``thing_classes``.
 
     Returns:
         the names, in the order of their category ids.
 
     Raises:
-        ValueError: if there are none, or they are no list of different names.
+        ValueError: if there are none, or if they are not a list of different names.
     """
     if "thing_classes" not in metadata:
         raise ValueError(f"metadata needs 'thing_classes', got only {sorted(metadata)}.")
@@ -213,7 +222,8 @@ def class_names_of(metadata: dict) -> tuple[str, ...]:
 def fill_annotations(records: list[dict]) -> None:
     """Turn tuples into Detectron2's annotation dicts, in place.
 
-    All polygons of the data set are fitted with boxes in a few large calls.
+    All polygons of the dataset are fitted with boxes in a few large calls, in batches that bound
+    the memory.
 
     Args:
         records: dataset dicts whose ``annotations`` are tuples (polygon (4, 2) float64 pixels,
@@ -241,7 +251,7 @@ def fill_annotations(records: list[dict]) -> None:
 
 
 def _rows(labels: DotaLabels, categories: dict[str, int]) -> list[tuple]:
-    """The tuples that `fill_annotations` takes."""
+    """Return the tuples that `fill_annotations` takes."""
     more: list[dict] = [{}] * len(labels)
     if labels.heads is not None:
         more = [{"head": head} for head in labels.heads.tolist()]
@@ -250,7 +260,7 @@ def _rows(labels: DotaLabels, categories: dict[str, int]) -> list[tuple]:
 
 
 def _read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, int] | None]:
-    """(height, width) of each image, None and a problem where the header is broken."""
+    """Return (height, width) of each image; None, and a reported problem, for a broken header."""
 
     def read(path: Path) -> tuple[int, int] | str:
         try:
@@ -260,7 +270,8 @@ def _read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, i
 
     paths = list(paths)
     groups = [paths[start : start + 64] for start in range(0, len(paths), 64)]
-    # Threads hide the latency of network file systems, where data sets of 10 000 images live.
+
+    # Threads hide the latency of network file systems, where datasets of 10 000 images live.
     with ThreadPoolExecutor(8) as pool:
         results = [size for group in pool.map(lambda g: [*map(read, g)], groups) for size in group]
     for path, result in zip(paths, results):
@@ -276,14 +287,16 @@ def _select_known(
     path: Path,
     report: LabelReport,
 ) -> DotaLabels:
-    """Leave out the objects of classes that are not in the list."""
+    """Drop the objects of classes that are not in the list."""
     keep = np.array([name in categories for name in labels.names], dtype=bool)
     similar = partial(canonical_class_name, known=categories)
     if policy != "ignore":
         for index in np.flatnonzero(~keep):
             found = labels.names[index]
             message, meant = f"class {found!r} is not in the class list", similar(found)
+            # Another spelling of a known class is the usual reason, and easy to correct.
             if meant != found:
                 message += f", which has {meant!r}"
             report.add("unknown_class", path, int(labels.lines[index]), message)
+
     return labels.select(keep)

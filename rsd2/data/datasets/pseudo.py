@@ -1,4 +1,4 @@
-"""Pseudo-labels as Detectron2 data sets: every object with its embedding, classes from clusters."""
+"""Pseudo-labels as Detectron2 datasets: every object with its embedding, classes from clusters."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def load_pseudo_labels(
     """Read the pseudo-labels of a run into Detectron2's dataset dicts.
 
     Args:
-        folder: of the shards, see ``rsd2.data.formats.pseudo_labels``.
-        image_root: folder that the images' names are relative to.
+        folder: folder of the shards, see ``rsd2.data.formats.pseudo_labels``.
+        image_root: folder to which the names of the images are relative.
         classes: ``"clusters"`` makes each cluster a class, ``"one"`` all objects one class.
 
     Returns:
         (dicts with ``file_name``, ``height``, ``width``, ``image_id`` (the name relative to the
         root, without extension) and ``annotations``: ``bbox`` in ``XYWHA_ABS``, ``category_id``,
         ``score``, and ``embedding`` (D,) float32 if the run has embeddings; the names of the
-        classes). Images without boxes are there, with no annotations.
+        classes). Images without boxes have an empty list of annotations.
 
     Raises:
         PseudoLabelError: as ``read_folder``, or if clusters are asked for and the run has none.
@@ -53,11 +53,11 @@ def load_pseudo_labels(
 def get_pseudo_dicts(
     folder: str | Path, image_root: str | Path, classes: str = "clusters"
 ) -> list[dict]:
-    """Read the pseudo-labels of a run as the data set of a config, without registering a name.
+    """Read the pseudo-labels of a run as the dataset of a config, without registering a name.
 
     Args:
-        folder: of the shards.
-        image_root: folder that the images' names are relative to.
+        folder: folder of the shards.
+        image_root: folder to which the names of the images are relative.
         classes: ``"clusters"`` or ``"one"``.
 
     Returns:
@@ -75,14 +75,14 @@ def register_pseudo_labels(
 ) -> None:
     """Register a run of pseudo-labels; nothing is read before ``DatasetCatalog.get(name)``.
 
-    ``MetadataCatalog.get(name).thing_classes`` is known from then on, too: how many clusters there
-    are stands in the files.
+    ``MetadataCatalog.get(name).thing_classes`` is only known after that, too, because the files
+    state the number of clusters.
 
     Args:
-        name: of the data set; a name can be registered once per process.
-        folder: as for `load_pseudo_labels`.
-        image_root: as for `load_pseudo_labels`.
-        classes: as for `load_pseudo_labels`.
+        name: name of the dataset; a name can be registered once per process.
+        folder: folder as for `load_pseudo_labels`.
+        image_root: folder of the images as for `load_pseudo_labels`.
+        classes: classes as for `load_pseudo_labels`.
 
     Raises:
         ValueError: for another choice of classes.
@@ -96,6 +96,7 @@ def _load_registered(
     name: str, folder: str | Path, image_root: str | Path, classes: str
 ) -> list[dict]:
     dicts, names = load_pseudo_labels(folder, image_root, classes=classes)
+    # Only the files know how many clusters there are.
     MetadataCatalog.get(name).thing_classes = list(names)
     return dicts
 
@@ -113,6 +114,7 @@ def _class_names(header: ShardHeader, classes: str, folder: str | Path) -> tuple
             f"the run in {folder} has boxes only; projects/MutDet/tools/extract_embeddings.py adds "
             "embeddings and clusters, or register it with classes='one'"
         )
+
     return tuple(f"cluster_{index}" for index in range(header.embedding.num_clusters))
 
 

@@ -46,15 +46,15 @@ def load_rscardata(
     """Read a split of RsCarData into dataset dicts of clips.
 
     Args:
-        root: holds ``annotations`` and ``images``.
+        root: folder that holds ``annotations`` and ``images``.
         split: ``"train"`` or ``"test"``.
         labels: ``"old"``: DSFNet's COCO files, to which the published AP and F1 of DSFNet and MICML
             refer; ``"new"``: HiEUM's COCO files with tracks; ``"old_voc"``: ``xml_det`` beside the
             frames; ``"new_voc"``: the folder ``labeleddata20230227``. The last two exist for the
-            test videos; frames without a file are left out, as the official evaluation does.
+            test videos; frames without a file are dropped, as the official evaluation does.
         num_frames: length of the windows, >= 1.
-        missing_image: ``"error"``, or ``"drop"`` and report frames that are listed and not there.
-        report: is filled if given.
+        missing_image: ``"error"``, or ``"drop"`` and report listed frames whose file is missing.
+        report: report to fill, if given.
 
     Returns:
         a dict for each labelled frame: ``file_name``, ``image_id``, ``height``, ``width``,
@@ -63,8 +63,8 @@ def load_rscardata(
         ``track_id`` where labels have it).
 
     Raises:
-        FileNotFoundError: if a file, a folder or all videos are missing, or frames are and the
-            policy says so.
+        FileNotFoundError: if a file, a folder or all videos are missing, or if frames are missing
+            and the policy says ``"error"``.
         ValueError: for a broken file or a wrong argument, or if no frame can be used.
     """
     if split not in RSCARDATA_SPLITS or labels not in RSCARDATA_LABELS:
@@ -72,6 +72,7 @@ def load_rscardata(
             f"split must be one of {', '.join(RSCARDATA_SPLITS)} and labels one of "
             f"{', '.join(RSCARDATA_LABELS)}, got {split!r} and {labels!r}"
         )
+
     root, names = Path(root), RSCARDATA_SPLITS[split]
     report = LabelReport() if report is None else report
     logged = 0
@@ -84,12 +85,15 @@ def load_rscardata(
             missing_image=missing_image,
             report=report,
         )
+        # `load_coco_boxes` has logged its problems; only later ones need another line.
         logged = report.total
         records = [record for record in coco if _place_in_video(record, report)]
         if coco and not records:
             report.raise_if_any(f"{root}, {split}, {labels} labels")
     else:
         records = _load_voc(root / names.images, None if labels == "old_voc" else root, report)
+
+    # Windows need the frames on disk, also those without labels.
     videos = {record["video_id"]: Path(record["file_name"]).parent for record in records}
     frames = {video: list_frames(folder, report) for video, folder in videos.items()}
     add_windows(records, frames, num_frames, report)
@@ -109,12 +113,12 @@ def register_rscardata(
     """Register a split of RsCarData.
 
     Args:
-        name: of the data set.
-        root: holds ``annotations`` and ``images``.
+        name: name of the dataset.
+        root: folder that holds ``annotations`` and ``images``.
         split: ``"train"`` or ``"test"``.
         labels: see ``load_rscardata``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` is ``car``.
-        options: of ``load_rscardata``.
+        options: further arguments of ``load_rscardata``.
     """
     DatasetCatalog.register(name, partial(load_rscardata, root, split, labels, **options))
     extra = {"thing_classes": list(RSCARDATA_CLASSES), "labels": labels, "video_root": str(root)}
@@ -122,22 +126,24 @@ def register_rscardata(
 
 
 def _place_in_video(record: dict, report: LabelReport) -> bool:
-    """Add video and frame number from ``<video>/img1/<number>.jpg``; False if there is none."""
+    """Add video and frame number from ``<video>/img1/<number>.jpg``; return False without them."""
     path = Path(record["file_name"])
     if not path.stem.isdecimal():
-        message = f"{record['image_id']} is no number of a frame"
+        message = f"{record['image_id']} is not the number of a frame"
         report.add("frame_number", path, None, message)
         return False
+
     if Path(record["image_id"]).parts[-2:-1] != (_FRAMES,):  # else videos would mix
         message = f"{record['image_id']} does not end in <video>/{_FRAMES}/<number>"
         report.add("frame_folder", path, None, message)
         return False
+
     record["video_id"], record["frame_id"] = path.parts[-3], int(path.stem)
     return True
 
 
 def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[dict]:
-    """Frames that have a VOC file: beside the frames, or under ``labeleddata20230227``."""
+    """Return frames that have a VOC file, beside the frames or under ``labeleddata20230227``."""
     if not images.is_dir():
         raise FileNotFoundError(f"There is no folder of videos {images}; put RsCarData there.")
     records = []
@@ -150,6 +156,7 @@ def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[
         files = {int(path.stem): path for path in found if path.stem.isdecimal()}
         for number in sorted(set(files) - set(frames)):
             report.add("label_without_image", files[number], None, f"no frame {number} in {base}")
+        # All frames of a video have the size of its first one.
         size = read_image_size(next(iter(frames.values()))) if frames else (0, 0)
         for number, path in frames.items():
             if number not in files:
@@ -172,6 +179,7 @@ def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[
                     ],
                 }
             )
+
     report.images += len(records)
     if not records:
         report.raise_if_any(str(images))
@@ -180,11 +188,11 @@ def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[
 
 
 def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] | None:
-    """Read the boxes of a VOC file, whatever their class.
+    """Read the boxes of a VOC file, regardless of their class.
 
     Args:
-        path: of the XML file.
-        report: gets what is wrong.
+        path: path of the XML file.
+        report: report that gets every problem.
 
     Returns:
         x, y, width, height of each object, pixels; None if the file cannot be read.
@@ -196,6 +204,7 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
         boxes = [_voc_box(item, index) for index, item in enumerate(root.iter("object"))]
     except _BoxError:
         boxes = []
+
     if not boxes:  # something is wrong, or there is nothing: look again, now with the lines
         return _read_doubtful_voc(path, report)
     report.label_files += 1
@@ -204,11 +213,11 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
 
 
 class _BoxError(ValueError):
-    """Kind of problem and message of an object."""
+    """Kind of problem and message of a broken object."""
 
 
 def _read_doubtful_voc(path: str | Path, report: LabelReport) -> list[list[float]] | None:
-    """Boxes of a VOC file that has broken objects or none, with lines in the report."""
+    """Read a VOC file that has broken objects or none again, now with lines for the report."""
     root = read_xml(path, report)
     if root is None:
         return None
@@ -224,12 +233,13 @@ def _read_doubtful_voc(path: str | Path, report: LabelReport) -> list[list[float
         except _BoxError as error:
             kind, message = error.args
             report.add(kind, path, line_of(item), message)
+
     report.objects += len(boxes)
     return boxes
 
 
 def _voc_box(item: ElementTree.Element, index: int) -> list[float]:
-    """x, y, width, height of an object, pixels."""
+    """Return x, y, width, height of an object, pixels."""
     where = f"object {index + 1}"
     try:
         box = item.find("bndbox")
@@ -238,6 +248,8 @@ def _voc_box(item: ElementTree.Element, index: int) -> list[float]:
         x0, y0, x1, y1 = [parse_number(box.findtext(key)) for key in _CORNERS]
     except ValueError as error:
         raise _BoxError("voc_object", f"{where}: {error}") from error
+
+    # The same checks as for every other format, so that no reader is more lenient.
     if not is_coordinate(x0, y0, x1, y1):
         raise _BoxError("non_finite", f"{where}: {(x0, y0, x1, y1)}")
     if not (x1 > x0 and y1 > y0):

@@ -19,7 +19,7 @@ PERSON_ALIASES = {"sea_person": "person", "earth_person": "person"}
 
 WINDOW = (640, 512)
 OVERLAPS = (30, 50, 100)
-"""Of SSPNet's training, of TinyBenchmark, and of TOV's test; pixels."""
+"""Overlaps of SSPNet's training, of TinyBenchmark, and of TOV's test; pixels."""
 
 
 def register_tiny_person(name: str, root: str | Path, split: str, metadata: dict) -> None:
@@ -29,7 +29,7 @@ def register_tiny_person(name: str, root: str | Path, split: str, metadata: dict
     left out, as in training and test of the benchmark. The training images are the erased ones.
 
     Args:
-        name: of the whole images.
+        name: name of the dataset of whole images.
         root: the folder ``tiny_set``.
         split: ``"train"`` or ``"test"``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` is ``person``.
@@ -40,11 +40,13 @@ def register_tiny_person(name: str, root: str | Path, split: str, metadata: dict
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     root = Path(root)
+    # Regions of uncertain people are painted over in the training images only.
     base = root / "erase_with_uncertain_dataset" if split == "train" else root
     annotations, images = base / "annotations", base / split
     whole = annotations / "task" / f"tiny_set_{split}_all.json"
     corner = annotations / "corner" / "task" / f"tiny_set_{split}_sw640_sh512_all.json"
     metadata = {"thing_classes": list(TINY_PERSON_CLASSES), **metadata}
+    # Dense images are no part of the benchmark, neither in training nor in the test.
 
     register = partial(register_coco_boxes, aliases=PERSON_ALIASES, dense="drop")
     register(name, metadata, whole, images)
@@ -58,8 +60,8 @@ def register_synthetic_tiny(name: str, folder: str | Path, metadata: dict) -> No
     """Register a folder that ``tools/make_synthetic.py --kind tiny`` drew.
 
     Args:
-        name: of the data set.
-        folder: holds ``images`` and ``annotations.json``.
+        name: name of the dataset.
+        folder: folder that holds ``images`` and ``annotations.json``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` are ``person`` and
             ``boat``. Dense images are left out.
     """

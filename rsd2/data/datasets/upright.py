@@ -1,4 +1,4 @@
-"""Data sets of rotated boxes as data sets of upright ones, for detectors that know no angle."""
+"""Datasets of rotated boxes as datasets of upright ones, for detectors that know no angle."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def make_upright(records: Iterable[dict]) -> list[dict]:
             ``bbox`` (cx, cy, w, h, degrees); not changed.
 
     Returns:
-        The dicts with ``annotations`` as of ``load_coco_boxes``: ``bbox`` (x, y, width, height),
-        ``area`` of it, ``iscrowd`` 0. Objects of every difficulty count alike; those wholly outside
-        the image are left out.
+        The dicts with ``annotations`` as ``load_coco_boxes`` returns them: ``bbox`` (x, y, width,
+        height), its ``area``, ``iscrowd`` 0. Objects of every difficulty count alike; those wholly
+        outside the image are dropped.
 
     Raises:
-        ValueError: a box has neither 5 numbers nor a polygon; its image is named.
+        ValueError: a box has neither 5 numbers nor a polygon; the message names its image.
     """
     return [_upright_record(record) for record in records]
 
 
 def register_upright(name: str, source_name: str, metadata: dict | None = None) -> None:
-    """Register the upright boxes of a registered data set.
+    """Register the upright boxes of a registered dataset.
 
     Args:
-        name: for Detectron2's catalogs.
-        source_name: of the data set with rotated boxes, which is read when this one is.
-        metadata: beside ``thing_classes``, which are the source's; of tiles, ``source_dataset`` is
-            the upright data set of the whole images.
+        name: name in Detectron2's catalogs.
+        source_name: name of the dataset with rotated boxes, which is read when this one is.
+        metadata: entries besides ``thing_classes``, which are the source's; for tiles,
+            ``source_dataset`` is the upright dataset of the whole images.
     """
     DatasetCatalog.register(name, partial(_load_upright, source_name))
     classes = MetadataCatalog.get(source_name).thing_classes
@@ -58,6 +58,7 @@ def _upright_record(record: dict) -> dict:
     annotations, size = [], (record["width"], record["height"])
     for annotation in record["annotations"]:
         corners = _corners(annotation, record)
+        # Clipped to the image, as upright detectors expect their boxes.
         low, high = np.clip([corners.min(axis=0), corners.max(axis=0)], 0, size)
         width, height = (high - low).tolist()
         if width <= 0 or height <= 0:
@@ -65,14 +66,16 @@ def _upright_record(record: dict) -> dict:
         kept = {key: value for key, value in annotation.items() if key not in _UNUSED}
         box = {"bbox": [*low.tolist(), width, height], "bbox_mode": BoxMode.XYWH_ABS}
         annotations.append({**kept, **box, "area": width * height, "iscrowd": 0})
+
     return {**record, "annotations": annotations}
 
 
 def _corners(annotation: dict, record: dict) -> np.ndarray:
-    """(4, 2) xy pixels."""
+    """Return the corners (4, 2) of an annotation, xy pixels."""
     if annotation.get("poly") is None and len(annotation["bbox"]) != 5:
         raise ValueError(
             f"a box of {record['file_name']} is {list(annotation['bbox'])}, which is no rotated "
-            "one; register_upright is for data sets of rotated boxes"
+            "one; register_upright is for datasets of rotated boxes"
         )
+
     return polygon_of(annotation, record["file_name"])

@@ -1,7 +1,7 @@
 """VISO: planes, cars, ships and trains in satellite videos.
 
-The part ``mot`` has a folder for each video; ``coco`` has all frames of a split in one folder,
-numbered through, and does not say where its videos begin.
+The part ``mot`` has a folder for each video; ``coco`` has all frames of a split in one folder, with
+consecutive numbers, and does not say where its videos begin.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ def load_viso_mot(
 
     Args:
         root: the folder ``viso``.
-        class_name: of ``VISO_CLASSES``; in the videos of a class nothing else is labelled.
+        class_name: one of ``VISO_CLASSES``; the videos of a class have no other labels.
         videos: names of the videos, because VISO has no list of splits here; None for all.
         num_frames: length of the windows, >= 1.
-        report: is filled if given.
+        report: report to fill, if given.
 
     Returns:
-        a dict for each frame, also those without object, as of ``load_rscardata``, with
+        a dict for each frame, also without objects, as ``load_rscardata`` returns it, with
         ``image_id`` ``<video>/<frame>``, ``category_id`` 0 and ``track_id``.
 
     Raises:
         FileNotFoundError: if a folder or a file of rows is missing, or there is no video.
-        ValueError: for an unknown class or video, or if no file of rows can be read. One that
-            cannot is reported, and its video left out.
+        ValueError: for an unknown class or video, or if no file of rows can be read. A single
+            unreadable file is reported, and its video dropped.
     """
     if class_name not in VISO_CLASSES:
         raise ValueError(f"class_name must be one of {', '.join(VISO_CLASSES)}, got {class_name!r}")
@@ -88,8 +88,11 @@ def load_viso_mot(
         except TextError as error:
             report.add_unreadable(path, error)
             continue  # unlabelled, which is not the same as a video without objects
+
         frames[video] = list_frames(base / video / "img", report)
         records += _make_records(video, frames[video], rows, base / video, report)
+
+    # Nothing could be read: the problems are the error.
     if not records:
         report.raise_if_any(str(base))
     report.images += len(records)
@@ -112,28 +115,29 @@ def load_viso_coco(
 
     Args:
         root: the folder ``viso``.
-        class_name: of ``VISO_CLASSES``.
+        class_name: one of ``VISO_CLASSES``.
         split: ``"train"``, ``"val"`` or ``"test"``.
         first_frames: number of the first frame of each video, so that no window crosses into
-            another video; None for those of ``VISO_CAR_FIRST_FRAMES``.
+            another video; None takes those of ``VISO_CAR_FIRST_FRAMES``.
         num_frames: length of the windows, >= 1.
-        missing_image: ``"error"``, or ``"drop"`` and report frames that are not there.
-        report: is filled if given.
+        missing_image: ``"error"``, or ``"drop"`` and report missing frames.
+        report: report to fill, if given.
 
     Returns:
-        dicts as of ``load_rscardata``; ``video_id`` is ``001`` and so on, ``frame_id`` counts from
-        1 in each video.
+        dicts as ``load_rscardata`` returns them; ``video_id`` is ``001`` and so on, ``frame_id``
+        counts from 1 in each video.
 
     Raises:
         FileNotFoundError: if a file or folder is missing, or frames are and the policy says so.
-        ValueError: for a broken file or a wrong argument, or if it is not known where the videos
-            begin.
+        ValueError: for a broken file or a wrong argument, or if the first frames of the videos are
+            unknown.
     """
     if class_name not in VISO_CLASSES or split not in VISO_SPLITS:
         raise ValueError(
             f"class_name must be one of {', '.join(VISO_CLASSES)} and split one of "
             f"{', '.join(VISO_SPLITS)}, got {class_name!r} and {split!r}"
         )
+
     base, report = Path(root) / "coco" / class_name, LabelReport() if report is None else report
     folder = base / f"{split}2017"
     records = load_coco_boxes(
@@ -144,16 +148,19 @@ def load_viso_coco(
         report=report,
     )
     logged = report.total
+    # Windows use all frames on disk, also those without labels.
     on_disk = list_frames(folder, report)
     firsts = _first_frames(class_name, split, first_frames, on_disk)
     frames: dict[str, dict[int, Path]] = defaultdict(dict)
     for number, path in on_disk.items():
         video, frame = _place(number, firsts)
         frames[video][frame] = path
+    # `list_frames` has reported the other names.
     placed = [record for record in records if Path(record["file_name"]).stem.isdecimal()]
     for record in placed:
         record["video_id"], record["frame_id"] = _place(int(Path(record["file_name"]).stem), firsts)
     add_windows(placed, frames, num_frames, report)
+    # `load_coco_boxes` has logged its own problems already.
     if report.total > logged:
         report.log(_logger, f"{base}, {split}")
     return placed
@@ -165,11 +172,11 @@ def register_viso_mot(
     """Register the videos of a class.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         root: the folder ``viso``.
-        class_name: of ``VISO_CLASSES``.
+        class_name: one of ``VISO_CLASSES``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` is the class.
-        options: of ``load_viso_mot``.
+        options: further arguments of ``load_viso_mot``.
     """
     DatasetCatalog.register(name, partial(load_viso_mot, root, class_name, **options))
     MetadataCatalog.get(name).set(thing_classes=[class_name], **(metadata or {}))
@@ -186,12 +193,12 @@ def register_viso_coco(
     """Register a split of a class.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         root: the folder ``viso``.
-        class_name: of ``VISO_CLASSES``.
+        class_name: one of ``VISO_CLASSES``.
         split: ``"train"``, ``"val"`` or ``"test"``.
         metadata: additional entries of the metadata catalog; ``thing_classes`` is the class.
-        options: of ``load_viso_coco``.
+        options: further arguments of ``load_viso_coco``.
     """
     DatasetCatalog.register(name, partial(load_viso_coco, root, class_name, split, **options))
     MetadataCatalog.get(name).set(thing_classes=[class_name], **(metadata or {}))
@@ -200,13 +207,14 @@ def register_viso_coco(
 def _make_records(
     video: str, frames: dict[int, Path], rows: list[MotRow], base: Path, report: LabelReport
 ) -> list[dict]:
-    """The dicts of one video; rows of frames that are not there are reported."""
+    """Return the dicts of one video; rows of frames that do not exist are reported."""
     annotations = defaultdict(list)
     for row in rows:
         if row.frame not in frames:
             path = base / "gt" / "gt.txt"
             report.add("label_without_image", path, row.line, f"no frame {row.frame} in {base}")
             continue
+
         annotations[row.frame].append(
             {
                 "bbox": list(row.box),
@@ -216,8 +224,10 @@ def _make_records(
                 "track_id": row.track,
             }
         )
+
     if not frames:
         return []
+    # All frames of a video have the size of its first one.
     height, width = read_image_size(next(iter(frames.values())))
     return [
         {
@@ -236,7 +246,7 @@ def _make_records(
 def _first_frames(
     class_name: str, split: str, given: Sequence[int] | None, frames: dict[int, Path]
 ) -> list[int]:
-    """Sorted first frames of the videos, given or known."""
+    """Return the sorted first frames of the videos, given or known."""
     start = min(frames, default=1)
     if given is not None:
         if not given or min(given) > start:
@@ -245,16 +255,19 @@ def _first_frames(
                 f"{list(given)}"
             )
         return sorted(given)
+
+    # The known numbers hold for MICML's copy, which counts from 1; another start is another copy.
     known = VISO_CAR_FIRST_FRAMES.get(split) if class_name == "car" else None
     if known is None or start != known[0]:
         raise ValueError(
             f"It is not known where the videos of coco/{class_name}, {split}, begin: its frames "
             f"count from {start}. Pass first_frames=[{start}, ...], the first frame of each video."
         )
+
     return list(known)
 
 
 def _place(number: int, firsts: list[int]) -> tuple[str, int]:
-    """(video, frame from 1) of a frame that is numbered through."""
+    """Return (video, frame from 1) of a frame with a consecutive number."""
     index = bisect.bisect_right(firsts, number) - 1
     return f"{index + 1:03d}", number - firsts[index] + 1

@@ -1,6 +1,7 @@
-"""COCO's JSON format for boxes, with the extra fields of tiny-object data sets.
+"""COCO's JSON format for boxes, with the extra fields of tiny-object datasets.
 
-Nothing is skipped silently: what cannot be used is counted in a report that names file and entry.
+Nothing is skipped silently: a report counts every entry that cannot be used and names file and
+entry.
 Fields of TinyPerson beyond COCO's: ``ignore``, ``uncertain``, ``logo``, ``in_dense_image`` of an
 annotation and ``corner`` of an image, the window of a larger image that the entry stands for.
 """
@@ -20,7 +21,7 @@ from .label_report import LabelReport
 from .values import is_coordinate, parse_boolean, parse_id, parse_number, parse_whole
 
 FLAGS = ("ignore", "uncertain", "logo", "in_dense_image")
-"""Of an annotation in TinyPerson; absent means False."""
+"""Flags of an annotation in TinyPerson; an absent flag is False."""
 OUT_OF_IMAGE_POLICIES = ("keep", "clip", "drop")
 
 _FLAG_SET = frozenset(FLAGS)
@@ -32,10 +33,10 @@ class CocoImage:
     """One entry of ``images``.
 
     Attributes:
-        number: its id, see `parse_id`.
-        file_name: as in the file, relative to the image folder.
-        height: of the image, or of the window if there is a ``corner``; pixels.
-        width: likewise.
+        number: id of the entry, see `parse_id`.
+        file_name: file name as the file has it, relative to the image folder.
+        height: height of the image, or of the window if there is a ``corner``; pixels.
+        width: width of the image, or of the window if there is a ``corner``; pixels.
         corner: (x0, y0, x1, y1) of the window in the image file, pixels, or None for all of it.
     """
 
@@ -51,14 +52,14 @@ class CocoBox:
     """One entry of ``annotations``.
 
     Attributes:
-        number: its id, see `parse_id`; -1 if it has none.
+        number: id of the entry, see `parse_id`; -1 if it has none.
         category: a key of ``CocoFile.categories``.
         box: x, y, width, height in pixels of the image or window.
-        area: of the object, square pixels, > 0; that of the box if the file states none.
+        area: area of the object, square pixels, > 0; the area of the box if the file states none.
         is_crowd: the flag ``iscrowd``.
         flags: names from ``FLAGS`` that are set.
-        track: ``track_id``, the object's number in its video; None if there is none, or none that
-            is a whole number, which is reported.
+        track: ``track_id``, the object's number in its video; None if the entry has none, or if it
+            is no whole number, which is reported.
     """
 
     number: int | str
@@ -72,11 +73,11 @@ class CocoBox:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """What a file holds and can be used.
+    """The usable content of a file.
 
     Attributes:
-        images: by id, in the order of the file.
-        boxes: of each image id, in the order of the file; empty for images without objects.
+        images: images by id, in the order of the file.
+        boxes: boxes of each image id, in the order of the file; empty for images without objects.
         categories: id -> name.
     """
 
@@ -91,20 +92,20 @@ def read_coco_file(
     """Read a COCO file of boxes.
 
     Args:
-        path: of the JSON file.
-        report: gets every entry that is wrong.
+        path: path of the JSON file.
+        report: report that gets every wrong entry.
         out_of_image: ``"keep"``, ``"clip"`` or ``"drop"`` boxes that cross the border of their
-            image by more than a pixel. Boxes wholly outside are kept by ``"keep"`` alone, because
-            a detector misses them all the same. All of them are reported.
+            image by more than a pixel. Only ``"keep"`` keeps boxes that lie wholly outside,
+            because a detector misses them all the same. Every such box is reported.
 
     Returns:
-        The usable entries. Images without annotation stay.
+        The usable entries, including images without annotations.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON (the message gives line and column), has not the lists
-            ``images``, ``annotations`` and ``categories``, holds boxes divided by width and height
-            or annotations of which none can be used, or ``out_of_image`` is unknown.
+        ValueError: if it is not JSON (the message gives line and column), lacks one of the lists
+            ``images``, ``annotations`` and ``categories``, holds boxes divided by width and height,
+            has no usable annotation at all, or if ``out_of_image`` is unknown.
     """
     if out_of_image not in OUT_OF_IMAGE_POLICIES:
         raise ValueError(
@@ -123,11 +124,14 @@ def read_coco_file(
             continue
         number, box = read
         num_read += 1
+
+        # Judged before clipping, which moves coordinates to the border.
         are_normalized = are_normalized and is_normalized(box.box)
         kept = _apply_border_policy(box, images[number], out_of_image, path, report)
         if kept is not None:
             boxes[number].append(kept)
 
+    # One wrong entry goes to the report; a file without a usable one is useless as a whole.
     _check_plausible(content["annotations"], num_read, are_normalized, path, report)
     for number, group in boxes.items():
         _report_repeated(group, images[number].file_name, path, report)
@@ -144,6 +148,7 @@ def _load(path: Path) -> dict[str, list]:
         raise FileNotFoundError(
             f"There is no annotation file {path}; put it there or correct the path."
         ) from None
+
     keys = ("images", "annotations", "categories")
     wrong = [
         key
@@ -158,14 +163,16 @@ def _load(path: Path) -> dict[str, list]:
             f"{path} has no list {', '.join(wrong)} (found: {_short(found)}); a COCO file has the "
             f"lists images, annotations and categories.{looks}"
         )
+
     return content
 
 
 def _check_plausible(
     entries: Sequence[Any], num_read: int, are_normalized: bool, path: Path, report: LabelReport
 ) -> None:
-    """Refuse a file of which no annotation can be used, or whose boxes are no pixels."""
+    """Raise if no annotation of the file can be used, or if its boxes are not in pixels."""
     if entries and not num_read:
+        # Five numbers are the usual spelling of a rotated box in COCO's format.
         lengths = {len(e["bbox"]) for e in entries if isinstance(_get(e, "bbox"), list)}
         name = "COCO JSON of rotated boxes" if lengths == {5} else ""
         looks = f" {path.name}: {describe_format(name)}." if name else ""
@@ -173,10 +180,11 @@ def _check_plausible(
             f"None of the {len(entries)} annotations of {path} can be used.{looks} "
             f"{report.summary()}"
         )
+
     if num_read and are_normalized:
         name = "COCO JSON with boxes divided by width and height"
         raise ValueError(
-            f"All numbers of the {num_read} boxes of {path} lie in 0 to 1, so they are no "
+            f"All numbers of the {num_read} boxes of {path} lie in 0 to 1, so they are not "
             f"pixels: {describe_format(name)}."
         )
 
@@ -184,7 +192,7 @@ def _check_plausible(
 def _report_repeated(
     boxes: Sequence[CocoBox], file_name: str, path: Path, report: LabelReport
 ) -> None:
-    """Note the boxes of an image that are there once more with the same class."""
+    """Report boxes that repeat another box of the same class in their image."""
     seen: set[tuple] = set()
     for box in boxes:
         identity = (box.category, box.box)
@@ -208,9 +216,12 @@ def _read_categories(entries: Sequence[Any], path: Path) -> dict[int | str, str]
                 f"{path}: categories[{index}] is {_short(entry)}; it needs 'id' (a number or a "
                 f"text) and 'name' ({error})."
             ) from error
+
         if number in categories:
-            raise ValueError(f"{path}: category id {number} is there twice; make the ids unique.")
+            # A category stands for many annotations, so this is an error of the whole file.
+            raise ValueError(f"{path}: category id {number} occurs twice; make the ids unique.")
         categories[number] = name
+
     return categories
 
 
@@ -221,21 +232,25 @@ def _read_images(
     for index, entry in enumerate(entries):
         try:
             number, name = parse_id(entry["id"]), _text(entry["file_name"])
+            # TinyPerson's entries for windows state the corner, and no size that could be trusted.
             corner = None if entry.get("corner") is None else _corner(entry["corner"])
             if corner is None:
                 height, width = parse_whole(entry["height"]), parse_whole(entry["width"])
             else:
                 height, width = corner[3] - corner[1], corner[2] - corner[0]
+
             if height < 1 or width < 1:
                 raise ValueError(f"{width} x {height} pixels")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             message = f"images[{index}] is {_short(entry)} ({error!r})"
             report.add("coco_image", path, None, message)
             continue
+
         if number in images:
             report.add("duplicate_id", path, None, f"images[{index}] has the id {number} again")
             continue
         images[number] = CocoImage(number, name, height, width, corner)
+
     return images
 
 
@@ -254,7 +269,7 @@ def _read_box(
     path: Path,
     report: LabelReport,
 ) -> tuple[int | str, CocoBox] | None:
-    """(image id, box) of an entry, or None after a note in the report."""
+    """Return (image id, box) of an entry, or None after adding to the report."""
     try:
         number = parse_id(entry.get("id", -1))
         image, category = parse_id(entry["image_id"]), parse_id(entry["category_id"])
@@ -263,6 +278,7 @@ def _read_box(
         x, y, width, height = map(parse_number, entry["bbox"])
         area = parse_number(entry.get("area") or 0.0)
         crowd = parse_boolean(entry.get("iscrowd"))
+        # Most annotations have no flag at all, so the present ones are found first.
         flags = _FLAG_SET.intersection(entry)
         flags = frozenset(flag for flag in flags if parse_boolean(entry[flag])) if flags else flags
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -270,6 +286,7 @@ def _read_box(
             "coco_annotation", path, None, f"annotations[{index}]: {error!r}: {_short(entry)}"
         )
         return None
+
     where = f"annotations[{index}] (id {number})"
     if image not in images:
         report.add("unknown_image", path, None, f"{where} belongs to image id {image!r}")
@@ -279,20 +296,24 @@ def _read_box(
         message = f"{where} of {name} has the category id {category!r}"
         report.add("unknown_category", path, None, message)
         return None
+
     if not is_coordinate(x, y, width, height) or not math.isfinite(area):
         report.add("non_finite", path, None, f"{where} of {name}: bbox {_short(entry['bbox'])}")
         return None
     if width <= 0 or height <= 0:
         report.add("box_without_area", path, None, f"{where} of {name}: bbox {entry['bbox']}")
         return None
+    # Generated files state an area of 0 or none; evaluation by size needs one.
     area = area if area > 0 else width * height
     track = entry.get("track_id")
+    # A detector can learn from a box without a track, so only the track is given up.
     try:
         track = None if track is None else parse_whole(track)
     except ValueError:
         message = f"{where} of {name} has the track_id {_short(track)}"
         report.add("track_number", path, None, message, "kept")
         track = None
+
     return image, CocoBox(number, category, (x, y, width, height), area, crowd, flags, track)
 
 
@@ -306,6 +327,7 @@ def _apply_border_policy(
     beyond = max(-x, -y, x + width - image.width, y + height - image.height)
     if not outside and beyond <= _TOLERANCE:
         return box
+
     fate = {"keep": "kept", "clip": "dropped" if outside else "clipped", "drop": "dropped"}[policy]
     message = (
         f"annotation id {box.number} of {image.file_name}: box {list(box.box)} in an image of "
@@ -322,9 +344,9 @@ def _apply_border_policy(
 
 
 def _text(value: Any) -> str:
-    """A name; numbers are names, too."""
+    """Return a name; numbers are names, too."""
     if not isinstance(value, str | int) or not str(value).strip():
-        raise ValueError(f"{_short(value)} is no name")
+        raise ValueError(f"{_short(value)} is not a name")
     return str(value)
 
 

@@ -33,17 +33,18 @@ def read_dior_labels(
     """Read one annotation file; broken objects go to the report, the others are returned.
 
     Args:
-        path: of the XML file.
-        report: gets one problem for each broken object, with its line.
+        path: path of the XML file.
+        report: report that gets one problem for each broken object, with its line.
         class_names: canonical names; those of the file are spelt like them, whatever their case.
 
     Returns:
-        the objects, vertices in the order left top, right top, right bottom, left bottom of the
-        file; none if the file cannot be read, which is reported too.
+        the objects, with their vertices in the file's order: left top, right top, right bottom,
+        left bottom; none if the file cannot be read, which is reported too.
     """
     report.label_files += 1
     rows, names, flags, lines = [], [], [], []
     root = read_xml(path, report)
+    # A broken or empty file has no format that could be foreign: its own problem is reported.
     if root is not None and (name := guess_xml(root)) not in ("", "DIOR-R XML"):
         report.add("foreign_format", path, line_of(root), describe_format(name))
         root = None
@@ -54,6 +55,8 @@ def read_dior_labels(
             names.append(canonical_class_name(parsed[1], class_names))
             flags.append(parsed[2])
             lines.append(line_of(element))
+
+    # Checked in one go, because NumPy costs the same for one object as for a hundred.
     labels = DotaLabels(
         np.array(rows, dtype=np.float64).reshape(-1, 4, 2),
         names,
@@ -66,7 +69,7 @@ def read_dior_labels(
 def _parse_object(
     element: ElementTree.Element, path: str | Path, report: LabelReport
 ) -> tuple[list[float], str, int] | None:
-    """Eight coordinates, raw class name and difficult flag, or None and a problem."""
+    """Return 8 coordinates, raw class name, difficult flag; or None, and report a problem."""
     line = line_of(element)
     name = (element.findtext("name") or "").strip()
     texts = [(element.findtext(f"robndbox/{corner}") or "").strip() for corner in _CORNERS]
@@ -76,11 +79,14 @@ def _parse_object(
         message = f"object {name!r} lacks {', '.join(missing)}{horizontal}"
         report.add("missing_element", path, line, message)
         return None
+
     try:
+        # float() reads "1_0" as 10; `parse_number` refuses that, but is slower.
         values = list(map(parse_number if "_" in "".join(texts) else float, texts))
     except ValueError as error:
         report.add("number", path, line, f"{name}: {error}")
         return None
+
     if not is_coordinate(*values):
         report.add("non_finite", path, line, f"{name}: corners {' '.join(texts)}")
         return None

@@ -41,8 +41,8 @@ class DotaLabels:
         names: N class names.
         difficult: (N,) int64, 0, 1 or 2.
         lines: (N,) int64, 1-based line numbers.
-        heads: (N, 2) float64 xy in pixels, where the object points to; None in formats that do
-            not say it.
+        heads: (N, 2) float64 xy in pixels, the point of each object's head; None in formats without
+            heads.
     """
 
     polygons: np.ndarray
@@ -88,21 +88,24 @@ def read_dota_labels(
     Self-crossing quadrilaterals and repeated lines are reported and kept.
 
     Args:
-        path: of the text file.
-        report: gets one problem for each broken line, and each that is of another format.
-        with_heads: lines are OHD-SJTU's, with the head point after the vertices; their classes may
-            be numbers.
-        class_names: names that are classes even though they begin with a number.
+        path: path of the text file.
+        report: report that gets one problem for each broken line and for each line of another
+            format.
+        with_heads: whether the lines are OHD-SJTU's, with the head point after the vertices; class
+            names may then be numbers.
+        class_names: class names that are valid although they begin with a number.
 
     Returns:
         the objects; none if the file cannot be read, which is reported too.
     """
+    # Numbers before the class name.
     count = 10 if with_heads else 8
     try:
         text_lines = read_lines(path)
     except (OSError, TextError) as error:
         report.add_unreadable(path, error)
         text_lines = []
+
     report.label_files += 1
 
     rows, names, flags, lines = [], [], [], []
@@ -110,28 +113,35 @@ def read_dota_labels(
         fields = line.split()
         if not fields:
             continue
+        # Comparing one letter first spares most lines the search for a header.
         if fields[0][0] in "iIgG" and fields[0].lower().startswith(_HEADERS):
             if len(fields) > count:
                 message = f"a header with {len(fields)} fields: a line end is lost"
                 report.add("fields", path, number, message)
             continue
+
         try:
             values, name, flag = _parse_fields(fields, count)
             if "_" in line:  # which float() reads between digits, and no label file means
                 values = tuple(map(parse_number, fields[:count]))
             if not is_coordinate(*values):
                 raise _LineError("non_finite", f"coordinates {' '.join(fields[:count])}")
+            # A class that begins with a number is nearly always a coordinate too many.
             if name[0] in _NUMBER_STARTS and not with_heads and name not in class_names:
                 _refuse_number(name)
         except ValueError as error:
             kind, message = error.args if isinstance(error, _LineError) else ("number", str(error))
             foreign = guess_line(line)
+            # The line's own format needs no hint; the problem of this line says what is wrong.
             if foreign and foreign != ("OHD-SJTU text" if with_heads else "DOTA text"):
                 message = f"{message}: {describe_format(foreign)}"
+
                 # A lost head point is more likely than another format, and has its own remedy.
                 kind = kind if with_heads and foreign == "DOTA text" else "foreign_format"
+
             report.add(kind, path, number, message)
             continue
+
         rows.append(values)
         names.append(name)
         flags.append(flag)
@@ -159,13 +169,13 @@ def apply_border_policy(
     """Report objects that leave their image, and keep, clip or drop them.
 
     Args:
-        labels: of one image.
+        labels: labels of one image.
         size: (height, width) of the image in pixels.
         policy: ``"keep"``: report only; ``"clip"``: cut objects at the border (see
             ``clip_to_window``) and drop those wholly outside; ``"drop"``: drop both;
             ``"error"``: report only, the caller raises.
         path: the label file, for the report.
-        report: gets a problem for each object beyond the tolerance.
+        report: report that gets a problem for each object beyond the tolerance.
         tolerance: pixels by which a vertex may lie outside, because annotators click there.
 
     Returns:
@@ -177,6 +187,8 @@ def apply_border_policy(
     beyond = ((low < -tolerance) | (high > window[2:] + tolerance)).any(axis=1)
     if not beyond.any():
         return labels
+
+    # Few objects lie at a border, and clipping polygons is slow: only these are measured.
     indices = np.flatnonzero(beyond)
     fractions = visible_fractions(labels.polygons[indices], window)
     keep = np.ones(len(labels), dtype=bool)
@@ -190,10 +202,13 @@ def apply_border_policy(
             f"the image of {size[1]} x {size[0]} pixels"
         )
         report.add(kind, path, int(labels.lines[index]), message, fate)
+
     if policy == "clip":
+        # Clipping leaves the caller's polygons alone.
         polygons = labels.polygons.copy()
         polygons[indices] = clip_to_window(polygons[indices], window)
         labels = replace(labels, polygons=polygons)
+
     return labels.select(keep)
 
 
@@ -205,9 +220,10 @@ def find_images(
     """List the images of a folder by name.
 
     Args:
-        images_dir: the folder; hidden files and sub-folders are not looked at.
-        report: gets images of equal name.
-        extensions: lower case, with dot; of images of equal name the earlier extension wins.
+        images_dir: image folder; hidden files and sub-folders are ignored.
+        report: report that gets images that share a name.
+        extensions: extensions in lower case, with dot; among images of one name the earlier one
+            wins.
 
     Returns:
         name without extension -> path, sorted by name.
@@ -218,9 +234,10 @@ def find_images(
     folder = Path(images_dir)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"There is no image folder {folder.absolute()}; check the path. Built-in data sets lie "
+            f"There is no image folder {folder.absolute()}; check the path. Built-in datasets lie "
             "under $DETECTRON2_DATASETS, as rsd2/data/datasets/README.md shows."
         )
+
     rank = {extension: index for index, extension in enumerate(extensions)}
     candidates = [
         path
@@ -228,16 +245,19 @@ def find_images(
         if path.suffix.lower() in rank and not path.name.startswith(".")
     ]
     images: dict[str, Path] = {}
+    # By rank within a name, so that the first is the one to keep.
     for path in sorted(candidates, key=lambda p: (p.stem, rank[p.suffix.lower()], p.name)):
         if path.stem in images:
             message = f"{images[path.stem].name} of the same name is used instead"
             report.add("duplicate_image", path, None, message)
         else:
             images[path.stem] = path
+
     if not images:
         raise FileNotFoundError(
             f"The image folder {folder} holds no file ending in {', '.join(extensions)}."
         )
+
     report.images += len(images)
     return images
 
@@ -255,8 +275,10 @@ def find_labels(
     Args:
         labels_dir: folder of label files.
         image_names: names of the images, without extension.
-        report: gets label files without image, and second ones for an image.
-        extension: of the label files, lower case, with dot; the files may have it in any case.
+        report: report that gets label files without an image, and the second label file of an
+            image.
+        extension: extension of the label files, lower case, with dot; the files may have it in any
+            case.
         only_of_images: report label files without image; False for a folder that other images
             share.
 
@@ -273,7 +295,9 @@ def find_labels(
             f"There is no label folder {folder}; check the path, or pass None for a set without "
             "labels."
         )
+
     found: dict[str, Path] = {}
+
     # The extension in lower case is sorted behind that in upper case, and wins.
     for path in sorted(folder.iterdir(), reverse=True):
         if path.suffix.lower() != extension or path.name.startswith("."):
@@ -282,6 +306,7 @@ def find_labels(
             message = f"{found[path.stem].name} of the same name is used instead"
             report.add("duplicate_label", path, None, message)
 
+    # No match at all means a wrong folder or format, so the message describes what is there.
     known = {name: found[name] for name in sorted(found.keys() & set(image_names))}
     if not known:
         raise FileNotFoundError(
@@ -289,23 +314,24 @@ def find_labels(
             f"image; expected for example labelTxt/P0000{extension} beside images/P0000.png. "
             f"{describe_folder(folder)}"
         )
+
     for name in sorted(found.keys() - known.keys()) if only_of_images else ():
         report.add("label_without_image", found[name], None, "no image of this name")
     return known
 
 
 def check_dota_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
-    """Refuse class names that a label file cannot hold.
+    """Check that a label file can hold the class names.
 
     Args:
-        class_names: with or without blanks.
+        class_names: class names, with or without blanks.
 
     Returns:
         the names.
 
     Raises:
-        ValueError: if a name of several words ends in a number, which a line without difficult flag
-            would give away to it.
+        ValueError: if a name of several words ends in a number: a reader would take the number for
+            the difficult flag of a line that has none.
     """
     names = tuple(class_names)
     wrong = [name for name in names if " " in name and _is_number(name.split()[-1])]
@@ -314,6 +340,7 @@ def check_dota_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
             f"Class names {wrong} end in a word that DOTA's format takes for the difficult flag; "
             "write them with a hyphen, as in 'class-1'."
         )
+
     return names
 
 
@@ -321,7 +348,7 @@ def format_dota_labels(polygons: np.ndarray, names: Sequence[str], difficult: np
     """Write objects as the lines of a label file, without header.
 
     Args:
-        polygons: (N, 4, 2) xy pixels; written with up to three decimals.
+        polygons: (N, 4, 2) xy pixels, written with up to three decimals.
         names: N class names, see `check_dota_class_names`.
         difficult: (N,) integers.
 
@@ -336,13 +363,13 @@ def format_dota_labels(polygons: np.ndarray, names: Sequence[str], difficult: np
 
 
 def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) -> DotaLabels:
-    """Leave out what is no object in pixels, and note what is doubtful.
+    """Drop objects that are not in pixels or have no area, and report doubtful ones.
 
     Args:
-        labels: of one file.
-        path: of the file, for the report.
-        report: gets, dropped, objects whose coordinates were divided by width and height, and those
-            whose four points lie on one line; kept, self-crossing and repeated ones.
+        labels: labels of one file.
+        path: path of the file, for the report.
+        report: report that gets dropped objects (coordinates divided by width and height, or four
+            points on one line) and kept ones (self-crossing or repeated).
 
     Returns:
         the objects that are left.
@@ -357,8 +384,10 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
             line = int(labels.lines[index])
             report.add("foreign_format", path, line, f"{message}: {_NORMALIZED}")
         labels = labels.select(~is_small)
+
     labels = _drop_without_area(labels, path, report)
 
+    # Eight float64 as one value of 64 bytes: comparing bytes finds equal polygons in one pass.
     shapes = np.ascontiguousarray(labels.polygons).reshape(-1, 8).view("V64")[:, 0].tolist()
     objects = list(zip(labels.names, shapes))
     if len(set(objects)) == len(objects):
@@ -369,17 +398,19 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
         if first != index:
             message = f"{one[0]} ({_corners(labels, index)}) as on line {labels.lines[first]}"
             report.add("duplicate_object", path, int(labels.lines[index]), message, "kept")
+
     return labels
 
 
 class _LineError(ValueError):
-    """Kind of problem and message of a broken line; other ones are of a broken number."""
+    """Kind of problem and message of a broken line; any other ValueError is a broken number."""
 
 
 def _parse_fields(fields: list[str], count: int) -> tuple[tuple[float, ...], str, int]:
-    """Coordinates (8, or 10 with the head), class name and difficult flag of a line."""
+    """Split a line into coordinates (8, or 10 with the head), class name and difficult flag."""
     if len(fields) <= count:
         message = f"{len(fields)} fields instead of {count + 1} or more: {' '.join(fields)[:120]!r}"
+        # The kinds differ because their remedies show different lines.
         raise _LineError("fields" if count == 8 else "fields_with_head", message)
     values = tuple(map(float, fields[:count]))
     if len(fields) == count + 1:
@@ -390,15 +421,17 @@ def _parse_fields(fields: list[str], count: int) -> tuple[tuple[float, ...], str
     if flag is None:
         if last[0] not in _NUMBER_STARTS or not _is_number(last):
             return values, " ".join(fields[count:]), 0
+        # A number at the end that is no flag is an error, not a word of the name.
         try:
             flag = parse_difficulty(last)
         except ValueError:
             raise _LineError("difficult_flag", f"difficult flag {last!r}") from None
+
     return values, " ".join(fields[count:-1]), flag
 
 
 def _refuse_number(name: str) -> None:
-    """Complain about a class name that begins with a number: fields are missing or in the way."""
+    """Raise if a class name begins with a number: fields are missing, or there are too many."""
     if _is_number(name.split()[0]):
         raise _LineError("class_number", f"class {name!r} is a number or begins with one")
 
@@ -406,6 +439,7 @@ def _refuse_number(name: str) -> None:
 def _drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport) -> DotaLabels:
     """Leave out objects whose four points lie on one line, and report self-crossing ones."""
     x0, y0, x1, y1, x2, y2, x3, y3 = labels.polygons.reshape(-1, 8).T
+
     # Twice the signed areas of the four triangles of vertices. Written out, because most files
     # hold a few objects, and each call into NumPy costs more than its numbers.
     a012 = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
@@ -414,20 +448,23 @@ def _drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport
     a123 = (x2 - x1) * (y3 - y1) - (y2 - y1) * (x3 - x1)
     largest = np.maximum(np.maximum(abs(a012), abs(a013)), np.maximum(abs(a023), abs(a123)))
     keep = largest / 2 > _ZERO_AREA
+
     # Two sides cross if each one's ends lie on different sides of the other.
     crossing = (a012 * a013 < 0) & (a023 * a123 < 0)
     crossing |= (a123 * a012 < 0) & (a013 * a023 < 0)
     if keep.all() and not crossing.any():
         return labels
+    # A self-crossing quadrilateral is still an object, drawn with two vertices swapped.
     for index in np.flatnonzero(crossing | ~keep).tolist():
         kind, fate = ("self_crossing", "kept") if keep[index] else ("zero_area", "dropped")
         message = f"{labels.names[index]} ({_corners(labels, index)})"
         report.add(kind, path, int(labels.lines[index]), message, fate)
+
     return labels.select(keep)
 
 
 def _corners(labels: DotaLabels, index: int) -> str:
-    """The eight numbers of an object, for messages."""
+    """Return the eight numbers of an object, for messages."""
     return " ".join(f"{value:g}" for value in labels.polygons[index].reshape(-1))
 
 
@@ -440,6 +477,6 @@ def _is_number(text: str) -> bool:
 
 
 def _shortest(value: float) -> str:
-    """At most three decimals, no trailing zeros, no negative zero."""
+    """Format a number with at most three decimals, no trailing zeros, no negative zero."""
     text = f"{value:.3f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text

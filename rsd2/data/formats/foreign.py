@@ -1,6 +1,6 @@
-"""Which format a label file looks like, so that a reader tells a foreign one instead of misreading.
+"""Guesses the format of a label file, so that readers name a foreign one instead of misreading it.
 
-The names below are those of ``READERS``, which says by what each format is read.
+The names of formats are the keys of ``READERS``, which maps each format to its reader.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _FEW_BYTES = 1 << 26  # larger files are not read to guess a format
 
 
 def describe_format(name: str) -> str:
-    """Say what a file looks like and what reads it.
+    """Describe the format that a file seems to have, and its reader.
 
     Args:
         name: a key of ``READERS``, or the root element of an XML file that nobody knows.
@@ -97,12 +97,15 @@ def guess_line(line: str) -> str:
     fields = line.split()
     numbers = _leading_numbers(fields)
     count = len(numbers)
+    # YOLO's class number stands before the coordinates, so the first field is whole.
     if count == len(fields) and numbers[0] % 1 == 0 and is_normalized(numbers[1:9]):
         if count in (5, 6):
             return "YOLO text (upright boxes divided by width and height)"
         if count in (9, 10):
             return "YOLO-OBB text (class number, then corners divided by width and height)"
         return "YOLO segmentation text (class number, then a polygon)" if count > 6 else ""
+
+    # Fewer than eight numbers say little, so the forms that need them come first.
     if count >= 8 and is_normalized(numbers[:8]):
         return "DOTA text with coordinates divided by width and height"
     if count < len(fields) and count in (8, 10):
@@ -118,14 +121,14 @@ def guess_line(line: str) -> str:
 
 
 def is_normalized(values: Sequence[float]) -> bool:
-    """Whether numbers look like coordinates that were divided by width and height.
+    """Tell whether numbers look like coordinates that were divided by width and height.
 
     Args:
         values: coordinates of one object.
 
     Returns:
-        True if all lie in 0 to ``NORMALIZED_LIMIT`` or a little below, and any is a fraction, so
-        that an object of one whole pixel in the corner of an image is none.
+        True if all lie between 0 and ``NORMALIZED_LIMIT``, or a little below 0, and at least one is
+        a fraction: an object of one whole pixel in the corner of an image is not normalized.
     """
     low, high = min(values, default=2), max(values, default=2)
     within = low >= 1 - NORMALIZED_LIMIT and high <= NORMALIZED_LIMIT
@@ -136,13 +139,14 @@ def guess_xml(root: ElementTree.Element) -> str:
     """Guess the format of an XML file.
 
     Args:
-        root: its root element.
+        root: root element of the file.
 
     Returns:
         a key of ``READERS``; the root element as ``XML with the root <...>`` if nobody knows it; an
         empty string for an annotation without objects.
     """
     tag = root.tag.rpartition("}")[2]
+    # The root element alone tells these; the others share roots and differ in their objects.
     if tag == "annotations":
         return "CVAT XML"
     if tag == "HRSC_Image" or root.find("HRSC_Objects") is not None:
@@ -159,6 +163,7 @@ def guess_xml(root: ElementTree.Element) -> str:
     ):
         if root.find(place) is not None:
             return name
+
     return "" if tag == "annotation" else f"XML with the root <{tag}>"
 
 
@@ -166,7 +171,7 @@ def guess_json(content: Any) -> str:
     """Guess the format of a JSON file.
 
     Args:
-        content: of the file.
+        content: parsed content of the file.
 
     Returns:
         a key of ``READERS``, or an empty string.
@@ -182,6 +187,7 @@ def guess_json(content: Any) -> str:
             ({"original_width", "value"}, "Label Studio JSON"),
         )
     else:
+        # SODA-A keeps its images in a dict where COCO has a list.
         first = content if isinstance(content, dict) else {}
         if str(first.get("format", "")).startswith("rsd2-tiles"):
             return "an index of tiles"
@@ -196,6 +202,8 @@ def guess_json(content: Any) -> str:
             ({"objects", "size"}, "Supervisely JSON"),
             ({"features", "type"}, "GeoJSON"),
         )
+
+    # The first entry whose keys are all there wins, so narrower sets of keys stand first.
     return next((name for keys, name in kinds if keys <= first.keys()), "")
 
 
@@ -203,7 +211,7 @@ def guess_file(path: str | Path) -> str:
     """Guess the format of a label file from its ending and content.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Returns:
         a key of ``READERS``, or an empty string: also for what cannot be read.
@@ -224,10 +232,10 @@ def guess_file(path: str | Path) -> str:
 
 
 def describe_folder(folder: str | Path) -> str:
-    """Say what a folder holds when it does not hold the expected label files.
+    """Describe the content of a folder without the expected label files.
 
     Args:
-        folder: to look at.
+        folder: folder to look at.
 
     Returns:
         a sentence: how many files of which endings, and what the first of the most frequent ones

@@ -1,6 +1,6 @@
-"""What was wrong with labels and images: file, line, message, remedy, and what became of them.
+"""Problems of labels and images: file, line, message, remedy, and the fate of the object or image.
 
-Every reader of rsd2 puts its complaints here, so that nothing is skipped without a count.
+Every reader of rsd2 reports its problems here, so that nothing is skipped without a count.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ REMEDIES = {
     "missing_image": "put the image into the image folder, or pass missing_image='drop'",
     "unknown_category": "add the category to the file's categories or correct the id",
     "missing_frame": "put the frame into its folder; until then the next later one stands for it",
-    "frame_number": "name frames by their number, like 000001.jpg, as the data set does",
+    "frame_number": "name frames by their number, like 000001.jpg, as the dataset does",
     "frame_folder": "put each video's frames into <video>/img1 and list them with this path",
     "mot_row": "a row is 'frame,id,x,y,width,height,...' with commas or 'frame id x1 y1 x2 y2 ...' "
     "with blanks, numbers, frame from 1; correct or delete it",
@@ -95,7 +95,7 @@ class LabelReport:
         objects: objects returned to the caller.
         counts: (kind, fate) -> number of problems; complete whatever ``max_stored`` is.
         problems: the first ``max_stored`` problems of each kind.
-        max_stored: bounds the memory when a whole data set is wrong in the same way.
+        max_stored: limit that bounds the memory when a whole dataset is wrong in the same way.
     """
 
     images: int = 0
@@ -115,7 +115,7 @@ class LabelReport:
             kind: a key of ``REMEDIES``.
             file: the file to blame.
             line: 1-based, or None.
-            message: with the offending value.
+            message: what is wrong, with the offending value.
             fate: ``"kept"``, ``"clipped"`` or ``"dropped"``.
 
         Raises:
@@ -124,6 +124,7 @@ class LabelReport:
         if kind not in REMEDIES:
             raise KeyError(f"unknown kind of problem {kind!r}; known: {sorted(REMEDIES)}")
         self.counts[kind, fate] += 1
+        # Only the list is bounded; the counts above stay complete.
         if self._stored[kind] < self.max_stored:
             self._stored[kind] += 1
             self.problems.append(LabelProblem(kind, str(file), line, message, fate))
@@ -132,10 +133,11 @@ class LabelReport:
         """Note a label file that cannot be read.
 
         Args:
-            path: of the file.
+            path: path of the file.
             error: what reading it raised.
         """
         reason, line = f"cannot read the file: {error}", None
+        # A `TextError` knows the line of the broken byte, an `OSError` only the file.
         if isinstance(error, TextError):
             reason, line = error.reason, error.line
         self.add("unreadable_label", path, line, reason)
@@ -144,7 +146,7 @@ class LabelReport:
         """Note problems found elsewhere, in a worker process for example.
 
         Args:
-            problems: in the order in which they shall be listed.
+            problems: problems in the order in which to list them.
         """
         for problem in problems:
             self.add(problem.kind, problem.file, problem.line, problem.message, problem.fate)
@@ -186,14 +188,15 @@ class LabelReport:
             lines += [f"    {problem}" for problem in examples[:max_examples]]
             if self.count(kind) > max_examples:
                 lines.append(f"    ... and {self.count(kind) - max_examples} more")
+
         return "\n".join(lines)
 
     def log(self, logger: logging.Logger, name: str) -> None:
-        """Log the summary once: as a warning if there are problems, else as information.
+        """Log the summary: as a warning if there are problems, else as information.
 
         Args:
-            logger: where to.
-            name: of the data set, or its label folder.
+            logger: logger that gets the lines.
+            name: name of the dataset, or its label folder.
         """
         level = logging.WARNING if self.total else logging.INFO
         logger.log(level, "Labels of %s: %s", name, self.summary())
@@ -202,7 +205,7 @@ class LabelReport:
         """Turn problems into an error.
 
         Args:
-            name: of the data set, or its label folder.
+            name: name of the dataset, or its label folder.
             kinds: only problems of these kinds count; None for all.
 
         Raises:
@@ -212,7 +215,7 @@ class LabelReport:
             raise ValueError(f"Problems in the labels of {name}: {self.summary(max_examples=10)}")
 
     def as_dict(self) -> dict:
-        """Return what a JSON file needs.
+        """Return the report as values that JSON can hold.
 
         Returns:
             ``images``, ``label_files``, ``objects``, ``counts`` (kind -> fate -> number) and

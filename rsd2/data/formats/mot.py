@@ -20,10 +20,10 @@ class MotRow(NamedTuple):
     """A box of a track in one frame.
 
     Args:
-        frame: from 1.
+        frame: number of the frame, counted from 1.
         track: number of the track.
         box: x, y, width, height, pixels.
-        line: 1-based, of the file.
+        line: line of the file, counted from 1.
     """
 
     frame: int
@@ -36,32 +36,37 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
     """Read a file of rows; each row says by its separator which dialect it is.
 
     Args:
-        path: of the file.
-        report: gets every row that is wrong: blank values, all zeros, fractions for frame or
-            track, no area, another format; and, kept, those that are there twice.
+        path: path of the file.
+        report: report that gets every wrong row (blank values, all zeros, a frame or track that is
+            no whole number, no area, another format), and rows that repeat another, which are kept.
 
     Returns:
         the rows in their order.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        TextError: if it is no text.
+        TextError: if it is not text.
     """
     path = Path(path)
     try:
         lines = read_lines(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file of tracks {path}; put it there.") from None
+
     report.label_files += 1
+    # A download that broke off shows in the last row alone; the first one tells how many are due.
     counts = [_num_fields(line) for line in (lines[0], lines[-1])]
     if lines[-1].strip() and counts[1] < counts[0]:
         message = f"{lines[-1]!r}: {counts[1]} fields instead of {counts[0]}: the file is cut off"
         report.add("mot_row", path, len(lines), message)
         lines[-1] = ""  # its last number may have lost digits
+
     rows: list[MotRow] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+
+        # A broken row costs one box of one frame, so reading goes on.
         try:
             row = _parse_row(line, number)
         except ValueError as error:
@@ -70,6 +75,7 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
             looks = f": {describe_format(foreign)}" if kind == "foreign_format" else ""
             report.add(kind, path, number, f"{line.strip()[:120]!r}: {error}{looks}")
             continue
+
         if row.box[2] <= 0 or row.box[3] <= 0:
             report.add("box_without_area", path, number, f"{line.strip()!r}")
             continue
@@ -82,6 +88,7 @@ def read_mot_rows(path: str | Path, report: LabelReport) -> list[MotRow]:
             if first != row.line:
                 message = f"track {row.track} in frame {row.frame} as on line {first}"
                 report.add("duplicate_object", path, row.line, message, "kept")
+
     report.objects += len(rows)
     return rows
 
@@ -91,22 +98,27 @@ def _num_fields(line: str) -> int:
 
 
 def _parse_row(line: str, number: int) -> MotRow:
-    """A row of either dialect; a ValueError says what is wrong."""
+    """Parse a row of either dialect; a ValueError says what is wrong."""
     has_commas = "," in line
     fields = line.split(",") if has_commas else line.split()
+
     # What stands behind the box is not used, but words there show that this is no row of tracks.
     values = list(map(float, fields))
     if "_" in line:  # which float() reads between digits, and no file of tracks means
         values = list(map(parse_number, fields))
     if not 6 <= len(values) <= 10:
         raise ValueError(f"{len(values)} numbers instead of 6 to 10")
+
+    # The comparison is written as "not >=", so that NaN fails it too.
     frame, track, a, b, c, d = values[:6]
     total = abs(track) + abs(a) + abs(b) + abs(c) + abs(d)  # a fast test of the usual case
     if not frame >= 1 or not (total < LARGEST_COORDINATE or is_coordinate(track, a, b, c, d)):
         raise ValueError("no frame or box")
     if frame % 1 or track % 1:
-        raise ValueError(f"frame {fields[0]} or track {fields[1]} is no whole number")
+        raise ValueError(f"frame {fields[0]} or track {fields[1]} is not a whole number")
     if c <= NORMALIZED_LIMIT and is_normalized((a, b, c, d)):
         raise ValueError("a box whose numbers lie in 0 to 1, as if divided by width and height")
+
+    # Commas go with x, y, width, height, blanks with two corners.
     box = (a, b, c, d) if has_commas else (a, b, c - a, d - b)
     return MotRow(int(frame), int(track), box, number)

@@ -1,4 +1,4 @@
-"""Values of label files, whatever type a tool gave them: ids, whole numbers, numbers, booleans.
+"""Values of label files, in any type that a tool writes: ids, whole numbers, numbers, booleans.
 
 Every reader converts with these functions, so that both sides of a reference are of one type and
 ``"0"`` is false everywhere.
@@ -10,13 +10,13 @@ import math
 from typing import Any
 
 LARGEST_COORDINATE = 1e9
-"""Pixels. What lies beyond is no place in an image; readers leave it out, evaluators refuse it."""
+"""Pixels. Readers drop objects beyond this limit, evaluators refuse them."""
 
 _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def parse_id(value: Any) -> int | str:
-    """Bring an id into the form in which ids are compared.
+    """Convert an id to the form in which ids are compared.
 
     Args:
         value: a whole number or a text, as a file has it.
@@ -36,9 +36,10 @@ def parse_id(value: Any) -> int | str:
             raise ValueError("the id is an empty text")
         is_canonical = text.removeprefix("-").isdecimal() and text.isascii()
         return int(text) if is_canonical and str(int(text)) == text else text
+
     if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
         return int(value)
-    raise ValueError(f"the id {_short(value)} is no whole number and no text")
+    raise ValueError(f"the id {_short(value)} is neither a whole number nor a text")
 
 
 def parse_number(value: Any) -> float:
@@ -56,7 +57,7 @@ def parse_number(value: Any) -> float:
     if type(value) is float:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{_short(value)} is no number")
+        raise ValueError(f"{_short(value)} is not a number")
     if isinstance(value, str) and "_" in value:  # which Python would read: "1_0" is 10
         raise ValueError(f"could not convert string to float: {value!r}")
     try:
@@ -79,7 +80,7 @@ def parse_whole(value: Any) -> int:
     """
     number = parse_number(value)
     if number % 1 != 0:  # NaN for infinite numbers, too
-        raise ValueError(f"{_short(value)} is no whole number")
+        raise ValueError(f"{_short(value)} is not a whole number")
     return int(number)
 
 
@@ -104,6 +105,7 @@ def parse_boolean(value: Any) -> bool:
             return known
     elif isinstance(value, bool | int | float) and value in (0, 1):
         return bool(value)
+
     raise ValueError(f"{_short(value)} is neither true nor false")
 
 
@@ -123,13 +125,14 @@ def parse_difficulty(value: Any) -> int:
         return int(parse_boolean(value))
     except ValueError:
         number = parse_number(value)
+
     if number not in (0, 1, 2):
         raise ValueError(f"difficult flag {_short(value)}")
     return int(number)
 
 
 def is_coordinate(*values: float) -> bool:
-    """Whether numbers can be coordinates: finite, and not beyond ``LARGEST_COORDINATE``."""
+    """Tell whether numbers can be coordinates: finite, and not beyond ``LARGEST_COORDINATE``."""
     # The sum is a fast test of the usual case; it is NaN if any of them is.
     if sum(map(abs, values)) < LARGEST_COORDINATE:
         return True

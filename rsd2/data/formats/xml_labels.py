@@ -1,4 +1,4 @@
-"""XML label files: elements that know their line, in whatever encoding."""
+"""Reads XML label files in any encoding, with the line of each element."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def read_xml(
     """Read an XML file.
 
     Args:
-        path: of the file.
-        report: gets a file that cannot be read or is not well-formed, with its line.
+        path: path of the file.
+        report: report that gets a file that cannot be read or is not well-formed, with its line.
         with_lines: elements know their lines (see `line_of`); without, reading is twice as fast.
 
     Returns:
@@ -31,6 +31,7 @@ def read_xml(
             return ElementTree.fromstring(read_text(path, is_xml=True))
         except (OSError, TextError, ElementTree.ParseError):
             pass  # named below
+
     builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
 
     def start(tag: str, attributes: dict[str, str]) -> None:
@@ -49,6 +50,7 @@ def read_xml(
     except expat.ExpatError as error:
         report.add("xml", path, error.lineno, f"not well-formed XML: {error}")
         return None
+
     return builder.close()
 
 

@@ -1,8 +1,8 @@
 """Windows over images with upright boxes, by the rules of TinyBenchmark; nothing is read here.
 
-Source: ``split_and_merge_image`` of TinyBenchmark. A last
-window is shifted back so that it ends at the border; a box is kept in a window that shows enough of
-it, and cut there. Images smaller than a window are one tile of their own size.
+Source: ``split_and_merge_image`` of TinyBenchmark. The last window is shifted back so that it ends
+at the border; a window keeps a box of which it shows enough, and cuts it at its border. An image
+smaller than a window is one tile of its own size.
 
 Shapes: N boxes, M windows. Boxes and windows are x0, y0, x1, y1 in pixels of the image.
 """
@@ -23,13 +23,13 @@ class BoxTiling:
 
     Attributes:
         window: (width, height), pixels, > 0.
-        overlap: (along x, along y) shared by neighbouring windows, pixels, in [0, window). 50 in
+        overlap: (along x, along y), pixels that neighbouring windows share, in [0, window). 50 in
             TinyBenchmark, 30 in SSPNet's training, 100 in TOV's test.
-        min_visible: a box belongs to a window if the square root of the share of its area that the
-            window shows is at least this, in [0, 1].
-        keep_fragments: keep what a window shows less of as a box to ignore. TinyBenchmark leaves
-            it out, which makes it background; with ``erase_ignored`` of the mapper it is painted
-            over instead.
+        min_visible: threshold in [0, 1]. A box belongs to a window if the square root of the
+            visible share of its area is at least this.
+        keep_fragments: keep boxes of which a window shows less, as boxes to ignore. TinyBenchmark
+            drops them, which makes them background; with ``erase_ignored`` the mapper paints over
+            them instead.
         keep_empty: keep windows without boxes.
     """
 
@@ -40,24 +40,25 @@ class BoxTiling:
     keep_empty: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse parameters that cannot be meant."""
+        """Validate the parameters."""
         for side, shared in zip(self.window, self.overlap, strict=True):
             if not 0 <= shared < side:
                 raise ValueError(
                     f"overlap must be in [0, window), got overlap {self.overlap} and window "
                     f"{self.window}"
                 )
+
         if not 0 <= self.min_visible <= 1:
             raise ValueError(f"min_visible must be in [0, 1], got {self.min_visible}")
 
 
 class TileBoxes(NamedTuple):
-    """What one window shows.
+    """The boxes that one window shows.
 
     Attributes:
         indices: (K,) int64 into the boxes of the image, increasing.
         boxes: (K, 4) float64 x0, y0, x1, y1 in pixels of the window, cut at its border.
-        is_fragment: (K,) bool, kept only to be ignored.
+        is_fragment: (K,) bool, True for boxes kept only to be ignored.
     """
 
     indices: np.ndarray
@@ -96,23 +97,28 @@ def assign_boxes(boxes: np.ndarray, windows: np.ndarray, tiling: BoxTiling) -> l
     Args:
         boxes: (N, 4) with positive sides, finite.
         windows: (M, 4).
-        tiling: with the rule which boxes belong to a window.
+        tiling: tiling with the rule that assigns boxes to windows.
 
     Returns:
-        for each window what it shows. A box may be in several windows, or in none.
+        the boxes of each window. A box may be in several windows, or in none.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     windows = np.asarray(windows, dtype=np.float64).reshape(-1, 4)
+
+    # (M, N, 2) corners of the visible part of each box in each window.
     low = np.maximum(boxes[None, :, :2], windows[:, None, :2])
     high = np.minimum(boxes[None, :, 2:], windows[:, None, 2:])
+    # Negative sides mean no overlap; two of them would multiply to a positive area.
     shown = np.clip(high - low, 0, None).prod(axis=2)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     visible = np.sqrt(shown) / np.sqrt(areas)
     kept = (visible >= tiling.min_visible) & (shown > 0)
+    # A window may show nothing of a box even if ``min_visible`` is 0.
     chosen = (shown > 0) if tiling.keep_fragments else kept
     tiles = []
     for k, window in enumerate(windows):
         indices = np.flatnonzero(chosen[k])
         cut = np.concatenate([low[k, indices], high[k, indices]], axis=1)
         tiles.append(TileBoxes(indices, cut - np.tile(window[:2], 2), ~kept[k, indices]))
+
     return tiles

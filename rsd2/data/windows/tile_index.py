@@ -1,7 +1,7 @@
-"""The index of a tile folder: where each tile lies in its full image, and what the cutting counted.
+"""The index of a tile folder: the place of each tile in its full image, and counts of the cutting.
 
 ``tiles.json`` holds ``format``, ``parameters``, ``has_labels``, ``sources``, ``tiles``, ``counts``
-and ``problems``. It is written when every image is done; a folder without it is unfinished.
+and ``problems``. It is written when all images are done; a folder without it is unfinished.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Tile:
         width: pixels, padding included.
         height: pixels, padding included.
         objects: objects written for this tile.
-        truncated: those of which the tile shows only a part.
+        truncated: number of objects of which the tile shows only a part.
     """
 
     name: str
@@ -47,9 +47,9 @@ class TileSource:
         source_id: name without extension.
         width: pixels; 0 if it could not be read.
         height: pixels; 0 if it could not be read.
-        objects: objects that its label file gave.
-        objects_without_tile: those of which no window shows enough.
-        dropped_empty_tiles: windows without objects that were not written.
+        objects: number of objects in its label file.
+        objects_without_tile: number of objects of which no window shows enough.
+        dropped_empty_tiles: number of windows without objects that were not written.
     """
 
     source_id: str
@@ -62,7 +62,7 @@ class TileSource:
 
 @dataclass(frozen=True)
 class TileIndex:
-    """What ``tiles.json`` says.
+    """Content of ``tiles.json``.
 
     Attributes:
         parameters: ``TilingParameters.as_dict()`` and the reading policies.
@@ -83,6 +83,7 @@ class TileIndex:
         """Totals: images, unreadable images, tiles, empty tiles, objects, and so on."""
         return {
             "images": len(self.sources),
+            # Images that could not be read, and images whose windows were all empty and dropped.
             "images_without_tiles": len(
                 {s.source_id for s in self.sources} - {t.source_id for t in self.tiles}
             ),
@@ -128,6 +129,8 @@ class TileIndex:
                 f"There is no {INDEX_NAME} in {tiles_dir}: the folder is missing or unfinished; "
                 "run tools/prepare_dota.py (again: it resumes)."
             )
+
+        # A file of another version may lack any key, or have others.
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != FORMAT:

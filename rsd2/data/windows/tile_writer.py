@@ -7,8 +7,8 @@ The output folder::
     tiles.json                               the index, see rsd2.data.windows.tile_index
     .records/<image>.json                    what was done for each image; parameters.json
 
-A record is written when all tiles of its image are there, the index when all records are. A run
-that is killed and started again gives the same files as one that is not.
+The record of an image is written after all its tiles, and the index after all records. A run that
+is killed and started again gives the same files as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class TileJob:
     """One full image to cut.
 
     Attributes:
-        source_id: its name without extension.
-        image: its file.
-        label: its label file; None where there is none.
+        source_id: name of the image without extension.
+        image: path of the image file.
+        label: path of the label file; None for an image without one.
     """
 
     source_id: str
@@ -83,10 +83,11 @@ def write_tiles(
     """Cut all images of some folders into tiles.
 
     Args:
-        images_dirs: folders of full images; names must differ over all of them.
+        images_dirs: folders of full images; no two images may share a name.
         labels_dirs: the label folder of each image folder, or None for a set without labels.
-        output_dir: made if missing; may hold an unfinished run with the same parameters.
-        parameters: of the tiling.
+        output_dir: output folder, created if missing; may hold an unfinished run with the same
+            parameters.
+        parameters: parameters of the tiling.
         out_of_image: ``"keep"``, ``"clip"``, ``"drop"`` or ``"error"``, as in
             ``load_dota_instances``.
         missing_label: ``"empty"``, ``"drop"`` or ``"error"``, as in ``load_dota_instances``.
@@ -98,7 +99,7 @@ def write_tiles(
         progress: show a bar.
 
     Returns:
-        the index, as written; None if other shards are not done.
+        the index, as written; None if other shards are unfinished.
 
     Raises:
         FileNotFoundError: if a folder is missing or empty.
@@ -129,6 +130,7 @@ def write_tiles(
     run = FolderRun(
         jobs, lambda job: _load_record(output, job, suffixes, present) is not None, shard
     )
+    # A changed image may have fewer tiles than before, whose files would stay.
     _clear(output, run.missing)
     cut = partial(
         _cut_image,
@@ -148,7 +150,7 @@ def _find_jobs(
     missing_label: str,
     report: LabelReport,
 ) -> list[TileJob]:
-    """All images with their labels, sorted by name."""
+    """Return all images with their labels, sorted by name."""
     if labels_dirs is not None and len(labels_dirs) != len(images_dirs):
         raise ValueError(
             f"{len(images_dirs)} image folders but {len(labels_dirs)} label folders; give one "
@@ -174,28 +176,33 @@ def _find_jobs(
                 report.add("image_without_label", image, None, message, fate)
                 if fate == "dropped":
                     continue
+
             jobs[name] = TileJob(name, str(image), None if label is None else str(label))
+
     return [jobs[name] for name in sorted(jobs)]
 
 
 def _refuse_foreign(jobs: list[TileJob]) -> None:
-    """Refuse label files of another format before anything is cut."""
+    """Raise if all label files have another format, before anything is cut."""
     report = LabelReport()
     for job in jobs:
+        # One readable label is enough: single broken files are reported with their images.
         if job.label is not None and len(read_dota_labels(job.label, report)):
             return
     report.raise_if_any("the images to cut", ("foreign_format",))
 
 
 def _prepare_output(output: Path, settings: dict, jobs: list[TileJob], rank: int) -> None:
-    """Make the folders, and refuse those of another run."""
+    """Create the folders; raise if they belong to another run."""
     records, contents = output / _RECORDS, [output / "images", output / "labelTxt"]
     known = records / "parameters.json"
     claim_folder(output, known, settings, holds="tiles", contents=contents)
     for folder in (*contents, records):
         make_output_folder(folder)
+    # All shards write equal content, each through a temporary file of its own.
     write_atomically(known, _to_json(settings), rank)
 
+    # Tiles of images that are gone would stay in the folder without being in the index.
     expected = {f"{job.source_id}.json" for job in jobs} | {"parameters.json"}
     others = sorted(path.name for path in records.glob("*.json") if path.name not in expected)
     if others:
@@ -216,7 +223,9 @@ def _cut_image(
     exif: ExifRule,
 ) -> None:
     """Write the tiles of one image, then its record."""
+    # A record has to keep all problems: the report of the whole run is merged from the records.
     report = LabelReport(max_stored=10**9)
+    # Taken before reading, so that a file that changes meanwhile is cut again.
     fingerprint = _fingerprint(job)
     labels = read_dota_labels(job.label, report) if job.label else DotaLabels.empty()
     try:
@@ -226,6 +235,7 @@ def _cut_image(
         source = TileSource(job.source_id, 0, 0, len(labels), len(labels), 0)
         _write_record(output, job, fingerprint, source, [], report)
         return
+
     height, width = image.shape[:2]
     labels = apply_border_policy(labels, (height, width), policy, job.label or "", report)
     windows, sizes = compute_tile_windows(width, height, parameters)
@@ -246,6 +256,7 @@ def _cut_image(
             objects=len(indices),
             truncated=int((difficult == TRUNCATED).sum()),
         )
+
         # OpenCV's default compression is its fastest, and its files are no larger than others.
         pixels = crop_window(image, window, parameters.pad_color)
         write_image(output / "images" / f"{tile.name}.png", pixels)
@@ -253,14 +264,17 @@ def _cut_image(
             names = [labels.names[index] for index in indices]
             text = format_dota_labels(polygons, names, difficult)
             write_atomically(output / "labelTxt" / f"{tile.name}.txt", text.encode("utf-8"))
+
         tiles.append(tile)
+
     dropped = len(windows) - len(tiles)
     source = TileSource(job.source_id, width, height, len(labels), int((~seen).sum()), dropped)
     _write_record(output, job, fingerprint, source, tiles, report)
 
 
 def _fingerprint(job: TileJob) -> dict:
-    """What tells a changed input: the image's length and the label file's hash."""
+    """Return what changes with the input: the image's length and the label file's hash."""
+    # Hashing gigabytes of pixels would take as long as cutting them; labels are small.
     label = Path(job.label).read_bytes() if job.label else b""
     return {
         "image_bytes": os.path.getsize(job.image),
@@ -289,9 +303,9 @@ def _write_record(
 def _load_record(
     output: Path, job: TileJob, suffixes: tuple[str, ...] = (), present: Set[str] = frozenset()
 ) -> dict | None:
-    """The record of an image if it is done and its input unchanged, else None.
+    """Return the record of an image if it is done and its input unchanged, else None.
 
-    It is void, too, if one of its tiles with one of the suffixes is not among the files present.
+    It is also void if one of its tiles with one of the suffixes is not among the present files.
     """
     path = output / _RECORDS / f"{job.source_id}.json"
     if not path.is_file():
@@ -301,15 +315,18 @@ def _load_record(
     except ValueError:
         # Damaged from outside, for records are written atomically: the image is cut again.
         return None
+
     if record["fingerprint"] != _fingerprint(job):
         return None
+    # Tiles are checked by name only: they are written atomically, so a present file is complete.
     names = (tile["name"] + suffix for tile in record["tiles"] for suffix in suffixes)
     return record if all(name in present for name in names) else None
 
 
 def _clear(output: Path, jobs: list[TileJob]) -> None:
-    """Remove whatever is there of images that will be cut: half-done, or of an earlier input."""
+    """Remove all files of images that will be cut: half-done ones, or those of an earlier input."""
     names = {job.source_id for job in jobs}
+    # Records first: if this is interrupted, no record claims tiles that are gone.
     for job in jobs:
         (output / _RECORDS / f"{job.source_id}.json").unlink(missing_ok=True)
     for folder in ("images", "labelTxt"):
@@ -334,6 +351,7 @@ def _write_index(
         report.extend([LabelProblem(**problem) for problem in record["problems"]])
         report.label_files += record["label_files"]
         report.objects += record["source"]["objects"]
+
     if settings["out_of_image"] == "error":
         report.raise_if_any(str(output), ("outside_image", "crossing_border"))
 

@@ -1,4 +1,4 @@
-"""Windows over large images, and which objects belong to which window; nothing is read here.
+"""Windows over large images, and the assignment of objects to windows; reads no file.
 
 A tile is a window of ``size`` x ``size`` pixels of the full image, never resized: tile pixel = full
 image pixel - (x, y). Several scales are several window sizes, ``window / rate`` each. The geometry
@@ -30,16 +30,17 @@ _TILE_NAME = re.compile(r"(?P<source>.+)__(?P<size>\d+)__(?P<x>\d+)___(?P<y>\d+)
 
 @dataclass(frozen=True)
 class TilingParameters:
-    """How to cut a data set into tiles.
+    """How to cut a dataset into tiles.
 
     Attributes:
         window: side of the windows at rate 1, pixels, > 0.
-        overlap: shared by neighbouring windows at rate 1, pixels, in [0, window).
+        overlap: pixels shared by neighbouring windows at rate 1, in [0, window).
         rates: scales; the windows of a rate are ``int(window / rate)`` wide.
-        min_image_fraction: windows that show less image than this share of their area are left
-            out, unless no window of the image shows as much.
+        min_image_fraction: windows that show less image than this share of their area are dropped,
+            unless no window of the image shows as much.
         min_object_fraction: an object is kept in a window that shows at least this share of it.
-        padding: fill windows that leave the image with ``pad_color``; else cut them at the border.
+        padding: fill windows that leave the image with ``pad_color``; otherwise cut them at the
+            border.
         pad_color: RGB, 0-255.
         clip_objects: cut polygons at the window's border (see ``clip_to_window``).
         keep_empty: keep tiles without objects.
@@ -56,7 +57,7 @@ class TilingParameters:
     keep_empty: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse parameters that cannot be meant."""
+        """Validate the parameters."""
         if not 0 <= self.overlap < self.window:
             raise ValueError(
                 f"overlap must be in [0, window), got overlap {self.overlap} and window "
@@ -71,17 +72,18 @@ class TilingParameters:
                 f"Rates {self.rates} give equal windows {self.sizes}; tiles of the same window "
                 "would have the same name. Remove one of them."
             )
+
         for name in ("min_image_fraction", "min_object_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """(window, overlap) in pixels of each rate."""
+        """Window and overlap of each rate, pixels."""
         return [(int(self.window / rate), int(self.overlap / rate)) for rate in self.rates]
 
     def as_dict(self) -> dict:
-        """Return the parameters as a JSON file would give them back (lists for tuples)."""
+        """Return the parameters as a JSON file gives them back (lists for tuples)."""
         values = asdict(self)
         return values | {"rates": list(self.rates), "pad_color": list(self.pad_color)}
 
@@ -92,15 +94,15 @@ def compute_windows(
     """Place windows of one size over an image.
 
     Args:
-        width: of the image, pixels, >= 1.
-        height: of the image, pixels, >= 1.
+        width: width of the image, pixels, >= 1.
+        height: height of the image, pixels, >= 1.
         window: side of the windows, pixels.
         overlap: pixels shared by neighbours, in [0, window).
         min_image_fraction: see ``TilingParameters``.
 
     Returns:
-        (M, 4) int64 windows x0, y0, x1, y1, row by row. Together they cover every pixel, except
-        those of windows left out for want of image. Only windows of an image smaller than
+        (M, 4) int64 windows x0, y0, x1, y1, row by row. Together they cover every pixel, except in
+        windows dropped because they show too little image. Only windows of an image smaller than
         ``window`` leave the image, to the right and below.
 
     Raises:
@@ -112,9 +114,12 @@ def compute_windows(
         raise ValueError(f"overlap must be in [0, {window}), got {overlap}.")
     starts_x, starts_y = (window_starts(side, window, overlap) for side in (width, height))
     x0, y0 = (grid.reshape(-1) for grid in np.meshgrid(starts_x, starts_y))
+
     windows = np.stack([x0, y0, x0 + window, y0 + window], axis=1)
     inside = (np.minimum(windows[:, 2:], (width, height)) - windows[:, :2]).prod(axis=1)
     fractions = inside / window**2
+    # A small image may have no window with enough of it; then those that show most are kept. The
+    # tolerance keeps windows that show equally much, as ``img_split`` does.
     if (fractions >= min_image_fraction).any():
         return windows[fractions >= min_image_fraction]
     return windows[fractions > fractions.max() - _FRACTION_TIE]
@@ -126,8 +131,8 @@ def compute_tile_windows(
     """Place the windows of all rates over an image.
 
     Args:
-        width: of the image, pixels.
-        height: of the image, pixels.
+        width: width of the image, pixels.
+        height: height of the image, pixels.
         parameters: the windows' size, overlap, rates and padding.
 
     Returns:
@@ -139,6 +144,8 @@ def compute_tile_windows(
         for size, overlap in parameters.sizes
     ]
     windows = np.concatenate(per_rate)
+
+    # Before cutting: a tile is named after the window's full size.
     sizes = windows[:, 2] - windows[:, 0]
     if not parameters.padding:
         windows[:, 2:] = np.minimum(windows[:, 2:], (width, height))
@@ -146,7 +153,7 @@ def compute_tile_windows(
 
 
 def visible_fractions(polygons: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Share of each polygon's area that lies in its window.
+    """Compute the share of each polygon's area that lies in its window.
 
     Args:
         polygons: (N, 4, 2) xy pixels; self-crossing ones count with the area they enclose.
@@ -159,6 +166,7 @@ def visible_fractions(polygons: np.ndarray, window: np.ndarray) -> np.ndarray:
     polygons = np.asarray(polygons, dtype=np.float64).reshape(-1, 4, 2)
     windows = np.broadcast_to(np.asarray(window, dtype=np.float64), (len(polygons), 4))
     low, high = polygons.min(axis=1), polygons.max(axis=1)
+    # Bounding boxes decide most cases; only polygons across a border need Shapely, which is slow.
     inside = ((low >= windows[:, :2]) & (high <= windows[:, 2:])).all(axis=1)
     crossing = ((low < windows[:, 2:]) & (high > windows[:, :2])).all(axis=1) & ~inside
     fractions = inside.astype(np.float64)
@@ -168,6 +176,7 @@ def visible_fractions(polygons: np.ndarray, window: np.ndarray) -> np.ndarray:
         overlaps = shapely.area(shapely.intersection(shapes, shapely.box(*windows[crossing].T)))
         safe = np.where(areas > 0, areas, 1.0)
         fractions[crossing] = np.clip(np.where(areas > 0, overlaps / safe, 0.0), 0.0, 1.0)
+
     return fractions
 
 
@@ -190,8 +199,10 @@ def assign_objects(
     tree = shapely.STRtree(shapely.box(*polygons.min(axis=1).T, *polygons.max(axis=1).T))
     window_index, object_index = tree.query(shapely.box(*np.asarray(windows, dtype=float).T))
     fractions = visible_fractions(polygons[object_index], np.asarray(windows)[window_index])
+    # A fraction of 0 is no object even where the parameter allows it.
     kept = (fractions >= min_object_fraction) & (fractions > 0)
     window_index, object_index = window_index[kept], object_index[kept]
+    # The order of a tree's answers is not defined.
     order = np.lexsort((object_index, window_index))
     return window_index[order], object_index[order], fractions[kept][order] < 1
 
@@ -218,14 +229,18 @@ def clip_to_window(polygons: np.ndarray, window: np.ndarray) -> np.ndarray:
         points = clipped[index]
         visible = shapely.intersection(_valid_polygons(points[None])[0], shapely.box(*window))
         corners = shapely.get_coordinates(visible)
+
+        # Means of opposite edges: they are stable for quadrilaterals that are no exact rectangles.
         along = points[1] - points[0] + points[2] - points[3]
         across = points[2] - points[1] + points[3] - points[0]
         longer = along if np.hypot(*along) >= np.hypot(*across) else across
+        # A polygon of one point has no direction; the limit keeps the division finite.
         unit = longer / max(np.hypot(*longer), 1e-12)
         frame = np.stack([unit, (-unit[1], unit[0])])
         local, original = corners @ frame.T, points @ frame.T
         low, high = local.min(axis=0), local.max(axis=0)
         clipped[index] = np.where(_upper_ends(original), high, low) @ frame
+
     return clipped
 
 
@@ -236,7 +251,7 @@ def tile_annotations(
     windows: np.ndarray,
     parameters: TilingParameters,
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Objects of every window in the window's own pixels.
+    """Compute the objects of every window in the window's own pixels.
 
     Written and virtual tiles both come from here, so that their annotations are the same numbers:
     coordinates are rounded to a thousandth of a pixel. Objects wholly outside the image belong to
@@ -247,7 +262,7 @@ def tile_annotations(
         difficult: (N,) integers, 0, 1 or 2.
         image_size: (height, width) of the full image, pixels.
         windows: (M, 4) x0, y0, x1, y1.
-        parameters: of the tiling.
+        parameters: parameters of the tiling.
 
     Returns:
         for each window (object_index (K,) int64, polygons (K, 4, 2) float64 in tile pixels,
@@ -255,6 +270,8 @@ def tile_annotations(
     """
     windows = np.asarray(windows)
     polygons = np.asarray(polygons, dtype=np.float64).reshape(-1, 4, 2)
+
+    # A padded window reaches beyond the image, where an object outside would be visible.
     shown = np.flatnonzero(
         visible_fractions(polygons, np.array([0, 0, image_size[1], image_size[0]])) > 0
     )
@@ -269,8 +286,11 @@ def tile_annotations(
         shapes = polygons[objects]
         if parameters.clip_objects:
             shapes = clip_to_window(shapes, window)
+        # An object that the label file calls difficult and the window cuts counts as truncated.
         flags = np.where(truncated[start:stop], TRUNCATED, np.asarray(difficult)[objects])
+        # Rounded as the label files are, so that written and virtual tiles agree to the last digit.
         tiles.append((objects, np.round(shapes - window[:2], 3), flags.astype(np.int64)))
+
     return tiles
 
 
@@ -288,10 +308,13 @@ def crop_window(
         (y1 - y0, x1 - x0, 3) uint8, a contiguous copy.
     """
     x0, y0, x1, y1 = (int(value) for value in window)
+
+    # A window may lie wholly outside; then the part is empty, and no slice is negative.
     height, width = image.shape[:2]
     left, top = max(x0, 0), max(y0, 0)
     part = image[top : max(min(y1, height), top), left : max(min(x1, width), left)]
     if part.shape[:2] == (y1 - y0, x1 - x0):
+        # A copy, because the image may be a memory map that is closed before the tile is used.
         return np.array(part, order="C")
     tile = np.empty((y1 - y0, x1 - x0, 3), dtype=np.uint8)
     tile[:] = pad_color
@@ -304,7 +327,7 @@ def tile_name(source_id: str, size: int, x: int, y: int) -> str:
 
     Args:
         source_id: name of the full image without extension.
-        size: of the window, pixels, before it was cut at the image border.
+        size: side of the window, pixels, before it was cut at the image border.
         x: first column of the window.
         y: first row of the window.
 
@@ -315,10 +338,10 @@ def tile_name(source_id: str, size: int, x: int, y: int) -> str:
 
 
 def parse_tile_name(name: str) -> tuple[str, int, int, int]:
-    """Take a tile's name apart.
+    """Parse the name of a tile.
 
     Args:
-        name: as ``tile_name`` makes it, without extension.
+        name: name as ``tile_name`` makes it, without extension.
 
     Returns:
         (source_id, window size, x, y).
@@ -333,15 +356,15 @@ def parse_tile_name(name: str) -> tuple[str, int, int, int]:
 
 
 def window_starts(side: int, window: int, overlap: int) -> np.ndarray:
-    """First pixels of the windows along one axis; the last window ends at the border.
+    """Compute the first pixels of the windows along one axis; the last window ends at the border.
 
     Args:
-        side: of the image, pixels, >= 1.
+        side: width or height of the image, pixels, >= 1.
         window: side of the windows, pixels.
         overlap: pixels shared by neighbours, in [0, window).
 
     Returns:
-        int64, increasing; 0 alone if the window is not smaller than the image.
+        int64, increasing; only 0 if the window is not smaller than the image.
     """
     if side <= window:
         return np.zeros(1, dtype=np.int64)
@@ -351,8 +374,9 @@ def window_starts(side: int, window: int, overlap: int) -> np.ndarray:
 
 
 def _valid_polygons(polygons: np.ndarray) -> np.ndarray:
-    """Shapely polygons (N,) of (N, 4, 2); self-crossing ones are split into their lobes."""
+    """Convert (N, 4, 2) to (N,) Shapely polygons; self-crossing ones split into their lobes."""
     finite = np.isfinite(polygons).all(axis=(1, 2))
+    # Shapely refuses NaN; a polygon of zeros has no area and so no visible share.
     shapes = shapely.polygons(np.where(finite[:, None, None], polygons, 0.0))
     invalid = ~shapely.is_valid(shapes)
     if invalid.any():
@@ -361,12 +385,13 @@ def _valid_polygons(polygons: np.ndarray) -> np.ndarray:
 
 
 def _upper_ends(local: np.ndarray) -> np.ndarray:
-    """For four vertices (4, 2) around a rectangle: which lie at the upper end of each axis.
+    """Tell which of four vertices (4, 2) around a rectangle lie at the upper end of each axis.
 
-    The corner for vertex k is chosen such that the cycle of the vertices, its sense and its start
-    are kept; ranking by the mean of the edges is stable for quadrilaterals that are no rectangles.
+    The choice keeps the cycle of the vertices, its direction and its start. Ranking by the
+    mean of opposite edges is stable for quadrilaterals that are no rectangles.
     """
     first_edge = local[1] - local[0] + local[2] - local[3]
+    # The axis along which the first edge runs; the other edge takes the other axis.
     axis = int(np.abs(first_edge).argmax())
     upper = np.empty((4, 2), dtype=bool)
     upper[:, axis] = np.array([False, True, True, False]) ^ (first_edge[axis] < 0)

@@ -36,17 +36,17 @@ def read_coco_results(
         inputs: id of the file's images, see `parse_id` -> (image id, window (x, y, width, height)
             or empty).
         classes: category id of the file -> class index.
-        on_problem: ``"error"``, or ``"drop"`` what is wrong and count it.
+        on_problem: ``"error"``, or ``"drop"`` to skip and count wrong entries.
 
     Returns:
         (a record for each input with detections, shifted to whole images; number of dropped
         entries by kind).
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ResultFileError: if it is no JSON list, or entries are wrong and ``on_problem`` says so; the
-            message names the file and the first of the entries.
-        ValueError: for another ``on_problem``.
+        FileNotFoundError: there is no such file.
+        ResultFileError: the file is not a JSON list, or entries are wrong and ``on_problem`` is
+            "error"; the message names the file and the first of the entries.
+        ValueError: ``on_problem`` is unknown.
     """
     if on_problem not in ("error", "drop"):
         raise ValueError(f"on_problem must be 'error' or 'drop', got {on_problem!r}")
@@ -58,10 +58,13 @@ def read_coco_results(
     for index, entry in enumerate(_load(path)):
         kind, row = _check(entry, inputs, classes)
         if kind:
+            # All entries are checked before the first error, so that one message shows every
+            # kind.
             problems[kind] += 1
             if len(examples) < _MAX_EXAMPLES:
                 examples.append(f"entry {index}: {kind}: {str(entry)[:120]}")
             continue
+
         rows.setdefault(parse_id(entry["image_id"]), []).append(row)
 
     if problems and on_problem == "error":
@@ -75,9 +78,11 @@ def read_coco_results(
     for number, entries in rows.items():
         table = np.array(entries, dtype=np.float64).reshape(-1, 6)
         image_id, window = inputs[number]
+        # COCO counts corner and size; a window's corner moves both corners of the box.
         boxes = table[:, :4] + np.tile(window[:2] or (0, 0), 2)
         labels = table[:, 5].astype(np.int64)
         records.append(OutputRecord(image_id, window, boxes, table[:, 4], labels))
+
     return records, problems
 
 
@@ -92,7 +97,7 @@ def to_coco_results(
         category_ids: id in the file of each class.
 
     Returns:
-        entries in the order of the detections.
+        Entries in the order of the detections.
     """
     sizes = np.concatenate(
         [detections.boxes[:, :2], detections.boxes[:, 2:] - detections.boxes[:, :2]], axis=1
@@ -121,6 +126,7 @@ def _load(path: Path) -> list:
         raise FileNotFoundError(f"There is no result file {path}; correct the path.") from None
     except TextError as error:
         raise ResultFileError(str(error)) from error
+
     if not isinstance(content, list):
         raise ResultFileError(
             f"{path} holds a {type(content).__name__}; a result file is a list of entries with "
@@ -132,7 +138,7 @@ def _load(path: Path) -> list:
 def _check(
     entry: Any, inputs: Mapping[int | str, object], classes: Mapping[int | str, int]
 ) -> tuple[str, tuple[float, ...]]:
-    """(kind of problem or "", row x0, y0, x1, y1, score, class)."""
+    """Check an entry: (kind of problem or "", row x0, y0, x1, y1, score, class)."""
     try:
         x, y, width, height = (parse_number(value) for value in entry["bbox"])
         image, category = parse_id(entry["image_id"]), parse_id(entry["category_id"])
@@ -143,6 +149,7 @@ def _check(
         )
     except (KeyError, TypeError, ValueError):
         return "malformed entry", ()
+
     if not known_image:
         return "unknown image", ()
     if not known_class:

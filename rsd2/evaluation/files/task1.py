@@ -1,4 +1,4 @@
-"""DOTA's Task 1 submission files: written for the server, and read back to score them here.
+"""DOTA's Task 1 submission files: written for the server, or read to score them here.
 
 A submission is a zip with one ``Task1_<class>.txt`` per class at its top level; each line is
 ``image score x1 y1 x2 y2 x3 y3 x4 y4`` in pixels of the full image.
@@ -28,7 +28,7 @@ from rsd2.io.files import write_atomically
 from rsd2.io.text import decode_text, read_text, split_lines
 
 # Nine significant digits give a float32 score back exactly; a ten-thousandth of a pixel is far
-# below what a label is worth.
+# below the precision of a label.
 _LINE = "{} {:.9g}" + " {:.4f}" * 8 + "\n"
 
 
@@ -48,12 +48,13 @@ def write_task1_zip(
         detections: detections on full images.
 
     Raises:
-        ValueError: if an image id contains white space, which the format cannot express, or a
+        ValueError: an image id contains white space, which the format cannot express, or a
             class name a path separator.
-        OSError: if the folder cannot be written.
+        OSError: the folder cannot be written.
     """
     check_task1_names(image_ids, class_names)
     numbers = np.column_stack([detections.scores, detections.corners().reshape(-1, 8)])
+    # In memory first, so that the file appears complete or not at all.
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for label, name in enumerate(class_names):
@@ -64,6 +65,7 @@ def write_task1_zip(
                 for image, values in zip(names, numbers[rows].tolist())
             ]
             archive.writestr(f"Task1_{name}.txt", "".join(lines))
+
     write_atomically(path, buffer.getvalue())
 
 
@@ -81,9 +83,9 @@ def read_task1(
         The detections, class by class in the order of the files.
 
     Raises:
-        FileNotFoundError: if the path or the file of a class is missing.
-        ValueError: naming file and line, for a malformed line, a number that is not finite or an
-            image that the ground truth does not have.
+        FileNotFoundError: the path or the file of a class is missing.
+        ValueError: a line is malformed, a number is not finite or an
+            image is not in the ground truth; the message names file and line.
     """
     index_of = {name: index for index, name in enumerate(image_ids)}
     images, classes, rows = [], [], []
@@ -92,12 +94,14 @@ def read_task1(
         for number, line in enumerate(split_lines(text), start=1):
             if not line.strip():
                 continue
+
             image, values = _parse_line(line, f"{path}: Task1_{name}.txt, line {number}")
             if image not in index_of:
                 raise ValueError(
                     f"{path}: Task1_{name}.txt, line {number}: image {image!r} is not in the "
                     "ground truth; score the file on the split it was made for"
                 )
+
             images.append(index_of[image])
             classes.append(label)
             rows.append(values)
@@ -152,7 +156,7 @@ def check_task1_names(image_ids: Sequence[str], class_names: Sequence[str]) -> N
         class_names: names of the classes.
 
     Raises:
-        ValueError: naming the first such name.
+        ValueError: a name does not fit; the message names the first.
     """
     for name in image_ids:
         if not name or any(character.isspace() for character in name):
@@ -160,6 +164,7 @@ def check_task1_names(image_ids: Sequence[str], class_names: Sequence[str]) -> N
                 f"image id {name!r} is empty or contains white space, which separates the fields "
                 "of a Task 1 line; rename the image"
             )
+
     for name in class_names:
         if "/" in name or "\\" in name:
             raise ValueError(f"class name {name!r} contains a path separator; rename the class")
@@ -171,6 +176,7 @@ def _read_member(path: Path, name: str) -> str:
         if not member.is_file():
             raise FileNotFoundError(f"{path} holds no {name}; a class without detections needs one")
         return read_text(member)
+
     with zipfile.ZipFile(path) as archive:
         if name not in archive.namelist():
             raise FileNotFoundError(
@@ -183,10 +189,12 @@ def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
     fields = line.split()
     if len(fields) != 10:
         raise ValueError(f"{where}: {len(fields)} fields instead of 'image score x1 y1 ... x4 y4'")
+
     try:
         values = [parse_number(field) for field in fields[1:]]
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
     if not all(math.isfinite(value) for value in values):
         raise ValueError(f"{where}: a number is not finite: {line.strip()}")
     return fields[0], values

@@ -28,12 +28,12 @@ class BoxTruth:
     Attributes:
         image_ids: ids of all images, those without objects too.
         class_names: names of the classes.
-        image_index: (G,) int64 into ``image_ids``.
-        class_index: (G,) int64 into ``class_names``.
+        image_index: (G,) int64 indices into ``image_ids``.
+        class_index: (G,) int64 indices into ``class_names``.
         boxes: (G, 4) float64.
-        areas: (G,) float64 square pixels as annotated, which decide about the size.
-        ignore: (G,) bool, regions in which detections do not count, and crowds.
-        uncertain: (G,) bool.
+        areas: (G,) float64 square pixels as annotated, which define the size.
+        ignore: (G,) bool, marks regions in which detections do not count, and crowds.
+        uncertain: (G,) bool, marks objects whose label is uncertain.
     """
 
     image_ids: tuple[str, ...]
@@ -57,13 +57,14 @@ class BoxTruth:
             Ground truth in the order of the dicts.
 
         Raises:
-            ValueError: if image ids repeat, or an image has no ``annotations``.
+            ValueError: image ids repeat, or an image has no ``annotations``.
         """
         for record in records:
             check_record(record, "image_id")
         ids = tuple(str(record["image_id"]) for record in records)
         if len(set(ids)) < len(ids):
             raise ValueError("image ids of the dataset repeat; give every image one of its own")
+
         rows, numbers = [], []
         for number, record in enumerate(records):
             if "annotations" not in record:
@@ -74,6 +75,7 @@ class BoxTruth:
         boxes = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         crowd = [row.get("ignore", False) or bool(row.get("iscrowd", 0)) for row in rows]
+
         return cls(
             image_ids=ids,
             class_names=tuple(class_names),
@@ -92,8 +94,8 @@ class BoxDetections(NamedTuple):
     """Detections on the images of a dataset.
 
     Attributes:
-        image_index: (D,) int64 into the ground truth's ``image_ids``.
-        class_index: (D,) int64 into its ``class_names``.
+        image_index: (D,) int64 indices into the ground truth's ``image_ids``.
+        class_index: (D,) int64 indices into its ``class_names``.
         scores: (D,) float64, finite. Equal scores rank by image, then by place in these arrays.
         boxes: (D, 4) float64, finite.
     """
@@ -110,7 +112,7 @@ class BoxDetections(NamedTuple):
             rows: indices or mask.
 
         Returns:
-            those detections.
+            The chosen detections.
         """
         return BoxDetections(*(values[rows] for values in self))
 
@@ -140,12 +142,12 @@ class OverlapPairs(NamedTuple):
 
 
 class Matching(NamedTuple):
-    """What became of every detection.
+    """Outcome of every detection.
 
     Attributes:
-        truth: (D,) int64, the object that it found, or -1.
-        ignored: (D,) bool, it found none but lies in a region to ignore.
-        iou: (D,) float64 with the object that it found, else 0.
+        truth: (D,) int64, object that it found, or -1.
+        ignored: (D,) bool, marks detections that found none but lie in a region to ignore.
+        iou: (D,) float64 IoU with the object that it found, else 0.
     """
 
     truth: np.ndarray
@@ -157,7 +159,7 @@ def box_areas(boxes: np.ndarray) -> np.ndarray:
     """Return the areas of boxes.
 
     Args:
-        boxes: (N, 4).
+        boxes: (N, 4) boxes.
 
     Returns:
         (N,) float64, 0 where a side is not positive.
@@ -169,7 +171,7 @@ def rank_detections(detections: BoxDetections, max_detections: int | None) -> Bo
     """Sort detections by image, class and decreasing score, and keep the best of each.
 
     Args:
-        detections: in any order.
+        detections: detections in any order.
         max_detections: most detections of one class in one image, >= 1; None keeps all.
 
     Returns:
@@ -180,6 +182,7 @@ def rank_detections(detections: BoxDetections, max_detections: int | None) -> Bo
     if max_detections is None or not len(order):
         return ranked
 
+    # Rows are sorted, so a group starts where image or class changes.
     keys = np.stack([ranked.image_index, ranked.class_index], axis=1)
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = (keys[1:] != keys[:-1]).any(axis=1)
@@ -194,11 +197,12 @@ def find_overlaps(truth: BoxTruth, detections: BoxDetections, least: float) -> O
     Args:
         truth: labels of the dataset.
         detections: result of ``rank_detections``.
-        least: smallest threshold of IoU or IoD that will be asked for, > 0.
+        least: smallest threshold of IoU or IoD of any later matching, > 0.
 
     Returns:
         Pairs with IoD >= ``least``, which include those with such an IoU.
     """
+    # One integer per image and class makes both lists comparable in one sorted search.
     num_classes = max(len(truth.class_names), 1)
     truth_keys = truth.image_index * num_classes + truth.class_index
     keys = detections.image_index * num_classes + detections.class_index
@@ -206,7 +210,7 @@ def find_overlaps(truth: BoxTruth, detections: BoxDetections, least: float) -> O
     starts = np.searchsorted(truth_keys[order], keys, side="left")
     counts = np.searchsorted(truth_keys[order], keys, side="right") - starts
 
-    # In portions, so that a crowded dataset does not make all its pairs at once.
+    # In portions, so that a crowded dataset does not hold all its pairs at once.
     areas, truth_areas = detections.areas(), box_areas(truth.boxes)
     parts = []
     bounds = np.searchsorted(np.cumsum(counts), np.arange(0, counts.sum() + 1, _MAX_PAIRS))
@@ -215,16 +219,21 @@ def find_overlaps(truth: BoxTruth, detections: BoxDetections, least: float) -> O
         before = np.cumsum(counts[low:high]) - counts[low:high]
         offset = np.arange(len(detection)) - np.repeat(before, counts[low:high])
         found = order[starts[detection] + offset]
+
         corners, others = detections.boxes[detection], truth.boxes[found]
         sides = np.minimum(corners[:, 2:], others[:, 2:]) - np.maximum(
             corners[:, :2], others[:, :2]
         )
         shared = np.clip(sides, 0, None).prod(axis=1)
+        # IoD is never below IoU, so this keeps every pair that either threshold could accept.
         kept = (shared > 0) & (shared >= least * areas[detection])
+
         detection, found, shared = detection[kept], found[kept], shared[kept]
         union = areas[detection] + truth_areas[found] - shared
         parts.append((detection, found, shared / union, shared / areas[detection]))
+
     detection, found, iou, iod = (np.concatenate(column) for column in zip(*parts))
+    # Of equal IoU the later object comes first, as in COCO's loop, which replaces on equality.
     best_first = np.lexsort((-found, -iou, detection))
     return OverlapPairs(*(column[best_first] for column in (detection, found, iou, iod)))
 
@@ -241,21 +250,23 @@ def match_greedily(
     In decreasing score each detection takes the free object, not to be ignored, with the greatest
     IoU >= the threshold. Of those that find none, some are ignored: with an ``iod_threshold``, any
     number may lie in the same region, by that share of their own area; without, each takes a free
-    region of IoU >= ``iou_threshold`` for itself.
+    region of IoU >= ``iou_threshold`` of its own.
 
     Args:
         pairs: result of ``find_overlaps``.
         num_detections: D, ranked within each image and class.
-        truth_ignored: (G,) bool.
-        iou_threshold: in (0, 1].
-        iod_threshold: in (0, 1], or None.
+        truth_ignored: (G,) bool, marks regions to ignore.
+        iou_threshold: smallest IoU of a match, in (0, 1].
+        iod_threshold: smallest IoD with a region, in (0, 1], or None.
 
     Returns:
         The matching.
     """
     in_region = truth_ignored[pairs.truth]
+    # COCO caps the threshold just below 1, so that equal boxes match despite rounding.
     close = pairs.iou >= min(iou_threshold, _ALMOST_ONE)
     num_truth = len(truth_ignored)
+
     found = _accept_rows(pairs, close & ~in_region, num_detections, num_truth)
     ignored = np.zeros(num_detections, dtype=bool)
 
@@ -265,8 +276,8 @@ def match_greedily(
     else:
         rows = close & in_region & (found[pairs.detection] < 0)
         ignored = _accept_rows(pairs, rows, num_detections, num_truth) >= 0
-    ignored &= found < 0
 
+    ignored &= found < 0
     overlap = np.zeros(num_detections)
     of_match = pairs.truth == found[pairs.detection]
     overlap[pairs.detection[of_match]] = pairs.iou[of_match]
@@ -286,9 +297,9 @@ def defer_acceptance(
 
     Args:
         detection: (P,) int64, non-decreasing; of one image, lower ones choose first.
-        truth: (P,) int64, the object that each may choose; of one detection the best match first.
-        num_detections: D.
-        num_truth: G.
+        truth: (P,) int64, object that each may choose; of one detection the best match first.
+        num_detections: D, number of detections.
+        num_truth: G, number of objects.
 
     Returns:
         (D,) int64, the object of each detection, or -1.
@@ -299,8 +310,8 @@ def defer_acceptance(
     holder = np.full(num_truth, num_detections)
     asking = np.flatnonzero(counts)
 
-    # Every round, all that are still without an object ask at once; the best-ranked asker of an
-    # object holds it until a better one comes, and who is refused asks its next choice.
+    # In every round all detections without an object ask at once; the best-ranked asker of an
+    # object holds it until a better one comes, and a refused asker turns to its next choice.
     while len(asking):
         wanted = truth[choice[asking]]
         before = holder[wanted]

@@ -1,8 +1,8 @@
 """Best-overlapping ground-truth polygon of every detection, exact and in bounded memory.
 
-Overlaps are integrals here. Overlay of polygons as GEOS does it decides edge by edge what lies
-inside; of edges that nearly coincide some of its decisions are wrong, and the intersection of two
-equal polygons comes out empty, or that of two neighbours as one of them (3 in a million pairs).
+Overlaps are computed as integrals. Overlay of polygons as GEOS does it decides edge by edge what
+lies inside; of edges that nearly coincide some of its decisions are wrong, and the intersection of
+two equal polygons comes out empty, or that of two neighbours as one of them (3 in a million pairs).
 
 Shapes: G ground-truth polygons of V vertices, D detections, K candidate pairs, N regions, R
 vertices of a ring. Groups are integers; a detection is compared with the ground truth of its own
@@ -28,7 +28,7 @@ _IOU_BLOCK = 1 << 12
 
 @dataclass(frozen=True)
 class Regions:
-    """Plane regions ready for overlap tests; make them with the two class methods.
+    """Plane regions ready for overlap tests; made with the two class methods.
 
     Attributes:
         boxes: (N, 5) float64 rotated boxes, or None if the regions are general polygons.
@@ -85,30 +85,31 @@ class Regions:
             areas[index] = valid.area
             if valid.area > 0:
                 repaired[index] = _oriented_rings(valid)
+
         return cls(None, polygons, areas, _bounds(polygons), repaired)
 
     def __len__(self) -> int:
         return len(self.areas)
 
     def rings(self, index: int) -> list[np.ndarray]:
-        """Return the borders (R, 2) of a region; all run as its area demands, holes against it."""
+        """Return the borders (R, 2) of a region; outlines turn one way, holes the other."""
         return self.repaired.get(index, [self.polygons[index]])
 
 
 def paired_iou(
     detections: Regions, det: np.ndarray, ground_truth: Regions, gt: np.ndarray
 ) -> np.ndarray:
-    """Exact IoU of listed pairs in double precision.
+    """Compute the exact IoU of listed pairs in double precision.
 
-    Rectangle against simple polygon goes through ``rsd2.ops.paired_box_polygon_iou``; a pair
-    with a self-crossing polygon, or a detection that is itself a polygon, through an integral over
-    pairs of edges.
+    Rectangle and simple polygon go through ``rsd2.ops.paired_box_polygon_iou``; a pair
+    with a self-crossing polygon, or a detection that is itself a polygon, goes through an integral
+    over pairs of edges.
 
     Args:
         detections: regions of the detections.
-        det: (K,) numbers into ``detections``.
+        det: (K,) indices into ``detections``.
         ground_truth: regions of the ground truth.
-        gt: (K,) numbers into ``ground_truth``.
+        gt: (K,) indices into ``ground_truth``.
 
     Returns:
         (K,) float64 IoU in [0, 1]; 0 where either region is degenerate.
@@ -139,6 +140,7 @@ def paired_iou(
         ]
         common = sum(shared, start=np.zeros(1))
         iou[pair] = _ratio(abs(common), detections.areas[one], ground_truth.areas[other])[0]
+
     return np.where(iou > NO_OVERLAP, iou, 0.0)
 
 
@@ -155,11 +157,11 @@ def best_overlaps(
     out an IoU above ``min_iou`` are never computed. Memory grows with G + D, not G x D.
 
     Args:
-        detections: D regions.
-        detection_groups: (D,) integers.
-        ground_truth: G regions.
-        ground_truth_groups: (G,) integers.
-        min_iou: in [0, 1); overlaps not above it are of no interest to the caller.
+        detections: D regions of the detections.
+        detection_groups: (D,) integers, group of each detection.
+        ground_truth: G regions of the ground truth.
+        ground_truth_groups: (G,) integers, group of each object.
+        min_iou: smallest overlap of interest, excluded, in [0, 1).
 
     Returns:
         best: (D,) int64, number of the ground truth of greatest IoU (the first of equals), or
@@ -176,6 +178,9 @@ def best_overlaps(
         iou = paired_iou(detections, det, ground_truth, gt)
         above = iou > min_iou
         det, gt, iou = det[above], gt[above], iou[above]
+
+        # Sorted by detection, then best IoU, then lowest number; the first row of each detection
+        # wins.
         order = np.lexsort((gt, -iou, det))
         winner = order[np.diff(det[order], prepend=-1) != 0]
         best[det[winner]] = gt[winner]
@@ -202,6 +207,7 @@ def _candidate_pairs(
     np.minimum.at(group_left, gt_group, left)
     np.maximum.at(group_right, gt_group, right)
     np.maximum.at(widest, gt_group, right - left)
+
     # Stretches are as far apart as a query may reach to the left of its own.
     extent = group_right - group_left
     spacing = 1 + 1e-9 * extent.sum()
@@ -215,6 +221,7 @@ def _candidate_pairs(
     group = group[det]
     low = np.maximum(detections.bounds[det, 0] - widest[group], group_left[group] - widest[group])
     high = np.minimum(detections.bounds[det, 2], group_right[group])
+
     # Rounding on the long number line must not lose a touching pair.
     slack = 1e-6 + 1e-12 * abs(stretch).max(initial=0)
     first = np.searchsorted(stretch, low + offset[group] - slack)
@@ -228,6 +235,7 @@ def _candidate_pairs(
         stop = int(np.searchsorted(most_pairs, done + MAX_PAIRS_AT_ONCE, side="right"))
         part = slice(start, max(stop, start + 1))
         start = part.stop
+
         ends = most_pairs[part] - done
         place = np.arange(ends[-1]) + np.repeat(first[part] - ends + runs[part], runs[part])
         gt = by_left[place]
@@ -249,7 +257,7 @@ def _iou_bound(
 
 
 def _surely_simple(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return (N,) which polygons (N, V) turn the same way at all of at most four corners.
+    """Tell (N,) which polygons (N, V) turn the same way at all of at most four corners.
 
     Fewer than five such turns add up to one full turn, so that the polygon is convex.
     """
@@ -257,18 +265,19 @@ def _surely_simple(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.zeros(len(x), dtype=bool)
     dx, dy = np.roll(x, -1, axis=1) - x, np.roll(y, -1, axis=1) - y
     turn = dx * np.roll(dy, -1, axis=1) - np.roll(dx, -1, axis=1) * dy
+
     # Corners within rounding of straight are left to the exact test.
     size = np.maximum(abs(dx).max(axis=1), abs(dy).max(axis=1))[:, None]
     return (turn > 1e-9 * size**2).all(axis=1) | (turn < -1e-9 * size**2).all(axis=1)
 
 
 def _bounds(polygons: np.ndarray) -> np.ndarray:
-    """Bounding boxes (N, 4) of (N, V, 2) polygons."""
+    """Return the bounding boxes (N, 4) of (N, V, 2) polygons."""
     return np.concatenate([polygons.min(axis=1), polygons.max(axis=1)], axis=1)
 
 
 def _oriented_rings(geometry: shapely.Geometry) -> list[np.ndarray]:
-    """Borders (R, 2) of the polygons in a geometry: outlines turn one way, holes the other."""
+    """Return the borders (R, 2) of a geometry: outlines turn one way, holes the other."""
     rings = []
     # ``make_valid`` may return collections of multipolygons, and lines and points beside them.
     for part in shapely.get_parts(shapely.get_parts(geometry)):
@@ -280,18 +289,18 @@ def _oriented_rings(geometry: shapely.Geometry) -> list[np.ndarray]:
 
 
 def _twice_the_area(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Signed area of polygons (..., V), doubled."""
+    """Return twice the signed area of polygons (..., V)."""
     return (x * np.roll(y, -1, axis=-1) - np.roll(x, -1, axis=-1) * y).sum(axis=-1)
 
 
 def _shared_area(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Signed areas (K,) that polygons (K, V, 2) share with polygons (K, W, 2).
+    """Return the signed areas (K,) that polygons (K, V, 2) share with polygons (K, W, 2).
 
     A polygon is the signed sum of the strips between its edges and a line below. Two strips share
     the integral of the lower one of their edges, which has a closed form: nothing is decided, so
     that rounding changes the result by rounding only. Positive if both polygons turn alike.
     """
-    # About a corner of their own, because areas are differences of large numbers elsewhere.
+    # Relative to a corner of their own: far from the origin areas are differences of large numbers.
     origin = first[:, :1].copy()
     origin[..., 1] = np.minimum(first[..., 1].min(axis=1), second[..., 1].min(axis=1))[:, None]
     one = (values[:, :, None] for values in _edges(first - origin))
@@ -317,7 +326,7 @@ def _shared_area(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _edges(polygons: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Direction (-1, 0, 1), left end x, y, and extent to the right and up of edges, (K, V) each."""
+    """Return direction (-1, 0, 1), left end x, y, and extent right and up of edges, (K, V) each."""
     ends = np.roll(polygons, -1, axis=1)
     (x, y), run = polygons.transpose(2, 0, 1), (ends - polygons)[..., 0]
     forward = run >= 0
@@ -326,6 +335,7 @@ def _edges(polygons: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _ratio(common: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU in [0, 1] from the areas of the overlap and of two regions, which are positive."""
+    """Return the IoU in [0, 1] from the areas of the overlap and of two regions, all positive."""
+    # Rounding must not make the overlap larger than either region.
     common = np.minimum(common, np.minimum(first, second))
     return common / (first + second - common)

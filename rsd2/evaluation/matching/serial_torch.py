@@ -1,4 +1,4 @@
-"""Hold torch to one thread for many small steps."""
+"""Limit torch to one thread for many small steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def serial_torch() -> Iterator[None]:
-    """Run the body with one torch thread, then give the threads back.
+    """Run the body with one torch thread, then restore the number of threads.
 
     On shared cores the threads of a small step wait for each other ten times longer than the
     step takes; evaluation consists of such steps.

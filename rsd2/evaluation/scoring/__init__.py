@@ -1,1 +1,1 @@
-"""The protocols as pure functions of detections and truth."""
+"""The protocols as pure functions of detections and ground truth."""

@@ -30,7 +30,7 @@ AITOD_AREA_RANGES = {
     "s": (16.0**2, 32.0**2),
     "m": (32.0**2, 1e10),
 }
-"""Name -> (least, greatest) area in square pixels, both ends included."""
+"""Name -> (smallest, largest) area in square pixels, both ends included."""
 AITOD_MAX_DETECTIONS = (1, 100, 1500)
 AITOD_IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
@@ -42,8 +42,8 @@ class AitodScores:
     """Scores in [0, 1]; ``nan`` for a class without object in a range.
 
     Attributes:
-        precision: (T, A, K) average precision at the greatest number of detections.
-        recall: (T, A, K, M) greatest recall.
+        precision: (T, A, K) average precision at the largest number of detections.
+        recall: (T, A, K, M) final recall.
         lrp: (4, K) optimal localisation-recall-precision error (0 is perfect) and its parts
             localisation, false positives and false negatives, at IoU 0.5.
     """
@@ -76,11 +76,12 @@ def score_aitod(
 def optimal_lrp(
     truth: BoxTruth, detections: BoxDetections, max_detections: int = AITOD_MAX_DETECTIONS[-1]
 ) -> np.ndarray:
-    """Optimal localisation-recall-precision error at IoU 0.5 (Oksuz et al. 2018, section 3).
+    """Compute the optimal localisation-recall-precision error at IoU 0.5 (Oksuz et al. 2018,
+    section 3).
 
     With the scores cut off at s, the error is the sum of (1 - IoU) / 0.5 over the true positives
     plus the numbers of false positives and false negatives, divided by the number of all three;
-    the optimum is the least over all s. AI-TOD calls it oLRP.
+    the optimum is the minimum over all s. AI-TOD calls it oLRP.
 
     Args:
         truth: labels of the dataset.
@@ -88,7 +89,7 @@ def optimal_lrp(
         max_detections: most detections of one class in one image.
 
     Returns:
-        (4, K) float64 in [0, 1]: the least error, and at its s the mean of 1 - IoU of the true
+        (4, K) float64 in [0, 1]: the smallest error, and at its s the mean of 1 - IoU of the true
         positives (``nan`` if there is none), 1 - precision (``nan`` likewise if there is no
         detection) and 1 - recall. ``nan`` for classes without object.
     """
@@ -97,6 +98,7 @@ def optimal_lrp(
     matching = match_greedily(
         pairs, len(ranked.scores), truth.ignore, _LRP_THRESHOLD, _LRP_THRESHOLD
     )
+
     order = np.argsort(-ranked.scores, kind="stable")
     order = order[~matching.ignored[order]]
 
@@ -110,11 +112,13 @@ def optimal_lrp(
         is_true = matching.truth[rows] >= 0
         scores = np.append(ranked.scores[rows], -np.inf)
         cuts = np.flatnonzero(scores[:-1] != scores[1:])  # equal scores are cut off together
+        # The first entry is the cut above all scores: nothing is shown and everything is missed.
         found = np.append(0, np.cumsum(is_true)[cuts])
         loose = np.append(0.0, np.cumsum(np.where(is_true, 1 - matching.iou[rows], 0.0))[cuts])
         false = np.append(0, cuts + 1) - found
         missed = num_objects - found
         total = (loose / (1 - _LRP_THRESHOLD) + false + missed) / (found + false + missed)
+
         best = int(total.argmin())
         hits, shown = int(found[best]), int(found[best] + false[best])
         errors[:, k] = (
@@ -123,6 +127,7 @@ def optimal_lrp(
             false[best] / shown if shown else np.nan,
             missed[best] / num_objects,
         )
+
     return errors
 
 
@@ -132,12 +137,12 @@ def score_coco(
     area_ranges: Mapping[str, tuple[float, float]] = AITOD_AREA_RANGES,
     max_detections: Sequence[int] = AITOD_MAX_DETECTIONS,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and recall at COCO's thresholds, by faster-coco-eval.
+    """Compute average precision and recall at COCO's thresholds, by faster-coco-eval.
 
     Args:
         truth: labels of the dataset; what is flagged ``ignore`` is a crowd in COCO's sense.
         detections: detections on its images.
-        area_ranges: A names -> (least, greatest) area in square pixels, both ends included.
+        area_ranges: A names -> (smallest, largest) area in square pixels, both ends included.
         max_detections: M numbers of detections of one class in one image, increasing.
 
     Returns:
@@ -163,6 +168,7 @@ def score_coco(
         "annotations": annotations,
         "categories": categories,
     }
+
     columns = (*detections, detections.areas())
     found = [
         {"id": number, **_entry(image, label, box), "score": score, "area": area, "iscrowd": 0}
@@ -170,6 +176,7 @@ def score_coco(
             zip(*(column.tolist() for column in columns)), start=1
         )
     ]
+
     results.dataset = {"images": images, "annotations": found, "categories": categories}
     ground_truth.createIndex()
     results.createIndex()
@@ -181,6 +188,7 @@ def score_coco(
     scorer.params.maxDets = list(max_detections)
     scorer.params.areaRng = [list(ends) for ends in area_ranges.values()]
     scorer.params.areaRngLbl = list(area_ranges)
+
     scorer.evaluate()
     scorer.accumulate()
 

@@ -23,15 +23,15 @@ def precision_recall(
 
     Args:
         is_true: (D,) bool, true positives.
-        is_false: (D,) bool, false positives; never true together with ``is_true``.
-        num_positives: ground-truth objects that count, >= 0.
+        is_false: (D,) bool, false positives; never set together with ``is_true``.
+        num_positives: number of ground-truth objects that count, >= 0.
 
     Returns:
-        precision (D,) and recall (D,), float64 in [0, 1]; precision is 0 before the first
+        Precision (D,) and recall (D,), float64 in [0, 1]; precision is 0 before the first
         detection that counts, and recall is ``nan`` when ``num_positives`` is 0.
 
     Raises:
-        ValueError: if the two masks differ in shape.
+        ValueError: the two masks differ in shape.
     """
     is_true, is_false = np.asarray(is_true, bool), np.asarray(is_false, bool)
     if is_true.shape != is_false.shape or is_true.ndim != 1:
@@ -39,31 +39,34 @@ def precision_recall(
             f"is_true and is_false must be 1-d of one length, got {is_true.shape} and "
             f"{is_false.shape}"
         )
+
     true_so_far = np.cumsum(is_true, dtype=np.int64)
     counted_so_far = np.cumsum(is_true | is_false, dtype=np.int64)
+    # Before the first detection that counts, 0 / 1 gives a precision of 0 instead of nan.
     precision = true_so_far / np.maximum(counted_so_far, 1)
+
     if num_positives == 0:
         return precision, np.full(len(is_true), np.nan)
     return precision, true_so_far / num_positives
 
 
 def average_precision(precision: np.ndarray, recall: np.ndarray, method: str = "voc07") -> float:
-    """Area under the precision-recall curve by one of PASCAL VOC's two rules.
+    """Compute the area under the precision-recall curve by one of PASCAL VOC's two rules.
 
-    ``voc07``: mean over the recalls 0, 0.1, ..., 1 of the greatest precision at that recall or
+    ``voc07``: mean over the recalls 0, 0.1, ..., 1 of the highest precision at that recall or
     beyond (0 where the recall is not reached); DOTA's rule. ``area``: exact area under the curve
     after precision has been made non-increasing in recall (VOC 2010 and later).
 
     Args:
-        precision: (D,) of the curve of :func:`precision_recall`; may be empty.
-        recall: (D,) non-decreasing, of :func:`precision_recall`.
-        method: ``"voc07"`` or ``"area"``.
+        precision: (D,) precision from :func:`precision_recall`; may be empty.
+        recall: (D,) non-decreasing recall from :func:`precision_recall`.
+        method: rule, ``"voc07"`` or ``"area"``.
 
     Returns:
         Average precision in [0, 1]; 0 without detections, ``nan`` if any recall is ``nan``.
 
     Raises:
-        ValueError: for another ``method``.
+        ValueError: ``method`` is unknown.
     """
     check_ap_method(method)
     precision, recall = np.asarray(precision, np.float64), np.asarray(recall, np.float64)
@@ -71,9 +74,12 @@ def average_precision(precision: np.ndarray, recall: np.ndarray, method: str = "
         return 0.0
     if np.isnan(recall).any():
         return float("nan")
+
     if method == "voc07":
         reached = best_precision_at(precision, recall, VOC07_RECALL_POINTS)
         return float(reached.sum() / len(VOC07_RECALL_POINTS))
+
+    # The envelope: precision at a recall is the best one that this recall or a later one reaches.
     best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
     steps = np.diff(recall, prepend=0.0)
     return float((steps * best_from_here).sum())
@@ -82,12 +88,12 @@ def average_precision(precision: np.ndarray, recall: np.ndarray, method: str = "
 def average_precision_by_group(
     is_true: np.ndarray, groups: np.ndarray, num_objects: np.ndarray
 ) -> np.ndarray:
-    """Exact area under the curve of each group of detections, such as those of a class.
+    """Compute the exact area under the curve of each group of detections, for example of a class.
 
     Args:
         is_true: (D,) bool, true positives among detections in decreasing score; others are false.
         groups: (D,) int64, group of each detection.
-        num_objects: (N,) int64, objects that count of each group.
+        num_objects: (N,) int64, number of objects that count in each group.
 
     Returns:
         (N,) float64 in [0, 1]; ``nan`` for groups without objects.
@@ -101,11 +107,12 @@ def average_precision_by_group(
 
 
 def best_precision_at(precision: np.ndarray, recall: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Greatest precision at some recalls or beyond, as PASCAL VOC 2007 and COCO average it.
+    """Find the highest precision at given recalls or beyond, which PASCAL VOC 2007 and COCO
+    average.
 
     Args:
-        precision: (D,) of the curve of :func:`precision_recall`; may be empty.
-        recall: (D,) non-decreasing, without ``nan``.
+        precision: (D,) precision from :func:`precision_recall`; may be empty.
+        recall: (D,) non-decreasing recall without ``nan``.
         points: (R,) recalls in [0, 1].
 
     Returns:
@@ -119,10 +126,10 @@ def check_ap_method(method: str) -> None:
     """Check that a name is one of ``AP_METHODS``.
 
     Args:
-        method: the name to check.
+        method: name to check.
 
     Raises:
-        ValueError: naming the two methods.
+        ValueError: the name is unknown; the message lists the methods.
     """
     if method not in AP_METHODS:
         raise ValueError(f"unknown AP method {method!r}; choose one of {', '.join(AP_METHODS)}")

@@ -2,7 +2,7 @@
 
 The protocol: the detections of a class are ranked by score; each one takes the ground truth of
 its image and class with the greatest polygon IoU; it is true if that IoU is strictly above the
-threshold and no detection before it took the same object, ignored if that object does not count
+threshold and no earlier detection took the same object, ignored if that object does not count
 under the difficulty policy, and false otherwise; then VOC average precision, averaged over the
 classes that have ground truth.
 
@@ -38,13 +38,13 @@ DIFFICULT_POLICIES: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The objects of a set of full images.
+    """Objects of a set of full images.
 
     Attributes:
         image_ids: I names, in the order that breaks ties between equal scores.
         class_names: C names.
-        image_index: (G,) int64 into ``image_ids``.
-        class_index: (G,) int64 into ``class_names``.
+        image_index: (G,) int64 indices into ``image_ids``.
+        class_index: (G,) int64 indices into ``class_names``.
         polygons: (G, 4, 2) float64 vertices, pixels of the full image.
         difficult: (G,) int64: 0 normal, 1 difficult, 2 cut by tiling.
     """
@@ -61,12 +61,15 @@ class GroundTruth:
         for name in ("image_index", "class_index", "difficult"):
             if len(getattr(self, name)) != num:
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries for {num} objects")
+
         if len(set(self.image_ids)) != len(self.image_ids):
             twice = sorted({i for i in self.image_ids if self.image_ids.count(i) > 1})[:5]
             raise ValueError(f"image ids must be unique, these are not: {twice}")
+
         _check_range("class index", self.class_index, len(self.class_names))
         _check_range("image index", self.image_index, len(self.image_ids))
         _check_range("difficulty", self.difficult, 3)
+
         bad = np.flatnonzero(~(abs(self.polygons) < LARGEST_COORDINATE).all(axis=(1, 2)))
         if len(bad):
             image = self.image_ids[self.image_index[bad[0]]]
@@ -90,7 +93,7 @@ class GroundTruth:
             The ground truth, images and objects in the order given.
 
         Raises:
-            ValueError: for an object with neither polygon nor box, a crowd region, or a
+            ValueError: an object has neither polygon nor box, a crowd region, or a
                 class or difficulty outside its range.
         """
         image_index, class_index, polygons, difficult = [], [], [], []
@@ -102,10 +105,12 @@ class GroundTruth:
                         f"image {record['image_id']!r} has a crowd region, which the DOTA protocol "
                         "does not know; mark such objects as difficult (difficult=1) instead"
                     )
+
                 image_index.append(index)
                 class_index.append(obj["category_id"])
                 polygons.append(polygon_of(obj, record["image_id"]))
                 difficult.append(obj.get("difficult", 0))
+
         return cls(
             image_ids=tuple(str(record["image_id"]) for record in dataset_dicts),
             class_names=tuple(class_names),
@@ -118,11 +123,11 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections on full images; exactly one of ``boxes`` and ``polygons`` is given.
+    """Detections on full images; exactly one of ``boxes`` and ``polygons`` is set.
 
     Attributes:
-        image_index: (D,) int64 into the ground truth's ``image_ids``.
-        class_index: (D,) int64 into its ``class_names``.
+        image_index: (D,) int64 indices into the ground truth's ``image_ids``.
+        class_index: (D,) int64 indices into its ``class_names``.
         scores: (D,) float64, finite. Equal scores rank by image, then by place in these arrays.
         boxes: (D, 5) float64 rotated boxes: cx, cy, w, h in pixels, angle in degrees.
         polygons: (D, V, 2) float64 vertices in pixels.
@@ -143,6 +148,7 @@ class Detections:
         lengths = [len(x) for x in (self.image_index, self.class_index, self.scores, shape)]
         if len(set(lengths)) != 1:
             raise ValueError(f"image, class, score and shape arrays differ in length: {lengths}")
+
         if not (np.isfinite(self.scores).all() and np.isfinite(shape).all()):
             raise ValueError(
                 "scores and coordinates must be finite; drop the others with finite_rows first"
@@ -160,7 +166,7 @@ class Detections:
         return self.polygons
 
     def regions(self) -> Regions:
-        """Make the regions that the overlap tests need."""
+        """Make the regions for the overlap tests."""
         if self.boxes is not None:
             return Regions.from_boxes(self.boxes)
         return Regions.from_polygons(self.corners())
@@ -168,7 +174,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class DotaScores:
-    """What :func:`score_detections` found.
+    """Result of :func:`score_detections`.
 
     Attributes:
         iou_thresholds: T thresholds.
@@ -176,9 +182,9 @@ class DotaScores:
         recall: (T, C) float64, final recall, ``nan`` likewise.
         num_counted: (C,) objects that count under the policy.
         num_ignored: (C,) objects that do not.
-        num_detections: (C,).
-        num_repaired: self-crossing ground-truth polygons that were repaired.
-        num_degenerate: ground-truth polygons without area: nothing can match them.
+        num_detections: (C,) detections.
+        num_repaired: number of repaired self-crossing ground-truth polygons.
+        num_degenerate: number of ground-truth polygons without area, which nothing can match.
     """
 
     iou_thresholds: tuple[float, ...]
@@ -191,7 +197,7 @@ class DotaScores:
     num_degenerate: int
 
     def mean_ap(self) -> np.ndarray:
-        """Mean AP over the classes that have ground truth, (T,) in [0, 1] or ``nan``."""
+        """Return the mean AP over the classes that have ground truth, (T,) in [0, 1] or ``nan``."""
         defined = self.num_counted > 0
         if not defined.any():
             return np.full(len(self.iou_thresholds), np.nan)
@@ -199,10 +205,10 @@ class DotaScores:
 
 
 def finite_rows(scores: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
-    """Return which detections have finite numbers only.
+    """Tell which detections have only finite numbers.
 
     Args:
-        scores: (D,).
+        scores: (D,) scores.
         arrays: (D, ...) boxes or polygons.
 
     Returns:
@@ -227,9 +233,9 @@ def score_detections(
     Args:
         ground_truth: objects with their quadrilaterals.
         detections: detections on the same images and classes.
-        iou_thresholds: T values in [0, 1); a match needs polygon IoU strictly above.
-        ap_method: ``"voc07"`` or ``"area"``.
-        difficult_policy: which difficulty labels count: ``"v1.0"`` 0 alone, ``"v1.5"`` 0 and 1,
+        iou_thresholds: T thresholds in [0, 1); a match needs polygon IoU strictly above.
+        ap_method: rule of the average precision, ``"voc07"`` or ``"area"``.
+        difficult_policy: difficulty labels that count: ``"v1.0"`` 0 alone, ``"v1.5"`` 0 and 1,
             ``"count-all"`` 0, 1 and 2; an object that does not count is neither found nor missed,
             and detections that match it are ignored.
 
@@ -237,17 +243,19 @@ def score_detections(
         AP and recall of every threshold and class, with the counts behind them.
 
     Raises:
-        ValueError: for an unknown method or policy, a threshold outside its range, or a
-            detection whose image or class index is out of range.
+        ValueError: a method or policy is unknown, a threshold is outside its range, or a
+            detection's image or class index is out of range.
     """
     thresholds = check_protocol(iou_thresholds, ap_method, difficult_policy)
     num_classes = len(ground_truth.class_names)
     _check_range("image index", detections.image_index, len(ground_truth.image_ids))
     _check_range("class index", detections.class_index, num_classes)
     regions = Regions.from_polygons(ground_truth.polygons)
+
     with serial_torch():
         best, best_iou = best_overlaps(
             detections.regions(),
+            # One group per image and class, so that a detection meets only its own objects.
             detections.image_index * num_classes + detections.class_index,
             regions,
             ground_truth.image_index * num_classes + ground_truth.class_index,
@@ -257,7 +265,6 @@ def score_detections(
     # lexsort is stable: equal keys keep the order of the arrays.
     rank = np.lexsort((detections.image_index, -detections.scores, detections.class_index))
     best, best_iou = best[rank], best_iou[rank]
-
     counts = np.isin(ground_truth.difficult, DIFFICULT_POLICIES[difficult_policy])
     num_counted = np.bincount(ground_truth.class_index[counts], minlength=num_classes)
     num_detections = np.bincount(detections.class_index, minlength=num_classes)
@@ -266,6 +273,7 @@ def score_detections(
     ap = np.full((len(thresholds), num_classes), np.nan)
     recall = np.full((len(thresholds), num_classes), np.nan)
     for row, threshold in enumerate(thresholds):
+        # The best object does not depend on the threshold, so overlaps are computed once.
         is_true, is_false = _judge(best, best_iou > threshold, counts)
         for label in np.flatnonzero(num_counted):
             of_class = slice(ends[label] - num_detections[label], ends[label])
@@ -299,7 +307,7 @@ def check_protocol(
         The thresholds, in increasing order, each once.
 
     Raises:
-        ValueError: naming the value and what is possible.
+        ValueError: a value is impossible; the message lists the possible ones.
     """
     check_ap_method(ap_method)
     if difficult_policy not in DIFFICULT_POLICIES:
@@ -322,6 +330,7 @@ def _judge(
     (ranked,) = np.nonzero(matches)
     objects = best[ranked]
     first = np.full(len(counts), -1, dtype=np.int64)
+
     # With repeated indices the last assignment stays, so go from the worst rank to the best.
     first[objects[::-1]] = ranked[::-1]
     is_true = np.zeros(len(best), dtype=bool)

@@ -34,18 +34,19 @@ _FAR = 10.0  # pixels that are added to the threshold for pairs which cannot mat
 
 @dataclass(frozen=True)
 class MovingObjectProtocol:
-    """What counts as found.
+    """Definition of a found object.
 
     Attributes:
-        name: names the results.
+        name: name of the results.
         rule: ``"iou"``: pairs are chosen that maximise the sum of the IoUs, and those with an IoU
             above the threshold count; ``"distance"``: pairs are chosen that minimise the sum of
             the distances of the centres, and those nearer than the threshold count.
-        threshold: least IoU, in [0, 1), or greatest distance, pixels, > 0; excluded itself.
-        score_thresholds: detections count above this score. Of several the one with the best mean
+        threshold: smallest IoU, in [0, 1), or largest distance, pixels, > 0, both excluded.
+        score_thresholds: scores above which detections count. Of several the one with the best mean
             F1 is reported.
-        mean_ap: also report the area under the precision-recall curve; for the rule ``"iou"``.
-        labels: whose labels the published numbers refer to; only for the record.
+        mean_ap: whether to report the area under the precision-recall curve; for the rule
+            ``"iou"``.
+        labels: labels of the published numbers; only for the record.
     """
 
     name: str
@@ -65,6 +66,7 @@ class MovingObjectProtocol:
                 f"threshold must lie in [0, 1) for an IoU and be positive for a distance, got "
                 f"{self.threshold} for {self.rule}"
             )
+
         thresholds = tuple(float(value) for value in self.score_thresholds)
         if not thresholds or not all(0 <= value < 1 for value in thresholds):
             raise ValueError(f"score_thresholds must lie in [0, 1), got {self.score_thresholds}")
@@ -103,7 +105,7 @@ class MovingObjectScores:
         protocol: protocol of the counts.
         videos: V names.
         counts: (S, V, 3) int64: true positives, false positives, false negatives.
-        average_precision: (V,) in [0, 1], ``nan`` without objects; None if not asked for.
+        average_precision: (V,) in [0, 1], ``nan`` without objects; None if not requested.
     """
 
     protocol: MovingObjectProtocol
@@ -137,7 +139,7 @@ class MovingObjectScores:
         """Return precision, recall and F1 of all frames together.
 
         Returns:
-            (S, 3) float64; also false positives in videos without objects count.
+            (S, 3) float64; false positives in videos without objects count too.
         """
         return _rates(self.counts.sum(axis=1))
 
@@ -157,6 +159,7 @@ def _rates(counts: np.ndarray) -> np.ndarray:
         ],
         axis=-1,
     )
+    # Without objects neither recall nor F1 is defined.
     rates[true + missed == 0] = np.nan
     return rates
 
@@ -167,15 +170,16 @@ def count_matches(
     """Count the true positives of one frame by the best assignment.
 
     Args:
-        detections: (D, 4) XYXY, pixels.
-        objects: (G, 4).
-        protocol: its rule and threshold.
+        detections: (D, 4) boxes XYXY, pixels.
+        objects: (G, 4) boxes XYXY, pixels.
+        protocol: protocol with rule and threshold.
 
     Returns:
-        number of pairs that count, at most min(D, G).
+        Number of pairs that count, at most min(D, G).
     """
     if not len(detections) or not len(objects):
         return 0
+
     if protocol.rule == "iou":
         low = np.maximum(detections[:, None, :2], objects[None, :, :2])
         high = np.minimum(detections[:, None, 2:], objects[None, :, 2:])
@@ -185,7 +189,7 @@ def count_matches(
         rows, columns = linear_sum_assignment(overlap, maximize=True)
         return int((overlap[rows, columns] > protocol.threshold).sum())
 
-    # What is too far costs the same wherever it is, so that the sum prefers pairs that count.
+    # All pairs that are too far cost the same, so that the sum prefers pairs that count.
     centers, others = (boxes[:, :2] + boxes[:, 2:] for boxes in (detections, objects))
     distance = np.linalg.norm(centers[:, None] - others[None, :], axis=2) / 2
     cost = np.where(distance > protocol.threshold, protocol.threshold + _FAR, distance)
@@ -199,7 +203,7 @@ def score_moving_objects(
     videos: Sequence[str],
     protocol: MovingObjectProtocol,
 ) -> MovingObjectScores:
-    """Count what is found in every video.
+    """Count the found objects of every video.
 
     Objects of different classes never match; the counts are sums over the classes. Objects flagged
     ``ignore`` do not count. A frame without detections misses all its objects.
@@ -208,28 +212,30 @@ def score_moving_objects(
         truth: labels of I frames.
         detections: detections on them.
         videos: name of each frame's video.
-        protocol: what counts as found.
+        protocol: definition of a found object.
 
     Returns:
-        The counts; the videos in the order in which they come first.
+        The counts; the videos in the order of their first frames.
 
     Raises:
-        ValueError: if there are not as many names as frames.
+        ValueError: the numbers of names and frames differ.
     """
     if len(videos) != len(truth.image_ids):
         raise ValueError(f"{len(videos)} names of videos for {len(truth.image_ids)} frames")
+
     names = tuple(dict.fromkeys(videos))
     position = {name: index for index, name in enumerate(names)}
     num_classes = max(len(truth.class_names), 1)
     truth_rows = _rows_by_key(
         truth.image_index * num_classes + truth.class_index, np.flatnonzero(~truth.ignore)
     )
-
     keys = detections.image_index * num_classes + detections.class_index
     counts = np.zeros((len(protocol.score_thresholds), len(names), 3), dtype=np.int64)
     none = np.zeros(0, dtype=np.int64)
+
     for s, score_threshold in enumerate(protocol.score_thresholds):
         rows = _rows_by_key(keys, np.flatnonzero(detections.scores > score_threshold))
+        # Frames with objects but no detection, and the reverse, count too.
         for key in truth_rows.keys() | rows.keys():
             found, real = rows.get(key, none), truth_rows.get(key, none)
             true = count_matches(detections.boxes[found], truth.boxes[real], protocol)
@@ -244,7 +250,7 @@ def score_moving_objects(
 
 
 def _rows_by_key(keys: np.ndarray, rows: np.ndarray) -> dict[int, np.ndarray]:
-    """The rows of each key, which stands for a frame and class."""
+    """Group rows by key, which stands for a frame and class."""
     order = rows[np.argsort(keys[rows], kind="stable")]
     unique, starts = np.unique(keys[order], return_index=True)
     return dict(zip(unique.tolist(), np.split(order, starts[1:])))
@@ -257,12 +263,14 @@ def _average_precision(
     num_videos: int,
     protocol: MovingObjectProtocol,
 ) -> np.ndarray:
-    """(V,) area under the curve, mean over the classes with objects; greedy by score, by IoU."""
+    """Compute the (V,) areas under the curves by greedy matching, means over the classes."""
     ranked = rank_detections(detections, None)
     least = max(protocol.threshold, _ANY_OVERLAP)
     pairs = find_overlaps(truth, ranked, least)
+    # match_greedily accepts an IoU at the threshold, this protocol only above it.
     above = np.nextafter(least, 1)
     matching = match_greedily(pairs, len(ranked.scores), truth.ignore, above, None)
+
     order = np.argsort(-ranked.scores, kind="stable")
     order = order[~matching.ignored[order]]
 

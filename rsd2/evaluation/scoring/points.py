@@ -21,7 +21,7 @@ from rsd2.evaluation.matching.boxes import (
 from .average_precision import average_precision_by_group
 
 LOCALIZATION_DISTANCES = tuple(range(1, 26))
-"""Pixels, over which L-mAP is the mean."""
+"""Distances in pixels over which L-mAP is the mean."""
 
 
 def score_points(
@@ -30,7 +30,7 @@ def score_points(
     distances: Sequence[float] = LOCALIZATION_DISTANCES,
     max_detections: int | None = None,
 ) -> np.ndarray:
-    """Average precision of the centres of boxes at some distances.
+    """Compute the average precision of the centres of boxes at given distances.
 
     In decreasing score each detection takes the nearest free object of its frame and class with a
     distance <= d. All frames are pooled; the area under the curve is VOC 2010's.
@@ -38,18 +38,20 @@ def score_points(
     Args:
         truth: labels of the dataset; objects flagged ``ignore`` do not count.
         detections: detections on its frames.
-        distances: R values d, pixels, > 0.
+        distances: R distances d, pixels, > 0.
         max_detections: most detections of one class in one frame; None keeps all.
 
     Returns:
         (R, K) float64 in [0, 1]; ``nan`` for classes without object.
 
     Raises:
-        ValueError: for a distance that is not positive.
+        ValueError: a distance is not positive.
     """
     if not len(distances) or min(distances) <= 0:
         raise ValueError(f"distances must be positive, got {distances}")
+
     ranked = rank_detections(detections, max_detections)
+    # Pairs are found once, for the largest distance; smaller ones use a part of them.
     detection, found, distance = _near_pairs(truth, ranked, max(distances))
 
     order = np.argsort(-ranked.scores, kind="stable")
@@ -61,13 +63,14 @@ def score_points(
         match = defer_acceptance(detection[near], found[near], len(ranked.scores), len(truth.boxes))
         is_true, labels = match[order] >= 0, ranked.class_index[order]
         result[r] = average_precision_by_group(is_true, labels, num_objects)
+
     return result
 
 
 def _near_pairs(
     truth: BoxTruth, ranked: BoxDetections, limit: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs (detection, object, distance) of one frame and class, nearest object first."""
+    """Find pairs (detection, object, distance) of one frame and class, nearest object first."""
     num_classes = max(len(truth.class_names), 1)
     counted = np.flatnonzero(~truth.ignore)
     truth_keys = (truth.image_index * num_classes + truth.class_index)[counted]
@@ -82,6 +85,7 @@ def _near_pairs(
     for key in np.unique(keys):  # one frame at a time: its distances are a small matrix
         rows = np.arange(*np.searchsorted(keys, [key, key + 1]))
         objects = counted[slice(*np.searchsorted(truth_keys, [key, key + 1]))]
+
         matrix = np.linalg.norm(centers[rows][:, None] - places[objects][None], axis=2)
         near_rows, near_objects = np.nonzero(matrix <= limit)
         values = matrix[near_rows, near_objects]

@@ -35,7 +35,7 @@ TINY_SIZE_RANGES = {
     "small": (20.0, 32.0),
     "reasonable": (32.0, 1e5),
 }
-"""Name -> (least, greatest) size in pixels, both ends included: 8 px are tiny1 and tiny2."""
+"""Name -> (smallest, largest) size in pixels, both ends included: 8 px are tiny1 and tiny2."""
 MISS_RATE_SIZE_RANGES = {
     "all": (2.0, 1e5),
     "tiny": (2.0, 20.0),
@@ -55,21 +55,21 @@ _ANY_SHARE = 1e-12
 
 @dataclass(frozen=True)
 class TinyProtocol:
-    """What is counted.
+    """Rules of counting.
 
     Attributes:
-        iou_thresholds: T values in (0, 1], reported one by one and never averaged.
-        size_ranges: name -> (least, greatest) size in pixels.
+        iou_thresholds: T thresholds in (0, 1], reported one by one and never averaged.
+        size_ranges: name -> (smallest, largest) size in pixels.
         max_detections: most detections of one class in one image; 200 in TinyBenchmark,
             1000 in newer reports. Numbers of different values are not comparable.
-        ignore_uncertain: uncertain objects are ignored.
-        use_iod: a detection that found nothing is ignored if an ignored object covers at least
-            the IoU threshold of the detection's own area; without, ignored objects are matched by
-            IoU, one detection each.
-        miss_rate_max_detections: the same for the miss rate.
-        miss_rate_quirks: count as the released script does: a ranking that starts beyond a point
-            of false positives per image takes its last recall there instead of 0, and the IoD with
-            ignored objects is converted once more as if it were an IoU.
+        ignore_uncertain: whether to ignore uncertain objects.
+        use_iod: whether to ignore a detection that found nothing if an ignored object covers at
+            least the IoU threshold of the detection's own area; without, ignored objects are
+            matched by IoU, one detection each.
+        miss_rate_max_detections: most detections of one class in one image for the miss rate.
+        miss_rate_quirks: whether to count as the released script does: a ranking that starts beyond
+            a point of false positives per image takes its last recall there instead of 0, and the
+            IoD with ignored objects is converted once more as if it were an IoU.
     """
 
     iou_thresholds: tuple[float, ...] = TINY_IOU_THRESHOLDS
@@ -93,6 +93,7 @@ class TinyProtocol:
                 raise ValueError(
                     f"size range {name!r} must have 0 <= low < high, got {low}, {high}"
                 )
+
         object.__setattr__(self, "size_ranges", ranges)
 
         if self.max_detections < 1 or self.miss_rate_max_detections < 1:
@@ -108,7 +109,7 @@ class TinyScores:
 
     Attributes:
         precision: (T, A, K) average precision.
-        recall: (T, A, K) greatest recall.
+        recall: (T, A, K) final recall.
         num_counted: (A, K) objects that count.
     """
 
@@ -118,7 +119,7 @@ class TinyScores:
 
 
 def score_tiny(truth: BoxTruth, detections: BoxDetections, protocol: TinyProtocol) -> TinyScores:
-    """Average precision by TinyPerson's rules.
+    """Compute the average precision by TinyPerson's rules.
 
     An object is ignored if it is flagged so or lies outside the size range; a detection that found
     nothing is ignored by IoD, or if its own size lies outside the range.
@@ -126,7 +127,7 @@ def score_tiny(truth: BoxTruth, detections: BoxDetections, protocol: TinyProtoco
     Args:
         truth: labels of whole images.
         detections: detections on them, merged.
-        protocol: what is counted.
+        protocol: rules of counting.
 
     Returns:
         The scores.
@@ -142,6 +143,8 @@ def score_tiny(truth: BoxTruth, detections: BoxDetections, protocol: TinyProtoco
     for a, limits in enumerate(ranges.values()):
         ignored = _ignored_objects(truth, limits, protocol.ignore_uncertain)
         counted[a] = np.bincount(truth.class_index[~ignored], minlength=num_classes)
+        # The range applies to detections by the area of their box, to objects by the annotated
+        # one.
         outside = ~_within(ranked.areas(), limits)
         for t, threshold in enumerate(protocol.iou_thresholds):
             iod = threshold if protocol.use_iod else None
@@ -152,13 +155,14 @@ def score_tiny(truth: BoxTruth, detections: BoxDetections, protocol: TinyProtoco
                 curve, reached = precision_recall(is_true, is_false, int(counted[a, k]))
                 precision[t, a, k] = best_precision_at(curve, reached, _RECALL_POINTS).mean()
                 recall[t, a, k] = reached[-1] if len(reached) else 0.0
+
     return TinyScores(precision, recall, counted)
 
 
 def score_miss_rate(
     truth: BoxTruth, detections: BoxDetections, protocol: TinyProtocol
 ) -> np.ndarray:
-    """Log-average miss rate.
+    """Compute the log-average miss rate.
 
     Detections a quarter smaller or larger than the range are left out. The miss rate is averaged
     in the logarithm over nine numbers of false positives per image between 0.01 and 1; where the
@@ -167,7 +171,7 @@ def score_miss_rate(
     Args:
         truth: labels of whole images, at least one.
         detections: detections on them, merged.
-        protocol: what is counted.
+        protocol: rules of counting.
 
     Returns:
         (T, len(MISS_RATE_SIZE_RANGES), K) in [0, 1], smaller is better; ``nan`` for a class without
@@ -177,11 +181,15 @@ def score_miss_rate(
     num_classes = len(truth.class_names)
     shape = (len(protocol.iou_thresholds), len(MISS_RATE_SIZE_RANGES), num_classes)
     rates = np.full(shape, np.nan)
+
     for a, limits in enumerate(MISS_RATE_SIZE_RANGES.values()):
+        # A tolerance around the range, as in the released script: sizes of detections are
+        # inexact.
         sizes = np.sqrt(ranked.areas())
         near = (sizes >= limits[0] / _SIZE_TOLERANCE) & (sizes < limits[1] * _SIZE_TOLERANCE)
         kept = ranked.select(near)
         least = min(*protocol.iou_thresholds, _REGION_THRESHOLD)
+
         # Converted twice, even the smallest share of a large region is over the threshold.
         pairs = find_overlaps(truth, kept, _ANY_SHARE if protocol.miss_rate_quirks else least)
         if protocol.miss_rate_quirks:
@@ -202,18 +210,21 @@ def score_miss_rate(
                 recall = np.cumsum(is_true) / counted[k]
                 false_per_image = np.cumsum(is_false) / len(truth.image_ids)
                 rates[t, a, k] = _log_average(recall, false_per_image, protocol.miss_rate_quirks)
+
     return rates
 
 
 def _log_average(recall: np.ndarray, false_per_image: np.ndarray, quirks: bool) -> float:
     last = np.searchsorted(false_per_image, _FALSE_PER_IMAGE, side="right") - 1
+    # If the ranking starts beyond a point, the released script takes its last recall there.
     start = recall[-1] if quirks and len(recall) else 0.0
     reached = np.where(last >= 0, np.append(recall, 0.0)[last], start)
+    # A miss rate of 0 has no logarithm.
     return float(np.exp(np.log(np.maximum(1 - reached, _LEAST_MISS)).mean()))
 
 
 def _convert_twice(pairs: OverlapPairs, truth: BoxTruth, detections: BoxDetections) -> OverlapPairs:
-    """What the released script compares with the threshold: IoD taken for an IoU."""
+    """Compute what the released script compares with the threshold: IoD taken for an IoU."""
     sides = truth.boxes[:, 2:] - truth.boxes[:, :2]
     ratio = sides.prod(axis=1)[pairs.truth] / detections.areas()[pairs.detection]
     return pairs._replace(iod=pairs.iod / (1 + pairs.iod) * (1 + ratio))
@@ -231,7 +242,7 @@ def _within(areas: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 
 
 def _rank_by_class(detections: BoxDetections, num_classes: int) -> list[np.ndarray]:
-    """Detections of each class in decreasing score, equal ones in their order."""
+    """Rank the detections of each class in decreasing score, equal ones in their order."""
     order = np.argsort(-detections.scores, kind="stable")
     return [order[detections.class_index[order] == k] for k in range(num_classes)]
 

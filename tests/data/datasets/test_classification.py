@@ -123,7 +123,7 @@ def test_wrong_imagenet32_is_named(tmp_path, rows, labels, message):
     with pytest.raises(ValueError, match=f"val_data.npz.*{message}"):
         load_imagenet32(tmp_path, train=False)
     (tmp_path / "val_data.npz").write_bytes(b"PK\x03\x04 broken")
-    with pytest.raises(ValueError, match="val_data.npz is no file of ImageNet32"):
+    with pytest.raises(ValueError, match="val_data.npz is damaged or not a file of ImageNet32"):
         load_imagenet32(tmp_path, train=False)
 
 

@@ -113,13 +113,13 @@ def test_a_corner_is_the_window_and_its_size(tmp_path: Path) -> None:
         ({"bbox": [1, 2, 0, 4]}, "box_without_area", "id 3"),
         ({"bbox": [1, 2, 5, -4]}, "box_without_area", "-4"),
         ({"bbox": [1, 2, 1e12, 4]}, "non_finite", "1000000000000.0"),
-        ({"image_id": [7]}, "coco_annotation", "the id [7] is no whole number and no text"),
+        ({"image_id": [7]}, "coco_annotation", "the id [7] is neither a whole number nor a text"),
         ({"image_id": {"a": 1}}, "coco_annotation", "annotations[2]: ValueError"),
-        ({"image_id": 7.5}, "coco_annotation", "7.5 is no whole number"),
-        ({"category_id": None}, "coco_annotation", "None is no whole number"),
+        ({"image_id": 7.5}, "coco_annotation", "7.5 is neither a whole number nor a text"),
+        ({"category_id": None}, "coco_annotation", "None is neither a whole number nor a text"),
         ({"iscrowd": "maybe"}, "coco_annotation", "'maybe' is neither true nor false"),
         ({"iscrowd": 2}, "coco_annotation", "2 is neither true nor false"),
-        ({"bbox": [1, 2, True, 4]}, "coco_annotation", "True is no number"),
+        ({"bbox": [1, 2, True, 4]}, "coco_annotation", "True is not a number"),
         ({"bbox": [1, 2, "1_0", 4]}, "coco_annotation", "'1_0'"),
     ],
 )
@@ -197,7 +197,7 @@ def test_border_policies(
         (
             '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, '
             '{"id": 1, "name": "b"}]}',
-            "category id 1 is there twice",
+            "category id 1 occurs twice",
         ),
     ],
 )

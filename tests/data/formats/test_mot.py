@@ -54,7 +54,7 @@ def test_fractions_for_tracks_and_repeated_rows_are_named(tmp_path: Path) -> Non
         ("mot_row", 3, "dropped"),
         ("duplicate_object", 2, "kept"),
     ]
-    assert "track 3.5 is no whole number" in report.problems[0].message
+    assert "track 3.5 is not a whole number" in report.problems[0].message
     assert report.problems[1].message == "track 7 in frame 1 as on line 1"
 
 

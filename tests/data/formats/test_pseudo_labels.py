@@ -149,7 +149,7 @@ def test_arrays_that_do_not_fit_are_not_written(tmp_path: Path) -> None:
         "2 scores": replace(good, scores=good.scores[:2]),
         "2 embeddings": replace(good, embeddings=good.embeddings[:2]),
         "a has no areas": replace(good, areas=None),
-        "no unit vectors": replace(good, embeddings=2 * good.embeddings),
+        "not unit vectors": replace(good, embeddings=2 * good.embeddings),
         "clusters 0 to 3, the header has 3": replace(good, clusters=np.array([0, 3, 1])),
         "boxes holds NaN": replace(good, boxes=good.boxes * np.float32(np.nan)),
         "a side of a box is not positive": replace(good, boxes=good.boxes * [1, 1, 0, 1, 1]),
@@ -198,7 +198,7 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
         np.savez(stream, boxes=np.zeros((1, 5)))
     with pytest.raises(PseudoLabelError, match="no header of pseudo-labels"):
         read_shard(path)
-    with pytest.raises(PseudoLabelError, match="no file of pseudo-labels"):
+    with pytest.raises(PseudoLabelError, match="not a file of pseudo-labels"):
         read_header(path)
     with path.open("wb") as stream:  # an array of objects is a pickle
         np.savez(stream, header=np.array([{"format": 1}], dtype=object))

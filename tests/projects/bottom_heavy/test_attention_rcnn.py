@@ -80,7 +80,9 @@ def test_an_ordinary_pyramid_needs_no_attention_loss(cfg):
         top_block=L(LastLevelMaxPool)(),
     )
     model = instantiate(cfg)
-    with pytest.raises(ValueError, match="FPN gives no attention; use SSPNet, or model.attention"):
+    with pytest.raises(
+        ValueError, match="FPN returns no attention maps; use SSPNet, or set model.attention"
+    ):
         losses_of(model, batch([[5, 5, 15, 20]]))
     model.attention_loss = None
     assert len(losses_of(model, batch([[5, 5, 15, 20]]))) == 4

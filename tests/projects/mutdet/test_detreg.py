@@ -210,7 +210,7 @@ def test_random_backbone_is_warned_of_once(build_pretraining, make_pseudo_batch,
     caplog.set_level(logging.WARNING)
     model, batch = build_pretraining(SMALL).train(), make_pseudo_batch(1)
     model(batch), model(batch)
-    assert caplog.text.count("give train.init_checkpoint") == 1
+    assert caplog.text.count("set train.init_checkpoint") == 1
     caplog.clear()
     trained = build_pretraining(SMALL).train()
     for name, buffer in trained.backbone.named_buffers():

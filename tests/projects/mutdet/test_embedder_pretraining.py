@@ -95,7 +95,7 @@ def test_loss_of_a_batch_is_the_formula_over_its_projections(embedder) -> None:
     with pytest.raises(ValueError, match="at least two.*raise dataloader.train.total_batch_size"):
         embedder(batch[:1])
     assert [x["features"].shape for x in embedder.eval()(batch)] == [(2, 256)] * 3
-    with pytest.raises(ValueError, match="temperature has to be > 0"):
+    with pytest.raises(ValueError, match="temperature must be > 0"):
         ContrastiveEmbedder(backbone=embedder.backbone, temperature=0.0)
 
 

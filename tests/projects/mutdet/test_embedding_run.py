@@ -167,7 +167,7 @@ def test_other_runs_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> N
     with pytest.raises(PseudoLabelError, match="lacks shard-00001-of-00002"):
         EmbeddingRun(*folders, tmp_path / "x", ByBox())
     (tmp_path / "others" / shard_name(1, 2)).rename(folders[0] / shard_name(1, 2))
-    with pytest.raises(PseudoLabelError, match="of another run"):
+    with pytest.raises(PseudoLabelError, match="belongs to another run"):
         EmbeddingRun(*folders, tmp_path / "x", ByBox())
 
 

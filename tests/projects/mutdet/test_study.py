@@ -25,7 +25,7 @@ def test_settings_are_checked():
     assert (changed.fractions, changed.decay_at) == ((0.5,), 0.5)
     for opt, message in {
         "finetune_step=7": "name=value with a name of arms",
-        "fractions=2": r"some of \(0, 1\]",
+        "fractions=2": r"must lie in \(0, 1\]",
         "arms=sam": "arms are some of none, detreg, mutdet",
         "decay_at=1": "between 0 and 1",
         "images=0": "images must be at least 1, got 0",

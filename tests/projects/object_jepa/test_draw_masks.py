@@ -73,7 +73,7 @@ def test_weights_change_the_errors(draw, repository, tmp_path):
         (["--images", "nowhere"], "nowhere"),
         (["--images", "one", "--dataset", "two"], "--images and --dataset are two sources"),
         (["--labels", "one"], "--labels needs --images"),
-        (["--num-images", "0"], "--num-images is at least 1"),
+        (["--num-images", "0"], "--num-images must be at least 1"),
         (["--progress", "2"], "--progress in [0, 1], got 8, 0 and 2.0"),
         (["--dataset", "unheard_of"], "unheard_of"),
         (["model.masks.mood=hard"], "mood"),

@@ -251,7 +251,9 @@ def test_what_does_not_fit_is_refused(build_jepa, make_crops):
         ValueError, match="masked_input='fill' needs a predictor with mask_tokens=F"
     ):
         ObjectJEPA(encoder, Predictor(32, **small), masks=MaskSampler(), masked_input="fill")
-    with pytest.raises(ValueError, match="gives 32 channels, a pixel target has 192; set out_dim"):
+    with pytest.raises(
+        ValueError, match="returns 32 channels, a pixel target has 192; set out_dim"
+    ):
         ObjectJEPA(encoder, Predictor(32, **small), masks=MaskSampler(), target="pixel")
     batch = make_crops(1) + make_crops(1, size=(64, 64))
     with pytest.raises(ValueError, match="images of one batch must have one size"):

@@ -42,7 +42,7 @@ model = L(AttentionRCNN)(
     proposal_generator=L(WeightedNegativeRPN)(
         in_features=["p2", "p3", "p4", "p5", "p6"],
         head=L(StandardRPNHead)(in_channels="${...backbone.out_channels}", num_anchors=12),
-        # Four sizes for each level, 1.5, 2.5, 3.7 and 8 strides; twelve anchors in each place.
+        # Four sizes for each level, 1.5, 2.5, 3.7 and 8 strides; twelve anchors at each location.
         anchor_generator=L(DefaultAnchorGenerator)(
             sizes=[
                 [6.0, 10.0, 14.8, 32.0],
@@ -98,7 +98,7 @@ model = L(AttentionRCNN)(
             test_topk_per_image=500,
         ),
     ),
-    # The released detector's; its predecessor's is kind="heatmap", bce_weight=0.01.
+    # The released detector's loss; SSPNet's own release has kind="heatmap", bce_weight=0.01.
     attention_loss=L(AttentionLoss)(
         strides=[4, 8, 16, 32], kind="tinymap", bce_weight=1e-4, dice_weight=1.0
     ),

@@ -1,9 +1,9 @@
-"""The ordinary pyramid, in place of SSPNet around the same backbone."""
+"""The ordinary pyramid that replaces SSPNet around the same backbone."""
 
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 
-# The experiment gives both, those of the detector with SSPNet.
+# The experiment sets backbone and channels to those of the detector with SSPNet.
 fpn = L(FPN)(
     bottom_up=None,
     in_features="${.bottom_up.out_features}",

@@ -1,4 +1,4 @@
-"""How every backbone is pre-trained on ImageNet: 100 epochs of 5005 batches of 256.
+"""Recipe of every backbone's pre-training on ImageNet: 100 epochs of 5005 batches of 256.
 
 Source: arXiv 1512.03385, section 3.4, with a tenth of the rate after epochs 30, 60 and 90.
 """

@@ -1,4 +1,4 @@
-"""How every backbone is pre-trained on images of 32 pixels: 200 epochs of 391 batches of 128."""
+"""Recipe of all pre-training on images of 32 pixels: 200 epochs of 391 batches of 128."""
 
 from detectron2.config import LazyCall as L
 

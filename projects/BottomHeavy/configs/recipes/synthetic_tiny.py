@@ -1,4 +1,4 @@
-"""How every small detector is trained on generated beaches, from random weights on a CPU."""
+"""Recipe of every small detector on generated beaches, from random weights on a CPU."""
 
 from rsd2.config import get_config
 

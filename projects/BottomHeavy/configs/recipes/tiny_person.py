@@ -1,4 +1,4 @@
-"""How every detector is trained on TinyPerson, so that backbones differ in nothing else.
+"""Recipe of every detector on TinyPerson, so that backbones differ in nothing else.
 
 Source: arXiv 2303.11267, its released configuration: 12 epochs in batches of 2, a tenth of the
 rate after the 8th and the 11th.
@@ -20,6 +20,6 @@ lr_multiplier.scheduler = L(MultiStepParamScheduler)(
     values=[1.0, 0.1, 0.01], milestones=[8, 11], num_updates=12
 )
 lr_multiplier.warmup_factor = 0.001
-# For the paper's 3206 windows; how many yours are stands in the training's log.
+# For the paper's 3206 windows; the training's log prints the number of yours.
 train.max_iter = 12 * 1603
 train.eval_period = train.checkpointer.period = 1603

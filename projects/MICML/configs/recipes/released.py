@@ -1,4 +1,4 @@
-"""How every model of full size is trained, whatever the data.
+"""Recipe of every model of full size, on any data.
 
 Source: the released programs of MICML and DSFNet: Adam without decay or warm-up, a tenth of the
 rate after 30 and 45 of 55 rounds. A round is a twentieth of the batches: with the 27,434 frames of

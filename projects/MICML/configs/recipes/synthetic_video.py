@@ -1,4 +1,4 @@
-"""How every small model is trained on generated videos, from random weights on a CPU."""
+"""Recipe of every small model on generated videos, from random weights on a CPU."""
 
 from rsd2.config import get_config
 

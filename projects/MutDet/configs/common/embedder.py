@@ -1,4 +1,4 @@
-"""SimCLR on crops: model, views and recipe of every embedder; backbone and crops are its own.
+"""SimCLR on crops: model, views and recipe of every embedder; each brings its backbone and crops.
 
 AdamW at 1e-3, a linear start over 50 steps, then a cosine to 0. The evaluation comes at the end.
 """

@@ -26,7 +26,7 @@ train.init_inherit = L(Inheritance)(
     starts_anew=["heads.class_heads", "denoising.label_embedding"],
     parts=None,
     averaged=False,
-    # "repeat", "random" or a list where the pre-training had fewer layers, as the official one.
+    # "repeat", "random" or a list if the pre-training had fewer layers, as the official one has.
     encoder_layers=None,
     decoder_layers=None,
     keep_objectness=False,

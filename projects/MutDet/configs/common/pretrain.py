@@ -1,7 +1,7 @@
 """Pre-training on pseudo-labels, the official recipe, and the weights of the frozen backbone.
 
 AdamW at 1e-4 with weight decay 1e-5, gradients clipped at 35, 36 epochs with a tenth of the rate
-after the 32nd. There is nothing to evaluate: what a pre-training is worth shows in fine-tuning.
+after the 32nd. There is nothing to evaluate: fine-tuning shows the worth of a pre-training.
 """
 
 from detectron2.config import LazyCall as L
@@ -20,5 +20,5 @@ train.clip_grad.enabled, train.clip_grad.max_norm = True, 35.0
 train.max_iter, train.epochs = None, 36
 train.eval_period = 0
 
-# train.init_checkpoint gives the frozen backbone; from random features nothing can be learnt.
+# train.init_checkpoint sets the frozen backbone; random features teach nothing.
 train.init_inherit = L(Inheritance)(parts=["backbone"], averaged=False)

@@ -27,10 +27,10 @@ dataloader = OmegaConf.create()
 dataloader.train = L(build_train_loader)(
     dataset=L(get_pretraining_dicts)(
         names="dota_v1.0_train_1024_200",
-        # Data sets whose images must not be among these; the names are checked anyway.
+        # Datasets whose images must not be among these; the names are always checked.
         held_out=[],
         fraction=1.0,
-        # The other images have no boxes.
+        # Share of images that keep their boxes; the others have none.
         labelled_fraction=1.0,
         split_seed=0,
         split_file=None,
@@ -39,7 +39,7 @@ dataloader.train = L(build_train_loader)(
         is_train=True,
         augmentations=[
             L(RandomObjectCrop)(crop_size=[448, 448], object_prob=0.5),
-            # Pads what is smaller.
+            # Pads smaller images.
             L(T.FixedSizeCrop)(crop_size="${..0.crop_size}"),
             L(RandomFlipDirection)(horizontal=0.25, vertical=0.25, diagonal=0.25),
             L(Random90Rotation)(),
@@ -69,7 +69,7 @@ train.hooks.weight_decay = L(WeightDecaySchedule)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=10.0)
 )
 train.hooks.telemetry = L(TelemetryHook)(
-    # Any images of one size with boxes; held-out ones are better where there are some.
+    # Any images of one size with boxes; held-out ones are better if there are any.
     dataset="${dataloader.train.dataset}",
     mapper="${dataloader.train.mapper}",
     output_dir="${train.output_dir}",

@@ -43,7 +43,7 @@ model = L(GeneralizedRCNN)(
         head=L(StandardRPNHead)(
             in_channels="${...backbone.out_channels}", num_anchors=6, conv_dims=[-1, -1]
         ),
-        # Two sizes for each level, 1.5 and 2.1 strides; six anchors in each place.
+        # Two sizes for each level, 1.5 and 2.1 strides; six anchors at each location.
         anchor_generator=L(DefaultAnchorGenerator)(
             sizes=[[6.0, 8.5], [12.0, 17.0], [24.0, 34.0], [48.0, 68.0], [96.0, 136.0]],
             aspect_ratios=[0.5, 1.0, 2.0],

@@ -97,7 +97,7 @@ def test_unreadable_images(
         (["--source", "sam"], "needs --sam-checkpoint"),
         (["--source", "sam", "--sam-checkpoint", "none.pth"], "none.pth"),
         (["--top-k", "0"], "top_k must lie between"),
-        (["--recall-against", "nowhere"], "neither a folder nor a registered data set"),
+        (["--recall-against", "nowhere"], "neither a folder nor a registered dataset"),
         (["--scales", "0"], "scales must be"),
     ],
 )
