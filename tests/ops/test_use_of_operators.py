@@ -24,8 +24,6 @@ REFUSED = {
     "torchvision.ops.box_iou": GEOMETRY,
 }
 EXCEPTIONS = {
-    # The shop window hands it on to users; nothing is computed there.
-    ("rsd2/__init__.py", "rsd2.ops.box_iou_rotated"),
     # Parts of boxes that two windows share, which are no rectangles.
     ("rsd2/inference/seams.py", "shapely.intersection"),
     # Labels and detections of any shape with the outline of a scene, and with the date line.
