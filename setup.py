@@ -220,6 +220,7 @@ setup(
     extras_require={
         "pretrain": ["scikit-learn", "scikit-image"],
         "sam": ["segment-anything"],
+        "export": ["onnx", "onnxscript", "onnxruntime"],
         "dev": [
             "pytest",
             "pytest-xdist",

@@ -31,6 +31,7 @@ MAY_IMPORT = {  # room -> rooms that it may import, besides itself
     "evaluation": {"io", "ops", "structures", "data"},
     "inference": {"io", "ops", "structures", "data", "evaluation"},
     "study": {"io", "config"},
+    "export": {"io", "structures", "modeling"},
 }
 ROOMS = set(MAY_IMPORT) - {"__init__"}
 # A verb of the command line puts rooms together; a project too, and its own package.

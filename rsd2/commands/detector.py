@@ -20,21 +20,24 @@ def load_detector(
     *,
     ema: bool = False,
     device: str = "auto",
-    window: int = 1024,
-    overlap: int = 200,
+    window: int | None = None,
+    overlap: int | None = None,
     score_threshold: float = 0.3,
     class_names: Sequence[str] | None = None,
 ) -> Detector:
     """Load a trained model as a function from images to detections, as ``rsd2 predict`` does.
 
     Args:
-        weights: checkpoint file.
+        weights: checkpoint file, or the ``.onnx`` file of ``rsd2 export``, which needs no config
+            and knows its window and its classes; ONNX Runtime runs it on the CPU.
         config: of the model, .py or saved .yaml; None takes ``config.yaml`` beside the weights,
             where a training leaves it.
         ema: use the averaged weights of the checkpoint.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        window: side of the windows that larger images are cut into, pixels, > 0.
-        overlap: of neighbouring windows, pixels, in [0, window).
+        window: side of the windows that larger images are cut into, pixels, > 0; None for 1024,
+            or what an exported file was made for.
+        overlap: of neighbouring windows, pixels, in [0, window); None for 200, but at most a
+            quarter of an exported file's window.
         score_threshold: lowest score reported, in [0, 1].
         class_names: one for each class of the model; those of the config's test set if None.
 
@@ -45,8 +48,19 @@ def load_detector(
         FileNotFoundError: there are no such weights, or no config.
         ConfigError: the config cannot be used.
         CheckpointError: the weights cannot be read, or are of another model.
+        ExportError: the ONNX file cannot be used.
         ValueError: a parameter is impossible, or the model is one of videos.
     """
+    if predict.is_onnx(weights):
+        args = argparse.Namespace(weights=weights, config_file=config, ema=ema, opts=[])
+        exported, _ = predict.build_onnx_detector(args)
+        window = exported.description.window if window is None else window
+        overlap = min(200, window // 4) if overlap is None else overlap
+        parameters = WindowParameters(window, overlap, score_threshold=score_threshold)
+        return Detector(exported, parameters, predict.exported_class_names(class_names, exported))
+
+    window = 1024 if window is None else window
+    overlap = 200 if overlap is None else overlap
     parameters = WindowParameters(window, overlap, score_threshold=score_threshold)
     if not Path(weights).is_file():
         raise FileNotFoundError(f"no checkpoint {weights}; pass the path of a .pth file as weights")
