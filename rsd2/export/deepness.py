@@ -21,7 +21,7 @@ DETECTOR_TYPE = "YOLO_Ultralytics_obb"
 
 
 class DeepnessGraph(nn.Module):
-    """A graph of rotated boxes behind the plugin's input and before its parsing.
+    """A detector of rotated boxes behind the plugin's input and before its parsing.
 
     Args:
         graph: the detector.
@@ -45,12 +45,12 @@ class DeepnessGraph(nn.Module):
             raise ExportError(
                 f"Deepness gets rotated boxes, which a {type(graph.model).__name__} does not have"
             )
-        self.graph = graph
+        self.detector = graph
 
     @property
     def model(self) -> nn.Module:
         """The detector's model."""
-        return self.graph.model
+        return self.detector.model
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Detect.
@@ -62,7 +62,7 @@ class DeepnessGraph(nn.Module):
             (B, 4 + K + 1, Q): centre and sides in pixels of the input, a score for each class,
             and the angle in radians, clockwise on screen.
         """
-        boxes, angles, probabilities = self.graph.predict(pixels * 255)
+        boxes, angles, probabilities = self.detector.predict(pixels * 255)
         # Clockwise, as in all programs whose y axis and angle grow together.
         radians = -torch.deg2rad(angles)
         return torch.cat([boxes, probabilities, radians[..., None]], dim=2).transpose(1, 2)
