@@ -12,6 +12,9 @@ The graph takes windows of one size, as uint8 RGB, and has mean and standard dev
 Rotated NMS follows outside; ``rsd2 predict`` and ``load_detector`` do it. The file names its
 classes, angles, window, pixels and the SHA-256 of the weights in its metadata.
 
+A call of the graph takes any number of windows where the model allows it (rotated DETR), else one;
+``--batch`` fixes another number.
+
 ``--check`` cuts the images into windows of that size and runs the torch model and the file on
 each.
 
@@ -36,7 +39,8 @@ import rsd2
 from rsd2.data.windows.tiling import crop_window
 from rsd2.export.deepness import DeepnessGraph, deepness_props
 from rsd2.export.description import Description, ExportError
-from rsd2.export.graphs import DetectionGraph, graph_of
+from rsd2.export.graphs import DetectionGraph
+from rsd2.export.kinds import graph_of
 from rsd2.export.onnx_detector import OnnxDetector
 from rsd2.export.onnx_file import file_digest, trace, write_onnx
 from rsd2.export.parity import BOX_TOLERANCE, SCORE_TOLERANCE, compare
@@ -59,7 +63,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
     add("--output", required=True, metavar="FILE", help="the file, ends in .onnx; replaced")
     add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
-    add("--batch", default="any", help="windows in one call: a number, or any (default)")
+    add("--batch", metavar="N", help="windows in one call: a number, or any; see above")
     add("--classes", nargs="+", metavar="NAME", help="names; those of the test set by default")
     add("--resolution", type=float, metavar="METRES", help="of a pixel of the training images")
     add("--for", dest="program", choices=("deepness",), help="another program than rsd2")
@@ -77,7 +81,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         argv: that of the process if None.
 
     Returns:
-        The flags, ``batch`` as a number or None for any, the overrides in ``opts``.
+        The flags, the overrides in ``opts``.
     """
     parser = get_parser()
     args = parser.parse_args(argv)
@@ -87,9 +91,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         setattr(args, name, [x for x in values if x not in overrides] or None)
         args.opts = overrides + args.opts
 
-    if args.batch != "any" and not (args.batch.isdecimal() and int(args.batch)):
-        parser.error(f"--batch must be a positive number or any, got {args.batch}")
-    args.batch = None if args.batch == "any" else int(args.batch)
+    batch = args.batch or "any"
+    if batch != "any" and not (batch.isdecimal() and int(batch)):
+        parser.error(f"--batch must be a positive number or any, got {batch}")
     if args.window < 1:
         parser.error(f"--window must be positive, got {args.window}")
     if Path(args.output).suffix != ".onnx":
@@ -101,6 +105,23 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if args.program == "deepness" and not args.resolution:
         parser.error("--for deepness needs --resolution METRES, the size of a pixel")
     return args
+
+
+def batch_size(asked: str | None, graph: DetectionGraph, program: str | None) -> int | None:
+    """Choose how many windows a call of the graph takes.
+
+    Args:
+        asked: on the command line: a number, "any", or None.
+        graph: the detector.
+        program: that the file is for, None for rsd2.
+
+    Returns:
+        The number; None for any number.
+    """
+    if asked is None:
+        # Older versions of Deepness refuse an open number.
+        return None if graph.any_batch and program is None else 1
+    return None if asked == "any" else int(asked)
 
 
 def resizing(mapper: DictConfig) -> T.ResizeShortestEdge | None:
@@ -170,14 +191,20 @@ def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
         )
 
     graph: DetectionGraph = graph_of(detector.model, detector.image_format)
+    if names and len(names) != graph.num_classes:
+        raise ExportError(
+            f"there are {len(names)} names, but the model has {graph.num_classes} classes; give "
+            "them by --classes"
+        )
     resize = resizing(cfg.dataloader.test.mapper)
     size = input_size(resize, args.window)
+    batch = batch_size(args.batch, graph, args.program)
     description = Description(
         outputs=graph.outputs,
         classes=names or list(map(str, range(graph.num_classes))),
         window=args.window,
         input_size=size,
-        batch=args.batch,
+        batch=batch,
         resize=None if resize is None else (resize.short_edge_length[0], resize.max_size),
         pixel_mean=graph.rgb_mean(),
         finishing=graph.finishing(),
@@ -194,7 +221,7 @@ def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
         props = deepness_props(description)
 
     print(f"tracing a {description.model} at {size[1]} x {size[0]} pixels", flush=True)
-    program = trace(graph, size, args.batch)
+    program = trace(graph, size, batch)
     write_onnx(program, args.output, graph.output_names, props)
     return detector, description
 

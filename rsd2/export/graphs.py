@@ -14,8 +14,6 @@ from torch.nn import functional as F
 
 from rsd2.modeling.postprocessing import best_pairs
 
-from .description import ExportError
-
 
 class DetectionGraph(nn.Module):
     """A detector from pixels to what stands before the suppression of double detections.
@@ -119,27 +117,3 @@ class RotatedDetrGraph(DetectionGraph):
             "score_threshold": processor.score_threshold,
             "nms_threshold": processor.nms_threshold,
         }
-
-
-GRAPHS: dict[str, type[DetectionGraph]] = {"RotatedDeformableDETR": RotatedDetrGraph}
-
-
-def graph_of(model: nn.Module, image_format: str = "RGB") -> DetectionGraph:
-    """Choose the graph of a model's class, or of the nearest class that it inherits from.
-
-    Args:
-        model: a detector.
-        image_format: channel order that it was trained with, "RGB" or "BGR".
-
-    Returns:
-        The graph, in eval mode.
-
-    Raises:
-        ExportError: the model is of a kind that has no graph.
-    """
-    for kind in type(model).__mro__:
-        if kind.__name__ in GRAPHS:
-            return GRAPHS[kind.__name__](model, image_format).eval()
-    raise ExportError(
-        f"a {type(model).__name__} cannot be exported; what can is {', '.join(GRAPHS)}"
-    )

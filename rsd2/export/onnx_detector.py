@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.data import transforms as T
-from detectron2.structures import Instances
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
+from detectron2.structures import Instances, RotatedBoxes
 
 from rsd2.modeling.postprocessing import finish_detections
+from rsd2.structures import from_horizontal
 
 from .description import Description, ExportError
 from .onnx_file import NEEDS_EXTRA
@@ -29,7 +32,20 @@ def _finish_rotated_pairs(
     return finish_detections(*tensors, input_size, output_size, **finishing)
 
 
-FINISHERS: dict[str, Finish] = {"rotated_pairs": _finish_rotated_pairs}
+def _finish_regions(
+    tensors: Sequence[torch.Tensor], input_size: Size, output_size: Size, finishing: dict
+) -> Instances:
+    """Threshold, NMS of upright boxes and scaling of Detectron2, then boxes of angle 0."""
+    found, _ = fast_rcnn_inference_single_image(*tensors, input_size, **finishing)
+    found = detector_postprocess(found, *output_size)
+    found.pred_boxes = RotatedBoxes(from_horizontal(found.pred_boxes.tensor))
+    return found
+
+
+FINISHERS: dict[str, Finish] = {
+    "rotated_pairs": _finish_rotated_pairs,
+    "regions": _finish_regions,
+}
 
 
 class OnnxDetector:

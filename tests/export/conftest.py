@@ -17,7 +17,10 @@ CLASSES = ["plane", "storage tank"]
 def write_trained(config: Path, folder: Path, **options: object) -> Path:
     """Write config and checkpoint of a shrunken model with distinct random weights."""
     cfg = shrink(LazyConfig.load(str(config)))
-    cfg.model.num_classes = len(CLASSES)
+    if "roi_heads" in cfg.model:
+        cfg.model.roi_heads.num_classes = len(CLASSES)
+    else:
+        cfg.model.num_classes = len(CLASSES)
     cfg.dataloader.test.dataset.names = "nobody_registered_this"
     for key, value in options.items():
         cfg.model[key] = value

@@ -21,7 +21,7 @@ def deepness_file(trained: Path) -> Path:
     pytest.importorskip("onnxruntime")
     path = trained / "deepness.onnx"
     flags = ["--config-file", trained / "config.yaml", "--weights", trained / "model.pth"]
-    flags += ["--output", path, "--window", "64", "--resolution", "0.3", "--batch", "1"]
+    flags += ["--output", path, "--window", "64", "--resolution", "0.3"]
     assert export.main([*map(str, flags), "--for", "deepness", "--classes", *CLASSES]) == 0
     return path
 

@@ -1,0 +1,50 @@
+"""Faster R-CNN as an ONNX file finds what Detectron2 finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import instantiate
+
+from rsd2.commands import export
+from rsd2.config import load_config
+from rsd2.export.onnx_detector import OnnxDetector
+from rsd2.export.parity import compare
+from rsd2.inference.image_detector import ImageDetector
+from rsd2.weights.checkpoint import load_weights
+
+from .conftest import CLASSES, write_trained
+
+
+@pytest.mark.slow
+def test_same_detections_as_the_model(
+    repository: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("onnxruntime")
+    projects = repository / "projects" / "BottomHeavy" / "configs"
+    write_trained(projects / "faster_rcnn_bh18_sspnet_synthetic_tiny.py", tmp_path)
+    path = tmp_path / "model.onnx"
+    flags = ["--config-file", tmp_path / "config.yaml", "--weights", tmp_path / "model.pth"]
+    flags += ["--output", path, "--window", "64", "--classes", *CLASSES, "--check", images]
+    assert export.main(list(map(str, flags))) == 0
+    assert "within the tolerance" in capsys.readouterr().out
+
+    detector = OnnxDetector(path)
+    assert detector.description.batch == 1 and detector.description.outputs == "regions"
+    cfg = load_config(tmp_path / "config.yaml")
+    model = instantiate(cfg.model)
+    load_weights(model, tmp_path / "model.pth")
+    reference = ImageDetector(model, instantiate(cfg.dataloader.test.mapper.augmentations))
+    windows = [
+        np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        for seed in range(3)
+    ]
+    parity = compare(reference, detector, windows, score_floor=0.0)
+    assert parity.num_detections > 10 and parity.is_within()
+
+    # Two images in two calls.
+    ((boxes, *_), (others, *_)) = detector(windows[:2])
+    assert torch.equal(others, detector(windows[1:2])[0][0]) and boxes.shape[1] == 5
