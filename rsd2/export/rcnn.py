@@ -70,8 +70,8 @@ class FasterRcnnGraph(DetectionGraph):
         generator = self.model.proposal_generator
         levels = [features[name] for name in generator.in_features]
         logits, deltas = generator.rpn_head(levels)
-        logits = [x.permute(0, 2, 3, 1).flatten(1) for x in logits]
-        deltas = [x.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in deltas]
+        logits = [_last(x).flatten(1) for x in logits]
+        deltas = [_last(x).unflatten(3, (-1, 4)).flatten(1, 3) for x in deltas]
         anchors = generator.anchor_generator(levels)
 
         boxes, scores = [], []
@@ -160,6 +160,15 @@ class FasterRcnnGraph(DetectionGraph):
         (boxes,) = heads.box_predictor.predict_boxes(predictions, [proposals])
         (scores,) = heads.box_predictor.predict_probs(predictions, [proposals])
         return boxes, scores
+
+
+def _last(maps: torch.Tensor) -> torch.Tensor:
+    """Put the channels of (B, C, h, w) last, in memory too.
+
+    Always a copy: a map that happens to lie so in memory while it is traced would become a view,
+    which does not fit the strides that the exporter assumes.
+    """
+    return maps.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
 
 
 def pool(pooler: ROIPooler, maps: list[torch.Tensor], regions: torch.Tensor) -> torch.Tensor:

@@ -19,13 +19,20 @@ from rsd2.weights.checkpoint import load_weights
 from .conftest import CLASSES, write_trained
 
 
+CONFIGS = [
+    "BottomHeavy/configs/faster_rcnn_bh18_sspnet_synthetic_tiny.py",
+    "BottomHeavy/configs/faster_rcnn_r18_fpn_synthetic_tiny.py",
+    "ObjectJEPA/configs/faster_rcnn_vit_small_synthetic_finetune.py",
+]
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: Path(path).stem)
 def test_same_detections_as_the_model(
-    repository: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    config: str, repository: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     pytest.importorskip("onnxruntime")
-    projects = repository / "projects" / "BottomHeavy" / "configs"
-    write_trained(projects / "faster_rcnn_bh18_sspnet_synthetic_tiny.py", tmp_path)
+    write_trained(repository / "projects" / config, tmp_path)
     path = tmp_path / "model.onnx"
     flags = ["--config-file", tmp_path / "config.yaml", "--weights", tmp_path / "model.pth"]
     flags += ["--output", path, "--window", "64", "--classes", *CLASSES, "--check", images]
