@@ -18,7 +18,6 @@ from rsd2.weights.checkpoint import load_weights
 
 from .conftest import CLASSES, write_trained
 
-
 CONFIGS = [
     "BottomHeavy/configs/faster_rcnn_bh18_sspnet_synthetic_tiny.py",
     "BottomHeavy/configs/faster_rcnn_r18_fpn_synthetic_tiny.py",
