@@ -270,7 +270,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     args.device = "cpu"
     # What the exporter could not fold is no news to a user.
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    for name in ("onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         if args.check:
             expand_image_inputs(args.check)  # a misspelt path is found before the work

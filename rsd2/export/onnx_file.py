@@ -142,17 +142,16 @@ def write_onnx(
     forms[torch.ops.rsd2.ms_deform_attn.default] = attention_by_grid_sample
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of the exporter's own deprecations
-        program = program.run_decompositions(forms)
         try:
             model = torch.onnx.export(
-                program,
+                program.run_decompositions(forms),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["pixels"],
                 output_names=list(output_names),
                 verbose=False,
             ).model_proto
-        except torch.onnx.errors.OnnxExporterError as error:
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ExportError(f"the model cannot be written as ONNX: {reason}") from error
 
