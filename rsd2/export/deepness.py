@@ -9,6 +9,7 @@ Shapes: B images, H, W height and width of the input, K classes, Q queries.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -99,6 +100,6 @@ def deepness_props(description: Description) -> dict[str, str]:
         "det_conf": max(finishing["score_threshold"], 0.3),
         "det_iou_thresh": finishing["nms_threshold"] or 0.3,
     }
-    described = Description(**{**vars(description), "outputs": "deepness"}).to_props()
-    described["rsd2_pixel_format"] = json.dumps("RGB, 0-1, float32, (batch, 3, height, width)")
+    pixels = "RGB, 0-1, float32, (batch, 3, height, width)"
+    described = replace(description, outputs="deepness", pixel_format=pixels).to_props()
     return described | {key: json.dumps(value) for key, value in own.items()}
