@@ -222,6 +222,7 @@ setup(
         "pretrain": ["scikit-learn", "scikit-image"],
         "sam": ["segment-anything"],
         "geo": ["rasterio>=1.4", "pyogrio>=0.10", "pyproj"],
+        "export": ["onnx", "onnxscript", "onnxruntime"],
         "dev": [
             "pytest",
             "pytest-xdist",

@@ -32,6 +32,7 @@ MAY_IMPORT = {  # room -> rooms that it may import, besides itself
     "inference": {"io", "ops", "structures", "data", "evaluation", "geo"},
     "study": {"io", "config"},
     "geo": {"io", "ops", "structures"},
+    "export": {"io", "structures", "modeling"},
 }
 ROOMS = set(MAY_IMPORT) - {"__init__"}
 # A verb of the command line puts rooms together; a project too, and its own package.

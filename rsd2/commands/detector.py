@@ -20,8 +20,8 @@ def load_detector(
     *,
     ema: bool = False,
     device: str = "auto",
-    window: int = 1024,
-    overlap: int = 200,
+    window: int | None = None,
+    overlap: int | None = None,
     score_threshold: float = 0.3,
     seams: SeamRule = "drop",
     class_names: Sequence[str] | None = None,
@@ -29,13 +29,16 @@ def load_detector(
     """Load a trained model as a function from images to detections, as ``rsd2 predict`` does.
 
     Args:
-        weights: checkpoint file.
-        config: config of the model, .py or saved .yaml; None takes ``config.yaml`` beside the
-            weights, where a training leaves it.
+        weights: checkpoint file, or the ``.onnx`` file of ``rsd2 export``, which needs no config
+            and knows its window and its classes; ONNX Runtime runs it on the CPU.
+        config: config of the model, .py or saved .yaml; None takes ``config.yaml`` beside the weights,
+            where a training leaves it.
         ema: use the averaged weights of the checkpoint.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        window: side of the windows that larger images are cut into, pixels, > 0.
-        overlap: overlap of neighbouring windows, pixels, in [0, window).
+        window: side of the windows that larger images are cut into, pixels, > 0; None for 1024,
+            or what an exported file was made for.
+        overlap: overlap of neighbouring windows, pixels, in [0, window); None for 200, but at most
+            a quarter of an exported file's window.
         score_threshold: lowest score reported, in [0, 1].
         seams: rule for objects that a window's border cuts: "drop", "join" or "keep".
         class_names: one name for each class of the model; None takes those of the config's test
@@ -48,8 +51,19 @@ def load_detector(
         FileNotFoundError: there are no such weights, or no config.
         ConfigError: the config cannot be used.
         CheckpointError: the weights cannot be read, or belong to another model.
+        ExportError: the ONNX file cannot be used.
         ValueError: a parameter is impossible, or the model takes videos.
     """
+    if predict.is_onnx(weights):
+        args = argparse.Namespace(weights=weights, config_file=config, ema=ema, opts=[])
+        exported, _ = predict.build_onnx_detector(args)
+        window = exported.description.window if window is None else window
+        overlap = min(200, window // 4) if overlap is None else overlap
+        parameters = WindowParameters(window, overlap, score_threshold=score_threshold, seams=seams)
+        return Detector(exported, parameters, predict.exported_class_names(class_names, exported))
+
+    window = 1024 if window is None else window
+    overlap = 200 if overlap is None else overlap
     parameters = WindowParameters(window, overlap, score_threshold=score_threshold, seams=seams)
     # Checked before the config is loaded, which may import a project.
     if not Path(weights).is_file():

@@ -6,6 +6,9 @@
         --window 800 --overlap 200 train.init_checkpoint=model_final.pth
     python tools/predict.py --config-file CLIP_CONFIG.py --weights model_final.pth \\
         --input traffic.mp4 videos/003/img1 --output predictions
+    python tools/predict.py --weights model.onnx --input images/ --output predictions
+
+A file of ``rsd2 export`` needs no config; ONNX Runtime runs it.
 
 Images larger than a window are cut into overlapping windows. Pieces of objects that a window's
 border cuts are dropped if another window sees more, and the detections of all windows are merged by
@@ -48,6 +51,8 @@ from tqdm import tqdm
 from rsd2.config import ConfigError, load_config
 from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import provenance, select_device
+from rsd2.export.description import ExportError
+from rsd2.export.onnx_detector import OnnxDetector
 from rsd2.inference.clip_detector import ClipDetector
 from rsd2.inference.image_detector import ImageDetector
 from rsd2.inference.prediction_files import JSON_NAME, PredictionWriter, output_names
@@ -65,14 +70,18 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="LazyConfig, .py or saved .yaml")
-    add("--weights", metavar="FILE", help="checkpoint; train.init_checkpoint by default")
+    add("--config-file", metavar="FILE", help="LazyConfig, .py or saved .yaml; not with .onnx")
+    add("--weights", metavar="FILE", help="checkpoint or .onnx; train.init_checkpoint by default")
     add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
     add("--input", required=True, nargs="+", metavar="PATH", help="images or videos, see above")
     add("--output", required=True, metavar="DIR", help="gets drawings, text files and JSON")
     add("--score-threshold", type=float, default=0.3, help="lowest score reported (default 0.3)")
-    add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
-    add("--overlap", type=int, default=200, help="overlap of neighbouring windows (200)")
+    add("--window", type=int, help="side of the windows, pixels (default 1024, or that of .onnx)")
+    add(
+        "--overlap",
+        type=int,
+        help="of neighbouring windows (default 200, at most a quarter with .onnx)",
+    )
     add(
         "--nms-threshold",
         type=float,
@@ -119,6 +128,23 @@ def read_test_mapper(cfg: DictConfig) -> Any:
         A node of the config, or an empty dict.
     """
     return (cfg.dataloader.get("test") or {}).get("mapper") or {}
+
+
+def is_onnx(weights: str | Path | None) -> bool:
+    """Tell whether weights are a file of ``rsd2 export``."""
+    return weights is not None and Path(weights).suffix == ".onnx"
+
+
+def read_model_config(args: argparse.Namespace) -> DictConfig:
+    """Load the config that the command line names.
+
+    Raises:
+        ConfigError: it names none, or the config cannot be used.
+        FileNotFoundError: there is no such file.
+    """
+    if not args.config_file:
+        raise ConfigError("--config-file FILE is missing; only a .onnx file goes without one")
+    return load_config(args.config_file, args.opts)
 
 
 def build_image_detector(
@@ -198,6 +224,55 @@ def _load_model(
     return model.to(device), instantiate(mapper.augmentations), facts
 
 
+def build_onnx_detector(args: argparse.Namespace) -> tuple[OnnxDetector, dict[str, Any]]:
+    """Open an exported file, and collect what it says about itself.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The detector and its provenance.
+
+    Raises:
+        ValueError: an argument is about a checkpoint.
+        ExportError: the file cannot be used.
+        FileNotFoundError: there is no such file.
+    """
+    if args.config_file or args.ema or args.opts:
+        raise ValueError(
+            f"{args.weights} brings its model along; leave out --config-file, --ema and overrides"
+        )
+    detector = OnnxDetector(args.weights)
+    described = detector.description
+    origin = provenance("", 0, torch.device("cpu"))
+    facts = {
+        "weights": str(args.weights),
+        "exported_from": described.weights,
+        "weights_sha256": described.weights_sha256,
+        "ema": described.ema,
+        "iteration": None,
+        "config": None,
+        **{key: origin[key] for key in ("command", "commit", "hardware", "versions", "time")},
+    }
+    return detector, facts
+
+
+def exported_class_names(given: Sequence[str] | None, detector: OnnxDetector) -> list[str]:
+    """Choose the names of the classes of an exported file.
+
+    Args:
+        given: on the command line, or None.
+        detector: whose file has names.
+
+    Raises:
+        ValueError: the names given are not as many as the file's.
+    """
+    names = detector.description.classes
+    if given and len(given) != len(names):
+        raise ValueError(f"--classes has {len(given)} names, the file {len(names)} classes")
+    return list(given or names)
+
+
 def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
     """Choose the names of the classes, and print a line if there are none.
 
@@ -236,6 +311,10 @@ def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
     return names
 
 
+# What a user can mend; a ConfigError is a ValueError.
+PROBLEMS = (ValueError, FileNotFoundError, CheckpointError, ExportError)
+
+
 class UsageError(Exception):
     """The command line asks for something impossible."""
 
@@ -258,7 +337,7 @@ class Counts:
 
 def predict_all(
     images: Sequence[Path],
-    detector: ImageDetector,
+    detector: ImageDetector | OnnxDetector,
     parameters: WindowParameters,
     out: PredictionWriter,
     exif: ExifRule = "ignore",
@@ -386,12 +465,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def read_parameters(args: argparse.Namespace, nms_threshold: float) -> WindowParameters:
-    """Collect the parameters of windows and merging.
+def read_parameters(
+    args: argparse.Namespace, nms_threshold: float, window: int = 1024, overlap: int = 200
+) -> WindowParameters:
+    """Collect how images are cut and merged.
 
     Args:
         args: parsed arguments of the command line.
         nms_threshold: threshold to use if the command line names none.
+        window: side of the windows, likewise.
+        overlap: overlap of the windows, likewise.
 
     Returns:
         the parameters.
@@ -400,8 +483,8 @@ def read_parameters(args: argparse.Namespace, nms_threshold: float) -> WindowPar
         ValueError: a parameter is impossible.
     """
     return WindowParameters(
-        window=args.window,
-        overlap=args.overlap,
+        window=window if args.window is None else args.window,
+        overlap=overlap if args.overlap is None else args.overlap,
         nms_threshold=nms_threshold if args.nms_threshold is None else args.nms_threshold,
         score_threshold=args.score_threshold,
         batch_size=args.batch_size,
@@ -463,16 +546,23 @@ def run(args: argparse.Namespace) -> int:
         OSError: a result cannot be written.
     """
     try:
-        parameters = read_parameters(args, 0.1)
-        cfg = load_config(args.config_file, args.opts)
-        if "num_frames" in read_test_mapper(cfg):
-            return run_on_videos(args, cfg)
+        if is_onnx(args.weights):
+            detector, origin = build_onnx_detector(args)
+            classes = exported_class_names(args.classes, detector)
+            window = detector.description.window
+            parameters = read_parameters(args, 0.1, window, min(200, window // 4))
+        else:
+            parameters = read_parameters(args, 0.1)
+            cfg = read_model_config(args)
+            if "num_frames" in read_test_mapper(cfg):
+                return run_on_videos(args, cfg)
         images, num_others = expand_image_inputs(args.input)
         # Targets are checked before the model is built, because loading it takes longest.
         check_targets(images, Path(args.output))
-        detector, origin = build_image_detector(args, cfg)
-        classes = class_names(args.classes, cfg)
-    except (ValueError, FileNotFoundError, CheckpointError) as error:  # ConfigError is a ValueError
+        if not is_onnx(args.weights):
+            detector, origin = build_image_detector(args, cfg)
+            classes = class_names(args.classes, cfg)
+    except PROBLEMS as error:
         raise UsageError(str(error)) from error
 
     if num_others:

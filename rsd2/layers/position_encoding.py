@@ -113,7 +113,6 @@ def sincos_positions_2d(
     return torch.cat([x, y], dim=2).flatten(0, 1).float()
 
 
-@lru_cache(maxsize=16)
 def cached_sincos_positions_2d(
     grid: tuple[int, int],
     dim: int,
@@ -136,6 +135,21 @@ def cached_sincos_positions_2d(
     Raises:
         ValueError: ``dim`` is not divisible by 4.
     """
-    # Made outside of inference mode, because training may use the same table later.
+    # A tracer's tensors have no values: one of them, kept, would spoil every later call.
+    make = _make_table if torch.compiler.is_compiling() else _kept_table
+    return make(grid, dim, scale, device, dtype)
+
+
+def _make_table(
+    grid: tuple[int, int],
+    dim: int,
+    scale: tuple[float, float],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """Table of `sincos_positions_2d`, outside of inference mode, because training uses it too."""
     with torch.inference_mode(False):
         return sincos_positions_2d(grid, dim, scale).to(device, dtype)
+
+
+_kept_table = lru_cache(maxsize=16)(_make_table)

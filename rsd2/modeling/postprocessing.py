@@ -15,6 +15,71 @@ from .angle_coder import AngleCoder
 from .matcher import Predictions
 
 
+def best_pairs(
+    probabilities: torch.Tensor, max_detections: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Choose the most probable (query, class) pairs.
+
+    Args:
+        probabilities: (..., Q, K) in [0, 1].
+        max_detections: wanted; D is this number, or Q x K where that is less.
+
+    Returns:
+        scores (..., D) decreasing, queries (..., D) and classes (..., D), int64.
+    """
+    num_queries, num_classes = probabilities.shape[-2:]
+    scores, index = probabilities.flatten(-2).topk(min(max_detections, num_queries * num_classes))
+    query = torch.div(index, num_classes, rounding_mode="floor")
+    return scores, query, index % num_classes
+
+
+def finish_detections(
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    classes: torch.Tensor,
+    input_size: tuple[int, int],
+    output_size: tuple[int, int],
+    score_threshold: float = 0.0,
+    nms_threshold: float | None = None,
+) -> Instances:
+    """Drop weak, empty and double detections, and go to the frame of the original image.
+
+    Args:
+        boxes: (D, 5) in pixels of the network's input; w may be the short side.
+        scores: (D,) decreasing.
+        classes: (D,).
+        input_size: (height, width) of the network's input without padding.
+        output_size: (height, width) of the original image.
+        score_threshold: detections with a lower score are dropped, [0, 1].
+        nms_threshold: rotated NMS per class at this IoU; None for none.
+
+    Returns:
+        Instances with ``pred_boxes`` (RotatedBoxes, canonical), ``scores``, ``pred_classes``,
+        by decreasing score. Detections that are not finite come last; they stay, so that a caller
+        can count them.
+    """
+    # Every comparison with NaN is false: a threshold alone would drop all that a diverged model
+    # says, and an image on which it fails would look empty.
+    is_finite = scores.isfinite() & boxes.isfinite().all(dim=1)
+    keep = is_finite & (scores >= score_threshold) & (boxes[:, 2:4] > 0).all(dim=1)
+    kept = keep.nonzero().flatten()
+
+    if nms_threshold is not None:
+        kept = kept[batched_nms_rotated(boxes[kept], scores[kept], classes[kept], nms_threshold)]
+    kept = torch.cat([kept, (~is_finite).nonzero().flatten()])
+    boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
+
+    # Unequal factors turn and shear a box; Detectron2 keeps it a rectangle.
+    rotated = RotatedBoxes(boxes)
+    rotated.scale(output_size[1] / input_size[1], output_size[0] / input_size[0])
+    return Instances(
+        output_size,
+        pred_boxes=RotatedBoxes(canonicalize(rotated.tensor)),
+        scores=scores,
+        pred_classes=classes,
+    )
+
+
 class DetectionPostprocessor:
     """Pick the best (query, class) pairs and return them as rotated boxes.
 
@@ -55,14 +120,10 @@ class DetectionPostprocessor:
         """
         # One query may be chosen with several classes, each a detection of its own.
         probabilities = predictions.class_logits[image].sigmoid()
-        num_classes = probabilities.shape[1]
-        k = min(self.max_detections, probabilities.numel())
-        scores, index = probabilities.flatten().topk(k)
-        query = torch.div(index, num_classes, rounding_mode="floor")
-
+        scores, query, classes = best_pairs(probabilities, self.max_detections)
         boxes = predictions.boxes[image, query] * scale
         angles = self.angle_coder.decode(predictions.angle_logits[image, query])
-        return torch.cat([boxes, angles[:, None]], dim=1), scores, index % num_classes
+        return torch.cat([boxes, angles[:, None]], dim=1), scores, classes
 
     def __call__(
         self,
@@ -86,26 +147,10 @@ class DetectionPostprocessor:
             by decreasing score. Detections that are not finite come last; they stay, so that a
             caller can count them.
         """
-        boxes, scores, classes = self.top_detections(predictions, image, scale)
-
-        # Every comparison with NaN is false: a threshold alone would drop all that a diverged
-        # model says, and an image on which it fails would look empty.
-        is_finite = scores.isfinite() & boxes.isfinite().all(dim=1)
-        keep = is_finite & (scores >= self.score_threshold) & (boxes[:, 2:4] > 0).all(dim=1)
-        kept = keep.nonzero().flatten()
-
-        if self.nms_threshold is not None:
-            nms = batched_nms_rotated(boxes[kept], scores[kept], classes[kept], self.nms_threshold)
-            kept = kept[nms]
-        kept = torch.cat([kept, (~is_finite).nonzero().flatten()])
-        boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
-
-        # Unequal factors turn and shear a box; Detectron2 keeps it a rectangle.
-        rotated = RotatedBoxes(boxes)
-        rotated.scale(output_size[1] / input_size[1], output_size[0] / input_size[0])
-        return Instances(
+        return finish_detections(
+            *self.top_detections(predictions, image, scale),
+            input_size,
             output_size,
-            pred_boxes=RotatedBoxes(canonicalize(rotated.tensor)),
-            scores=scores,
-            pred_classes=classes,
+            self.score_threshold,
+            self.nms_threshold,
         )

@@ -188,14 +188,16 @@ class RotatedDeformableDETR(nn.Module):
         return self.backbone(images)
 
     def encode(self, images: ImageList) -> EncodedImages:
-        """Run backbone, neck and encoder."""
+        """Run backbone, neck and encoder.
+
+        Args:
+            images: normalised and padded. One size may stand for all images of the tensor, whose
+                number is then left open, as a graph for other programs needs it.
+        """
         levels = self.neck(self.backbone_features(images.tensor))
         geometry = self.image_geometry(images)
-
-        height, width = images.tensor.shape[-2:]
-        mask = torch.ones(len(images), height, width, dtype=torch.bool, device=self.device)
-        for i, (h, w) in enumerate(images.image_sizes):
-            mask[i, :h, :w] = False
+        padded_size = images.tensor.shape[-2:]
+        mask = padding_of(images.image_sizes, padded_size, self.device)
 
         tokens, positions, masks, shapes = [], [], [], []
         for level, features in enumerate(levels):
@@ -210,9 +212,12 @@ class RotatedDeformableDETR(nn.Module):
             masks.append(level_mask.flatten(1))
             shapes.append(shape)
 
-        # Without padding the mask is left out, which saves a copy of the values per layer.
-        all_masks = torch.cat(masks, dim=1)
-        padding_mask = all_masks if bool(all_masks.any()) else None
+        # Decided by the sizes, not by the masks' values: asking those would stop a GPU, and an
+        # exported graph could not branch on them.
+        if not has_padded_tokens(images.image_sizes, padded_size, shapes):
+            padding_mask = None
+        else:
+            padding_mask = torch.cat(masks, dim=1)
 
         memory = self.encoder(
             torch.cat(tokens, dim=1),
@@ -247,8 +252,7 @@ class RotatedDeformableDETR(nn.Module):
         """Run the second stage: the decoder over the denoising queries and then the queries."""
         boxes, angles = proposals.boxes, proposals.angles
         num_queries = boxes.shape[1]
-        queries = self.query_embed.weight[:num_queries].expand(len(boxes), -1, -1)
-
+        queries = self.query_embed.weight[:num_queries].expand(boxes.shape[0], -1, -1)
         mask = empty = None
         split = 0
         if noised is not None:
@@ -410,6 +414,46 @@ class RotatedDeformableDETR(nn.Module):
             )
             results.append({"instances": instances})
         return results
+
+
+def padding_of(
+    sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int], device: torch.device
+) -> torch.Tensor:
+    """Mark the padding of a batch, which lies below and to the right of each image.
+
+    Args:
+        sizes: (height, width) of B images, pixels.
+        padded_size: (height, width) of the batch.
+        device: of the result.
+
+    Returns:
+        (B, height, width) bool, True = padding.
+    """
+    ends = torch.tensor([tuple(size) for size in sizes], device=device)
+    y, x = (torch.arange(length, device=device) for length in padded_size)
+    below, beside = y >= ends[:, :1], x >= ends[:, 1:]
+    return below[:, :, None] | beside[:, None]
+
+
+def has_padded_tokens(
+    sizes: Sequence[tuple[int, int]],
+    padded_size: tuple[int, int],
+    spatial_shapes: Sequence[tuple[int, int]],
+) -> bool:
+    """Tell whether a token of any level reads its mask from the padding of an image.
+
+    Args:
+        sizes: (height, width) of the images, pixels.
+        padded_size: (height, width) of the batch.
+        spatial_shapes: (height, width) of every level, to which the mask is shrunk by taking the
+            nearest pixel.
+    """
+    for shape in spatial_shapes:
+        # token i takes pixel floor(i * pixels / tokens): only the last one can lie outside
+        last = [(tokens - 1) * pixels // tokens for tokens, pixels in zip(shape, padded_size)]
+        if any(pixel >= side for size in sizes for pixel, side in zip(last, size)):
+            return True
+    return False
 
 
 def slice_queries(predictions: Predictions, index: slice) -> Predictions:

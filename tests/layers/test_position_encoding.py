@@ -7,7 +7,12 @@ import math
 import pytest
 import torch
 
-from rsd2.layers import SinePositionEncoding, sincos_positions_2d, sine_embedding
+from rsd2.layers import (
+    SinePositionEncoding,
+    cached_sincos_positions_2d,
+    sincos_positions_2d,
+    sine_embedding,
+)
 
 
 def test_by_hand():
@@ -80,3 +85,15 @@ def test_scaled_grid_covers_the_same_area():
 def test_table_of_a_width_that_is_not_divisible_by_4_is_refused():
     with pytest.raises(ValueError, match="4.*10"):
         sincos_positions_2d((2, 2), 10)
+
+
+def test_a_trace_leaves_no_table_without_values_behind() -> None:
+    class Table(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + cached_sincos_positions_2d((3, 5), 8, (1.25, 1.0), x.device, x.dtype)
+
+    zeros = torch.zeros(15, 8)
+    program = torch.export.export(Table(), (zeros,))
+    expected = sincos_positions_2d((3, 5), 8, (1.25, 1.0))
+    assert torch.equal(Table()(zeros), expected)
+    torch.testing.assert_close(program.module()(zeros), expected)

@@ -8,9 +8,11 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
 from detectron2.structures import Instances, RotatedBoxes
 from torch import nn
+from torch.nn import functional as F
 
 from rsd2.modeling import DetectorQuirks, RotatedDeformableDETR
 from rsd2.modeling.matcher import Predictions
+from rsd2.modeling.rotated_deformable_detr import has_padded_tokens, padding_of
 from rsd2.ops import paired_iou_rotated
 from rsd2.structures import canonicalize
 from rsd2.testing import random_rotated_boxes
@@ -334,3 +336,14 @@ def test_constants_are_not_in_the_checkpoint(build_detector):
     detector = build_detector()
     assert not [name for name in detector.state_dict() if name.startswith("pixel_")]
     assert detector.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("size", [(96, 96), (95, 96), (96, 89), (96, 88), (65, 96), (64, 32)])
+def test_the_sizes_alone_tell_whether_a_token_is_padding(size: tuple[int, int]) -> None:
+    mask = padding_of([(96, 96), size], (96, 96), torch.device("cpu"))
+    assert int((~mask).sum()) == 96 * 96 + size[0] * size[1]
+
+    shapes = [(12, 12), (6, 6), (3, 3), (2, 2)]
+    levels = [F.interpolate(mask[:, None].float(), size=shape) for shape in shapes]
+    is_any = any(bool(level.any()) for level in levels)
+    assert has_padded_tokens([(96, 96), size], (96, 96), shapes) == is_any

@@ -1,0 +1,280 @@
+r"""Write a trained detector as one ONNX file, and compare it with the model it was made from.
+
+    rsd2 export --config-file output/config.yaml --weights output/model_final.pth \
+        --output model.onnx --window 1024
+    rsd2 export --config-file output/config.yaml --weights output/model_final.pth \
+        --output model.onnx --window 1024 --check images/
+    rsd2 export --config-file output/config.yaml --weights output/model_final.pth \
+        --output deepness.onnx --window 640 --resolution 0.3 --for deepness
+    rsd2 predict --weights model.onnx --input images/ --output predictions
+
+The graph takes windows of one size, as uint8 RGB, and has mean and standard deviation inside.
+Rotated NMS follows outside; ``rsd2 predict`` and ``load_detector`` do it. The file names its
+classes, angles, window, pixels and the SHA-256 of the weights in its metadata.
+
+A call of the graph takes any number of windows where the model allows it (rotated DETR), else one;
+``--batch`` fixes another number.
+
+``--check`` cuts the images into windows of that size and runs the torch model and the file on
+each.
+
+Exit code 0: written, and within the tolerance if checked. 1: written, but the two differ by more.
+2: nothing was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+from detectron2.config import instantiate
+from detectron2.data import transforms as T
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+import rsd2
+from rsd2.data.windows.tiling import crop_window
+from rsd2.export.deepness import DeepnessGraph, deepness_props
+from rsd2.export.description import Description, ExportError
+from rsd2.export.graphs import DetectionGraph
+from rsd2.export.kinds import graph_of
+from rsd2.export.onnx_detector import OnnxDetector
+from rsd2.export.onnx_file import file_digest, trace, write_onnx
+from rsd2.export.parity import BOX_TOLERANCE, SCORE_TOLERANCE, compare
+from rsd2.inference.image_detector import ImageDetector
+from rsd2.inference.prediction_inputs import expand_image_inputs
+from rsd2.inference.sliding_window import WindowParameters, place_windows
+from rsd2.io.image_io import read_image
+
+from . import predict
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="FILE", help="LazyConfig, .py or saved .yaml")
+    add("--weights", metavar="FILE", help="checkpoint; train.init_checkpoint by default")
+    add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
+    add("--output", required=True, metavar="FILE", help="the file, ends in .onnx; replaced")
+    add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
+    add("--batch", metavar="N", help="windows in one call: a number, or any; see above")
+    add("--classes", nargs="+", metavar="NAME", help="names; those of the test set by default")
+    add("--resolution", type=float, metavar="METRES", help="of a pixel of the training images")
+    add("--for", dest="program", choices=("deepness",), help="another program than rsd2")
+    add("--check", nargs="+", metavar="PATH", help="images on which torch and ONNX are compared")
+    add("--box-tolerance", type=float, default=BOX_TOLERANCE, help="pixels (default %(default)s)")
+    add("--score-tolerance", type=float, default=SCORE_TOLERANCE, help="(default %(default)s)")
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="overrides of the config")
+    return parser
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line, and refuse what cannot be meant.
+
+    Args:
+        argv: that of the process if None.
+
+    Returns:
+        The flags, the overrides in ``opts``.
+    """
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    for name in ("check", "classes"):
+        values = getattr(args, name) or []
+        overrides = [x for x in values if "=" in x and not Path(x).exists()]
+        setattr(args, name, [x for x in values if x not in overrides] or None)
+        args.opts = overrides + args.opts
+
+    batch = args.batch or "any"
+    if batch != "any" and not (batch.isdecimal() and int(batch)):
+        parser.error(f"--batch must be a positive number or any, got {batch}")
+    if args.window < 1:
+        parser.error(f"--window must be positive, got {args.window}")
+    if Path(args.output).suffix != ".onnx":
+        parser.error(f"--output must end in .onnx, got {args.output}")
+    if not Path(args.output).parent.is_dir():
+        parser.error(f"the folder {Path(args.output).parent} of --output does not exist")
+    if args.program and args.check:
+        parser.error("--check compares what rsd2 runs itself; leave out --for or --check")
+    if args.program == "deepness" and not args.resolution:
+        parser.error("--for deepness needs --resolution METRES, the size of a pixel")
+    return args
+
+
+def batch_size(asked: str | None, graph: DetectionGraph, program: str | None) -> int | None:
+    """Choose how many windows a call of the graph takes.
+
+    Args:
+        asked: on the command line: a number, "any", or None.
+        graph: the detector.
+        program: that the file is for, None for rsd2.
+
+    Returns:
+        The number; None for any number.
+    """
+    if asked is None:
+        # Older versions of Deepness refuse an open number.
+        return None if graph.any_batch and program is None else 1
+    return None if asked == "any" else int(asked)
+
+
+def resizing(mapper: DictConfig) -> T.ResizeShortestEdge | None:
+    """The resizing that the test mapper does, which is done before the graph.
+
+    Args:
+        mapper: config of the test mapper.
+
+    Returns:
+        The resizing; None if there is none.
+
+    Raises:
+        ExportError: the mapper does something else, which no file can describe.
+    """
+    augmentations = [instantiate(x) for x in mapper.augmentations]
+    if not augmentations:
+        return None
+    (resize, *others) = augmentations
+    is_fixed = isinstance(resize, T.ResizeShortestEdge) and len(set(resize.short_edge_length)) == 1
+    if others or not is_fixed:
+        names = ", ".join(type(x).__name__ for x in augmentations)
+        raise ExportError(
+            "dataloader.test.mapper.augmentations may be one ResizeShortestEdge of one length, or "
+            f"nothing; the config has {names}"
+        )
+    return resize
+
+
+def input_size(resize: T.ResizeShortestEdge | None, window: int) -> tuple[int, int]:
+    """Size of a square window after resizing.
+
+    Args:
+        resize: before the graph.
+        window: side of the window, pixels.
+
+    Returns:
+        (height, width), pixels.
+    """
+    if resize is None:
+        return window, window
+    side = resize.short_edge_length[0]
+    return T.ResizeShortestEdge.get_output_shape(window, window, side, resize.max_size)
+
+
+def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
+    """Write the file.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The torch detector that it was made from, and what the file says about itself.
+
+    Raises:
+        ExportError: the model cannot be exported.
+        ValueError: of `predict.build_image_detector` and `predict.class_names`.
+        FileNotFoundError: there is no such config.
+        CheckpointError: the weights cannot be used.
+        OSError: the file cannot be written.
+    """
+    cfg = predict.read_model_config(args)
+    detector, origin = predict.build_image_detector(args, cfg)
+    names = predict.class_names(args.classes, cfg)
+
+    graph: DetectionGraph = graph_of(detector.model, detector.image_format)
+    if names and len(names) != graph.num_classes:
+        raise ExportError(
+            f"there are {len(names)} names, but the model has {graph.num_classes} classes; give "
+            "them by --classes"
+        )
+    resize = resizing(cfg.dataloader.test.mapper)
+    size = input_size(resize, args.window)
+    batch = batch_size(args.batch, graph, args.program)
+    description = Description(
+        outputs=graph.outputs,
+        classes=names or list(map(str, range(graph.num_classes))),
+        window=args.window,
+        input_size=size,
+        batch=batch,
+        resize=None if resize is None else (resize.short_edge_length[0], resize.max_size),
+        pixel_mean=graph.rgb_mean(),
+        finishing=graph.finishing(),
+        model=type(detector.model).__name__,
+        weights=Path(origin["weights"]).name,
+        weights_sha256=file_digest(origin["weights"]),
+        ema=args.ema,
+        resolution=args.resolution,
+        version=rsd2.__version__,
+    )
+    props = description.to_props()
+    if args.program == "deepness":
+        graph = DeepnessGraph(graph)
+        props = deepness_props(description)
+
+    print(f"tracing a {description.model} at {size[1]} x {size[0]} pixels", flush=True)
+    program = trace(graph, size, batch)
+    write_onnx(program, args.output, graph.output_names, props)
+    return detector, description
+
+
+def check(args: argparse.Namespace, detector: ImageDetector, description: Description) -> bool:
+    """Compare the torch model and the file on windows of images, and print what was found.
+
+    Args:
+        args: of the command line.
+        detector: the torch model.
+        description: of the file.
+
+    Returns:
+        Whether they differ by no more than the tolerance.
+
+    Raises:
+        ValueError: there is no image, or one cannot be read.
+        OSError: likewise.
+    """
+    paths, _ = expand_image_inputs(args.check)
+    parameters = WindowParameters(description.window, overlap=0, padding=True)
+    windows = []
+    for path in paths:
+        image = read_image(path)
+        windows += [crop_window(image, x) for x in place_windows(*image.shape[:2], parameters)]
+
+    exported = OnnxDetector(args.output, num_threads=torch.get_num_threads())
+    with tqdm(desc="comparing", total=len(windows), unit="window") as bar:
+        parity = compare(detector, exported, windows, progress=bar.update)
+    print(parity)
+    is_same = parity.is_within(args.box_tolerance, args.score_tolerance)
+    limits = f"{args.box_tolerance:g} px and {args.score_tolerance:g}"
+    print(f"{'within' if is_same else 'NOT within'} the tolerance of {limits}")
+    return is_same
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command, and say in one line why it could not be done.
+
+    Args:
+        argv: the command line; that of the process if None.
+
+    Returns:
+        The exit code, see the top of this file.
+    """
+    args = parse_arguments(argv)
+    args.device = "cpu"
+    # What the exporter could not fold is no news to a user.
+    for name in ("onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        if args.check:
+            expand_image_inputs(args.check)  # a misspelt path is found before the work
+        detector, description = export(args)
+        size = Path(args.output).stat().st_size / 1e6
+        print(f"wrote {args.output}: {size:.1f} MB, {len(description.classes)} classes")
+        return 0 if not args.check or check(args, detector, description) else 1
+    except (*predict.PROBLEMS, OSError) as error:
+        print(f"rsd2 export: error: {error}", file=sys.stderr)
+        return 2

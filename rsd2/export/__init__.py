@@ -1,0 +1,1 @@
+"""Detectors as graphs that other programs run."""

@@ -1,0 +1,101 @@
+"""What an exported file says about itself: ``metadata_props`` of ONNX, one JSON value for each key.
+
+A file is self-contained: classes, pixels, angles and what follows the graph stand in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+PREFIX = "rsd2_"
+ANGLES = {
+    "rotated_pairs": "degrees, counter-clockwise on screen, 0 = w along x; (cx, cy, w, h, angle)",
+    "regions": "none, upright boxes (x0, y0, x1, y1)",
+    "deepness": "radians, clockwise on screen, 0 = w along x; (cx, cy, w, h, scores, angle)",
+}
+
+
+class ExportError(Exception):
+    """A model cannot be exported, or a file is no export that can be used; the text says why."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """Facts about an exported detector.
+
+    Attributes:
+        outputs: what the graph returns, a key of :data:`ANGLES`.
+        classes: their names, in the order of the indices.
+        window: side of the windows of an image that the graph is meant for, pixels, > 0.
+        input_size: (height, width) of the graph's input, pixels.
+        batch: images in one call; None for any number.
+        resize: ``short_edge_length`` and ``max_size`` of the resizing before the graph; None for
+            no resizing.
+        pixel_mean: 0-255, RGB; the graph subtracts it, a caller fills the margins with it.
+        finishing: what follows the graph, like ``score_threshold`` and ``nms_threshold``.
+        model: class of the model.
+        weights: name of the checkpoint file.
+        weights_sha256: of the checkpoint file.
+        ema: the averaged weights were taken.
+        resolution: ground sampling distance of the training images, metres per pixel; None if it
+            is unknown.
+        version: of rsd2.
+        angle: convention of the boxes, for readers; follows from ``outputs``.
+        pixel_format: what the graph reads, for readers.
+    """
+
+    outputs: str
+    classes: list[str]
+    window: int
+    input_size: tuple[int, int]
+    batch: int | None
+    resize: tuple[int, int] | None
+    pixel_mean: tuple[float, float, float]
+    finishing: dict[str, Any]
+    model: str
+    weights: str
+    weights_sha256: str
+    ema: bool
+    resolution: float | None
+    version: str
+    angle: str = ""
+    pixel_format: str = "RGB, 0-255, uint8, (batch, 3, height, width)"
+
+    def to_props(self) -> dict[str, str]:
+        """Return the entries of ``metadata_props``."""
+        content = {**asdict(self), "angle": ANGLES[self.outputs]}
+        return {f"{PREFIX}{key}": json.dumps(value) for key, value in content.items()}
+
+    @classmethod
+    def from_props(cls, props: Mapping[str, str], name: str) -> Description:
+        """Read what :meth:`to_props` wrote.
+
+        Args:
+            props: entries of ``metadata_props``; others are left alone.
+            name: of the file, for messages.
+
+        Raises:
+            ExportError: an entry is missing or of another form.
+        """
+        content = {}
+        for field in fields(cls):
+            text = props.get(f"{PREFIX}{field.name}")
+            if text is None:
+                raise ExportError(
+                    f"{name} has no metadata {PREFIX}{field.name}: it is not a file of "
+                    "`rsd2 export`, which is to write it again"
+                )
+            try:
+                content[field.name] = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise ExportError(
+                    f"{name}: metadata {PREFIX}{field.name} is no JSON ({error}); export it again"
+                ) from error
+
+        for key in ("input_size", "resize", "pixel_mean"):
+            if content[key] is not None:
+                content[key] = tuple(content[key])
+        return cls(**content)

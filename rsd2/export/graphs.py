@@ -1,0 +1,119 @@
+"""Detectors as modules from a tensor of pixels to tensors of fixed size, ready to be traced.
+
+Shapes: B images, H, W height and width of the input, K classes, N detections of an image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.structures import ImageList
+from torch import nn
+from torch.nn import functional as F
+
+from rsd2.modeling.postprocessing import best_pairs
+
+
+class DetectionGraph(nn.Module):
+    """A detector from pixels to what stands before the suppression of double detections.
+
+    Args:
+        model: with buffers ``pixel_mean`` and ``pixel_std``; put into eval mode.
+        image_format: channel order that the model was trained with, "RGB" or "BGR"; the graph
+            reads RGB in any case.
+
+    Attributes:
+        outputs: kind of the results, see `description.ANGLES`.
+        output_names: of the tensors that ``forward`` returns.
+        any_batch: the number of images may be left open.
+        input_dtype: of the pixels.
+    """
+
+    outputs = ""
+    output_names = ("boxes", "scores", "classes")
+    any_batch = True
+    input_dtype = torch.uint8
+
+    def __init__(self, model: nn.Module, image_format: str = "RGB") -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.is_bgr = image_format == "BGR"
+
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Bring (B, 3, H, W) RGB, 0-255, into the range and the channel order of the model."""
+        images = pixels.float()
+        if self.is_bgr:
+            images = images[:, [2, 1, 0]]
+        return (images - self.model.pixel_mean) / self.model.pixel_std
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.model.num_classes
+
+    def rgb_mean(self) -> tuple[float, float, float]:
+        """Mean colour, 0-255, RGB: what becomes zero in the model, as its padding is."""
+        mean = self.model.pixel_mean.flatten().tolist()
+        return tuple(mean[::-1] if self.is_bgr else mean)
+
+    def finishing(self) -> dict[str, Any]:
+        """Return what has to follow the graph."""
+        raise NotImplementedError
+
+
+class RotatedDetrGraph(DetectionGraph):
+    """`RotatedDeformableDETR` from pixels to its best (query, class) pairs, before any NMS.
+
+    Args:
+        model: the detector.
+        image_format: see `DetectionGraph`.
+    """
+
+    outputs = "rotated_pairs"
+
+    def predict(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Describe every query.
+
+        Args:
+            pixels: (B, 3, H, W) RGB, 0-255.
+
+        Returns:
+            boxes (B, Q, 4) cx, cy, w, h in pixels of the input, angles (B, Q) in degrees,
+            counter-clockwise, and probabilities (B, Q, K).
+        """
+        model = self.model
+        images = self.normalize(pixels)
+        height, width = images.shape[-2:]
+        multiple = max(model.backbone.size_divisibility, 32)
+        padded = F.pad(images, (0, -width % multiple, 0, -height % multiple))
+
+        # One size stands for all images, so that their number stays open.
+        encoded = model.encode(ImageList(padded, [(height, width)]))
+        predictions = model.detect(encoded, None).layers[-1]
+        boxes = predictions.boxes * encoded.geometry.output_scale[:, None]
+        angles = model.angle_coder.decode(predictions.angle_logits)
+        return boxes, angles, predictions.class_logits.sigmoid()
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Detect.
+
+        Args:
+            pixels: (B, 3, H, W) RGB, 0-255, uint8 or floating.
+
+        Returns:
+            boxes (B, N, 5) cx, cy, w, h in pixels of the input, angle in degrees,
+            counter-clockwise, w may be the short side; scores (B, N) decreasing; classes (B, N).
+        """
+        boxes, angles, probabilities = self.predict(pixels)
+        scores, query, classes = best_pairs(probabilities, self.model.postprocessor.max_detections)
+        chosen = torch.cat([boxes, angles[..., None]], dim=2)
+        return chosen.gather(1, query[..., None].expand(-1, -1, 5)), scores, classes
+
+    def finishing(self) -> dict[str, Any]:
+        """Return the thresholds of `rsd2.modeling.postprocessing.finish_detections`."""
+        processor = self.model.postprocessor
+        return {
+            "score_threshold": processor.score_threshold,
+            "nms_threshold": processor.nms_threshold,
+        }

@@ -1,0 +1,35 @@
+"""Which graph a model gets."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .description import ExportError
+from .graphs import DetectionGraph, RotatedDetrGraph
+from .rcnn import FasterRcnnGraph
+
+GRAPHS: dict[str, type[DetectionGraph]] = {
+    "RotatedDeformableDETR": RotatedDetrGraph,
+    "GeneralizedRCNN": FasterRcnnGraph,
+}
+
+
+def graph_of(model: nn.Module, image_format: str = "RGB") -> DetectionGraph:
+    """Choose the graph of a model's class, or of the nearest class that it inherits from.
+
+    Args:
+        model: a detector.
+        image_format: channel order that it was trained with, "RGB" or "BGR".
+
+    Returns:
+        The graph, in eval mode.
+
+    Raises:
+        ExportError: the model is of a kind that has no graph.
+    """
+    for kind in type(model).__mro__:
+        if kind.__name__ in GRAPHS:
+            return GRAPHS[kind.__name__](model, image_format).eval()
+    raise ExportError(
+        f"a {type(model).__name__} cannot be exported; what can is {', '.join(GRAPHS)}"
+    )

@@ -1,0 +1,155 @@
+"""An exported detector as a function from images to detections, run by ONNX Runtime.
+
+Shapes: B images of a call, N detections of one image, h, w its size, K classes, R regions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.data import transforms as T
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
+from detectron2.structures import Instances, RotatedBoxes
+
+from rsd2.modeling.postprocessing import finish_detections
+from rsd2.structures import from_horizontal
+
+from .description import Description, ExportError
+from .onnx_file import NEEDS_EXTRA
+
+Size = tuple[int, int]
+Finish = Callable[[Sequence[torch.Tensor], Size, Size, dict], Instances]
+
+
+def _finish_rotated_pairs(
+    tensors: Sequence[torch.Tensor], input_size: Size, output_size: Size, finishing: dict
+) -> Instances:
+    """Threshold, rotated NMS and scaling of `rsd2.modeling.postprocessing`."""
+    return finish_detections(*tensors, input_size, output_size, **finishing)
+
+
+def _finish_regions(
+    tensors: Sequence[torch.Tensor], input_size: Size, output_size: Size, finishing: dict
+) -> Instances:
+    """Threshold, NMS of upright boxes and scaling of Detectron2, then boxes of angle 0."""
+    found, _ = fast_rcnn_inference_single_image(*tensors, input_size, **finishing)
+    found = detector_postprocess(found, *output_size)
+    found.pred_boxes = RotatedBoxes(from_horizontal(found.pred_boxes.tensor))
+    return found
+
+
+FINISHERS: dict[str, Finish] = {
+    "rotated_pairs": _finish_rotated_pairs,
+    "regions": _finish_regions,
+}
+
+
+class OnnxDetector:
+    """A file of ``rsd2 export`` with the interface of `rsd2.inference.image_detector`.
+
+    An image is resized as the model's test data were. What the graph's fixed input does not cover
+    below and to the right is filled with the mean colour; a torch model sees where the image
+    ends, this one takes the margin for image.
+
+    Args:
+        path: of the ONNX file.
+        num_threads: of ONNX Runtime; None for as many as there are cores.
+
+    Attributes:
+        description: what the file says about itself.
+
+    Raises:
+        ExportError: the packages of the extra ``export`` are not installed, or the file is no
+            detector of ``rsd2 export``.
+        FileNotFoundError: there is no such file.
+    """
+
+    def __init__(self, path: str | Path, num_threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ExportError(NEEDS_EXTRA) from error
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no file {path}; `rsd2 export` writes one")
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # what it could not fold is no news to a user
+        options.intra_op_num_threads = num_threads or 0
+        kinds = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented")
+        errors = [getattr(onnxruntime.capi.onnxruntime_pybind11_state, kind) for kind in kinds]
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except tuple(errors) as error:
+            raise ExportError(f"{path} cannot be run by ONNX Runtime: {error}") from error
+
+        props = self._session.get_modelmeta().custom_metadata_map
+        self.description = Description.from_props(props, str(path))
+        if self.description.outputs not in FINISHERS:
+            raise ExportError(
+                f"{path} was exported for another program ({self.description.outputs}); export it "
+                "again without --for"
+            )
+        resize = self.description.resize
+        self._resize = None if resize is None else T.ResizeShortestEdge(*resize)
+
+    def __call__(
+        self, images: Sequence[np.ndarray]
+    ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Detect objects in some images together.
+
+        Args:
+            images: (h, w, 3) uint8 RGB each, of any sizes that fit into the graph's input after
+                resizing.
+
+        Returns:
+            For each image boxes (N, 5) in its own pixels and degrees, scores (N,), classes (N,).
+
+        Raises:
+            ValueError: an image is too large for the graph.
+        """
+        prepared = [self._prepare(image) for image in images]
+        results = []
+        step = self.description.batch or max(1, len(prepared))
+        for start in range(0, len(prepared), step):
+            part = prepared[start : start + step]
+            # A graph of a fixed number of images gets the last one again and again.
+            missing = step - len(part)
+            pixels = np.stack([x for x, _ in part] + [part[-1][0]] * missing)
+            outputs = self._session.run(None, {"pixels": pixels})
+            for index, (_, size) in enumerate(part):
+                tensors = [torch.from_numpy(output[index]) for output in outputs]
+                results.append(self._finish(tensors, size, images[start + index].shape[:2]))
+        return results
+
+    def _prepare(self, image: np.ndarray) -> tuple[np.ndarray, Size]:
+        """Resize an image and fill it up; (3, H, W) uint8, and its size before filling."""
+        if self._resize is not None:
+            image = self._resize.get_transform(image).apply_image(image)
+        height, width = image.shape[:2]
+        input_height, input_width = self.description.input_size
+        if height > input_height or width > input_width:
+            window = self.description.window
+            raise ValueError(
+                f"the graph takes images of {input_width} x {input_height} pixels, got "
+                f"{width} x {height} after resizing; cut the image into windows of {window} "
+                f"pixels, in rsd2 predict by --window {window} --padding"
+            )
+        mean = np.round(self.description.pixel_mean).astype(np.uint8)
+        filled = np.empty((3, input_height, input_width), np.uint8)
+        filled[:] = mean[:, None, None]
+        filled[:, :height, :width] = image.transpose(2, 0, 1)
+        return filled, (height, width)
+
+    def _finish(
+        self, tensors: Sequence[torch.Tensor], size: Size, output_size: Size
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What follows the graph, for one image."""
+        finish = FINISHERS[self.description.outputs]
+        found = finish(tensors, size, output_size, self.description.finishing)
+        return found.pred_boxes.tensor, found.scores, found.pred_classes

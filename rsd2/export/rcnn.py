@@ -1,0 +1,203 @@
+"""Faster R-CNN as a graph of fixed sizes: what is suppressed stays, with a score of zero.
+
+Detectron2's own forward picks varying numbers of boxes and asks for values on the way, which
+cannot be traced. Here the first stage keeps a fixed number of regions, and every region is pooled
+from every level, of which one counts.
+
+Shapes: B images, H, W size of the input, R regions of an image, K classes, A anchors of a level.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
+from detectron2.structures import Boxes, Instances
+from torch import nn
+from torch.nn import functional as F
+from torchvision.ops import nms
+
+from .description import ExportError
+from .graphs import DetectionGraph
+
+
+class FasterRcnnGraph(DetectionGraph):
+    """Detectron2's ``GeneralizedRCNN`` from pixels to its regions, before the last NMS.
+
+    Args:
+        model: with ``StandardROIHeads`` of upright boxes.
+        image_format: see `DetectionGraph`.
+
+    Raises:
+        ExportError: the model has other heads.
+    """
+
+    outputs = "regions"
+    output_names = ("boxes", "scores")
+    any_batch = False
+
+    def __init__(self, model: nn.Module, image_format: str = "RGB") -> None:
+        super().__init__(model, image_format)
+        heads = model.roi_heads
+        if not isinstance(heads, StandardROIHeads) or not isinstance(
+            heads.box_predictor, FastRCNNOutputLayers
+        ):
+            raise ExportError(
+                f"a {type(model).__name__} with {type(heads).__name__} cannot be exported; what "
+                "can has StandardROIHeads with FastRCNNOutputLayers"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.model.roi_heads.num_classes
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Detect.
+
+        Args:
+            pixels: (B, 3, H, W) RGB, 0-255, uint8 or floating.
+
+        Returns:
+            boxes (B, R, 4 K) or (B, R, 4) of a head that knows no classes, x0, y0, x1, y1 in
+            pixels of the input, and scores (B, R, K + 1), the last of which is of the background;
+            all are 0 in places that no region has taken.
+        """
+        size = tuple(pixels.shape[-2:])
+        features = self.model.backbone(self._pad(self.normalize(pixels)))
+        generator = self.model.proposal_generator
+        levels = [features[name] for name in generator.in_features]
+        logits, deltas = generator.rpn_head(levels)
+        logits = [_last(x).flatten(1) for x in logits]
+        deltas = [_last(x).unflatten(3, (-1, 4)).flatten(1, 3) for x in deltas]
+        anchors = generator.anchor_generator(levels)
+
+        boxes, scores = [], []
+        for image in range(pixels.shape[0]):
+            own = [(x.tensor, y[image], z[image]) for x, y, z in zip(anchors, logits, deltas)]
+            regions, is_taken = self._propose(own, size)
+            maps = [
+                features[name][image : image + 1] for name in self.model.roi_heads.box_in_features
+            ]
+            found = self._classify(maps, regions, size)
+            boxes.append(found[0])
+            scores.append(found[1] * is_taken[:, None])
+        return torch.stack(boxes), torch.stack(scores)
+
+    def finishing(self) -> dict[str, Any]:
+        """Return the arguments of Detectron2's ``fast_rcnn_inference_single_image``."""
+        predictor = self.model.roi_heads.box_predictor
+        return {
+            "score_thresh": predictor.test_score_thresh,
+            "nms_thresh": predictor.test_nms_thresh,
+            "topk_per_image": predictor.test_topk_per_image,
+        }
+
+    def _pad(self, images: torch.Tensor) -> torch.Tensor:
+        """Fill up with zeros as Detectron2's ``ImageList`` does."""
+        backbone = self.model.backbone
+        constraints = backbone.padding_constraints
+        multiple = max(constraints.get("size_divisibility", backbone.size_divisibility), 1)
+        square = constraints.get("square_size", 0)
+        height, width = images.shape[-2:]
+        if square:
+            return F.pad(images, (0, max(square - width, 0), 0, max(square - height, 0)))
+        return F.pad(images, (0, -width % multiple, 0, -height % multiple))
+
+    def _propose(
+        self, levels: list[tuple[torch.Tensor, ...]], size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """First stage of one image.
+
+        Args:
+            levels: anchors (A, 4), logits (A,) and deltas (A, 4) of each level.
+            size: (height, width) of the image.
+
+        Returns:
+            regions (R, 4) by falling logit, and which places are taken (R,).
+        """
+        generator = self.model.proposal_generator
+        height, width = size
+        limit = torch.tensor([width, height, width, height], dtype=torch.float32)
+        boxes, scores = [], []
+        for anchors, logits, deltas in levels:
+            best, index = logits.topk(min(generator.pre_nms_topk[False], logits.shape[0]))
+            decoded = generator.box2box_transform.apply_deltas(deltas[index], anchors[index])
+            decoded = torch.minimum(decoded.clamp(min=0), limit)
+
+            # An empty box has an IoU of 0 with all others, so that it suppresses none.
+            sides = decoded[:, 2:] - decoded[:, :2]
+            is_kept = torch.zeros_like(best, dtype=torch.int64)
+            kept = nms(decoded, best, generator.nms_thresh)
+            is_kept = is_kept.index_fill(0, kept, 1).bool()
+            is_kept = is_kept & (sides > generator.min_box_size).all(dim=1)
+            boxes.append(decoded)
+            scores.append(best.masked_fill(~is_kept, -torch.inf))
+
+        all_scores = torch.cat(scores)
+        count = min(generator.post_nms_topk[False], all_scores.shape[0])
+        best, index = all_scores.topk(count)
+        return torch.cat(boxes)[index], best > -torch.inf
+
+    def _classify(
+        self, maps: list[torch.Tensor], regions: torch.Tensor, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Second stage of one image.
+
+        Args:
+            maps: (1, C, h, w) features of each level.
+            regions: (R, 4).
+            size: (height, width) of the image.
+
+        Returns:
+            boxes (R, 4 K or 4) and scores (R, K + 1).
+        """
+        heads = self.model.roi_heads
+        predictions = heads.box_predictor(heads.box_head(pool(heads.box_pooler, maps, regions)))
+        proposals = Instances(size, proposal_boxes=Boxes(regions))
+        (boxes,) = heads.box_predictor.predict_boxes(predictions, [proposals])
+        (scores,) = heads.box_predictor.predict_probs(predictions, [proposals])
+        return boxes, scores
+
+
+def _last(maps: torch.Tensor) -> torch.Tensor:
+    """Put the channels of (B, C, h, w) last, in memory too.
+
+    Always a copy: a map that happens to lie so in memory while it is traced would become a view,
+    which does not fit the strides that the exporter assumes.
+    """
+    return maps.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+
+
+def pool(pooler: ROIPooler, maps: list[torch.Tensor], regions: torch.Tensor) -> torch.Tensor:
+    """Pool each region from its level, without sorting the regions by level.
+
+    Args:
+        pooler: of Detectron2.
+        maps: (1, C, h, w) of each level.
+        regions: (R, 4) x0, y0, x1, y1 in pixels.
+
+    Returns:
+        (R, C, side, side), what ``pooler`` returns.
+    """
+    rows = F.pad(regions, (1, 0))  # the index of the image, 0
+    if len(maps) == 1:
+        return pooler.level_poolers[0](maps[0], rows)
+
+    levels = assign_boxes_to_levels(
+        [Boxes(regions)],
+        pooler.min_level,
+        pooler.max_level,
+        pooler.canonical_box_size,
+        pooler.canonical_level,
+    )
+    total = None
+    for index, (pool_level, features) in enumerate(zip(pooler.level_poolers, maps)):
+        is_here = levels == index
+        # A region of another level shrinks to a point there, which costs next to nothing.
+        pooled = pool_level(features, rows * is_here[:, None])
+        pooled = pooled * is_here[:, None, None, None]
+        total = pooled if total is None else total + pooled
+    return total
