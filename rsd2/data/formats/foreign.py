@@ -17,29 +17,32 @@ from .label_report import LabelReport
 from .values import parse_number
 from .xml_labels import read_xml
 
+CONVERTER = "'rsd2 convert-labels'"
+"""What reads the formats of annotation tools, and writes them as others."""
+
 READERS = {
     "DOTA text": "rsd2.data.datasets.load_dota_instances",
     "DOTA text with coordinates divided by width and height": "",
     "OHD-SJTU text": "rsd2.data.datasets.load_ohd_sjtu",
     "DOTA Task 1 results": "rsd2.evaluation.files.task1.read_task1",
-    "YOLO text (upright boxes divided by width and height)": "",
-    "YOLO-OBB text (class number, then corners divided by width and height)": "",
-    "YOLO segmentation text (class number, then a polygon)": "",
+    "YOLO text (upright boxes divided by width and height)": CONVERTER,
+    "YOLO-OBB text (class number, then corners divided by width and height)": CONVERTER,
+    "YOLO segmentation text (class number, then a polygon)": CONVERTER,
     "rows of tracks": "rsd2.data.formats.mot.read_mot_rows",
     "DIOR-R XML": "rsd2.data.datasets.load_dior_r",
     "Pascal VOC XML": "rsd2.data.datasets.rscardata.read_voc_boxes",
-    "roLabelImg XML": "",
-    "FAIR1M XML": "",
-    "HRSC2016 XML": "",
-    "CVAT XML": "",
+    "roLabelImg XML": CONVERTER,
+    "FAIR1M XML": CONVERTER,
+    "HRSC2016 XML": CONVERTER,
+    "CVAT XML": CONVERTER,
     "LabelMe XML": "",
     "COCO JSON": "rsd2.data.datasets.load_coco_boxes",
     "COCO JSON with boxes divided by width and height": "",
-    "COCO JSON of rotated boxes": "",
+    "COCO JSON of rotated boxes": CONVERTER,
     "COCO results": "rsd2.evaluation.files.coco_results.read_coco_results",
-    "SODA-A JSON": "",
-    "LabelMe or X-AnyLabeling JSON": "",
-    "Label Studio JSON": "",
+    "SODA-A JSON": CONVERTER,
+    "LabelMe or X-AnyLabeling JSON": CONVERTER,
+    "Label Studio JSON": CONVERTER,
     "VGG Image Annotator JSON": "",
     "CreateML JSON": "",
     "Supervisely JSON": "",
