@@ -15,7 +15,7 @@ import yaml
 
 from rsd2.io.text import TextError, read_lines, read_text
 
-from .foreign import is_normalized
+from .foreign import describe_format, guess_line, is_normalized
 from .label_format import (
     ENTRY_ERRORS,
     EntryError,
@@ -89,6 +89,9 @@ class YoloObb(FilePerImage):
             try:
                 page.rows.append(_parse_fields(fields, size, classes)._replace(line=number))
             except ENTRY_ERRORS as error:
+                foreign = guess_line(line)
+                if foreign and foreign not in self.kinds:
+                    error = EntryError("foreign_format", f"{error}: {describe_format(foreign)}")
                 add_entry_problem(report, path, number, f"{line[:120]!r}", error)
         return page
 
