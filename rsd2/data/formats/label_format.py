@@ -756,6 +756,7 @@ def _match(
     if not matched:
         raise FileNotFoundError(
             f"None of the {len(files)} label files of {folder} has the name of an image, as "
-            f"{files[0]} would be of {posixpath.splitext(files[0])[0]}.png; check both folders."
+            f"{files[0]} would be of {posixpath.splitext(files[0])[0]}.png; check both folders. "
+            f"{describe_folder(folder)}"
         )
     return matched
