@@ -94,8 +94,11 @@ class CocoPolygons(FileForAll):
             for number, image in images.items()
         }
         # CVAT sets iscrowd of every mask, which says how it is stored and not that it is a crowd.
-        masks = [e for e in content["annotations"] if isinstance(_get(e, "segmentation"), dict)]
-        has_crowds = any(_get(entry, "iscrowd") in (0, False, "0", None) for entry in masks)
+        has_crowds = any(
+            _get(entry, "iscrowd") in (0, False, "0", None)
+            for entry in content["annotations"]
+            if isinstance(_get(entry, "segmentation"), dict)
+        )
 
         for index, entry in enumerate(content["annotations"]):
             where = f"annotations[{index}]"
@@ -106,7 +109,8 @@ class CocoPolygons(FileForAll):
                 if category not in categories:
                     raise EntryError("unknown_category", f"category id {category!r:.40}")
                 row = _parse_annotation(entry, categories[category], self._factor)
-                if parse_boolean(entry.get("iscrowd")) and (has_crowds or entry not in masks):
+                is_mask = isinstance(entry.get("segmentation"), dict)
+                if parse_boolean(entry.get("iscrowd")) and (has_crowds or not is_mask):
                     row = row._replace(difficult=max(row.difficult, 1))
                 pages[number].rows.append(row)
             except ENTRY_ERRORS as error:

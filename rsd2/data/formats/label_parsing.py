@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from rsd2.io.text import TextError, read_json
 
-from .foreign import describe_format, guess_json, guess_xml
+from .foreign import describe_format, guess_file, guess_json, guess_xml
 from .label_format import EntryError
 from .label_report import LabelReport
 from .values import parse_whole
@@ -28,6 +28,8 @@ def open_xml(path: Path, kinds: Sequence[str], report: LabelReport) -> ElementTr
     Returns:
         the root, whose elements know their lines; None after a problem.
     """
+    if _is_foreign(path, ".xml", report):
+        return None
     root = read_xml(path, report)
     kind = "" if root is None else guess_xml(root)
     if kind and kind not in kinds:
@@ -47,6 +49,8 @@ def open_json(path: Path, kinds: Sequence[str], report: LabelReport) -> Any:
     Returns:
         its content; None after a problem.
     """
+    if _is_foreign(path, ".json", report):
+        return None
     try:
         content = read_json(path)
     except (OSError, TextError) as error:
@@ -58,6 +62,14 @@ def open_json(path: Path, kinds: Sequence[str], report: LabelReport) -> Any:
     message = describe_format(kind) if kind else f"the content is no {' or '.join(kinds)}"
     report.add("foreign_format", path, None, message)
     return None
+
+
+def _is_foreign(path: Path, ending: str, report: LabelReport) -> bool:
+    """Note a file whose name ends otherwise, if it can be told what it is."""
+    kind = "" if path.suffix.lower() == ending else guess_file(path)
+    if kind:
+        report.add("foreign_format", path, None, describe_format(kind))
+    return bool(kind)
 
 
 def child_text(element: ElementTree.Element, place: str) -> str:

@@ -85,7 +85,7 @@ def test_policies_hold_for_every_format(put) -> None:
         load_dataset(labels, images, CLASSES, missing_label="error")
     far = labels.read_text("utf-8").replace('xbr="80.00"', 'xbr="2080.00"')
     labels.write_text(far, encoding="utf-8")
-    assert len(load_dataset(labels, images, CLASSES, out_of_image="drop")[-1]["annotations"]) == 1
+    assert len(load_dataset(labels, images, CLASSES, out_of_image="drop")[1]["annotations"]) == 1
 
 
 def test_a_format_with_an_argument_and_wrong_arguments(put, tmp_path: Path) -> None:
