@@ -181,7 +181,8 @@ class CocoRotated(CocoPolygons):
 
 def _variant(content: Any) -> str:
     """Name of the format of a file, by what its annotations have."""
-    first = list(islice(content["annotations"], _FIRST_ANNOTATIONS))
+    entries = content["annotations"]
+    first = list(islice(entries, _FIRST_ANNOTATIONS)) if isinstance(entries, list) else []
     boxes = [box for box in (_get(one, "bbox") for one in first) if isinstance(box, list)]
     if any(len(box) == 5 for box in boxes):
         return CocoRotated.name

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from rsd2.data.class_orders import canonical_class_name
 from rsd2.data.file_names import list_files
@@ -476,7 +477,7 @@ class FilePerImage(LabelFormat):
         sizes = folder.read_sizes(report)
         label_of = _match(folder.names, files, labels, report)
         found = []
-        for name, size in sizes.items():
+        for name, size in tqdm(sizes.items(), desc="labels", unit="file", delay=2, leave=False):
             file = label_of.get(name)
             if file is None:
                 if not path.is_file():

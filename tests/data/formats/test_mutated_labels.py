@@ -55,7 +55,9 @@ class Reader:
         """Objects and problems of a mutated file; every one names a file."""
         self.file.write_bytes(content)
         report = LabelReport()
+        self.one.detect(self.path)  # which never raises
         try:
+            self.one.class_names(self.path)
             objects = self.read(report)
             problems = [str(problem) for problem in report.problems]
         except (ValueError, FileNotFoundError) as error:
