@@ -89,6 +89,7 @@ class CocoPolygons(FileForAll):
         content = load_lists(path)
         categories = parse_categories(content["categories"], path)
         images = parse_images(content["images"], path, report)
+
         pages = {
             number: LabelPage([], image.file_name, (image.height, image.width))
             for number, image in images.items()
@@ -133,6 +134,7 @@ class CocoPolygons(FileForAll):
                 }
                 _add_extra(annotation, one)
                 annotations.append(annotation)
+
         content = {
             "images": [
                 {"id": k, "file_name": i.file_name, "width": i.width, "height": i.height}

@@ -71,6 +71,7 @@ class CvatXml(FileForAll):
             if not name.strip():
                 report.add("label_entry", path, line_of(image), "the image has no name")
                 continue
+
             page = LabelPage([], name, stated_size(image.get("height"), image.get("width")))
             for element in image:
                 if element.tag in _IGNORED:
@@ -81,6 +82,7 @@ class CvatXml(FileForAll):
                 except ENTRY_ERRORS as error:
                     add_entry_problem(report, path, line, f"{element.tag} of {name}", error)
             pages.append(page)
+
         return pages
 
     def format_file(self, images: Sequence[LabelledImage], classes: tuple[str, ...]) -> str:

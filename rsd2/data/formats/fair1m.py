@@ -45,10 +45,12 @@ class Fair1m(FilePerImage):
         root = open_xml(path, self.kinds, report)
         if root is None:
             return LabelPage()
+
         page = LabelPage(
             file_name=root.findtext("source/filename"),
             size=stated_size(root.findtext("size/height"), root.findtext("size/width")),
         )
+
         for element in root.findall("objects/object"):
             line = line_of(element)
             try:
@@ -67,6 +69,7 @@ class Fair1m(FilePerImage):
         for tag, value in (("width", image.width), ("height", image.height), ("depth", 3)):
             add_element(size, tag, value)
         objects = add_element(root, "objects")
+
         for one in image.objects:
             element = add_element(objects, "object")
             add_element(element, "coordinate", "pixel")
@@ -76,6 +79,7 @@ class Fair1m(FilePerImage):
             add_element(result, "name", one.name)
             if one.score is not None:
                 add_element(result, "probability", repr(float(one.score)))
+
             points = add_element(element, "points")
             for x, y in [*one.polygon, one.polygon[0]]:
                 add_element(points, "point", f"{shortest_decimal(x, 6)},{shortest_decimal(y, 6)}")

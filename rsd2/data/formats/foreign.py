@@ -46,7 +46,7 @@ READERS = {
     "VGG Image Annotator JSON": "",
     "CreateML JSON": "",
     "Supervisely JSON": "",
-    "GeoJSON": "",
+    "GeoJSON": "rsd2.geo.labels.read_scene_labels",
     "an index of tiles": "rsd2.data.datasets.load_dota_tiles",
     "XML": "",
     "JSON": "",

@@ -94,11 +94,13 @@ class Hrsc(FilePerImage):
         if root is None:
             return LabelPage()
         names = _names(path.parent)
+
         # Several readers take the one for the other: the height is Img_SizeHeight.
         stated = stated_size(root.findtext("Img_SizeHeight"), root.findtext("Img_SizeWidth"))
         stem = root.findtext("Img_FileName") or ""
         kind = (root.findtext("Img_FileFmt") or "bmp").strip()
         page = LabelPage(file_name=f"{stem.strip()}.{kind}", size=stated)
+
         for element in root.findall("HRSC_Objects/HRSC_Object"):
             line = line_of(element)
             try:
@@ -118,6 +120,7 @@ class Hrsc(FilePerImage):
         add_element(root, "Img_FileFmt", name.suffix.removeprefix(".") or "png")
         objects = add_element(root, "HRSC_Objects")
         numbers = _numbers(classes)
+
         for index, one in enumerate(image.objects, start=1):
             element = add_element(objects, "HRSC_Object")
             add_element(element, "Object_ID", FIRST_ID + index)
@@ -125,13 +128,16 @@ class Hrsc(FilePerImage):
             add_element(element, "Object_NO", FIRST_ID + index)
             add_element(element, "truncated", 0)
             add_element(element, "difficult", one.difficult)
+
             (x0, y0), (x1, y1) = one.polygon.min(axis=0), one.polygon.max(axis=0)
             for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), (x0, y0, x1, y1)):
                 add_element(element, f"box_{tag}", shortest_decimal(value, 6))
+
             *sides, angle = fit_rectangle(one.polygon)[0]
             for tag, value in zip(("cx", "cy", "w", "h"), sides):
                 add_element(element, f"mbox_{tag}", shortest_decimal(value, 6))
             add_element(element, "mbox_ang", shortest_decimal(angle, 10))
+
             if one.heading is not None:
                 for tag, value in zip(("header_x", "header_y"), one.heading):
                     add_element(element, tag, shortest_decimal(value, 6))

@@ -259,6 +259,7 @@ class LabelFormat(ABC):
                 f"The class list {list(classes)} lacks {sorted(found - set(classes))}; add them, "
                 "or leave these objects out."
             )
+
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"{path} is there already; remove it or choose another output.")
@@ -465,6 +466,7 @@ class FilePerImage(LabelFormat):
                 f"{self.title} does not state the sizes of the images; name the folder of images."
             )
         report.label_files += len(files)
+
         if folder is None:
             pages = [(name, self.parse(labels / name, None, classes, report)) for name in files]
             read = [
@@ -502,6 +504,8 @@ class FilePerImage(LabelFormat):
                     "them. Rename it."
                 )
             texts[name] = self.format_file(image, classes)
+
+        # Only when all texts are there: an object that cannot be written leaves no half a folder.
         for name, text in texts.items():
             make_output_folder((path / name).parent)
             write_atomically(path / name, text)
@@ -536,6 +540,7 @@ def make_image(
         report.add("image_size", path, None, f"{message} {size[1]} x {size[0]}", "kept")
 
     rows = page.rows
+    # NaN stands for what an object does not have, so that arrays hold all objects.
     labels = DotaLabels(
         np.array([row.corners for row in rows], dtype=np.float64).reshape(-1, 4, 2),
         [canonical_class_name(row.name, classes) for row in rows]
@@ -547,6 +552,8 @@ def make_image(
         np.array([np.nan if row.score is None else row.score for row in rows], float),
     )
     labels = check_polygons(labels, path, report)
+
+    # A number that differs from itself is NaN.
     objects = [
         LabelledObject(
             polygon,

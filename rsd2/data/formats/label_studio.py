@@ -66,6 +66,7 @@ class LabelStudio(FileForAll):
             except ENTRY_ERRORS as error:
                 add_entry_problem(report, path, None, where, error)
                 continue
+
             for number, result in enumerate(results):
                 try:
                     row = _parse_result(result, page)
@@ -76,6 +77,7 @@ class LabelStudio(FileForAll):
                 if row is not None:
                     page.rows.append(row)
             pages.append(page)
+
         return pages
 
     def format_file(self, images: Sequence[LabelledImage], classes: tuple[str, ...]) -> str:
@@ -85,6 +87,8 @@ class LabelStudio(FileForAll):
             data = {"image": image.file_name, "width": image.width, "height": image.height}
             task: dict[str, Any] = {"id": number, "data": data, "annotations": []}
             results = [_format_result(one, k, image) for k, one in enumerate(image.objects)]
+
+            # A task with scores is a pre-label: what Label Studio calls a prediction.
             scores = [one.score for one in image.objects if one.score is not None]
             if scores:
                 mean = float(np.mean(scores))
@@ -93,6 +97,7 @@ class LabelStudio(FileForAll):
             else:
                 task["annotations"] = [{"result": results, "was_cancelled": False}]
             tasks.append(task)
+
         return to_json(tasks)
 
 

@@ -52,6 +52,7 @@ class LabelMe(FilePerImage):
         content = open_json(path, self.kinds, report)
         if content is None:
             return LabelPage()
+
         name, shapes = content.get("imagePath"), content["shapes"]
         page = LabelPage(
             file_name=name if isinstance(name, str) else None,
@@ -60,6 +61,7 @@ class LabelMe(FilePerImage):
         if not isinstance(shapes, list):
             report.add("label_entry", path, None, "shapes is no list")
             return page
+
         for index, shape in enumerate(shapes):
             try:
                 page.rows.append(_parse_shape(shape))
@@ -86,6 +88,7 @@ class LabelMe(FilePerImage):
             if is_rectangle:
                 shape["direction"] = angle % (2 * math.pi)
             shapes.append(shape)
+
         content = {
             "version": VERSION,
             "flags": {},

@@ -49,6 +49,7 @@ class RoLabelImg(FilePerImage):
             file_name=root.findtext("filename"),
             size=stated_size(root.findtext("size/height"), root.findtext("size/width")),
         )
+
         for element in root.findall("object"):
             line = line_of(element)
             try:
@@ -69,6 +70,7 @@ class RoLabelImg(FilePerImage):
         for tag, value in (("width", image.width), ("height", image.height), ("depth", 3)):
             add_element(size, tag, value)
         add_element(root, "segmented", 0)
+
         for one in image.objects:
             element = add_element(root, "object")
             add_element(element, "type", "robndbox")
@@ -76,6 +78,7 @@ class RoLabelImg(FilePerImage):
             add_element(element, "pose", "Unspecified")
             add_element(element, "truncated", 0)
             add_element(element, "difficult", one.difficult)
+
             box = add_element(element, "robndbox")
             *sides, angle = fit_rectangle(one.polygon)[0]
             for tag, value in zip(("cx", "cy", "w", "h"), sides):
@@ -87,6 +90,7 @@ class RoLabelImg(FilePerImage):
 def _parse_object(element: ElementTree.Element) -> ObjectRow:
     name = clean_name(child_text(element, "name"))
     box = element.find("robndbox")
+
     if box is not None:
         cx, cy = parse_coordinates(child_text(box, tag) for tag in ("cx", "cy"))
         width, height = parse_sides(child_text(box, "w"), child_text(box, "h"))

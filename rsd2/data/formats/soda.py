@@ -47,6 +47,7 @@ class SodaA(FilePerImage):
         content = open_json(path, self.kinds, report)
         if content is None:
             return LabelPage()
+
         image = content["images"]
         name = image.get("file_name")
         page = LabelPage(
@@ -60,6 +61,7 @@ class SodaA(FilePerImage):
         except ENTRY_ERRORS as error:
             add_entry_problem(report, path, None, "categories", error)
             return page
+
         for index, entry in enumerate(content["annotations"]):
             try:
                 page.rows.append(_parse_annotation(entry, names))

@@ -82,6 +82,7 @@ class YoloObb(FilePerImage):
             lines = read_lines(path)
         except (OSError, TextError) as error:
             return add_file_problem(report, path, error)
+
         for number, line in enumerate(lines, start=1):
             fields = line.split()
             if not fields:
@@ -111,8 +112,8 @@ class YoloObb(FilePerImage):
         self, images: Sequence[LabelledImage], classes: tuple[str, ...]
     ) -> dict[str, str]:
         """Return the list of the classes, see `FilePerImage.extra_files`."""
-        content = {"path": ".", "train": "images", "val": "images", "names": [*classes]}
-        content["names"] = dict(enumerate(classes))
+        names = dict(enumerate(classes))
+        content = {"path": ".", "train": "images", "val": "images", "names": names}
         return {"data.yaml": yaml.safe_dump(content, allow_unicode=True, sort_keys=False)}
 
 
@@ -160,11 +161,13 @@ def _parse_fields(
             f"the class {number} has no name among {len(classes)}; write it into data.yaml or give "
             "the class list",
         )
+
     extra: list[str] = []
     if len(fields) in (6, 10):  # a score has a point, a track has none
         extra = [fields[-1]]
     elif len(fields) == 11 and "." not in fields[-1]:
         extra = list(fields[-2:])
+
     shape = values[1 : len(values) - len(extra)]
     if not is_normalized(shape) and max(map(abs, shape), default=0) > 2:
         raise EntryError("foreign_format", "the coordinates are not divided by width and height")
@@ -176,6 +179,7 @@ def _parse_fields(
     else:
         scaled = [value * side for value, side in zip(shape, _alternating(width, height, shape))]
         corners = polygon_corners(scaled)
+
     score = next((parse_score(text) for text in extra if "." in text), None)
     return ObjectRow(corners, classes[number], score=score)
 
