@@ -41,6 +41,18 @@ def test_converts_to_every_format(target: str, task: list[str], tmp_path: Path, 
     assert found[0].objects == []
 
 
+@pytest.mark.parametrize("source", ["cvat", "coco", "label-studio"])
+def test_a_folder_with_one_file_for_all_images_will_do(source, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "task"
+    folder.mkdir()
+    for name, text in PUBLISHED[source]().items():
+        (folder / name).write_text(text, encoding="utf-8")
+    assert main(["--input", str(folder), "--to", "dota", "--output", str(tmp_path / "o")]) == 0
+    printed = capsys.readouterr().out
+    assert "2 images, 2 objects" in printed and "classes: storage tank, 渔船" in printed
+    assert len(list((tmp_path / "o").rglob("*.txt"))) == 2
+
+
 def test_classes_choose_and_order(task: list[str], tmp_path: Path, capsys) -> None:
     arguments = [*task, "--to", "coco", "--output", str(tmp_path / "o.json"), "--classes"]
     assert main([*arguments, "boat", "渔船"]) == 0

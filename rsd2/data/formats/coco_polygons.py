@@ -80,8 +80,8 @@ class CocoPolygons(FileForAll):
 
     def class_names(self, path: str | Path) -> tuple[str, ...]:
         """Return the categories in their order, see `LabelFormat.class_names`."""
-        content = load_lists(Path(path))
-        names = parse_categories(content["categories"], Path(path)).values()
+        path = self.find_file(path)
+        names = parse_categories(load_lists(path)["categories"], path).values()
         return tuple(dict.fromkeys(" ".join(name.split()) for name in names))
 
     def parse(self, path: Path, classes: tuple[str, ...], report: LabelReport) -> list[LabelPage]:

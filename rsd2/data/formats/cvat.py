@@ -51,7 +51,8 @@ class CvatXml(FileForAll):
 
     def class_names(self, path: str | Path) -> tuple[str, ...]:
         """Return the labels of the task, see `LabelFormat.class_names`."""
-        root = open_xml(Path(path), self.kinds, LabelReport()) if Path(path).is_file() else None
+        path = self.find_file(path)
+        root = open_xml(path, self.kinds, LabelReport()) if path.is_file() else None
         labels = [] if root is None else root.iterfind("meta//labels/label/name")
         names = (" ".join((label.text or "").split()) for label in labels)
         return tuple(dict.fromkeys(name for name in names if name))

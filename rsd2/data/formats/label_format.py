@@ -318,6 +318,18 @@ class FileForAll(LabelFormat):
             ValueError: if it is of another format or broken.
         """
 
+    def find_file(self, path: str | Path) -> Path:
+        """Find the label file.
+
+        Args:
+            path: the file, or a folder that holds it.
+
+        Returns:
+            the file; the folder itself if it holds no labels.
+        """
+        path = Path(path)
+        return look_at(path).file or path if path.is_dir() else path
+
     @abstractmethod
     def format_file(self, images: Sequence[LabelledImage], classes: tuple[str, ...]) -> str:
         """Put the text of a file together.
@@ -333,8 +345,7 @@ class FileForAll(LabelFormat):
     def _read_all(
         self, path: Path, folder: ImageFolder | None, classes: tuple[str, ...], report: LabelReport
     ) -> list[LabelledImage]:
-        if path.is_dir():
-            path = look_at(path).file or path
+        path = self.find_file(path)
         if path.is_dir():
             raise ValueError(f"There is no file of {self.title} in {path}. {describe_folder(path)}")
         pages = self.parse(path, classes, report)

@@ -320,3 +320,32 @@ def test_angles_are_clockwise_on_screen() -> None:
         local = ((-25, -10), (25, -10), (25, 10), (-25, 10))
         corners = [[200 + x * cos - y * sin, 150 + x * sin + y * cos] for x, y in local]
         np.testing.assert_allclose(corners, truth, atol=1e-5)
+
+
+def test_a_file_of_cvat_with_masks_that_all_are_crowds(tmp_path: Path) -> None:
+    """As CVAT 2 exports a task: two images, one of them empty, and ids that go on from others."""
+    path, (height, width) = tmp_path / "instances.json", (60, 80)
+    runs = [[k * height + 10, *[4, height - 4] * 11, 4] for k in (5, 30)]
+    for counts in runs:
+        counts.append(height * width - sum(counts))
+    content = {
+        "images": [
+            {"id": k, "file_name": f"port_{k}.tif", "height": height, "width": width}
+            for k in (41, 42)
+        ],
+        "categories": [{"id": 9, "name": "ship", "supercategory": ""}],
+        "annotations": [
+            {"id": 700 + k, "image_id": 42, "category_id": 9, "iscrowd": 1, "area": 48.0,
+             "segmentation": {"counts": counts, "size": [height, width]},
+             "bbox": [0.0, 0.0, 1.0, 1.0], "attributes": {"occluded": False}}
+            for k, counts in enumerate(runs)
+        ],
+    }  # fmt: skip
+    path.write_text(json.dumps(content))
+    report = LabelReport()
+    empty, port = detect_format(path).read(path, report=report)
+    assert report.total == 0 and not empty.objects
+    assert [one.difficult for one in port.objects] == [0, 0]
+    for one, left in zip(port.objects, (5, 30)):
+        low, high = one.polygon.min(axis=0).round(6), one.polygon.max(axis=0).round(6)
+        assert [*low, *high] == [left, 10, left + 12, 14]
