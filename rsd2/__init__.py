@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rsd2.commands.detector import load_detector as load_detector
     from rsd2.config import get_config as get_config
     from rsd2.config import load_config as load_config
+    from rsd2.data.datasets.any_format import register_dataset as register_dataset
     from rsd2.data.datasets.dota import register_dota_instances as register_dota_instances
     from rsd2.data.datasets.dota_tiles import register_dota_tiles as register_dota_tiles
     from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper as RotatedDatasetMapper
@@ -30,6 +31,7 @@ _HOMES = {
     "load_config": "rsd2.config",
     "load_detector": "rsd2.commands.detector",
     "nms_rotated": "rsd2.ops",
+    "register_dataset": "rsd2.data.datasets.any_format",
     "register_dota_instances": "rsd2.data.datasets.dota",
     "register_dota_tiles": "rsd2.data.datasets.dota_tiles",
 }

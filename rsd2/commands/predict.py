@@ -21,6 +21,9 @@ rotated NMS. Every window (or whole image) goes through the augmentations of
 * ``detections.json``: all images with boxes (cx, cy, w, h in pixels, angle in degrees,
   counter-clockwise on screen, 0 = w along x), polygons, scores, classes, and how it was done.
 
+``--labels-format NAME`` adds ``pre_labels``, the detections as labels of an annotation tool, in a
+format of ``rsd2 convert-labels``. They are never replaced: somebody may have corrected them.
+
 A config whose test mapper has ``num_frames`` takes clips: every input is then a video file or the
 folder of one video's frames, read as a stream. For each video the output folder gets
 ``<video>.txt`` (MOTChallenge rows), ``<video>.json`` (COCO results, ``image_id`` is the number of
@@ -50,6 +53,7 @@ from tqdm import tqdm
 
 from rsd2.config import ConfigError, load_config
 from rsd2.data.datasets.builtin import register_builtin
+from rsd2.data.formats.registry import LABEL_FORMATS
 from rsd2.engine import provenance, select_device
 from rsd2.export.description import ExportError
 from rsd2.export.onnx_detector import OnnxDetector
@@ -62,6 +66,8 @@ from rsd2.inference.video_prediction import describe_results, predict_videos
 from rsd2.io.image_io import ExifRule, read_image
 from rsd2.weights.checkpoint import describe_damage, load_weights
 from rsd2.weights.errors import CheckpointError
+
+from .pre_labels import pre_labels_path, write_pre_labels
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -110,6 +116,13 @@ def get_parser() -> argparse.ArgumentParser:
         "are stored (ignore, the default), with a warning",
     )
     add("--classes", nargs="+", metavar="NAME", help="names; those of the test set by default")
+    add(
+        "--labels-format",
+        choices=list(LABEL_FORMATS),
+        metavar="NAME",
+        help="also write the detections in images as labels to be corrected, pre_labels, in a "
+        f"format of rsd2 convert-labels: {', '.join(LABEL_FORMATS)}",
+    )
     add("--device", help="auto, cpu, cuda or cuda:N; train.device by default")
     add("--max-drawing-size", type=int, metavar="N", help="longer side of the drawings at most")
     add("opts", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="overrides of the config")
@@ -426,16 +439,20 @@ def report(
     return not (counts.non_finite or damage or counts.failed)
 
 
-def damage_of(detector: ImageDetector | ClipDetector, origin: dict[str, Any]) -> str | None:
+def damage_of(
+    detector: ImageDetector | ClipDetector | OnnxDetector, origin: dict[str, Any]
+) -> str | None:
     """Describe weights that are NaN or infinite in a sentence.
 
     Args:
         detector: detector whose model was loaded.
-        origin: origin as `build_detector` returns it.
+        origin: where the weights come from, as the builders of detectors return it.
 
     Returns:
-        The sentence; None if all weights are finite.
+        The sentence; None if all weights are finite, or lie in an exported file.
     """
+    if isinstance(detector, OnnxDetector):
+        return None
     damage = describe_damage(detector.model)
     return f"{origin['weights']} {damage}" if damage else None
 
@@ -508,6 +525,8 @@ def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
         CheckpointError: the weights cannot be used.
         OSError: a result cannot be written.
     """
+    if args.labels_format:
+        raise ValueError("--labels-format is for images; a config of clips writes tracks")
     videos, parameters = find_videos(args.input), read_parameters(args, 0.5)
     detector, origin = build_clip_detector(args, cfg)
     classes = class_names(args.classes, cfg) or list(map(str, range(cfg.model.num_classes)))
@@ -559,6 +578,8 @@ def run(args: argparse.Namespace) -> int:
         images, num_others = expand_image_inputs(args.input)
         # Targets are checked before the model is built, because loading it takes longest.
         check_targets(images, Path(args.output))
+        if args.labels_format:
+            pre_labels_path(args.output, args.labels_format)
         if not is_onnx(args.weights):
             detector, origin = build_image_detector(args, cfg)
             classes = class_names(args.classes, cfg)
@@ -570,6 +591,8 @@ def run(args: argparse.Namespace) -> int:
     with PredictionWriter(args.output, classes, args.max_drawing_size) as out:
         counts, complete = predict_all(images, detector, parameters, out, args.exif_orientation)
         out.finish({**asdict(parameters), **origin}, counts.failed, complete)
+    if args.labels_format:
+        print(write_pre_labels(out.folder, args.labels_format))
     is_well = report(out, counts, len(images), damage_of(detector, origin))
     if not complete:
         print(f"interrupted; {out.folder / JSON_NAME} holds what was done", file=sys.stderr)

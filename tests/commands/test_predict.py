@@ -115,6 +115,17 @@ def test_folder_with_a_broken_image(run, images, tmp_path, capsys):
         assert drawn.shape == original.shape and not np.array_equal(drawn, original)
 
 
+def test_detections_become_pre_labels_once(run, images, tmp_path, capsys):
+    arguments = ["--input", images / "small.png", "--classes", "plane", "storage tank"]
+    assert run(*arguments, "--labels-format", "cvat") == 0
+    assert "pre-labels for CVAT XML" in capsys.readouterr().out
+    text = (tmp_path / "out" / "pre_labels.xml").read_text("utf-8")
+    content = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert text.count("<box ") == len(content["images"][0]["detections"]) > 0
+    assert run(*arguments, "--labels-format", "cvat") == 2
+    assert "may hold corrected labels" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("share", ["all", "one head"])
 def test_weights_that_are_not_finite_are_no_empty_result(
     run, trained, images, tmp_path, capsys, share

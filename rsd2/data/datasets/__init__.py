@@ -6,6 +6,8 @@ from rsd2.data.class_orders import DOTA_V2_0_CLASSES as DOTA_V2_0_CLASSES
 
 from .aitod import AITOD_CLASSES as AITOD_CLASSES
 from .aitod import register_aitod as register_aitod
+from .any_format import load_dataset as load_dataset
+from .any_format import register_dataset as register_dataset
 from .builtin import register_all as register_all
 from .builtin import register_all_dior_r as register_all_dior_r
 from .builtin import register_all_dota as register_all_dota

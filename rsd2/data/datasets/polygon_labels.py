@@ -7,8 +7,7 @@ unknown classes, objects outside the image and missing files.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +18,8 @@ from detectron2.structures import BoxMode
 
 from rsd2.data.class_orders import canonical_class_name
 from rsd2.data.formats.dota import DotaLabels, apply_border_policy
+from rsd2.data.formats.label_images import read_sizes
 from rsd2.data.formats.label_report import LabelReport
-from rsd2.io.image_io import read_image_size
 from rsd2.structures import corners_to_boxes
 
 _BATCH = 200_000
@@ -126,7 +125,7 @@ def read_polygon_records(
     """
     categories = category_ids(class_names)
     records = []
-    for (image_id, image), size in zip(images.items(), _read_sizes(images.values(), report)):
+    for (image_id, image), size in zip(images.items(), read_sizes(images.values(), report)):
         path = None if labels is None else labels.get(image_id)
         is_missing = labels is not None and path is None
         if is_missing:
@@ -147,12 +146,8 @@ def read_polygon_records(
             objects = DotaLabels.empty()
             if path is not None:
                 objects = read(path, report)
-                objects = _select_known(objects, categories, policy.unknown_class, path, report)
-                if policy.out_of_image != "ignore":
-                    objects = apply_border_policy(
-                        objects, size, policy.out_of_image, path, report, policy.border_tolerance
-                    )
-            record["annotations"] = _rows(objects, categories)
+                objects = apply_policies(objects, size, categories, policy, path, report)
+            record["annotations"] = annotation_rows(objects, categories)
             report.objects += len(objects)
 
         records.append(record)
@@ -166,6 +161,35 @@ def read_polygon_records(
     if not any(record.get("annotations") for record in records):
         report.raise_if_any(name, _UNREADABLE)
     return records
+
+
+def apply_policies(
+    objects: DotaLabels,
+    size: tuple[int, int],
+    categories: Mapping[str, int],
+    policy: LabelPolicy,
+    path: str | Path | None,
+    report: LabelReport,
+) -> DotaLabels:
+    """Leave out, clip and report objects of one image as the policies say.
+
+    Args:
+        objects: of the image.
+        size: (height, width) of the image in pixels.
+        categories: class name -> category id.
+        policy: for unknown classes and objects that leave the image.
+        path: of the label file.
+        report: gets what is wrong.
+
+    Returns:
+        the remaining objects.
+    """
+    objects = _select_known(objects, categories, policy.unknown_class, path, report)
+    if policy.out_of_image == "ignore":
+        return objects
+    return apply_border_policy(
+        objects, size, policy.out_of_image, path, report, policy.border_tolerance
+    )
 
 
 def category_ids(class_names: Sequence[str]) -> dict[str, int]:
@@ -250,8 +274,16 @@ def fill_annotations(records: list[dict]) -> None:
         ]
 
 
-def _rows(labels: DotaLabels, categories: dict[str, int]) -> list[tuple]:
-    """Return the tuples that `fill_annotations` takes."""
+def annotation_rows(labels: DotaLabels, categories: Mapping[str, int]) -> list[tuple]:
+    """Return the tuples that `fill_annotations` takes.
+
+    Args:
+        labels: of one image, all of known classes.
+        categories: class name -> category id.
+
+    Returns:
+        a tuple for each object.
+    """
     more: list[dict] = [{}] * len(labels)
     if labels.heads is not None:
         more = [{"head": head} for head in labels.heads.tolist()]
@@ -259,30 +291,9 @@ def _rows(labels: DotaLabels, categories: dict[str, int]) -> list[tuple]:
     return list(zip(labels.polygons, numbers, labels.difficult, more))
 
 
-def _read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, int] | None]:
-    """Return (height, width) of each image; None, and a reported problem, for a broken header."""
-
-    def read(path: Path) -> tuple[int, int] | str:
-        try:
-            return read_image_size(path)
-        except (ValueError, OSError) as error:
-            return str(error)
-
-    paths = list(paths)
-    groups = [paths[start : start + 64] for start in range(0, len(paths), 64)]
-
-    # Threads hide the latency of network file systems, where datasets of 10 000 images live.
-    with ThreadPoolExecutor(8) as pool:
-        results = [size for group in pool.map(lambda g: [*map(read, g)], groups) for size in group]
-    for path, result in zip(paths, results):
-        if isinstance(result, str):
-            report.add("unreadable_image", path, None, result)
-    return [None if isinstance(result, str) else result for result in results]
-
-
 def _select_known(
     labels: DotaLabels,
-    categories: dict[str, int],
+    categories: Mapping[str, int],
     policy: str,
     path: Path,
     report: LabelReport,
@@ -297,6 +308,5 @@ def _select_known(
             # Another spelling of a known class is the usual reason, and easy to correct.
             if meant != found:
                 message += f", which has {meant!r}"
-            report.add("unknown_class", path, int(labels.lines[index]), message)
-
+            report.add("unknown_class", path, labels.line(index), message)
     return labels.select(keep)

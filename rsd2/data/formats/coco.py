@@ -113,9 +113,9 @@ def read_coco_file(
         )
 
     path = Path(path)
-    content = _load(path)
-    categories = _read_categories(content["categories"], path)
-    images = _read_images(content["images"], path, report)
+    content = load_lists(path)
+    categories = parse_categories(content["categories"], path)
+    images = parse_images(content["images"], path, report)
     boxes: dict[int | str, list[CocoBox]] = {number: [] for number in images}
     num_read, are_normalized = 0, True
     for index, entry in enumerate(content["annotations"]):
@@ -141,7 +141,19 @@ def read_coco_file(
     return CocoFile(images, boxes, categories)
 
 
-def _load(path: Path) -> dict[str, list]:
+def load_lists(path: Path) -> dict[str, Any]:
+    """Read a COCO file.
+
+    Args:
+        path: of the JSON file.
+
+    Returns:
+        its content, with the lists ``images``, ``annotations`` and ``categories``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON, or a list is missing; says what it looks like.
+    """
     try:
         content = read_json(path)
     except FileNotFoundError:
@@ -206,7 +218,19 @@ def _get(entry: Any, key: str) -> Any:
     return entry.get(key) if isinstance(entry, dict) else None
 
 
-def _read_categories(entries: Sequence[Any], path: Path) -> dict[int | str, str]:
+def parse_categories(entries: Sequence[Any], path: Path) -> dict[int | str, str]:
+    """Parse the list of categories.
+
+    Args:
+        entries: ``categories`` of a file.
+        path: of the file, for messages.
+
+    Returns:
+        id -> name.
+
+    Raises:
+        ValueError: for a broken entry or a repeated id.
+    """
     categories: dict[int | str, str] = {}
     for index, entry in enumerate(entries):
         try:
@@ -225,9 +249,19 @@ def _read_categories(entries: Sequence[Any], path: Path) -> dict[int | str, str]
     return categories
 
 
-def _read_images(
+def parse_images(
     entries: Sequence[Any], path: Path, report: LabelReport
 ) -> dict[int | str, CocoImage]:
+    """Parse the list of images.
+
+    Args:
+        entries: ``images`` of a file.
+        path: of the file.
+        report: gets what cannot be used.
+
+    Returns:
+        id -> image.
+    """
     images: dict[int | str, CocoImage] = {}
     for index, entry in enumerate(entries):
         try:

@@ -23,7 +23,7 @@ from rsd2.io.text import TextError, read_lines
 
 from .foreign import NORMALIZED_LIMIT, describe_folder, describe_format, guess_line
 from .label_report import LabelReport
-from .values import is_coordinate, parse_difficulty, parse_number
+from .values import is_coordinate, parse_difficulty, parse_number, shortest_decimal
 
 _HEADERS = ("imagesource:", "gsd:")
 _ZERO_AREA = 1e-3
@@ -40,9 +40,10 @@ class DotaLabels:
         polygons: (N, 4, 2) float64 xy in pixels, vertices in the order of the file.
         names: N class names.
         difficult: (N,) int64, 0, 1 or 2.
-        lines: (N,) int64, 1-based line numbers.
-        heads: (N, 2) float64 xy in pixels, the point of each object's head; None in formats without
-            heads.
+        lines: (N,) int64, 1-based line numbers; 0 in formats whose objects have no line.
+        heads: (N, 2) float64 xy in pixels, where the object points to; None in formats that do
+            not say it.
+        scores: (N,) float64, NaN for an object without one; None in formats that do not say it.
     """
 
     polygons: np.ndarray
@@ -50,6 +51,7 @@ class DotaLabels:
     difficult: np.ndarray
     lines: np.ndarray
     heads: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -71,7 +73,13 @@ class DotaLabels:
         """
         names = [name for name, chosen in zip(self.names, keep) if chosen]
         heads = None if self.heads is None else self.heads[keep]
-        return DotaLabels(self.polygons[keep], names, self.difficult[keep], self.lines[keep], heads)
+        scores = None if self.scores is None else self.scores[keep]
+        flags, lines = self.difficult[keep], self.lines[keep]
+        return DotaLabels(self.polygons[keep], names, flags, lines, heads, scores)
+
+    def line(self, index: int) -> int | None:
+        """Return the 1-based line of an object, None in formats whose objects have no line."""
+        return int(self.lines[index]) or None
 
 
 def read_dota_labels(
@@ -201,7 +209,7 @@ def apply_border_policy(
             f"{labels.names[index]} ({_corners(labels, index)}): {fraction:.0%} of it lies inside "
             f"the image of {size[1]} x {size[0]} pixels"
         )
-        report.add(kind, path, int(labels.lines[index]), message, fate)
+        report.add(kind, path, labels.line(index), message, fate)
 
     if policy == "clip":
         # Clipping leaves the caller's polygons alone.
@@ -344,20 +352,23 @@ def check_dota_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def format_dota_labels(polygons: np.ndarray, names: Sequence[str], difficult: np.ndarray) -> str:
+def format_dota_labels(
+    polygons: np.ndarray, names: Sequence[str], difficult: np.ndarray, decimals: int = 3
+) -> str:
     """Write objects as the lines of a label file, without header.
 
     Args:
-        polygons: (N, 4, 2) xy pixels, written with up to three decimals.
+        polygons: (N, 4, 2) xy pixels.
         names: N class names, see `check_dota_class_names`.
         difficult: (N,) integers.
+        decimals: coordinates get up to so many.
 
     Returns:
         the text, one line for each object; empty without objects.
     """
     lines = []
     for polygon, name, flag in zip(polygons, names, difficult):
-        numbers = " ".join(_shortest(value) for value in polygon.reshape(-1))
+        numbers = " ".join(shortest_decimal(value, decimals) for value in polygon.reshape(-1))
         lines.append(f"{numbers} {name} {int(flag)}\n")
     return "".join(lines)
 
@@ -381,8 +392,7 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
         is_small[is_small] = (labels.polygons[is_small] % 1 != 0).any(axis=(1, 2))
         for index in np.flatnonzero(is_small).tolist():
             message = f"{labels.names[index]} ({_corners(labels, index)}) lies in 0 to 1"
-            line = int(labels.lines[index])
-            report.add("foreign_format", path, line, f"{message}: {_NORMALIZED}")
+            report.add("foreign_format", path, labels.line(index), f"{message}: {_NORMALIZED}")
         labels = labels.select(~is_small)
 
     labels = _drop_without_area(labels, path, report)
@@ -396,8 +406,9 @@ def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) ->
     for index, one in enumerate(objects):
         first = firsts.setdefault(one, index)
         if first != index:
-            message = f"{one[0]} ({_corners(labels, index)}) as on line {labels.lines[first]}"
-            report.add("duplicate_object", path, int(labels.lines[index]), message, "kept")
+            before = f"on line {labels.lines[first]}" if labels.lines[first] else "before"
+            message = f"{one[0]} ({_corners(labels, index)}) as {before}"
+            report.add("duplicate_object", path, labels.line(index), message, "kept")
 
     return labels
 
@@ -458,7 +469,7 @@ def _drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport
     for index in np.flatnonzero(crossing | ~keep).tolist():
         kind, fate = ("self_crossing", "kept") if keep[index] else ("zero_area", "dropped")
         message = f"{labels.names[index]} ({_corners(labels, index)})"
-        report.add(kind, path, int(labels.lines[index]), message, fate)
+        report.add(kind, path, labels.line(index), message, fate)
 
     return labels.select(keep)
 
@@ -474,9 +485,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _shortest(value: float) -> str:
-    """Format a number with at most three decimals, no trailing zeros, no negative zero."""
-    text = f"{value:.3f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text

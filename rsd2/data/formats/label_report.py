@@ -57,6 +57,11 @@ REMEDIES = {
     "mat_file": "get the MAT file again, or remove it together with its frames",
     "mat_version": "load the file in MATLAB and save it again with save(..., '-v7'), which SciPy "
     "reads; it does not read MATLAB 7.3",
+    "label_entry": "give the entry what its format asks for, best in the tool that wrote it",
+    "label_shape": "draw the object as a rotated rectangle or a polygon",
+    "image_size": "check that label and image belong together: the sizes that they state differ",
+    "absent_image": "put the image into the image folder, or take it out of the label file",
+    "several_annotations": "keep one finished annotation for each image; the first one is used",
     "unknown_image": "add the image to the file's images or remove its annotations",
 }
 """Kind of problem -> what its owner can do about it."""

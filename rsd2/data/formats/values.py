@@ -139,6 +139,21 @@ def is_coordinate(*values: float) -> bool:
     return all(abs(value) < LARGEST_COORDINATE for value in values)
 
 
+def shortest_decimal(value: float, decimals: int) -> str:
+    """Write a number for a label file.
+
+    Args:
+        value: finite.
+        decimals: at most so many.
+
+    Returns:
+        the number without exponent, trailing zeros or a negative zero.
+    """
+    text = f"{value:.{decimals}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -199,7 +199,7 @@ def test_one_file_of_another_format_is_reported_and_a_set_of_them_refused(folder
     assert report.count("foreign_format") == report.total == 1
     for path in folder[0].iterdir():
         path.write_text(yolo)
-    with pytest.raises(ValueError, match=r"(?s)P0000\.txt:1: .*YOLO-OBB text .*does not read yet"):
+    with pytest.raises(ValueError, match=r"(?s)P0000\.txt:1: .*YOLO-OBB text .*convert-labels"):
         load_dota_instances(*folder, TINY_CLASSES, unknown_class="ignore")
     with pytest.raises(ValueError, match="(?s)images to cut: .*YOLO-OBB text"):
         write_tiles([folder[1]], [folder[0]], tmp_path / "t", TilingParameters(), progress=False)

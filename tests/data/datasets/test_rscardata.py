@@ -107,7 +107,7 @@ def test_xml_of_other_formats_and_huge_boxes_are_told(root: Path) -> None:
     assert frames == [1, 3, 4, 5, 6, 7]
     found = [(p.kind, p.line) for p in report.problems]
     assert found == [("foreign_format", 1), ("non_finite", 3)]
-    assert "it looks like roLabelImg XML, which rsd2 does not" in report.problems[0].message
+    assert "it looks like roLabelImg XML, which 'rsd2 convert-labels'" in report.problems[0].message
 
 
 def test_zero_size_boxes_are_reported_and_left_out(root: Path) -> None:

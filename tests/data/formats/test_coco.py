@@ -185,7 +185,10 @@ def test_border_policies(
         ('{"images": [}', "labels.json:1:13"),
         ("[]", "has no list images, annotations, categories"),
         ('{"shapes": [], "imagePath": "a"}', "it looks like LabelMe or X-AnyLabeling JSON, which"),
-        ('[{"data": {}, "annotations": []}]', "Label Studio JSON, which rsd2 does not read yet"),
+        (
+            '[{"data": {}, "annotations": []}]',
+            "Label Studio JSON, which 'rsd2 convert-labels'",
+        ),
         ('{"type": "FeatureCollection", "features": []}', "it looks like GeoJSON"),
         ('{"images": {}, "annotations": [], "categories": []}', "it looks like SODA-A JSON"),
         (
@@ -212,7 +215,7 @@ def test_broken_files_are_refused(tmp_path: Path, text: str, words: str) -> None
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ([{"bbox": [9, 9, 5, 5, 30]}], "it looks like COCO JSON of rotated boxes, which rsd2 does"),
+        ([{"bbox": [9, 9, 5, 5, 30]}], "it looks like COCO JSON of rotated boxes, which 'rsd2 con"),
         ([{"bbox": [0.1, 0.2, 0.3, 0.1]}] * 2, "the 2 boxes of .* COCO JSON with boxes divided by"),
         ([{"image_id": 99}, {"category_id": 99}], "(?s)None of the 2 annotations .*unknown_image"),
     ],

@@ -169,7 +169,7 @@ VOC = "<annotation><object><bndbox><xmin>1</xmin></bndbox></object></annotation>
         (
             "a.json",
             '{"shapes": []}',
-            r"\(1 of \.json\); .*LabelMe or X-AnyLabeling JSON, which rsd",
+            r"\(1 of \.json\); .*LabelMe or X-AnyLabeling JSON, which 'rsd",
         ),
         ("b.txt", "0 0.1 0.1 0.5 0.1 0.5 0.3 0.1 0.3", r"\(1 of \.txt\); b\.txt: .*YOLO-OBB text"),
         ("b.txt", LINE, r"b\.txt: it looks like DOTA text"),

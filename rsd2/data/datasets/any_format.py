@@ -1,0 +1,123 @@
+"""Labels of any annotation tool as Detectron2 data sets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from detectron2.data import DatasetCatalog
+
+from rsd2.data.formats.label_format import LabelFormat, to_labels
+from rsd2.data.formats.label_report import LabelReport
+from rsd2.data.formats.registry import LABEL_FORMATS, find_format
+
+from .dota import set_dota_metadata
+from .polygon_labels import (
+    LabelPolicy,
+    annotation_rows,
+    apply_policies,
+    category_ids,
+    class_names_of,
+    fill_annotations,
+)
+
+
+def load_dataset(
+    path: str | Path,
+    images: str | Path,
+    classes: Sequence[str],
+    *,
+    format: str | LabelFormat = "auto",
+    report: LabelReport | None = None,
+    **policies: str | float,
+) -> list[dict]:
+    """Read labels of any annotation tool into Detectron2's dataset dicts.
+
+    Everything that is wrong is counted and logged once with file and place; whatever cannot be used
+    is left out.
+
+    Args:
+        path: a label file or a folder of them.
+        images: folder of the images; those in folders below it belong to it.
+        classes: category k is ``classes[k]``; they name numbered classes, too, where the labels
+            bring no list of their own.
+        format: a key of ``rsd2.data.formats.registry.LABEL_FORMATS``, one that was made with other
+            arguments, or ``"auto"``, which tells it from the content.
+        report: is filled if given.
+        policies: of ``LabelPolicy``.
+
+    Returns:
+        a dict for each image as ``read_polygon_records`` makes them, sorted by name; ``image_id``
+        is the name of the image below its folder, without extension.
+
+    Raises:
+        FileNotFoundError: if labels or images are missing.
+        ValueError: if the format is not recognized, the labels cannot be used, or a policy says
+            ``"error"``.
+    """
+    policy, categories = LabelPolicy(**policies), category_ids(classes)
+    report = LabelReport() if report is None else report
+    if isinstance(format, str):
+        format = find_format(format, path)
+    found = format.read(path, images, classes=list(categories), report=report)
+    report.objects = 0  # counted again below: some are of classes that are not wanted
+
+    records = []
+    for image in found:
+        if not image.label_file and policy.missing_label == "drop":
+            continue
+        size = image.height, image.width
+        objects = to_labels(image)
+        objects = apply_policies(objects, size, categories, policy, image.label_file, report)
+        report.objects += len(objects)
+        record = {
+            "file_name": str(Path(images) / image.file_name),
+            "image_id": str(PurePosixPath(image.file_name).with_suffix("")),
+            "height": image.height,
+            "width": image.width,
+            "annotations": annotation_rows(objects, categories),
+        }
+        records.append(record)
+
+    fill_annotations(records)
+    report.log(logging.getLogger(__name__), str(path))
+    policy.raise_if_asked(report, str(path))
+    return records
+
+
+def register_dataset(
+    name: str,
+    path: str | Path,
+    images: str | Path,
+    format: str | LabelFormat = "auto",
+    *,
+    classes: Sequence[str],
+    metadata: dict | None = None,
+    **policies: str | float,
+) -> None:
+    """Register labels of any annotation tool; nothing is read before ``DatasetCatalog.get(name)``.
+
+    Args:
+        name: of the data set; a name can be registered once per process.
+        path: a label file or a folder of them.
+        images: folder of the images.
+        format: as for ``load_dataset``.
+        classes: as for ``load_dataset``.
+        metadata: whatever else ``MetadataCatalog`` shall keep.
+        policies: as for ``load_dataset``.
+
+    Raises:
+        ValueError: for an unknown format or policy, or a class list that cannot be meant.
+    """
+    if isinstance(format, str) and format not in ("auto", *LABEL_FORMATS):
+        find_format(format, path)  # which says what there is
+    LabelPolicy(**policies)
+    metadata = {
+        "thing_classes": list(class_names_of({"thing_classes": classes})),
+        **(metadata or {}),
+    }
+    load = partial(load_dataset, path, images, tuple(classes), format=format, **policies)
+    DatasetCatalog.register(name, load)
+    set_dota_metadata(name, metadata, labels_dir=str(path), images_dir=str(images))

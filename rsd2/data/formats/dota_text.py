@@ -1,0 +1,50 @@
+"""DOTA text as one of the formats that labels are converted from and to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .dota import format_dota_labels, read_dota_labels
+from .label_format import FilePerImage, LabelledImage, LabelPage, ObjectRow, to_labels
+from .label_report import LabelReport
+
+_DECIMALS = 6
+
+
+class DotaText(FilePerImage):
+    """``x1 y1 x2 y2 x3 y3 x4 y4 class difficult``, see `rsd2.data.formats.dota`."""
+
+    name = "dota"
+    title = "DOTA text"
+    kinds = ("DOTA text",)
+    holds = frozenset({"difficult", "cut", "quadrilateral"})
+    suffix = ".txt"
+    no_labels = ("classes.txt",)
+
+    def parse(
+        self,
+        path: Path,
+        size: tuple[int, int] | None,
+        classes: tuple[str, ...],
+        report: LabelReport,
+    ) -> LabelPage:
+        """Parse a file, see `FilePerImage.parse`."""
+        # What is wrong with the shapes is reported once, by what follows all parsers.
+        own = LabelReport(max_stored=report.max_stored)
+        labels = read_dota_labels(path, own, class_names=classes)
+        report.extend([one for one in own.problems if one.fate == "dropped"])
+        rows = [
+            ObjectRow(polygon, name, flag, line=line)
+            for polygon, name, flag, line in zip(
+                labels.polygons.reshape(-1, 8).tolist(),
+                labels.names,
+                labels.difficult.tolist(),
+                labels.lines.tolist(),
+            )
+        ]
+        return LabelPage(rows)
+
+    def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
+        """Put the text of a file together, see `FilePerImage.format_file`."""
+        labels = to_labels(image)
+        return format_dota_labels(labels.polygons, labels.names, labels.difficult, _DECIMALS)

@@ -1,0 +1,101 @@
+"""FAIR1M's XML: quadrilaterals whose first point is repeated, and names with a probability."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+from .label_format import (
+    ENTRY_ERRORS,
+    EntryError,
+    FilePerImage,
+    LabelledImage,
+    LabelPage,
+    ObjectRow,
+    add_entry_problem,
+    clean_name,
+    parse_coordinates,
+    parse_score,
+)
+from .label_parsing import add_element, child_text, open_xml, stated_size, to_xml
+from .label_report import LabelReport
+from .rectangles import polygon_corners
+from .values import shortest_decimal
+from .xml_labels import line_of
+
+
+class Fair1m(FilePerImage):
+    """``<points>`` with five ``<point>x,y</point>`` in pixels, ``<possibleresult>`` with a name."""
+
+    name = "fair1m"
+    title = "FAIR1M XML"
+    kinds = ("FAIR1M XML",)
+    holds = frozenset({"score", "quadrilateral"})
+    suffix = ".xml"
+    states_size = True
+
+    def parse(
+        self,
+        path: Path,
+        size: tuple[int, int] | None,
+        classes: tuple[str, ...],
+        report: LabelReport,
+    ) -> LabelPage:
+        """Parse a file, see `FilePerImage.parse`."""
+        root = open_xml(path, self.kinds, report)
+        if root is None:
+            return LabelPage()
+
+        page = LabelPage(
+            file_name=root.findtext("source/filename"),
+            size=stated_size(root.findtext("size/height"), root.findtext("size/width")),
+        )
+
+        for element in root.findall("objects/object"):
+            line = line_of(element)
+            try:
+                page.rows.append(_parse_object(element)._replace(line=line))
+            except ENTRY_ERRORS as error:
+                add_entry_problem(report, path, line, "object", error)
+        return page
+
+    def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
+        """Put the text of a file together, see `FilePerImage.format_file`."""
+        root = ElementTree.Element("annotation")
+        source = add_element(root, "source")
+        add_element(source, "filename", PurePosixPath(image.file_name).name)
+        add_element(source, "origin", "unknown")
+        size = add_element(root, "size")
+        for tag, value in (("width", image.width), ("height", image.height), ("depth", 3)):
+            add_element(size, tag, value)
+        objects = add_element(root, "objects")
+
+        for one in image.objects:
+            element = add_element(objects, "object")
+            add_element(element, "coordinate", "pixel")
+            add_element(element, "type", "rectangle")
+            add_element(element, "description", "None")
+            result = add_element(element, "possibleresult")
+            add_element(result, "name", one.name)
+            if one.score is not None:
+                add_element(result, "probability", repr(float(one.score)))
+
+            points = add_element(element, "points")
+            for x, y in [*one.polygon, one.polygon[0]]:
+                add_element(points, "point", f"{shortest_decimal(x, 6)},{shortest_decimal(y, 6)}")
+        return to_xml(root)
+
+
+def _parse_object(element: ElementTree.Element) -> ObjectRow:
+    unit = (element.findtext("coordinate") or "pixel").strip().lower()
+    if unit != "pixel":
+        raise EntryError("label_entry", f"the coordinates are no pixels but {unit!r:.40}")
+    values: list[float] = []
+    for point in element.findall("points/point"):
+        pair = (point.text or "").split(",")
+        if len(pair) != 2:
+            raise EntryError("label_entry", f"the point {point.text!r:.40} is not 'x,y'")
+        values += parse_coordinates(pair)
+    name = clean_name(child_text(element, "possibleresult/name"))
+    score = parse_score((element.findtext("possibleresult/probability") or "").strip())
+    return ObjectRow(polygon_corners(values), name, score=score)

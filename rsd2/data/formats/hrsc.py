@@ -1,0 +1,211 @@
+"""HRSC2016's XML: ships as boxes with an angle in radians, clockwise, and the point of the bow.
+
+``Class_ID`` is a number of nine digits; ``sysdata.xml`` of the data set names them, and the table
+below does where that file is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+from .label_format import (
+    ENTRY_ERRORS,
+    EntryError,
+    FilePerImage,
+    LabelledImage,
+    LabelPage,
+    ObjectRow,
+    add_entry_problem,
+    clean_name,
+    parse_coordinates,
+    parse_sides,
+)
+from .label_parsing import add_element, child_text, open_xml, stated_size, to_xml
+from .label_report import LabelReport
+from .rectangles import fit_rectangle, rectangle_corners
+from .values import parse_difficulty, parse_whole, shortest_decimal
+from .xml_labels import line_of, read_xml
+
+FIRST_ID = 100000000
+HRSC_CLASSES = {
+    1: "ship",
+    2: "aircraft carrier",
+    3: "warcraft",
+    4: "merchant ship",
+    5: "Nimitz",
+    6: "Enterprise",
+    7: "Arleigh Burke",
+    8: "WhidbeyIsland",
+    9: "Perry",
+    10: "Sanantonio",
+    11: "Ticonderoga",
+    12: "Kitty Hawk",
+    13: "Kuznetsov",
+    14: "Abukuma",
+    15: "Austen",
+    16: "Tarawa",
+    17: "Blue Ridge",
+    18: "Container",
+    19: "OXo|--)",
+    20: "Car carrier([]==[])",
+    22: "Hovercraft",
+    24: "yacht",
+    25: "CntShip(_|.--.--|_]=",
+    26: "Cruise",
+    27: "submarine",
+    28: "lute",
+    29: "Medical",
+    30: "Car carrier(======|",
+    31: "Ford-class",
+    32: "Midway-class",
+    33: "Invincible-class",
+}
+"""Last two digits of ``Class_ID`` -> name, as the data set's users know them."""
+
+_TABLE = "sysdata.xml"
+_LEVELS = 4  # of folders above the labels
+
+
+class Hrsc(FilePerImage):
+    """``mbox_cx mbox_cy mbox_w mbox_h mbox_ang`` and ``header_x header_y`` of each object."""
+
+    name = "hrsc"
+    title = "HRSC2016 XML"
+    kinds = ("HRSC2016 XML",)
+    holds = frozenset({"difficult", "cut", "heading"})
+    suffix = ".xml"
+    sub_folder = "Annotations"
+    states_size = True
+    no_labels = (_TABLE,)
+
+    def parse(
+        self,
+        path: Path,
+        size: tuple[int, int] | None,
+        classes: tuple[str, ...],
+        report: LabelReport,
+    ) -> LabelPage:
+        """Parse a file, see `FilePerImage.parse`."""
+        root = open_xml(path, self.kinds, report)
+        if root is None:
+            return LabelPage()
+        names = _names(path.parent)
+
+        # Several readers take the one for the other: the height is Img_SizeHeight.
+        stated = stated_size(root.findtext("Img_SizeHeight"), root.findtext("Img_SizeWidth"))
+        stem = root.findtext("Img_FileName") or ""
+        kind = (root.findtext("Img_FileFmt") or "bmp").strip()
+        page = LabelPage(file_name=f"{stem.strip()}.{kind}", size=stated)
+
+        for element in root.findall("HRSC_Objects/HRSC_Object"):
+            line = line_of(element)
+            try:
+                page.rows.append(_parse_object(element, names)._replace(line=line))
+            except ENTRY_ERRORS as error:
+                add_entry_problem(report, path, line, "HRSC_Object", error)
+        return page
+
+    def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
+        """Put the text of a file together, see `FilePerImage.format_file`."""
+        root = ElementTree.Element("HRSC_Image")
+        name = PurePosixPath(image.file_name)
+        add_element(root, "Img_SizeWidth", image.width)
+        add_element(root, "Img_SizeHeight", image.height)
+        add_element(root, "Img_SizeDepth", 3)
+        add_element(root, "Img_FileName", name.stem)
+        add_element(root, "Img_FileFmt", name.suffix.removeprefix(".") or "png")
+        objects = add_element(root, "HRSC_Objects")
+        numbers = _numbers(classes)
+
+        for index, one in enumerate(image.objects, start=1):
+            element = add_element(objects, "HRSC_Object")
+            add_element(element, "Object_ID", FIRST_ID + index)
+            add_element(element, "Class_ID", FIRST_ID + numbers[one.name])
+            add_element(element, "Object_NO", FIRST_ID + index)
+            add_element(element, "truncated", 0)
+            add_element(element, "difficult", one.difficult)
+
+            (x0, y0), (x1, y1) = one.polygon.min(axis=0), one.polygon.max(axis=0)
+            for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), (x0, y0, x1, y1)):
+                add_element(element, f"box_{tag}", shortest_decimal(value, 6))
+
+            *sides, angle = fit_rectangle(one.polygon)[0]
+            for tag, value in zip(("cx", "cy", "w", "h"), sides):
+                add_element(element, f"mbox_{tag}", shortest_decimal(value, 6))
+            add_element(element, "mbox_ang", shortest_decimal(angle, 10))
+
+            if one.heading is not None:
+                for tag, value in zip(("header_x", "header_y"), one.heading):
+                    add_element(element, tag, shortest_decimal(value, 6))
+        return to_xml(root)
+
+    def extra_files(
+        self, images: Sequence[LabelledImage], classes: tuple[str, ...]
+    ) -> dict[str, str]:
+        """Return the table of the classes, see `FilePerImage.extra_files`."""
+        root = ElementTree.Element("HRSC_Sys")
+        table = add_element(root, "HRSC_Classes")
+        for name, number in _numbers(classes).items():
+            entry = add_element(table, "HRSC_Class")
+            add_element(entry, "Class_ID", FIRST_ID + number)
+            add_element(entry, "Class_EngName", name)
+        return {_TABLE: to_xml(root)}
+
+
+def _names(folder: Path) -> dict[int, str]:
+    """Number -> name, of the nearest table beside or above the labels."""
+    for place in (folder, *islice(folder.parents, _LEVELS)):
+        try:
+            changed = (place / _TABLE).stat().st_mtime_ns
+        except OSError:
+            continue
+        return _read_table(place / _TABLE, changed)
+    return HRSC_CLASSES
+
+
+@lru_cache(maxsize=8)
+def _read_table(path: Path, changed: int) -> dict[int, str]:
+    """The classes of a table, once for all label files; ``changed`` tells a new one."""
+    report = LabelReport()
+    root = read_xml(path, report)
+    if root is None:
+        raise ValueError(report.summary())
+    try:
+        return {
+            parse_whole(child_text(entry, "Class_ID")) - FIRST_ID: clean_name(
+                child_text(entry, "Class_EngName")
+            )
+            for entry in root.iter("HRSC_Class")
+        }
+    except ENTRY_ERRORS as error:
+        raise ValueError(f"{path}: {error}; get the table again or remove it.") from error
+
+
+def _numbers(classes: Sequence[str]) -> dict[str, int]:
+    """Name -> number: that of the data set where it knows all names, else in their order from 1."""
+    known = {name: number for number, name in HRSC_CLASSES.items()}
+    if all(name in known for name in classes):
+        return {name: known[name] for name in classes}
+    return {name: number for number, name in enumerate(classes, start=1)}
+
+
+def _parse_object(element: ElementTree.Element, names: dict[int, str]) -> ObjectRow:
+    number = parse_whole(child_text(element, "Class_ID"))
+    # Some copies of the data set write the last two digits alone.
+    name = names.get(number - FIRST_ID if number >= FIRST_ID else number)
+    if name is None:
+        raise EntryError("unknown_category", f"no class has the Class_ID {number}")
+
+    cx, cy = parse_coordinates(child_text(element, tag) for tag in ("mbox_cx", "mbox_cy"))
+    sides = parse_sides(child_text(element, "mbox_w"), child_text(element, "mbox_h"))
+    (angle,) = parse_coordinates([child_text(element, "mbox_ang")])
+    corners = rectangle_corners(cx, cy, *sides, angle)
+
+    head = [(element.findtext(tag) or "").strip() for tag in ("header_x", "header_y")]
+    heading = tuple(parse_coordinates(head)) if all(head) else None
+    flag = parse_difficulty((element.findtext("difficult") or "").strip())
+    return ObjectRow(corners, name, flag, heading=heading)

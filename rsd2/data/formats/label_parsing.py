@@ -1,0 +1,141 @@
+"""What parsers of XML and JSON labels share: opening files, reading elements, building XML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from rsd2.io.text import TextError, read_json
+
+from .foreign import describe_format, guess_file, guess_json, guess_xml
+from .label_format import EntryError
+from .label_report import LabelReport
+from .values import parse_whole
+from .xml_labels import line_of, read_xml
+
+
+def open_xml(path: Path, kinds: Sequence[str], report: LabelReport) -> ElementTree.Element | None:
+    """Read an XML file of labels.
+
+    Args:
+        path: of the file.
+        kinds: keys of ``rsd2.data.formats.foreign.READERS`` that the parser reads.
+        report: gets a file that is broken or of another format.
+
+    Returns:
+        the root, whose elements know their lines; None after a problem.
+    """
+    if _is_foreign(path, ".xml", report):
+        return None
+    root = read_xml(path, report)
+    kind = "" if root is None else guess_xml(root)
+    if kind and kind not in kinds:
+        report.add("foreign_format", path, line_of(root), describe_format(kind))
+        return None
+    return root
+
+
+def open_json(path: Path, kinds: Sequence[str], report: LabelReport) -> Any:
+    """Read a JSON file of labels.
+
+    Args:
+        path: of the file.
+        kinds: keys of ``rsd2.data.formats.foreign.READERS`` that the parser reads.
+        report: gets a file that is broken or of another format.
+
+    Returns:
+        its content; None after a problem.
+    """
+    if _is_foreign(path, ".json", report):
+        return None
+    try:
+        content = read_json(path)
+    except (OSError, TextError) as error:
+        report.add_unreadable(path, error)
+        return None
+    kind = guess_json(content)
+    if kind in kinds:
+        return content
+    message = describe_format(kind) if kind else f"the content is no {' or '.join(kinds)}"
+    report.add("foreign_format", path, None, message)
+    return None
+
+
+def _is_foreign(path: Path, ending: str, report: LabelReport) -> bool:
+    """Note a file whose name ends otherwise, if it can be told what it is."""
+    kind = "" if path.suffix.lower() == ending else guess_file(path)
+    if kind:
+        report.add("foreign_format", path, None, describe_format(kind))
+    return bool(kind)
+
+
+def child_text(element: ElementTree.Element, place: str) -> str:
+    """Return the text of an element below another one.
+
+    Args:
+        element: the upper one.
+        place: path to the lower one.
+
+    Returns:
+        the text without blanks around it.
+
+    Raises:
+        EntryError: if it is not there or empty.
+    """
+    text = (element.findtext(place) or "").strip()
+    if not text:
+        raise EntryError("label_entry", f"the element {place} is missing or empty")
+    return text
+
+
+def stated_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """Turn what a label file says about the size of its image into numbers.
+
+    Args:
+        height: pixels, a number or text.
+        width: pixels, a number or text.
+
+    Returns:
+        (height, width); None if one of them is missing, or no whole number > 0: tools write 0
+        where they do not know it.
+    """
+    try:
+        size = parse_whole(height), parse_whole(width)
+    except ValueError:
+        return None
+    return size if min(size) > 0 else None
+
+
+def add_element(
+    parent: ElementTree.Element, tag: str, text: Any = None, **attributes: str
+) -> ElementTree.Element:
+    """Add an element at the end of another one.
+
+    Args:
+        parent: gets it.
+        tag: of the new element.
+        text: its content, or None.
+        attributes: of the new element.
+
+    Returns:
+        the new element.
+    """
+    element = ElementTree.SubElement(parent, tag, attributes)
+    if text is not None:
+        element.text = str(text)
+    return element
+
+
+def to_xml(root: ElementTree.Element) -> str:
+    """Write elements as a file: indented, with a declaration."""
+    ElementTree.indent(root)
+    text = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+
+
+def to_json(content: Any) -> str:
+    """Write the content of a JSON file: readable, names of any script as they are."""
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"

@@ -1,0 +1,75 @@
+"""One label file out of many, looked at to tell the format of all."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rsd2.data.file_names import list_files
+from rsd2.io.text import TextError, read_json
+
+from .foreign import guess_file, guess_json
+
+_MOST_FILES = 50
+"""Files without objects, which look like none, before the search is given up."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A label file that was looked at.
+
+    Attributes:
+        file: None if there is none.
+        kind: a key of ``rsd2.data.formats.foreign.READERS``, or empty.
+        content: of a JSON file, else None.
+    """
+
+    file: Path | None = None
+    kind: str = ""
+    content: Any = None
+
+
+def look_at(path: str | Path) -> Sample:
+    """Look at a label file, or at those of a folder until one shows its format.
+
+    Args:
+        path: a file or a folder.
+
+    Returns:
+        what was found; an empty sample for what cannot be read.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _look_at_file(path)
+    if not path.is_dir():
+        return Sample()
+
+    names = [name for name in list_files(path) if not posixpath.basename(name).startswith(".")]
+    if any(posixpath.basename(name) in ("data.yaml", "data.yml") for name in names):
+        first = next((name for name in sorted(names) if name.endswith(".txt")), None)
+        kind = "YOLO-OBB text (class number, then corners divided by width and height)"
+        return Sample(None if first is None else path / first, kind)
+    endings = Counter(posixpath.splitext(name)[1].lower() for name in names)
+    for ending in sorted({".txt", ".xml", ".json"} & endings.keys(), key=lambda e: -endings[e]):
+        chosen = sorted(name for name in names if name.lower().endswith(ending))
+        for name in chosen[:_MOST_FILES]:
+            sample = _look_at_file(path / name)
+            if sample.kind:
+                return sample
+    return Sample()
+
+
+def _look_at_file(path: Path) -> Sample:
+    if path.suffix.lower() in (".yaml", ".yml"):
+        kind = "YOLO-OBB text (class number, then corners divided by width and height)"
+        return Sample(path, kind)
+    if path.suffix.lower() != ".json":
+        return Sample(path, guess_file(path))
+    try:
+        content = read_json(path)
+    except (OSError, TextError):
+        return Sample(path)
+    return Sample(path, guess_json(content), content)

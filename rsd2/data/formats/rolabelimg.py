@@ -1,0 +1,103 @@
+"""roLabelImg's XML: Pascal VOC with boxes that have an angle, in radians, clockwise on screen."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+from .label_format import (
+    ENTRY_ERRORS,
+    FilePerImage,
+    LabelledImage,
+    LabelPage,
+    ObjectRow,
+    add_entry_problem,
+    clean_name,
+    parse_coordinates,
+    parse_sides,
+)
+from .label_parsing import add_element, child_text, open_xml, stated_size, to_xml
+from .label_report import LabelReport
+from .rectangles import fit_rectangle, rectangle_corners, upright_corners
+from .values import parse_difficulty, shortest_decimal
+from .xml_labels import line_of
+
+
+class RoLabelImg(FilePerImage):
+    """``<robndbox>`` with ``cx cy w h angle``; upright ``<bndbox>`` objects are read too."""
+
+    name = "rolabelimg"
+    title = "roLabelImg XML"
+    kinds = ("roLabelImg XML", "Pascal VOC XML")
+    holds = frozenset({"difficult", "cut"})
+    suffix = ".xml"
+    states_size = True
+
+    def parse(
+        self,
+        path: Path,
+        size: tuple[int, int] | None,
+        classes: tuple[str, ...],
+        report: LabelReport,
+    ) -> LabelPage:
+        """Parse a file, see `FilePerImage.parse`."""
+        root = open_xml(path, self.kinds, report)
+        if root is None:
+            return LabelPage()
+        page = LabelPage(
+            file_name=root.findtext("filename"),
+            size=stated_size(root.findtext("size/height"), root.findtext("size/width")),
+        )
+
+        for element in root.findall("object"):
+            line = line_of(element)
+            try:
+                page.rows.append(_parse_object(element)._replace(line=line))
+            except ENTRY_ERRORS as error:
+                add_entry_problem(report, path, line, "object", error)
+        return page
+
+    def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
+        """Put the text of a file together, see `FilePerImage.format_file`."""
+        root = ElementTree.Element("annotation", verified="no")
+        name = PurePosixPath(image.file_name)
+        add_element(root, "folder", name.parent.name)
+        add_element(root, "filename", name.name)
+        add_element(root, "path", image.file_name)
+        add_element(add_element(root, "source"), "database", "Unknown")
+        size = add_element(root, "size")
+        for tag, value in (("width", image.width), ("height", image.height), ("depth", 3)):
+            add_element(size, tag, value)
+        add_element(root, "segmented", 0)
+
+        for one in image.objects:
+            element = add_element(root, "object")
+            add_element(element, "type", "robndbox")
+            add_element(element, "name", one.name)
+            add_element(element, "pose", "Unspecified")
+            add_element(element, "truncated", 0)
+            add_element(element, "difficult", one.difficult)
+
+            box = add_element(element, "robndbox")
+            *sides, angle = fit_rectangle(one.polygon)[0]
+            for tag, value in zip(("cx", "cy", "w", "h"), sides):
+                add_element(box, tag, shortest_decimal(value, 6))
+            add_element(box, "angle", shortest_decimal(angle % (2 * math.pi), 10))
+        return to_xml(root)
+
+
+def _parse_object(element: ElementTree.Element) -> ObjectRow:
+    name = clean_name(child_text(element, "name"))
+    box = element.find("robndbox")
+
+    if box is not None:
+        cx, cy = parse_coordinates(child_text(box, tag) for tag in ("cx", "cy"))
+        width, height = parse_sides(child_text(box, "w"), child_text(box, "h"))
+        (angle,) = parse_coordinates([child_text(box, "angle")])
+        corners = rectangle_corners(cx, cy, width, height, angle)
+    else:
+        places = (f"bndbox/{side}" for side in ("xmin", "ymin", "xmax", "ymax"))
+        x0, y0, x1, y1 = parse_coordinates(child_text(element, place) for place in places)
+        corners = upright_corners(x0, y0, *parse_sides(x1 - x0, y1 - y0))
+    return ObjectRow(corners, name, parse_difficulty((element.findtext("difficult") or "").strip()))
