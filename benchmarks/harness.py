@@ -4,29 +4,23 @@ Time: contenders take turns in one process, so that a disturbance of the machine
 medians and minima of the rounds are kept. A contender that has used up its share of time sits out
 the remaining rounds, and the row says how often it ran.
 
-Memory: a process of its own for each case calls a contender once to warm up, gives free memory back
-to the system, resets the kernel's high-water mark (``/proc/self/clear_refs``) and calls it again:
-the mark above the resident size before the call is the peak, the result included. Where the mark
-cannot be reset (not Linux), memory is left out. On a GPU it is the allocator's own peak.
+Memory: `rsd2.env.peak_memory`, in a process of its own for each case.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
-import gc
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
+
+from rsd2 import env
 
 SECONDS_PER_CONTENDER = 20.0
 PACKAGES = ("torchvision", "numpy", "shapely", "opencv-python-headless")
@@ -86,12 +80,14 @@ def run_cases(
     """
     rows: list[dict[str, Any]] = []
     bar = tqdm(list(cases), desc="benchmark", unit="case")
+
     for case in bar:
         bar.set_postfix_str(case.name)
         times = measure_times(case, rounds)
         rows += rows_of(case, times, memory(case) if memory else {})
         if finished:
             finished(rows)
+
     return rows
 
 
@@ -108,14 +104,18 @@ def measure_times(case: Case, rounds: int) -> dict[str, list[float]]:
     contenders = case.contenders()
     times: dict[str, list[float]] = {name: [] for name in contenders}
     spent = dict.fromkeys(contenders, 0.0)
+
+    # The first call makes inputs and fills caches: it uses up time, and is no measurement.
     for name, work in contenders.items():
         spent[name] += _seconds(work, case.device)
+
     for _ in range(rounds):
         for name, work in contenders.items():
             if times[name] and spent[name] > SECONDS_PER_CONTENDER:
                 continue
             times[name].append(_seconds(work, case.device))
             spent[name] += times[name][-1]
+
     return times
 
 
@@ -124,13 +124,14 @@ def _seconds(work: Callable[[], object], device: str) -> float:
         torch.cuda.synchronize()
     start = time.perf_counter()
     work()
+    # A GPU works on after the call has returned.
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
 def peak_memory(case: Case) -> dict[str, float | None]:
-    """Peak memory of each contender above what was there before, its result included.
+    """Measure what each contender takes above what was there before, its result included.
 
     Args:
         case: whose contenders are called, twice each.
@@ -138,46 +139,7 @@ def peak_memory(case: Case) -> dict[str, float | None]:
     Returns:
         Contender -> MB (10^6 bytes), or None where the system cannot tell.
     """
-    return {name: _peak(work, case.device) for name, work in case.contenders().items()}
-
-
-def _peak(work: Callable[[], object], device: str) -> float | None:
-    work()
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    if not _reset_high_water_mark():
-        return None
-    before = _status("VmRSS")
-    kept = work()
-    peak = _status("VmHWM")
-    del kept
-    return max(0.0, peak - before)
-
-
-def _reset_high_water_mark() -> bool:
-    # Elsewhere than in glibc freed memory stays resident, and the peak is a little too low.
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _status(key: str) -> float:
-    """An entry of /proc/self/status, in MB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == key:
-            return int(value.split()[0]) * 1024 / 1e6
-    raise KeyError(key)
+    return {name: env.peak_memory(work, case.device) for name, work in case.contenders().items()}
 
 
 def rows_of(
@@ -213,11 +175,12 @@ def rows_of(
         "floor": case.floor,
         "floor_ms": None if not case.floor_bytes else _floor_ms(case),
         "note": case.note,
-        "machine": machine(case.device),
+        "machine": env.processor_name(case.device),
         "commit": origin["commit"],
         "versions": {**origin["versions"], **_versions()},
         "time": origin["time"],
     }
+
     rows = []
     for peer in case.peers or {None: None}:
         theirs = _figures("peer", times.get(peer))
@@ -227,6 +190,7 @@ def rows_of(
             ratios["ratio_of_minima"] = theirs["peer_min_ms"] / common["ours_min_ms"]
         peak = {"peer_mb": peaks.get(peer)}
         rows.append({**common, "peer": peer, **theirs, **ratios, **peak, **about})
+
     return rows
 
 
@@ -246,7 +210,7 @@ def _floor_ms(case: Case) -> float:
 
 @functools.cache
 def copy_rate(device: str) -> float:
-    """Bytes read and written per second by a copy of 256 MB on this machine, the best of six.
+    """Measure the bytes read and written per second by a copy of 256 MB, the best of six.
 
     Args:
         device: ``cpu`` or ``cuda``.
@@ -255,24 +219,6 @@ def copy_rate(device: str) -> float:
     target = torch.empty_like(source)
     best = min(_seconds(lambda: target.copy_(source), device) for _ in range(6))
     return 2 * source.numel() * source.element_size() / best
-
-
-@functools.cache
-def machine(device: str) -> str:
-    """Name the processor or GPU that runs a device's cases.
-
-    Args:
-        device: ``cpu`` or ``cuda``.
-    """
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {max(1, len(names))} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 @functools.cache

@@ -10,27 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rsd2.commands.detector import load_detector
-    from rsd2.config import get_config, load_config
-    from rsd2.data.datasets.dota import register_dota_instances
-    from rsd2.data.datasets.dota_tiles import register_dota_tiles
-    from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper
-    from rsd2.evaluation import DotaEvaluator
-    from rsd2.ops import box_iou_rotated, nms_rotated
+    from rsd2.commands.detector import load_detector as load_detector
+    from rsd2.config import get_config as get_config
+    from rsd2.config import load_config as load_config
+    from rsd2.data.datasets.dota import register_dota_instances as register_dota_instances
+    from rsd2.data.datasets.dota_tiles import register_dota_tiles as register_dota_tiles
+    from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper as RotatedDatasetMapper
+    from rsd2.evaluation import DotaEvaluator as DotaEvaluator
+    from rsd2.ops import box_iou_rotated as box_iou_rotated
+    from rsd2.ops import nms_rotated as nms_rotated
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "DotaEvaluator",
-    "RotatedDatasetMapper",
-    "box_iou_rotated",
-    "get_config",
-    "load_config",
-    "load_detector",
-    "nms_rotated",
-    "register_dota_instances",
-    "register_dota_tiles",
-]
 
 _HOMES = {
     "DotaEvaluator": "rsd2.evaluation",
@@ -43,6 +33,7 @@ _HOMES = {
     "register_dota_instances": "rsd2.data.datasets.dota",
     "register_dota_tiles": "rsd2.data.datasets.dota_tiles",
 }
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> object:

@@ -1,10 +1,14 @@
-"""What this machine has: versions, devices, compilers, and which operators are compiled.
+"""What this machine has (versions, devices, compilers, compiled operators), and what a call takes.
 
 ``python -m rsd2.env`` prints it; put its output into a bug report. Works without Detectron2.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
+import gc
 import importlib
 import importlib.metadata
 import importlib.util
@@ -12,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 OPERATORS = {  # as users know them -> as the dispatcher does
@@ -147,6 +152,82 @@ def describe_devices() -> list[tuple[str, str]]:
         text = f"{device.name}, {device.total_memory / 2**30:.0f} GiB"
         lines.append((f"cuda:{index}", f"{text}, compute {device.major}.{device.minor}"))
     return lines
+
+
+@functools.cache
+def processor_name(device: str) -> str:
+    """Name the processor or GPU, for the row of a measurement.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The model, with the number of cores and the instruction set of a CPU.
+    """
+    torch = importlib.import_module("torch")
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []  # not Linux
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {max(1, len(names))} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def peak_memory(work: Callable[[], object], device: str) -> float | None:
+    """Measure what a call takes at its peak above what was there before, its result included.
+
+    On a CPU the kernel's high-water mark is reset before the call; on a GPU the allocator tells.
+
+    Args:
+        work: called twice, of which the first call warms up.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        MB (10^6 bytes); None where that mark cannot be reset (elsewhere than on Linux).
+    """
+    work()
+    gc.collect()
+
+    if device == "cuda":
+        cuda = importlib.import_module("torch").cuda
+        cuda.synchronize()
+        cuda.reset_peak_memory_stats()
+        before = cuda.memory_allocated()
+        work()
+        cuda.synchronize()
+        return (cuda.max_memory_allocated() - before) / 1e6
+
+    if not _reset_high_water_mark():
+        return None
+    before = _memory_status("VmRSS")
+    kept = work()
+    peak = _memory_status("VmHWM")
+    del kept  # not earlier: the result belongs to the peak
+    return max(0.0, peak - before)
+
+
+def _reset_high_water_mark() -> bool:
+    # Elsewhere than in glibc freed memory stays resident, and the peak is a little too low.
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _memory_status(key: str) -> float:
+    """Read an entry of /proc/self/status, in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == key:
+            return int(value.split()[0]) * 1024 / 1e6
+    raise KeyError(key)
 
 
 def describe_operators() -> list[tuple[str, str]]:

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import torch
 
+import rsd2.projects
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -104,9 +106,10 @@ def shrink(cfg: DictConfig) -> DictConfig:
     Widths, depths, numbers of queries, image sizes, batch, workers and iterations become small;
     what an experiment is about (modules, norm, losses, augmentations, learning rates, classes)
     stays, and so does every interpolation. Known are models of the kind of
-    ``RotatedDeformableDETR`` (subclasses too, and those built around a ``detector``) on
-    Detectron2's ``ResNet``, ``small_resnet`` or a ``SimplePyramid``, ``GeneralizedRCNN`` on an
-    ``FPN`` or a ``SimplePyramid``, ``ImageClassifier``, ``MICML`` and ``ObjectJEPA``.
+    ``RotatedDeformableDETR`` (subclasses too) on Detectron2's ``ResNet``, ``small_resnet`` or a
+    ``SimplePyramid``, ``GeneralizedRCNN`` on an ``FPN`` or a ``SimplePyramid``, and those of the
+    projects that bring a module ``shrinking`` with a dict ``MODEL_RULES``, from the name of a
+    class to a function that makes its config smaller in place.
 
     Args:
         cfg: a loaded LazyConfig with at least ``model``; not changed.
@@ -119,17 +122,48 @@ def shrink(cfg: DictConfig) -> DictConfig:
             known ones are given.
     """
     cfg = copy.deepcopy(cfg)
-    _shrink_node(cfg.model, "model", _MODEL_RULES)
+    shrink_model(cfg.model)
+
     for key, value in _TINY_VALUES.items():
-        for node in _nodes(cfg.get("dataloader")):
+        for node in mappings(cfg.get("dataloader")):
             if node.get(key) is not None:
-                _replace(node, {key: value})
+                replace_values(node, {key: value})
+
     if "train" in cfg:
         cfg.train.max_iter, cfg.train.epochs = 2, None
-        _replace(cfg.train, {"eval_period": 2, "log_period": 1, "device": "cpu"})
+        replace_values(cfg.train, {"eval_period": 2, "log_period": 1, "device": "cpu"})
         if "amp" in cfg.train:  # CPUs have no float16
             cfg.train.amp.enabled = False
     return cfg
+
+
+def shrink_model(model: DictConfig, path: str = "model") -> None:
+    """Apply the rule of a model's class, or of the nearest class that it inherits from.
+
+    Args:
+        model: config of the model; changed.
+        path: of the node, for messages.
+
+    Raises:
+        ValueError: no rule, see :func:`shrink`.
+    """
+    rules = dict(_MODEL_RULES)
+    for module in rsd2.projects.find_modules("shrinking"):
+        rules.update(module.MODEL_RULES)
+    _shrink_node(model, path, rules)
+
+
+def shrink_backbone(backbone: DictConfig, path: str = "model.backbone") -> None:
+    """Apply the rule of a backbone's class, or of the nearest class that it inherits from.
+
+    Args:
+        backbone: config of the backbone; changed.
+        path: of the node, for messages.
+
+    Raises:
+        ValueError: no rule, see :func:`shrink`.
+    """
+    _shrink_node(backbone, path, _BACKBONE_RULES)
 
 
 _TINY_VALUES = {
@@ -158,35 +192,30 @@ def _shrink_node(node: DictConfig, path: str, rules: dict[str, Callable[..., Non
             return
     raise ValueError(
         f"shrink has no rule for {path} = {getattr(located, '__qualname__', target)}; it knows "
-        f"{', '.join(rules)}. Add a rule to rsd2/testing.py"
+        f"{', '.join(rules)}. Add a rule to rsd2/testing.py, or to the shrinking.py of its project"
     )
 
 
 def _shrink_deformable_detr(model: DictConfig) -> None:
     from detectron2.config import instantiate
 
-    if "detector" in model:  # a pre-training of the detector, with modules of its own
-        for part in (part for part in _nodes(model) if "feedforward_dim" in part):
-            _replace(part, {"feedforward_dim": 64})
-        _shrink_node(model.detector, "model.detector", _MODEL_RULES)
-        return
-    _shrink_node(model.backbone, "model.backbone", _BACKBONE_RULES)
+    shrink_backbone(model.backbone)
     channels = {k: v.channels for k, v in instantiate(model.backbone).output_shape().items()}
     for name, shape in model.neck.input_shapes.items():
         shape.channels = channels[name]
     model.neck.num_norm_groups = 8
     model.embed_dim = 32
     for layers in (model.encoder, model.decoder):
-        _replace(layers, {"num_layers": 1, "feedforward_dim": 64, "embed_dim": 32})
+        replace_values(layers, {"num_layers": 1, "feedforward_dim": 64, "embed_dim": 32})
     sizes = {"num_queries": 10, "max_detections": 20}
     if model.get("num_denoising_queries", 1):  # 0 is no size: it switches denoising off
         sizes["num_denoising_queries"] = 6
-    _replace(model, sizes)
+    replace_values(model, sizes)
 
 
 def _shrink_rcnn(model: DictConfig) -> None:
-    _shrink_node(model.backbone, "model.backbone", _BACKBONE_RULES)
-    _replace(
+    shrink_backbone(model.backbone)
+    replace_values(
         model.proposal_generator,
         {"batch_size_per_image": 32, "pre_nms_topk": (50, 50), "post_nms_topk": (30, 30)},
     )
@@ -196,12 +225,8 @@ def _shrink_rcnn(model: DictConfig) -> None:
     model.roi_heads.box_head.fc_dims = [16] * len(model.roi_heads.box_head.fc_dims)
 
 
-def _shrink_classifier(model: DictConfig) -> None:
-    _shrink_node(model.backbone, "model.backbone", _BACKBONE_RULES)
-
-
 def _shrink_fpn(backbone: DictConfig) -> None:
-    _shrink_node(backbone.bottom_up, "model.backbone.bottom_up", _BACKBONE_RULES)
+    shrink_backbone(backbone.bottom_up, "model.backbone.bottom_up")
     backbone.out_channels = 32  # GroupNorm's groups
 
 
@@ -259,46 +284,23 @@ def _shrink_small_resnet(backbone: DictConfig) -> None:
 
 
 def _shrink_simple_pyramid(backbone: DictConfig) -> None:
-    _shrink_node(backbone.net, "model.backbone.net", _BACKBONE_RULES)
+    shrink_backbone(backbone.net, "model.backbone.net")
     backbone.out_channels = 32
 
 
 def _shrink_vit(encoder: DictConfig) -> None:
     from omegaconf import OmegaConf
 
-    _replace(encoder, {"embed_dim": 32, "num_heads": 2, "depth": 2})
+    replace_values(encoder, {"embed_dim": 32, "num_heads": 2, "depth": 2})
     if OmegaConf.select(encoder, "global_blocks"):
         encoder.global_blocks = [1]
     if OmegaConf.select(encoder, "window_size"):
         encoder.window_size = 3
 
 
-def _shrink_jepa(model: DictConfig) -> None:
-    _shrink_node(model.encoder, "model.encoder", _BACKBONE_RULES)
-    _replace(model.predictor, {"embed_dim": 16, "num_heads": 2, "depth": 1})
-    # crops of 64 pixels have few patches
-    if model.masks.num_predicted is not None:
-        model.masks.num_predicted = 6
-    if model.masks.num_context is not None:
-        model.masks.num_context = 4
-
-
-def _shrink_micml(model: DictConfig) -> None:
-    if model.static is not None:
-        _replace(model.static, {"channels": [4, 6, 8, 8, 8]})
-    if model.dynamic is not None:
-        _replace(model.dynamic, {"channels": [4, 6, 8]})
-        if model.dynamic.motion is not None:
-            _replace(model.dynamic.motion, {"channels": 8, "pool_size": 4, "num_layers": 1})
-    _replace(model, {"head_width": 8, "top_k": 20})
-
-
 _MODEL_RULES = {
     "RotatedDeformableDETR": _shrink_deformable_detr,
     "GeneralizedRCNN": _shrink_rcnn,
-    "ImageClassifier": _shrink_classifier,
-    "ObjectJEPA": _shrink_jepa,
-    "MICML": _shrink_micml,
 }
 _BACKBONE_RULES = {  # of a class and its subclasses: the nearest one counts
     "ResNet": _shrink_resnet,
@@ -310,8 +312,15 @@ _BACKBONE_RULES = {  # of a class and its subclasses: the nearest one counts
 }
 
 
-def _nodes(node: Any) -> Iterator[DictConfig]:
-    """Every mapping in a config, without following interpolations."""
+def mappings(node: Any) -> Iterator[DictConfig]:
+    """Walk through every mapping in a config, without following interpolations.
+
+    Args:
+        node: of a config; what is neither a mapping nor a list has none.
+
+    Yields:
+        The mapping itself if ``node`` is one, then those inside.
+    """
     from omegaconf import DictConfig, ListConfig, OmegaConf
 
     if isinstance(node, DictConfig):
@@ -319,11 +328,16 @@ def _nodes(node: Any) -> Iterator[DictConfig]:
     if isinstance(node, (DictConfig, ListConfig)):
         for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
             if not OmegaConf.is_interpolation(node, key):
-                yield from _nodes(node[key])
+                yield from mappings(node[key])
 
 
-def _replace(node: DictConfig, values: dict[str, Any]) -> None:
-    """Set values, but leave alone what follows another value by interpolation."""
+def replace_values(node: DictConfig, values: dict[str, Any]) -> None:
+    """Set values, but leave alone what follows another value by interpolation.
+
+    Args:
+        node: mapping of a config; changed.
+        values: to set, by key.
+    """
     from omegaconf import OmegaConf
 
     for key, value in values.items():

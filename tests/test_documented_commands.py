@@ -20,7 +20,7 @@ SOURCES = (
     *sorted(p for x in ("configs", "projects", "rsd2", "tools") for p in (ROOT / x).rglob("*.md")),
     *sorted((ROOT / "tools").glob("*.py")),
     *sorted((ROOT / "tools").glob("*.sh")),
-    *sorted(ROOT.glob("projects/*/tools/*.py")),
+    *sorted(ROOT.glob("projects/*/*/*.py")),
 )
 _TOOL = re.compile(r"(?:projects/\w+/)?tools/")
 _COMMAND = re.compile(r'\s*(?:# +)?(?:\w+=\S+ +)*(?:bash|python|torchrun|"\$\w+") +(.*)')
@@ -57,12 +57,10 @@ def help_of(load_module):
 
     def get(name: str, capsys: pytest.CaptureFixture) -> str:
         if name not in texts:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.syspath_prepend(str(path_of(name).parent))  # as when it is run
-                if name == "benchmarks":
-                    tool = importlib.import_module("benchmarks.__main__")
-                else:
-                    tool = load_module(path_of(name).relative_to(ROOT).as_posix())
+            if name == "benchmarks":
+                tool = importlib.import_module("benchmarks.__main__")
+            else:
+                tool = load_module(path_of(name).relative_to(ROOT).as_posix())
             with pytest.raises(SystemExit) as stop:
                 getattr(tool, "parse_arguments", getattr(tool, "main", None))(["--help"])
             assert stop.value.code == 0

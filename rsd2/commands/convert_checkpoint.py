@@ -26,9 +26,6 @@ Exit codes: 0 written, 1 keys unaccounted for, 2 wrong arguments or an unreadabl
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
-import pkgutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -88,10 +85,9 @@ def all_sources() -> dict[str, RulesOfKeys]:
         Name of a source -> function from the keys of a file and of our model to the rules.
     """
     sources = {**conversion.SOURCES, **conversion_detr.SOURCES, **conversion_vit.SOURCES}
-    for package in pkgutil.iter_modules(rsd2.projects.__path__, "rsd2.projects."):
-        name = f"{package.name}.conversion"
-        if package.ispkg and importlib.util.find_spec(name) is not None:
-            sources.update(importlib.import_module(name).SOURCES)
+    for module in rsd2.projects.find_modules("conversion"):
+        sources.update(module.SOURCES)
+
     return sources
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
-import rsd2.data.datasets  # noqa: F401  registers the data sets
+from rsd2.data.datasets.builtin import register_builtin
 from rsd2.data.datasets.rscardata import RSCARDATA_LABELS, load_rscardata
 from rsd2.data.drawing.boxes import make_contact_sheet
 from rsd2.data.drawing.videos import VIDEO_CODECS, draw_record, group_videos, write_video
@@ -159,6 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = get_parser().parse_args(argv)
     output = Path(args.output)
+    register_builtin()
     try:
         check_arguments(args)
         videos = read_videos(args)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-import rsd2.data.datasets  # noqa: F401  registers the known datasets
+from rsd2.data.datasets.builtin import register_builtin
 from rsd2.data.splits import choose_share, select_images, unit_id, write_split
 from rsd2.io.files import make_output_folder
 
@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if done, 2 if an argument or a data set cannot be used.
     """
     args = get_parser().parse_args(argv)
+    register_builtin()
     known = DatasetCatalog.list()
     try:
         unknown = [name for name in args.dataset if name not in known]

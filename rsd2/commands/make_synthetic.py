@@ -38,7 +38,7 @@ from rsd2.synthetic import (
     VideoConfig,
     format_statistics,
     measure_videos,
-    read_records,
+    read_video_records,
     scene_name,
     write_dota_scenes,
     write_tiny_scenes,
@@ -249,7 +249,7 @@ def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
         path of the sheet, ``preview_<split>.png`` in the folder.
     """
     images, captions = [], []
-    for record in islice(read_records(folder, split), num_videos):
+    for record in islice(read_video_records(folder, split), num_videos):
         frames = folder / RSCARDATA_SPLITS[split].images / record["name"] / "img1"
         labelled = [
             {
@@ -289,7 +289,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         folder, shown = path.parent, min(args.preview, args.num_images)
         if args.kind == "video":
-            print(format_statistics(measure_videos(read_records(folder, record["split"]))))
+            print(format_statistics(measure_videos(read_video_records(folder, record["split"]))))
         else:
             print(describe(record))
         if shown > 0:

@@ -43,12 +43,12 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from rsd2.config import ConfigError, load_config
-from rsd2.data import datasets  # noqa: F401
+from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import provenance, select_device
 from rsd2.inference.clip_detector import ClipDetector
 from rsd2.inference.image_detector import ImageDetector
 from rsd2.inference.prediction_files import JSON_NAME, PredictionWriter, output_names
-from rsd2.inference.prediction_inputs import check_targets, find_images, find_videos
+from rsd2.inference.prediction_inputs import check_targets, expand_image_inputs, find_videos
 from rsd2.inference.sliding_window import WindowParameters, detect_in_windows
 from rsd2.inference.video_prediction import describe_results, predict_videos
 from rsd2.io.image_io import read_image
@@ -151,6 +151,9 @@ def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
         if wanted is not None and len(given) != wanted:
             raise ConfigError(f"--classes has {len(given)} names, the model {wanted} classes")
         return list(given)
+
+    # The names of a built-in set are known without its files.
+    register_builtin()
     dataset = (cfg.dataloader.test.get("dataset") or {}).get("names") or "none"
     dataset = dataset if isinstance(dataset, str) else dataset[0]
     names: list[str] = []
@@ -351,7 +354,7 @@ def run(args: argparse.Namespace) -> int:
         cfg = load_config(args.config_file, args.opts)
         if "num_frames" in ((cfg.dataloader.get("test") or {}).get("mapper") or {}):
             return run_on_videos(args, cfg)
-        images, num_others = find_images(args.input)
+        images, num_others = expand_image_inputs(args.input)
         check_targets(images, Path(args.output))
         detector, origin = build_detector(args, cfg)
         classes = class_names(args.classes, cfg)

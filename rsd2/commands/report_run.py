@@ -22,11 +22,11 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 
-import rsd2.data.datasets  # noqa: F401  registers the known datasets
 from rsd2.config import ConfigError, load_config
-from rsd2.data.drawing.boxes import save_figure
+from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import select_device
 from rsd2.inference.drawing import draw_beside_truth
+from rsd2.io.figures import save_figure
 from rsd2.io.files import make_output_folder, write_atomically
 from rsd2.weights.checkpoint import load_weights
 from rsd2.weights.errors import CheckpointError
@@ -181,6 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=12, help="drawn (default 12)")
     parser.add_argument("--score-threshold", type=float, default=0.3, help="drawn from (0.3)")
     args = parser.parse_args(argv)
+    register_builtin()
     try:
         report(args)
     except (ReportError, CheckpointError, ConfigError, OSError) as problem:

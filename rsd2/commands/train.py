@@ -26,9 +26,9 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
-import rsd2.data.datasets  # noqa: F401  registers the known datasets
 from rsd2 import env
 from rsd2.config import ConfigError, load_config, save_config
+from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import (
     ModelEMA,
     RunError,
@@ -57,7 +57,8 @@ class Run:
     """One training or evaluation: the config, the device, and where results go."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        """Load the config and set up folder, log, seeds and device."""
+        """Register the known data sets, load the config, set up folder, log, seeds and device."""
+        register_builtin()
         self.args = args
         self.cfg = load_config(args.config_file, args.opts)
         train = self.cfg.train

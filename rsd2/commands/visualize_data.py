@@ -23,7 +23,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 from rsd2.config import ConfigError, load_config
-from rsd2.data.datasets import DOTA_V2_0_CLASSES, load_dota_instances
+from rsd2.data.datasets import DOTA_V2_0_CLASSES, load_dota_instances, register_builtin
 from rsd2.data.drawing.boxes import (
     class_color,
     draw_dataset_dict,
@@ -135,6 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     output = Path(args.output)
     source = annotated_images if args.source == "annotation" else loader_images
     names, images = [], []
+    register_builtin()
     try:
         samples = islice(source(args), args.num_images)
         for name, image in tqdm(samples, desc="images"):

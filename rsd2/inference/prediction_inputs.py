@@ -12,7 +12,7 @@ from .prediction_files import output_names
 from .video_frames import is_video, list_numbered_images
 
 
-def find_images(inputs: Sequence[str]) -> tuple[list[Path], int]:
+def expand_image_inputs(inputs: Sequence[str]) -> tuple[list[Path], int]:
     """Find the images that the command line asks for.
 
     Args:

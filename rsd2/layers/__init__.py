@@ -1,37 +1,18 @@
 """Modules without a task: attention, encodings, feed-forward blocks."""
 
-from .blur_pool import BlurPool
-from .deformable_attention import (
-    DeformableAttention,
-    RotatedDeformableAttention,
-    rotated_sampling_locations,
-)
-from .deformable_conv import DeformableConv2d, sampled_deform_conv2d
-from .mlp import MLP, FeedForward
-from .position_encoding import (
-    SinePositionEncoding,
-    cached_sincos_positions_2d,
-    sincos_positions_2d,
-    sine_embedding,
-)
-from .precision import at_least_float32
-from .transformer_block import Attention, Block, init_transformer_weights
-
-__all__ = [
-    "MLP",
-    "Attention",
-    "Block",
-    "BlurPool",
-    "DeformableAttention",
-    "DeformableConv2d",
-    "FeedForward",
-    "RotatedDeformableAttention",
-    "SinePositionEncoding",
-    "at_least_float32",
-    "cached_sincos_positions_2d",
-    "init_transformer_weights",
-    "rotated_sampling_locations",
-    "sampled_deform_conv2d",
-    "sincos_positions_2d",
-    "sine_embedding",
-]
+from .blur_pool import BlurPool as BlurPool
+from .deformable_attention import DeformableAttention as DeformableAttention
+from .deformable_attention import RotatedDeformableAttention as RotatedDeformableAttention
+from .deformable_attention import rotated_sampling_locations as rotated_sampling_locations
+from .deformable_conv import DeformableConv2d as DeformableConv2d
+from .deformable_conv import sampled_deform_conv2d as sampled_deform_conv2d
+from .mlp import MLP as MLP
+from .mlp import FeedForward as FeedForward
+from .position_encoding import SinePositionEncoding as SinePositionEncoding
+from .position_encoding import cached_sincos_positions_2d as cached_sincos_positions_2d
+from .position_encoding import sincos_positions_2d as sincos_positions_2d
+from .position_encoding import sine_embedding as sine_embedding
+from .precision import at_least_float32 as at_least_float32
+from .transformer_block import Attention as Attention
+from .transformer_block import Block as Block
+from .transformer_block import init_transformer_weights as init_transformer_weights

@@ -1,32 +1,17 @@
 """Detectors and their parts."""
 
-from .anchor_sampling import BoundedMemoryRPN, MinimumQualityMatcher, WeightedNegativeRPN
-from .angle_coder import AngleCoder
-from .backbones.bottom_heavy_resnet import BottomHeavyResNet
-from .backbones.simple_pyramid import SimplePyramid
-from .backbones.small_resnet import small_resnet
-from .backbones.vit import VisionTransformer
-from .criterion import SetCriterion
-from .denoising import DenoisingQueries
-from .matcher import HungarianMatcher
-from .neck import ChannelMapper
-from .rotated_deformable_detr import RotatedDeformableDETR
-from .transformer import DeformableEncoder, RotatedDeformableDecoder
-
-__all__ = [
-    "AngleCoder",
-    "BottomHeavyResNet",
-    "BoundedMemoryRPN",
-    "ChannelMapper",
-    "DeformableEncoder",
-    "DenoisingQueries",
-    "HungarianMatcher",
-    "MinimumQualityMatcher",
-    "RotatedDeformableDETR",
-    "RotatedDeformableDecoder",
-    "SetCriterion",
-    "SimplePyramid",
-    "VisionTransformer",
-    "WeightedNegativeRPN",
-    "small_resnet",
-]
+from .anchor_sampling import BoundedMemoryRPN as BoundedMemoryRPN
+from .anchor_sampling import MinimumQualityMatcher as MinimumQualityMatcher
+from .anchor_sampling import WeightedNegativeRPN as WeightedNegativeRPN
+from .angle_coder import AngleCoder as AngleCoder
+from .backbones.bottom_heavy_resnet import BottomHeavyResNet as BottomHeavyResNet
+from .backbones.simple_pyramid import SimplePyramid as SimplePyramid
+from .backbones.small_resnet import small_resnet as small_resnet
+from .backbones.vit import VisionTransformer as VisionTransformer
+from .criterion import SetCriterion as SetCriterion
+from .denoising import DenoisingQueries as DenoisingQueries
+from .matcher import HungarianMatcher as HungarianMatcher
+from .neck import ChannelMapper as ChannelMapper
+from .rotated_deformable_detr import RotatedDeformableDETR as RotatedDeformableDETR
+from .transformer import DeformableEncoder as DeformableEncoder
+from .transformer import RotatedDeformableDecoder as RotatedDeformableDecoder

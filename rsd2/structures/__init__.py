@@ -1,25 +1,11 @@
 """Rotated boxes: the angle convention of rsd2 and every conversion from and to others."""
 
-from .rotated_boxes import (
-    boxes_to_corners,
-    canonicalize,
-    corners_to_boxes,
-    from_horizontal,
-    from_opencv,
-    from_openmmlab,
-    to_horizontal,
-    to_openmmlab,
-    wrap_angle,
-)
-
-__all__ = [
-    "boxes_to_corners",
-    "canonicalize",
-    "corners_to_boxes",
-    "from_horizontal",
-    "from_opencv",
-    "from_openmmlab",
-    "to_horizontal",
-    "to_openmmlab",
-    "wrap_angle",
-]
+from .rotated_boxes import boxes_to_corners as boxes_to_corners
+from .rotated_boxes import canonicalize as canonicalize
+from .rotated_boxes import corners_to_boxes as corners_to_boxes
+from .rotated_boxes import from_horizontal as from_horizontal
+from .rotated_boxes import from_opencv as from_opencv
+from .rotated_boxes import from_openmmlab as from_openmmlab
+from .rotated_boxes import to_horizontal as to_horizontal
+from .rotated_boxes import to_openmmlab as to_openmmlab
+from .rotated_boxes import wrap_angle as wrap_angle

@@ -1,42 +1,39 @@
 """Studies: commands that depend on each other, run once, and the report of what they measured."""
 
+from .comparison import change_over_last_fifth, judge_baseline, paired_differences
 from .job_queue import Job, JobError, JobQueue, read_markers
 from .plan import (
     Study,
+    StudySettings,
     change_settings,
-    python_command,
+    drawing_job,
+    module_command,
+    project_config,
     run_study,
     scene_jobs,
-    study_parser,
     training_command,
 )
-from .report import (
-    StudyReportError,
-    change_over_last_fifth,
-    describe_origins,
-    read_course,
-    read_records,
-    read_results,
-    write_rows,
-)
+from .report import StudyReport, StudyReportError, StudyRun, write_report
 
 __all__ = [
     "Job",
     "JobError",
     "JobQueue",
     "Study",
+    "StudyReport",
     "StudyReportError",
+    "StudyRun",
+    "StudySettings",
     "change_over_last_fifth",
     "change_settings",
-    "describe_origins",
-    "python_command",
-    "read_course",
+    "drawing_job",
+    "judge_baseline",
+    "module_command",
+    "paired_differences",
+    "project_config",
     "read_markers",
-    "read_records",
-    "read_results",
     "run_study",
     "scene_jobs",
-    "study_parser",
     "training_command",
-    "write_rows",
+    "write_report",
 ]

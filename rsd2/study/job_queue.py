@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,9 @@ from rsd2.io.files import make_output_folder, write_atomically
 
 _POLL_SECONDS = 0.2
 _FOLDER = "OUTPUT"
+_OVERRIDE = re.compile(r"[\w.]+=")
+_VERBS = {"lazyconfig_train_net": "train", "make_synthetic": "synthesize"}
+"""Scripts that studies ran before -> verb of ``rsd2`` that they run now."""
 
 
 class JobError(RuntimeError):
@@ -32,10 +36,10 @@ class Job:
     """One command.
 
     Attributes:
-        name: of the job, its log and its marker.
+        name: name of the job, its log and its marker.
         command: program and arguments; paths under the output folder begin with it.
-        needs: names of the jobs that have to be done before.
-        makes: files under the output folder that exist when it is done.
+        needs: names of the jobs that have to be done before this one.
+        makes: files under the output folder that exist when the job is done.
     """
 
     name: str
@@ -59,11 +63,11 @@ class JobQueue:
         """Check the jobs against what the folder already holds.
 
         Args:
-            jobs: with different names; those they need come before them.
+            jobs: jobs with different names, each after those that it needs.
             folder: gets ``jobs/<name>.json`` (markers) and ``jobs/<name>.log``.
-            slots: commands that run at once, >= 1.
-            environment: of the commands, besides that of this process.
-            work_folder: in which the commands run; that of this process if None.
+            slots: number of commands that run at once, >= 1.
+            environment: variables for the commands, besides those of this process.
+            work_folder: folder in which the commands run; that of this process if None.
 
         Raises:
             JobError: a marker is of another command.
@@ -72,6 +76,7 @@ class JobQueue:
         for job in jobs:
             assert known.issuperset(job.needs) and job.name not in known, job.name
             known.add(job.name)
+
         self._jobs, self._folder, self._slots = list(jobs), folder, slots
         self._environment, self._work_folder = {**os.environ, **environment}, work_folder
         make_output_folder(folder / "jobs")
@@ -88,6 +93,7 @@ class JobQueue:
         running: dict[int, tuple[Job, subprocess.Popen, float]] = {}
         failed: list[str] = []
         bar = tqdm(total=len(self._jobs), initial=len(self._done), desc="study", unit="job")
+
         try:
             while running or (waiting and not failed):
                 for job in [j for j in waiting if self._done.issuperset(j.needs)]:
@@ -95,6 +101,7 @@ class JobQueue:
                         waiting.remove(job)
                         process = self._start(job)
                         running[process.pid] = (job, process, time.monotonic())
+
                 bar.set_postfix_str(", ".join(job.name for job, _, _ in running.values()))
                 finished = self._poll(running)
                 if finished is None:
@@ -109,6 +116,7 @@ class JobQueue:
                 process.terminate()
             for _, process, _ in running.values():
                 process.wait()
+
         if failed:
             logs = ", ".join(str(self._folder / "jobs" / f"{name}.log") for name in failed)
             raise JobError(f"{', '.join(failed)} failed; see the end of {logs}")
@@ -117,13 +125,14 @@ class JobQueue:
         log = self._folder / "jobs" / f"{job.name}.log"
         with log.open("ab") as stream:
             try:
-                # inherited by the command: whoever restarts a killed queue finds it still running
+                # The command inherits the lock: whoever restarts a killed queue finds it running.
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise JobError(
                     f"{job.name} still runs from an earlier start and writes {log}; wait for it "
                     "or end it"
                 ) from None
+
             with (self._folder / "jobs" / f"{job.name}.started").open("a") as starts:
                 starts.write(f"{time.time():.0f}\n")
             stream.write(f"$ {' '.join(job.command)}\n".encode())
@@ -142,7 +151,7 @@ class JobQueue:
     ) -> tuple[Job, int, float, float] | None:
         """One job that has ended: its exit code, CPU and wall seconds; None if all still run."""
         for pid, (job, process, start) in running.items():
-            # wait4 and not Popen.poll: it tells what the process cost
+            # wait4 instead of Popen.poll, because it tells what the process cost.
             ended, status, usage = os.wait4(pid, os.WNOHANG)
             if ended:
                 process.returncode = os.waitstatus_to_exitcode(status)
@@ -157,13 +166,14 @@ class JobQueue:
             reason = f"exit code {code}" if code else f"it did not make {', '.join(missing)}"
             tqdm.write(f"{job.name}: {reason}")
             return False
+
         starts = (self._folder / "jobs" / f"{job.name}.started").read_text().split()
         record = {
             "name": job.name,
             "command": self._portable(job.command),
             "cpu_seconds": round(cpu_seconds, 1),
             "wall_seconds": round(wall_seconds, 1),
-            # what attempts before the last one cost is not in the two numbers above
+            # The two numbers above leave out what attempts before the last one cost.
             "attempts": len(starts),
         }
         write_atomically(self._marker(job), (json.dumps(record, indent=1) + "\n").encode())
@@ -174,8 +184,9 @@ class JobQueue:
         marker = self._marker(job)
         if not marker.is_file() or not all((self._folder / name).exists() for name in job.makes):
             return False
+
         before = json.loads(marker.read_text())["command"]
-        if before != self._portable(job.command):
+        if _meaning(before) != _meaning(self._portable(job.command)):
             raise JobError(
                 f"{marker} is of another command:\n  {' '.join(before)}\ninstead of\n  "
                 f"{' '.join(self._portable(job.command))}\nChoose another output folder, or "
@@ -192,14 +203,44 @@ class JobQueue:
         return [Path(words[0]).name, *words[1:]]
 
 
+def _meaning(command: Sequence[str]) -> tuple[str, dict[str, str], list[list[str]]]:
+    """Take a command apart, such that two which do the same are equal.
+
+    The tool may be a script or a module, options come in any order, and of an override that is
+    given twice the last one counts: a folder of an earlier version, whose commands were put
+    together in another way, is continued.
+    """
+    tool, *words = command[1:]
+    if tool == "-m":
+        tool, *words = words
+        if tool == "rsd2":
+            tool, *words = words
+        name = tool.rpartition(".")[2]
+    else:
+        name = Path(tool).stem
+
+    overrides: dict[str, str] = {}
+    options: list[list[str]] = [[]]  # those before the first flag, then each flag with its values
+    for word in words:
+        if _OVERRIDE.match(word):
+            key, _, value = word.partition("=")
+            overrides[key] = value.strip('"')
+        elif word.startswith("--"):
+            options.append([word])
+        else:
+            options[-1].append(word)
+
+    return _VERBS.get(name, name), overrides, [options[0], *sorted(options[1:])]
+
+
 def read_markers(folder: Path) -> dict[str, dict]:
     """Read what finished jobs cost.
 
     Args:
-        folder: of a `JobQueue`.
+        folder: output folder of a `JobQueue`.
 
     Returns:
-        name of the job -> ``command``, ``cpu_seconds``, ``wall_seconds``, ``attempts``.
+        Name of the job -> ``command``, ``cpu_seconds``, ``wall_seconds``, ``attempts``.
     """
     markers = (json.loads(path.read_text()) for path in sorted((folder / "jobs").glob("*.json")))
     return {marker["name"]: marker for marker in markers}

@@ -1,18 +1,65 @@
-"""What the studies of the projects share: command line, sizes, commands, courses of trainings."""
+"""What the studies of the projects share: settings, command line, and commands of their jobs."""
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import ClassVar, TypeVar
 
 from .job_queue import Job, JobError, JobQueue
 from .report import StudyReportError
 
-Settings = TypeVar("Settings")
+_ROOT = Path(__file__).resolve().parents[2]
+_WORK_FOLDER = _ROOT if (_ROOT / "setup.py").is_file() else None
+"""Where commands run: the root of a checkout, to which its configs are relative; else anywhere."""
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Sizes of a study; a project derives a class with its own.
+
+    Attributes:
+        known_arms: names of the arms that the study knows (of the class, no size).
+        arms: names of the arms to run, one at least.
+        seeds: seeds of all trainings; with several, arms are compared seed by seed.
+        overrides: overrides of every training's config, ``key.sub=value``.
+    """
+
+    known_arms: ClassVar[tuple[str, ...]] = ()
+    arms: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        if not self.arms or not set(self.arms) <= set(self.known_arms):
+            raise ValueError(
+                f"arms are some of {', '.join(self.known_arms)}, got {list(self.arms)}"
+            )
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds are different numbers, one at least, got {list(self.seeds)}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{field.name} must be at least 1, got {value}")
+
+    def suffix(self, seed: int) -> str:
+        """Tell the jobs of several seeds apart; those of the first seed have the plain name.
+
+        Args:
+            seed: one of ``seeds``.
+
+        Returns:
+            What the name of a job or a folder ends with.
+        """
+        return "" if seed == self.seeds[0] else f"_seed{seed}"
+
+
+Settings = TypeVar("Settings", bound=StudySettings)
 
 
 @dataclass(frozen=True)
@@ -20,89 +67,57 @@ class Study:
     """What a study runs, and what it says in the end.
 
     Attributes:
-        jobs: those they need come before them.
+        jobs: jobs, each after those that it needs.
         report: called when all jobs are done; returns the text to print, and raises
             `StudyReportError`.
         alone: jobs that run after the others and one at a time, because they measure time.
-        settings: printed with the commands by ``--list``; None prints nothing.
     """
 
     jobs: Sequence[Job]
     report: Callable[[], str]
     alone: Sequence[Job] = ()
-    settings: Any = None
-
-
-def study_parser(description: str, presets: Iterable[str] | None = None) -> argparse.ArgumentParser:
-    """Make the parser of the flags that every study has.
-
-    Args:
-        description: of the tool.
-        presets: names of ready sizes, "study" among them: the tool takes one by ``--preset``, and
-            ``name=value`` (``opts``) for `change_settings`. None: it has flags of its own.
-
-    Returns:
-        a parser of ``--output``, ``--slots`` and ``--list``, to which more may be added.
-    """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="DIR", help="gets everything")
-    if presets is not None:
-        add("--preset", choices=tuple(presets), default="study", help="sizes (default study)")
-        add("opts", nargs="*", metavar="NAME=VALUE", help="sizes to change, e.g. seed=1")
-    add("--slots", type=int, default=2, help="commands that run at once (default 2)")
-    add("--list", action="store_true", help="print sizes and commands, run nothing")
-    return parser
 
 
 def run_study(
-    parser: argparse.ArgumentParser,
-    plan: Callable[[argparse.Namespace, Path], Study],
+    description: str | None,
+    presets: Mapping[str, Settings],
+    plan: Callable[[Settings, Path], Study],
     argv: Sequence[str] | None,
-    *,
-    root: Path,
 ) -> int:
-    """Be the main function of a study's tool.
+    """Entry point shared by the study tools of the projects.
 
     Args:
-        parser: of `study_parser`.
-        plan: makes the study from the arguments and the output folder, absolute; a ``ValueError``
-            is a wrong argument. Nothing may be written.
+        description: text of ``--help``.
+        presets: name of a ready size -> settings; "study" is among them.
+        plan: makes the study from settings and output folder, absolute, and writes nothing.
         argv: the command line; that of the process if None.
-        root: in which the commands run.
 
     Returns:
         0 if done, 1 if a command or the report failed, 2 for wrong arguments, 130 if interrupted;
         the message is printed.
     """
-    args = parser.parse_intermixed_args(argv)
+    args = _study_parser(description, tuple(presets)).parse_intermixed_args(argv)
     folder = args.output.absolute()
     try:
         if args.slots < 1:
             raise ValueError(f"--slots must be at least 1, got {args.slots}")
-        study = plan(args, folder)
+        settings = change_settings(presets[args.preset], args.opts)
     except ValueError as error:
         print(f"run_study: {error}", file=sys.stderr)
         return 2
+
+    study = plan(settings, folder)
     if args.list:
-        if study.settings is not None:
-            print(study.settings)
+        print(settings)
         for job in (*study.jobs, *study.alone):
             print(f"{job.name}: {' '.join(job.command)}")
         return 0
-    # one thread each: on small tensors two processes of one thread beat one process of two
-    environment = {
-        "DETECTRON2_DATASETS": str(folder / "data"),
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore::FutureWarning",
-    }
+
+    # A terminated study ends its commands too, as an interrupted one does.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for jobs, slots in ((study.jobs, args.slots), (study.alone, 1)):
-            if jobs:
-                JobQueue(jobs, folder, slots=slots, environment=environment, work_folder=root).run()
+            _run_jobs(jobs, folder, slots)
         print(study.report())
     except (JobError, StudyReportError, OSError) as error:
         print(f"run_study: {error}", file=sys.stderr)
@@ -110,97 +125,186 @@ def run_study(
     except KeyboardInterrupt:
         print("run_study: interrupted; run the same command to continue.", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
     return 0
 
 
-def python_command(*words: object) -> tuple[str, ...]:
-    """Make a command of this Python.
+def _study_parser(description: str | None, presets: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="DIR", help="gets everything")
+    add("--preset", choices=presets, default="study", help="sizes (default study)")
+    add("--slots", type=int, default=2, help="commands that run at once (default 2)")
+    add("--list", action="store_true", help="print sizes and commands, run nothing")
+    text = "sizes to change, e.g. seeds=0,1,2; a name with a dot is one of every training's config"
+    add("opts", nargs="*", metavar="NAME=VALUE", help=text)
+    return parser
+
+
+def _run_jobs(jobs: Sequence[Job], folder: Path, slots: int) -> None:
+    # One thread each: on small tensors two processes of one thread beat one process of two.
+    environment = {
+        "DETECTRON2_DATASETS": str(folder / "data"),
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore::FutureWarning",
+    }
+    if jobs:
+        JobQueue(jobs, folder, slots=slots, environment=environment, work_folder=_WORK_FOLDER).run()
+
+
+def module_command(module: str, *words: object) -> tuple[str, ...]:
+    """Make a command that runs a module with this Python, from a checkout or a wheel.
 
     Args:
-        words: script and arguments.
+        module: dotted name; ``rsd2`` takes a verb as first word.
+        words: arguments.
 
     Returns:
-        program and arguments of a job.
+        Program and arguments of a job.
     """
-    return (sys.executable, *map(str, words))
+    return (sys.executable, "-m", module, *map(str, words))
+
+
+def project_config(module_file: str, name: str) -> str:
+    """Find a config of a project.
+
+    Args:
+        module_file: ``__file__`` of a module of the project's package.
+        name: name of the config, like ``"micml_dla34_viso.py"``.
+
+    Returns:
+        Path from the root of the checkout, so that rows and markers are true on any machine; of an
+        installed project the absolute path.
+    """
+    package = Path(module_file).resolve().parent
+    # Beside the package in a checkout, and inside it in a wheel.
+    home = package.parent if (package.parent / "configs").is_dir() else package
+    path = home / "configs" / name
+    return path.relative_to(_WORK_FOLDER).as_posix() if _WORK_FOLDER else str(path)
+
+
+def drawing_job(
+    name: str,
+    folder: Path,
+    target: str,
+    made: str,
+    *,
+    images: int,
+    seed: int,
+    options: Sequence[object],
+) -> Job:
+    """Make the job that draws one split of generated data.
+
+    Args:
+        name: name of the job.
+        folder: folder of the study.
+        target: where to draw, below it.
+        made: file in ``target`` that is written last.
+        images: number of images or videos.
+        seed: seed of the scenes; splits have different ones.
+        options: further options of ``rsd2 synthesize``.
+
+    Returns:
+        The job.
+    """
+    words = ("--output", folder / target, "--num-images", images, "--seed", seed, *options)
+    return Job(name, module_command("rsd2", "synthesize", *words), makes=(f"{target}/{made}",))
 
 
 def scene_jobs(
     folder: Path, *, train: int, val: int, size: int, options: Sequence[object] = ()
 ) -> list[Job]:
-    """List the commands that draw the scenes of a study, the two splits of different seeds.
+    """List the jobs that draw scenes of rotated objects, the two splits of different seeds.
 
     Args:
-        folder: of the study.
+        folder: folder of the study.
         train: number of training scenes.
-        val: of held-out ones.
+        val: number of held-out ones.
         size: side of the scenes, pixels.
-        options: further ones of ``tools/make_synthetic.py``.
+        options: further options of ``rsd2 synthesize``.
 
     Returns:
-        the jobs ``scenes_train`` and ``scenes_val``.
+        The jobs ``scenes_train`` and ``scenes_val``.
     """
-    jobs = []
-    for split, count, seed in (("train", train, 1), ("val", val, 2)):
-        target = f"data/synthetic/{split}"
-        command = python_command("tools/make_synthetic.py", "--output", folder / target)
-        numbers = ("--num-images", count, "--size", size, "--seed", seed)
-        # one process, for this is not the only command that runs
-        command += tuple(map(str, (*numbers, *options, "--num-workers", 0)))
-        jobs.append(Job(f"scenes_{split}", command, makes=(f"{target}/scenes.json",)))
-    return jobs
+    # One process, because this is not the only command that runs.
+    options = ("--size", size, *options, "--num-workers", 0)
+    return [
+        drawing_job(
+            f"scenes_{split}",
+            folder,
+            f"data/synthetic/{split}",
+            "scenes.json",
+            images=images,
+            seed=seed,
+            options=options,
+        )
+        for split, images, seed in (("train", train, 1), ("val", val, 2))
+    ]
 
 
 def training_command(
-    config: str, target: Path, *, steps: int, batch: int, seed: int, start: Path | None = None
+    config: str,
+    target: Path,
+    *overrides: str,
+    steps: int,
+    seed: int,
+    batch: int | None = None,
+    start: Path | None = None,
 ) -> tuple[str, ...]:
     """Make the command of a training, which continues if it was interrupted.
 
     Args:
-        config: file of the config, from the repository root.
+        config: path of the config, see `project_config`.
         target: output folder.
+        overrides: further overrides of the config, ``key.sub=value``.
         steps: optimizer steps, >= 1.
-        batch: images of a step.
-        seed: of the training.
+        seed: seed of the training.
+        batch: images of a step; as the config says if None.
         start: checkpoint to start from; None for random weights.
 
     Returns:
-        program and arguments; more overrides may follow.
+        Program and arguments.
     """
-    initial = () if start is None else (f'train.init_checkpoint="{start}"',)
-    return python_command(
-        "tools/lazyconfig_train_net.py",
-        "--config-file",
-        config,
-        "--resume",
-        f'train.output_dir="{target}"',
-        *initial,
-        f"train.max_iter={steps}",
-        f"train.seed={seed}",
-        f"dataloader.train.total_batch_size={batch}",
-    )
+    # Quotes, because the name of a folder may have what means something in an override.
+    words = [f'train.output_dir="{target}"', f"train.max_iter={steps}", f"train.seed={seed}"]
+    if batch is not None:
+        words.append(f"dataloader.train.total_batch_size={batch}")
+    if start is not None:
+        words.append(f'train.init_checkpoint="{start}"')
+    return module_command("rsd2", "train", "--config-file", config, "--resume", *words, *overrides)
 
 
 def change_settings(settings: Settings, opts: Sequence[str]) -> Settings:
-    """Override fields of a frozen dataclass by ``name=value``.
+    """Override settings by ``name=value``.
 
     Args:
-        settings: to start from. Its fields are numbers, strings or tuples that are not empty or are
-            of strings.
-        opts: overrides; elements of a tuple are separated by commas.
+        settings: settings to start from. The fields are numbers, strings or tuples that are not
+            empty or are of strings.
+        opts: overrides; commas separate the elements of a tuple. One whose name has a dot is added
+            to ``overrides``.
 
     Returns:
-        the changed settings, checked by their own ``__post_init__``.
+        The changed settings, checked by their own ``__post_init__``.
 
     Raises:
         ValueError: no such field, or a value of another type.
     """
     known = {field.name: getattr(settings, field.name) for field in fields(settings)}
     changed = {}
+    of_config = []
     for opt in opts:
         name, equals, text = opt.partition("=")
+        if equals and "." in name:
+            of_config.append(opt)
+            continue
         if not equals or name not in known:
             raise ValueError(f"{opt!r}: write name=value with a name of {', '.join(known)}")
+
         old = known[name]
         try:
             if isinstance(old, tuple):
@@ -210,4 +314,7 @@ def change_settings(settings: Settings, opts: Sequence[str]) -> Settings:
                 changed[name] = type(old)(text)
         except ValueError as error:
             raise ValueError(f"{opt!r}: expects {type(old).__name__} like {old!r}") from error
+
+    if of_config:
+        changed["overrides"] = (*changed.get("overrides", settings.overrides), *of_config)
     return replace(settings, **changed)

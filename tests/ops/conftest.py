@@ -15,6 +15,8 @@ import pytest
 import shapely
 import torch
 
+from rsd2.ops.extension import is_compiled
+
 PI = Fraction("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
 BITS = 180
 REGIMES = (
@@ -221,3 +223,17 @@ def put_in_place():
 
     yield put
     library._destroy()
+
+
+@pytest.fixture(params=["kernel", "reference"])
+def implementation(request, put_in_place):
+    """Run a test twice: what holds for one implementation has to hold for the other.
+
+    ``REFERENCES`` of the test's module holds the reference of each of its operators.
+    """
+    references = request.module.REFERENCES
+    if request.param == "reference":
+        put_in_place(references)
+    elif not all(is_compiled(name, "CPU") for name in references):
+        pytest.skip("rsd2 was installed without its compiled library")
+    return request.param

@@ -11,7 +11,6 @@ from rsd2.ops import (
     sparse_iou_rotated,
 )
 from rsd2.ops import box_iou_rotated_reference as reference
-from rsd2.ops.extension import is_compiled
 from rsd2.testing import random_rotated_boxes
 
 # Reported failures of Detectron2, mmcv and OpenCV with their IoU by exact rational clipping; the
@@ -63,16 +62,7 @@ REFERENCES = {
     "sparse_iou_rotated": reference.sparse,
     "max_iou_rotated": reference.maxima,
 }
-
-
-@pytest.fixture(autouse=True, params=["kernel", "reference"])
-def implementation(request, put_in_place):
-    """Every test runs twice: what holds for one implementation has to hold for the other."""
-    if request.param == "reference":
-        put_in_place(REFERENCES)
-    elif not is_compiled("box_iou_rotated", "CPU"):
-        pytest.skip("rsd2 was installed without its compiled library")
-    return request.param
+pytestmark = pytest.mark.usefixtures("implementation")
 
 
 class TestReported:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from rsd2.layers.deformable_attention import DeformableAttention, RotatedDeformableAttention
 from rsd2.ops import ms_deform_attn
-from rsd2.ops.extension import is_compiled
 from rsd2.ops.ms_deform_attn import (
     reference_ms_deform_attn,
     reference_ms_deform_attn_backward,
@@ -21,16 +20,7 @@ REFERENCES = {
     "ms_deform_attn": reference_ms_deform_attn,
     "ms_deform_attn_backward": reference_ms_deform_attn_backward,
 }
-
-
-@pytest.fixture(autouse=True, params=["kernel", "reference"])
-def implementation(request, put_in_place):
-    """Every test runs twice: what holds for one implementation has to hold for the other."""
-    if request.param == "reference":
-        put_in_place(REFERENCES)
-    elif not is_compiled("ms_deform_attn", "CPU"):
-        pytest.skip("rsd2 was installed without its compiled library")
-    return request.param
+pytestmark = pytest.mark.usefixtures("implementation")
 
 
 def definition(value, shapes, locations, weights):

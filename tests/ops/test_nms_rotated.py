@@ -11,20 +11,11 @@ from rsd2.ops import (
     paired_iou_rotated,
     sparse_iou_rotated,
 )
-from rsd2.ops.extension import is_compiled
 from rsd2.testing import random_rotated_boxes
 
 MODULE = importlib.import_module("rsd2.ops.nms_rotated")
-
-
-@pytest.fixture(autouse=True, params=["kernel", "reference"])
-def implementation(request, put_in_place):
-    """Every test runs twice: what holds for one implementation has to hold for the other."""
-    if request.param == "reference":
-        put_in_place({"batched_nms_rotated": MODULE.reference_batched_nms_rotated})
-    elif not is_compiled("batched_nms_rotated", "CPU"):
-        pytest.skip("rsd2 was installed without its compiled library")
-    return request.param
+REFERENCES = {"batched_nms_rotated": MODULE.reference_batched_nms_rotated}
+pytestmark = pytest.mark.usefixtures("implementation")
 
 
 def greedy(boxes, scores, idxs, threshold) -> list[int]:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
 from rsd2.ops import roi_align_rotated, roi_align_rotated_backward
-from rsd2.ops.extension import is_compiled
 from rsd2.ops.roi_align_rotated import (
     reference_roi_align_rotated,
     reference_roi_align_rotated_backward,
@@ -18,16 +17,7 @@ REFERENCES = {
     "roi_align_rotated": reference_roi_align_rotated,
     "roi_align_rotated_backward": reference_roi_align_rotated_backward,
 }
-
-
-@pytest.fixture(autouse=True, params=["kernel", "reference"])
-def implementation(request, put_in_place):
-    """Every test runs twice: what holds for one implementation has to hold for the other."""
-    if request.param == "reference":
-        put_in_place(REFERENCES)
-    elif not is_compiled("roi_align_rotated", "CPU"):
-        pytest.skip("rsd2 was installed without its compiled library")
-    return request.param
+pytestmark = pytest.mark.usefixtures("implementation")
 
 
 def definition(features, rois, size, scale, ratio):

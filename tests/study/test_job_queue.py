@@ -88,6 +88,37 @@ def test_results_of_other_settings_are_refused(tmp_path):
     assert marker["command"][-1] == "7" and (tmp_path / "order.txt").read_text() == "7"
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "is_equal"),
+    [
+        ("tools/lazyconfig_train_net.py --resume --config-file c a.b=1", "", True),
+        ('tools/lazyconfig_train_net.py --config-file c --resume a.b="1"', "", True),
+        ("tools/lazyconfig_train_net.py --config-file c --resume a.b=2 a.b=1", "", True),
+        ("tools/lazyconfig_train_net.py --config-file c --resume a.b=1 a.b=2", "", False),
+        ("tools/lazyconfig_train_net.py --config-file c a.b=1", "", False),
+        ("tools/lazyconfig_train_net.py --config-file d --resume a.b=1", "", False),
+        ("projects/X/tools/measure.py --size 2 3", "-m rsd2.projects.x.measure --size 2 3", True),
+        ("projects/X/tools/measure.py --size 2 3", "-m rsd2.projects.x.measure --size 3 2", False),
+        ("tools/make_synthetic.py --seed 1", "-m rsd2 synthesize --seed 1", True),
+        ("tools/make_synthetic.py --seed 1", "-m rsd2 train --seed 1", False),
+    ],
+)
+def test_results_of_a_command_that_was_put_together_otherwise_are_kept(
+    tmp_path, before, now, is_equal
+):
+    now = now or "-m rsd2 train --config-file c --resume a.b=1"
+    (tmp_path / "jobs").mkdir()
+    marker = json.dumps({"name": "job", "command": ["python", *before.split()]})
+    (tmp_path / "jobs" / "job.json").write_text(marker)
+    job = Job("job", (sys.executable, *now.split()))
+    if is_equal:
+        run([job], tmp_path)  # starts nothing
+        assert not (tmp_path / "jobs" / "job.log").exists()
+    else:
+        with pytest.raises(JobError, match="is of another command"):
+            run([job], tmp_path)
+
+
 def test_interruption_stops_the_commands(tmp_path, monkeypatch):
     def interrupt(seconds):
         raise KeyboardInterrupt

@@ -1,6 +1,5 @@
 """Detectors of tiny objects on bottom-heavy backbones, and the pre-training of these."""
 
-from .attention_rcnn import AttentionRCNN
-from .classifier import ClassificationEvaluator, ImageClassifier
-
-__all__ = ["AttentionRCNN", "ClassificationEvaluator", "ImageClassifier"]
+from .attention_rcnn import AttentionRCNN as AttentionRCNN
+from .classifier import ClassificationEvaluator as ClassificationEvaluator
+from .classifier import ImageClassifier as ImageClassifier

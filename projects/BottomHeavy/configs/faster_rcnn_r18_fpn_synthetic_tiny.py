@@ -1,18 +1,12 @@
 """The ordinary ResNet-18 with an ordinary pyramid on generated beaches: the baseline."""
 
-from detectron2.config import LazyCall as L
-from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
-
 from .models.faster_rcnn_bh18_sspnet import model
+from .models.fpn import fpn as _fpn
 from .recipes.synthetic_tiny import dataloader, lr_multiplier, optimizer, train
 
 model.backbone.bottom_up.update(
     depths=[2, 2, 2, 2], stage_strides=[1, 2, 2, 2], stem_kernel_size=7, stem_stride=2
 )
-model.backbone = L(FPN)(
-    bottom_up=model.backbone.bottom_up,
-    in_features="${.bottom_up.out_features}",
-    out_channels=model.backbone.out_channels,
-    top_block=L(LastLevelMaxPool)(),
-)
+_fpn.update(bottom_up=model.backbone.bottom_up, out_channels=model.backbone.out_channels)
+model.backbone = _fpn
 model.attention_loss = None

@@ -5,8 +5,7 @@ Shapes: N objects, D channels of an embedding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,58 +13,30 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
 from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper
-from rsd2.data.windows.tiling import PAD_COLOR
 
 
+@dataclass(eq=False, kw_only=True)
 class EmbeddingDatasetMapper(RotatedDatasetMapper):
     """`RotatedDatasetMapper` that adds ``gt_embeddings`` (N, D), row by row those of the boxes.
 
     An embedding belongs to what is in the box, whichever way the image is turned: augmentations
     change boxes only, and whatever leaves out a box leaves out its embedding.
+
+    Attributes:
+        embedding_dim: D.
     """
 
-    def __init__(
-        self,
-        is_train: bool,
-        *,
-        embedding_dim: int,
-        augmentations: Sequence[T.Augmentation | T.Transform],
-        image_format: str = "RGB",
-        min_visible: float = 0.7,
-        min_side: float = 0.0,
-        pad_color: tuple[int, int, int] = PAD_COLOR,
-        cached_images: int = 1,
-        decoded_cache_dir: str | Path | None = None,
-    ) -> None:
-        """Set the pipeline up.
+    embedding_dim: int
 
-        Args:
-            is_train: see `RotatedDatasetMapper`, as all others without a word here.
-            embedding_dim: D.
-            augmentations: applied in order.
-            image_format: "RGB" or "BGR".
-            min_visible: share of an object's area that augmentation must leave.
-            min_side: in pixels; objects with a shorter side are left out.
-            pad_color: RGB of what a virtual tile shows beyond its image.
-            cached_images: decoded full images kept by each worker.
-            decoded_cache_dir: folder for decoded full images.
+    def __post_init__(self) -> None:
+        """Validate the arguments.
 
         Raises:
             ValueError: for a value out of range.
         """
-        super().__init__(
-            is_train,
-            augmentations=augmentations,
-            image_format=image_format,
-            min_visible=min_visible,
-            min_side=min_side,
-            pad_color=pad_color,
-            cached_images=cached_images,
-            decoded_cache_dir=decoded_cache_dir,
-        )
-        if embedding_dim < 1:
-            raise ValueError(f"embedding_dim must be at least 1, got {embedding_dim}.")
-        self.embedding_dim = embedding_dim
+        super().__post_init__()
+        if self.embedding_dim < 1:
+            raise ValueError(f"embedding_dim must be at least 1, got {self.embedding_dim}.")
 
     def __call__(self, dataset_dict: dict) -> dict:
         """Map one dataset dict, which is not changed.
@@ -97,6 +68,8 @@ class EmbeddingDatasetMapper(RotatedDatasetMapper):
     ) -> Instances:
         """The kept objects with their embeddings; see `RotatedDatasetMapper.make_instances`."""
         instances = super().make_instances(annotations, boxes, keep, transform, size)
+
+        # Reshaped, because no object leaves an array without channels.
         kept = [a["embedding"] for a, chosen in zip(annotations, keep) if chosen]
         stacked = np.array(kept, dtype=np.float32).reshape(-1, self.embedding_dim)
         instances.gt_embeddings = torch.from_numpy(stacked)
@@ -109,6 +82,7 @@ class EmbeddingDatasetMapper(RotatedDatasetMapper):
                 f"{where} has no embedding; run projects/MutDet/tools/extract_embeddings.py on "
                 "the pseudo-labels and register the folder that it writes."
             )
+
         shape = np.shape(embedding)
         if shape != (self.embedding_dim,):
             raise ValueError(
@@ -116,6 +90,7 @@ class EmbeddingDatasetMapper(RotatedDatasetMapper):
                 f"{self.embedding_dim} channels; set model.embedding_dim or extract the "
                 "embeddings anew with as many components."
             )
+
         if not np.isfinite(embedding).all():
             raise ValueError(
                 f"{where} has an embedding with a value that is not finite; extract the "

@@ -1,193 +1,178 @@
-"""Rows, table, plot and pictures of the study, from the files that its jobs left.
-
-A row can be repeated: it names config, command, commit, seed, steps, hardware and cost. A loss
-counts as flat when its mean over the last tenth of the training differs from that over the tenth
-before by no more than `FLAT_PERCENT`.
-"""
+"""What the study reports: scores, what the pre-training had to learn from, pictures, one page."""
 
 from __future__ import annotations
 
-import math
+import html
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
-from matplotlib.figure import Figure
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rsd2.data.drawing.boxes import save_figure
-from rsd2.study import StudyReportError, describe_origins, read_course, read_records, read_results
+from rsd2.config import load_config
+from rsd2.data.datasets import register_all_synthetic
+from rsd2.data.formats.pseudo_labels import read_folder
+from rsd2.inference.drawing import draw_beside_truth
+from rsd2.io.files import write_atomically
+from rsd2.study import StudyReport, StudyRun, read_markers, write_report
+from rsd2.study.comparison import last_fifth
+from rsd2.study.report import read_course, read_records
+from rsd2.weights.checkpoint import load_weights
 
-FLAT_PERCENT = 3.0
-_METRICS = ("AP50", "AP75", "AP")
+from .label_recall import measure_recall, truth_of_dataset
+from .label_statistics import SHEET
+from .telemetry import describe_embeddings
+
+BASELINE = "none"
+"""Arm that has no pre-training."""
+PSEUDO_LABELS = "data/pseudo/synthetic_train"
+"""Folder of the boxes with embeddings, where the configs of the pre-training look for it."""
+REPORT = StudyReport(
+    metrics={"AP50": "AP50", "AP75": "AP75", "AP": "AP"},
+    baseline=BASELINE,
+    caption="Held-out scenes after the fine-tuning.",
+    course="total_loss",
+    course_is_loss=True,
+    flat=3.0,
+)
+_SCORE_THRESHOLD = 0.3
+_PICTURES = {
+    "curves.png": "Scores on held-out scenes, and the losses of the fine-tunings",
+    "detections.png": "Held-out scenes: labels, and what each arm finds",
+    f"{PSEUDO_LABELS}/{SHEET}": "Training scenes with the pseudo-boxes of the pre-training",
+}
 
 
-def read_losses(run: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the course of a training.
+def write_pages(runs: Sequence[StudyRun], folder: Path, images: int = 8) -> str:
+    """Write the report, pictures, and the page that shows them.
 
     Args:
-        run: output folder of ``tools/lazyconfig_train_net.py``.
+        runs: fine-tunings of the study.
+        folder: output folder of the study, which gets the pages.
+        images: held-out scenes that are drawn; >= 1.
 
     Returns:
-        (iterations, total losses), both (T,), each iteration once: a resumed training repeats some.
+        The text of the report, and where the page is.
 
     Raises:
-        StudyReportError: the file is missing or holds no loss.
+        StudyReportError: what a job should have left is missing.
     """
-    course = read_course(read_records(run), "total_loss")
-    if not course:
-        raise StudyReportError(f"{run / 'metrics.json'} holds no total_loss; was anything trained?")
-    steps, losses = map(np.array, zip(*course))
-    return steps - 1, losses
+    register_all_synthetic(folder / "data")
+    telemetry = _telemetry(runs, folder)
+    report = replace(
+        REPORT,
+        details=lambda folder, run: {"telemetry": telemetry},
+        appendix=lambda rows: [f"- {name}: {_plain(value)}" for name, value in telemetry.items()],
+    )
+    text = write_report(report, runs, folder)
 
-
-def late_change(iterations: np.ndarray, losses: np.ndarray) -> float:
-    """Change of the loss within the last fifth of a training.
-
-    Args:
-        iterations: (T,) ascending.
-        losses: (T,).
-
-    Returns:
-        mean over the last tenth minus mean over the tenth before it, in percent of the latter;
-        nan if one of the two holds no number.
-    """
-    end = iterations[-1] + 1
-    late = losses[iterations >= 0.9 * end]
-    before = losses[(iterations >= 0.8 * end) & (iterations < 0.9 * end)]
-    if not len(late) or not len(before):
-        return math.nan
-    return float(100 * (late.mean() / before.mean() - 1))
+    picture = _draw_detections(runs, folder, images)
+    written, data = cv2.imencode(".png", picture[..., ::-1])
+    if not written:
+        raise OSError(f"{folder / 'detections.png'} cannot be encoded")
+    write_atomically(folder / "detections.png", data.tobytes())
+    write_atomically(folder / "report.html", _page(text))
+    return f"{text}\nreport: {folder / 'report.html'}"
 
 
 def read_last(run: Path, names: Sequence[str]) -> dict[str, float]:
-    """Mean of logged values over the last fifth of a training.
+    """Average logged values over the last fifth of a training.
 
     Args:
         run: output folder of the training.
         names: parts of the logged values' names.
 
     Returns:
-        name -> mean, of the values that were logged.
+        Name -> mean, of the values that were logged.
     """
     records = read_records(run)
-    end = max((record["iteration"] for record in records), default=0) + 1
-    values: dict[str, list[float]] = {}
-    for record in records:
-        if record["iteration"] >= 0.8 * end:
-            for key, value in record.items():
-                if any(name in key for name in names):
-                    values.setdefault(key, []).append(value)
-    return {key: round(float(np.mean(found)), 4) for key, found in values.items()}
-
-
-def make_row(
-    run: Path, job: Mapping[str, Any], *, arm: str, fraction: float, stages: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Collect what is known of one fine-tuning.
-
-    Args:
-        run: its output folder.
-        job: its marker.
-        arm: what it started from.
-        fraction: share of the labels.
-        stages: name -> marker of the jobs before it that are this arm's own.
-
-    Returns:
-        a row that JSON can hold.
-
-    Raises:
-        StudyReportError: results or losses are missing.
-    """
-    results = read_results(run)
-    change = late_change(*read_losses(run))
-    scores = results["results"]
-    weights = "ema/bbox" if "ema/bbox" in scores else "bbox"
+    keys = dict.fromkeys(key for record in records for key in record)
+    courses = {key: read_course(records, key) for key in keys if any(n in key for n in names)}
     return {
-        "arm": arm,
-        "fraction": fraction,
-        **{name: scores[weights][name] for name in _METRICS},
-        "raw_weights": {name: scores["bbox"][name] for name in _METRICS},
-        "loss_change_percent": None if math.isnan(change) else round(change, 2),
-        "loss_is_flat": abs(change) <= FLAT_PERCENT,
-        "steps": results["max_iter"],
-        "cpu_minutes": round(job["cpu_seconds"] / 60, 1),
-        "stages_cpu_minutes": {
-            name: round(marker["cpu_seconds"] / 60, 1) for name, marker in stages.items()
-        },
-        "attempts": job["attempts"],
-        **{key: results[key] for key in ("config", "commit", "seed", "hardware", "versions")},
-        "command": job["command"],
-        "time": results["time"],
+        key: round(float(np.mean([value for _, value in last_fifth(course)])), 4)
+        for key, course in courses.items()
+        if course
     }
 
 
-def format_table(rows: Sequence[Mapping[str, Any]], telemetry: Mapping[str, Any]) -> str:
-    """Write the rows as a Markdown table, and under it what the pre-training was made of.
+def _telemetry(runs: Sequence[StudyRun], folder: Path) -> dict[str, Any]:
+    """Tell what the pre-trainings had to learn from, how they went, and what all arms share."""
+    markers, name = read_markers(folder), "synthetic_train"
+    truth = truth_of_dataset(DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes)
+    records = read_folder(folder / PSEUDO_LABELS)[0]
+    boxes = measure_recall(records, truth)
+    result: dict[str, Any] = {
+        "pseudo-boxes": {
+            "per image": boxes["boxes_per_image"],
+            "recall at IoU 0.5": boxes["recall"]["all"]["0.5"],
+            "precision": boxes["precision"],
+        },
+        "embeddings": describe_embeddings(records, truth),
+    }
 
-    Args:
-        rows: of `make_row`.
-        telemetry: name -> number or mapping of numbers.
+    # A pre-training serves several fine-tunings, and is described once.
+    for stage in dict.fromkeys(stage for run in runs for stage in run.stages):
+        place = folder / "pretrain" / stage.removeprefix("pretrain_")
+        steps = max(record["iteration"] for record in read_records(place)) + 1
+        last = read_last(place, ("total_loss", "retrieval", "cosine"))
+        result[f"pre-training {place.name}"] = {"steps": steps, **last}
 
-    Returns:
-        Markdown.
-    """
-    lines = [
-        "| pre-training | labels | AP50 | AP75 | AP | loss, last fifth | steps | CPU min "
-        "(pre-training) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        change = row["loss_change_percent"]
-        flat = "-" if change is None else f"{change:+.1f} %{', flat' * row['loss_is_flat']}"
-        own = row["stages_cpu_minutes"]
-        cost = f"{row['cpu_minutes']:.0f} ({sum(own.values()):.0f})" if own else None
-        cells = [
-            row["arm"],
-            f"{100 * row['fraction']:g} %",
-            *("-" if row[name] is None else f"{row[name]:.1f}" for name in _METRICS),
-            flat,
-            str(row["steps"]),
-            cost or f"{row['cpu_minutes']:.0f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *describe_origins(rows)]
-    lines += [f"- {name}: {_plain(value)}" for name, value in telemetry.items()]
-    return "\n".join(lines) + "\n"
+    shared = ("embedder", "pseudo_boxes", "embeddings")
+    result["CPU minutes of what the arms share"] = {
+        name: markers[name]["cpu_seconds"] / 60 for name in shared if name in markers
+    }
+    return result
 
 
-def plot_study(
-    rows: Sequence[Mapping[str, Any]],
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    path: Path,
-) -> None:
-    """Draw the scores as bars and the losses as curves.
+def _draw_detections(runs: Sequence[StudyRun], folder: Path, count: int) -> np.ndarray:
+    """Draw truth and the detections of every arm that was fine-tuned on the smallest share."""
+    models = {}
+    for run in (run for run in runs if run.group == runs[0].group and run.arm not in models):
+        cfg = load_config(folder / run.folder / "config.yaml")
+        model = instantiate(cfg.model).eval()
+        weights = folder / run.folder / "model_final.pth"
+        load_weights(model, weights, ema=cfg.train.ema.enabled)
+        models[run.arm] = model
 
-    Args:
-        rows: of `make_row`.
-        curves: title -> (iterations, losses), see `read_losses`.
-        path: PNG to write.
-    """
-    figure = Figure(figsize=(14, 4.5), layout="constrained")
-    axes = figure.subplots(1, 2)
-    fractions = sorted({row["fraction"] for row in rows})
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
-    for place, arm in enumerate(arms):
-        own = {row["fraction"]: row["AP50"] or 0.0 for row in rows if row["arm"] == arm}
-        offsets = np.arange(len(fractions)) + (place - (len(arms) - 1) / 2) * 0.8 / len(arms)
-        bars = axes[0].bar(
-            offsets, [own.get(f, 0.0) for f in fractions], 0.8 / len(arms), label=arm
-        )
-        axes[0].bar_label(bars, fmt="%.1f")
-    axes[0].set_xticks(range(len(fractions)), [f"{100 * f:g} % of the labels" for f in fractions])
-    axes[0].set(title="AP50 on held-out scenes", ylim=(0, 100))
-    for title, (iterations, losses) in curves.items():
-        axes[1].plot(iterations, losses, label=title, linewidth=1)
-    axes[1].set(title="total loss of the fine-tuning", xlabel="iteration", yscale="log")
-    for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.legend()
-    save_figure(figure, path)
+    records = DatasetCatalog.get("synthetic_val")
+    places = np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
+    return draw_beside_truth(
+        models,
+        [records[place] for place in places],
+        instantiate(cfg.dataloader.test.mapper),
+        MetadataCatalog.get("synthetic_val").thing_classes,
+        threshold=_SCORE_THRESHOLD,
+        columns=1 + len(models),
+    )
+
+
+def _page(text: str) -> str:
+    """Make an HTML page of the report's table and notes and of the pictures."""
+    # The first table has the scores; a second one, of differences, stands behind an empty line.
+    table = text.split("\n\n", 1)[0].splitlines()
+    cells = [[html.escape(cell.strip()) for cell in row.strip("|").split("|")] for row in table]
+    body = ["<table>", f"<tr><th>{'</th><th>'.join(cells[0])}</th></tr>"]
+    body += [f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in cells[2:]]
+    notes = [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")]
+    body += ["</table>", "<ul>", *(f"<li>{html.escape(note)}</li>" for note in notes), "</ul>"]
+    for name, caption in _PICTURES.items():
+        body.append(f'<figure><img src="{name}"><figcaption>{caption}.</figcaption></figure>')
+
+    style = (
+        "body{font-family:sans-serif;max-width:100em;margin:2em} img{max-width:100%}"
+        "td,th{padding:.2em 1em;text-align:right;border-bottom:1px solid #ccc}"
+        "td:first-child{text-align:left} figure{margin:2em 0}"
+    )
+    head = (
+        f"<meta charset=utf-8><title>Pre-training on generated scenes</title><style>{style}</style>"
+    )
+    return "\n".join(
+        ["<!doctype html>", head, "<h1>Pre-training on generated scenes</h1>", *body, ""]
+    )
 
 
 def _plain(value: Any) -> str:

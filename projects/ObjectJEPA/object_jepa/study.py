@@ -1,20 +1,40 @@
-"""The study of pre-training on generated scenes: its sizes, and the commands of every phase.
+"""Does object-aware pre-training help? Draw scenes, pre-train, fine-tune, compare.
 
-Scenes are drawn; an encoder is pre-trained on the training scenes in several ways, which differ in
-mask and target alone, for equally many steps of equally many images; the same detector is
-fine-tuned from each of them and from scratch, with the same labels, seed and steps, and scored on
-scenes of another seed.
+    python projects/ObjectJEPA/tools/run_study.py --output output/jepa_study
+    python projects/ObjectJEPA/tools/run_study.py --output output/short finetune_steps=300
+    python projects/ObjectJEPA/tools/run_study.py --output output/jepa_study --list
+
+From scratch, JEPA and pixel targets, each with random and with object-aware masks, which differ in
+mask and target alone: equally many steps of equally many images, then the same detector, labels,
+seed and steps, scored on scenes of another seed. Commands run two at a time, one thread each; what
+is done is not done again, and an interrupted command continues. The output folder gets
+results.jsonl (a row with provenance for each arm), results.md, curves.png, and under jobs/ the log,
+command and cost of every command.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
-from rsd2.study import scene_jobs, training_command
-from rsd2.study.job_queue import Job
+from rsd2.study import (
+    Job,
+    Study,
+    StudyRun,
+    StudySettings,
+    project_config,
+    run_study,
+    scene_jobs,
+    training_command,
+    write_report,
+)
 
-BASELINE = "scratch"
+from .study_report import BASELINE, REPORT
+
 _RANDOM = ("model.masks.mode=random", "model.masks.loss_set=uniform")
 _PIXEL = ("model.target=pixel", "model.loss=l2", "model.predictor.out_dim=192")
 PRETRAINING = {
@@ -25,29 +45,29 @@ PRETRAINING = {
 }
 """Arm -> its name in the tables, and what it changes in the config of the pre-training."""
 ARMS = (BASELINE, *PRETRAINING)
-_PRETRAIN = "projects/ObjectJEPA/configs/object_jepa_small_synthetic_pretrain.py"
-_FINETUNE = "projects/ObjectJEPA/configs/faster_rcnn_vit_small_synthetic_finetune.py"
+_PRETRAIN = "object_jepa_small_synthetic_pretrain.py"
+_FINETUNE = "faster_rcnn_vit_small_synthetic_finetune.py"
 _EVALUATIONS, _MEASUREMENTS = 10, 3
 
 
 @dataclass(frozen=True)
-class StudySettings:
+class ObjectJEPASettings(StudySettings):
     """Sizes of a study.
 
     Attributes:
         train_images: scenes to pre-train and to fine-tune on.
         val_images: held-out scenes, of another seed.
         image_size: side of the scenes in pixels.
-        scale: of the objects; see ``tools/make_synthetic.py``.
-        pretrain_steps: of every pre-training.
+        scale: scale of the objects; see ``rsd2 synthesize --help``.
+        pretrain_steps: optimizer steps of every pre-training.
         pretrain_batch: images of a step.
-        finetune_steps: of every arm.
+        finetune_steps: optimizer steps of every fine-tuning.
         finetune_batch: images of a step.
         encoder: overrides of the encoder, ``key=value``, in both stages.
-        arms: which of `ARMS`.
-        seed: of all trainings.
     """
 
+    known_arms: ClassVar[tuple[str, ...]] = ARMS
+    arms: tuple[str, ...] = ARMS[:-1]
     train_images: int = 2000
     val_images: int = 120
     image_size: int = 128
@@ -57,22 +77,11 @@ class StudySettings:
     finetune_steps: int = 800
     finetune_batch: int = 8
     encoder: tuple[str, ...] = ("embed_dim=96", "depth=4")
-    arms: tuple[str, ...] = ARMS[:-1]
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        wrong = [arm for arm in self.arms if arm not in ARMS]
-        if wrong or not self.arms:
-            raise ValueError(f"arms are some of {', '.join(ARMS)}, got {list(self.arms)}")
-        stages = ("pretrain_steps", "pretrain_batch", "finetune_steps", "finetune_batch")
-        for name in ("train_images", "val_images", "image_size", *stages):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 PRESETS = {
-    "study": StudySettings(),
-    "quick": StudySettings(
+    "study": ObjectJEPASettings(),
+    "quick": ObjectJEPASettings(
         train_images=12,
         val_images=4,
         pretrain_steps=2,
@@ -85,26 +94,26 @@ PRESETS = {
 
 
 def arm_title(arm: str) -> str:
-    """Name of an arm in the tables.
+    """Name an arm for the tables.
 
     Args:
         arm: one of `ARMS`.
 
     Returns:
-        a few words.
+        A few words.
     """
     return BASELINE if arm == BASELINE else PRETRAINING[arm][0]
 
 
-def study_jobs(settings: StudySettings, folder: Path) -> list[Job]:
+def study_jobs(settings: ObjectJEPASettings, folder: Path) -> list[Job]:
     """List the commands of a study, each after those that it needs.
 
     Args:
         settings: sizes.
-        folder: gets everything.
+        folder: output folder, absolute.
 
     Returns:
-        the jobs; paths of the project's files are relative to the repository root.
+        The jobs.
     """
     jobs = scene_jobs(
         folder,
@@ -113,58 +122,88 @@ def study_jobs(settings: StudySettings, folder: Path) -> list[Job]:
         size=settings.image_size,
         options=("--scale", f"{settings.scale:g}"),
     )
-    for arm in settings.arms:
-        jobs += [_pretraining(settings, folder, arm)] if arm != BASELINE else []
-        jobs.append(_finetuning(settings, folder, arm))
+    for seed in settings.seeds:
+        for arm in settings.arms:
+            jobs += [_pretraining(settings, folder, arm, seed)] if arm != BASELINE else []
+            jobs.append(_finetuning(settings, folder, arm, seed))
     return jobs
 
 
-def _pretraining(settings: StudySettings, folder: Path, arm: str) -> Job:
-    target = f"pretrain/{arm}"
+def _pretraining(settings: ObjectJEPASettings, folder: Path, arm: str, seed: int) -> Job:
+    name = arm + settings.suffix(seed)
     steps = settings.pretrain_steps
     period = max(1, steps // _MEASUREMENTS)
     command = training_command(
-        _PRETRAIN,
-        folder / target,
-        steps=steps,
-        batch=settings.pretrain_batch,
-        seed=settings.seed,
-    )
-    command += (
+        project_config(__file__, _PRETRAIN),
+        folder / "pretrain" / name,
         f"lr_multiplier.warmup_iters={max(1, steps // 10)}",
         f"train.hooks.telemetry.period={period}",
         f"train.hooks.telemetry.num_images={min(100, settings.val_images)}",
         f"train.checkpointer.period={period}",
         *(f"model.encoder.{one}" for one in settings.encoder),
+        *PRETRAINING[arm][1],
+        *settings.overrides,
+        steps=steps,
+        batch=settings.pretrain_batch,
+        seed=seed,
     )
-    makes = (f"{target}/model_final.pth", f"{target}/telemetry.jsonl")
-    needs = ("scenes_train", "scenes_val")
-    return Job(f"pretrain_{arm}", (*command, *PRETRAINING[arm][1]), needs, makes)
+    makes = (f"pretrain/{name}/model_final.pth", f"pretrain/{name}/telemetry.jsonl")
+    return Job(f"pretrain_{name}", command, ("scenes_train", "scenes_val"), makes)
 
 
-def _finetuning(settings: StudySettings, folder: Path, arm: str) -> Job:
-    target = f"finetune/{arm}"
+def _finetuning(settings: ObjectJEPASettings, folder: Path, arm: str, seed: int) -> Job:
+    name = arm + settings.suffix(seed)
     steps = settings.finetune_steps
     period = max(1, steps // _EVALUATIONS)
+    needs: tuple[str, ...] = ("scenes_train", "scenes_val")
+    start = None
+    if arm != BASELINE:
+        needs += (f"pretrain_{name}",)
+        start = folder / "pretrain" / name / "model_final.pth"
+
     command = training_command(
-        _FINETUNE,
-        folder / target,
-        steps=steps,
-        batch=settings.finetune_batch,
-        seed=settings.seed,
-    )
-    command += (
+        project_config(__file__, _FINETUNE),
+        folder / "finetune" / name,
         f"lr_multiplier.warmup_iters={max(1, steps // 10)}",
         f"train.eval_period={period}",
         f"train.checkpointer.period={period}",
-        # the rate falls to nothing, so that the last weights are as good as averaged ones
+        # The rate falls to nothing, so that the last weights are as good as averaged ones.
         "train.ema.enabled=false",
         *(f"model.backbone.net.{one}" for one in settings.encoder),
+        *settings.overrides,
+        steps=steps,
+        batch=settings.finetune_batch,
+        seed=seed,
+        start=start,
     )
-    needs = ("scenes_train", "scenes_val")
-    if arm != BASELINE:
-        start = folder / f"pretrain/{arm}/model_final.pth"
-        command += (f'train.init_checkpoint="{start}"',)
-        needs += (f"pretrain_{arm}",)
-    makes = (f"{target}/model_final.pth", f"{target}/results.json")
-    return Job(f"finetune_{arm}", command, needs, makes)
+    makes = (f"finetune/{name}/model_final.pth", f"finetune/{name}/results.json")
+    return Job(f"finetune_{name}", command, needs, makes)
+
+
+def plan(settings: ObjectJEPASettings, folder: Path) -> Study:
+    """Make the study.
+
+    Args:
+        settings: sizes.
+        folder: output folder, absolute.
+
+    Returns:
+        The study.
+    """
+    runs = []
+    for seed in settings.seeds:
+        for arm in settings.arms:
+            name = arm + settings.suffix(seed)
+            stages = () if arm == BASELINE else (f"pretrain_{name}",)
+            job = f"finetune_{name}"
+            runs.append(StudyRun(arm_title(arm), f"finetune/{name}", job, stages=stages))
+    return Study(study_jobs(settings, folder), partial(write_report, REPORT, runs, folder))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; see `rsd2.study.run_study`."""
+    return run_study(__doc__, PRESETS, plan, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

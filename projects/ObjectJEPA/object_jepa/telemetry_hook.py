@@ -20,9 +20,9 @@ from detectron2.utils.env import seed_all_rng
 from matplotlib.figure import Figure
 from torch import nn
 
-from rsd2.data.drawing.boxes import save_figure
 from rsd2.engine.hooks import unwrap
 from rsd2.engine.random_state import preserved_random_state
+from rsd2.io.figures import save_figure
 from rsd2.io.files import write_atomically
 
 from .alarms import CollapseAlarms

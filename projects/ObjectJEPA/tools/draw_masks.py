@@ -33,7 +33,7 @@ from torch import nn
 from tqdm import tqdm
 
 from rsd2.config import ConfigError, load_config
-from rsd2.data.datasets import DOTA_V2_0_CLASSES, load_dota_instances
+from rsd2.data.datasets import DOTA_V2_0_CLASSES, load_dota_instances, register_builtin
 from rsd2.io.files import make_output_folder, write_atomically
 from rsd2.projects.object_jepa.mask_drawing import draw_masks
 from rsd2.projects.object_jepa.object_jepa import pad_boxes
@@ -61,7 +61,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_records(args: argparse.Namespace, cfg: DictConfig) -> Sequence[dict[str, Any]]:
+def find_records(args: argparse.Namespace, cfg: DictConfig) -> Sequence[dict[str, Any]]:
     """Find the images.
 
     Args:
@@ -127,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if done, 2 if the input cannot be used.
     """
     args = get_parser().parse_intermixed_args(argv)
+    register_builtin()
     try:
         if args.num_images < 1 or args.seed < 0 or not 0 <= args.progress <= 1:
             raise ValueError(
@@ -134,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{args.num_images}, {args.seed} and {args.progress}"
             )
         cfg = load_config(args.config_file, args.opts)
-        records = read_records(args, cfg)
+        records = find_records(args, cfg)
         seed_all_rng(args.seed)
         model = instantiate(cfg.model).eval()
         if args.weights:

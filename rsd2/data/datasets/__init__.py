@@ -1,109 +1,59 @@
 """Data sets under Detectron2's catalogs; importing this registers the built-in ones."""
 
-from rsd2.data.class_orders import DOTA_V1_0_CLASSES, DOTA_V1_5_CLASSES, DOTA_V2_0_CLASSES
+from rsd2.data.class_orders import DOTA_V1_0_CLASSES as DOTA_V1_0_CLASSES
+from rsd2.data.class_orders import DOTA_V1_5_CLASSES as DOTA_V1_5_CLASSES
+from rsd2.data.class_orders import DOTA_V2_0_CLASSES as DOTA_V2_0_CLASSES
 
-from .aitod import AITOD_CLASSES, register_aitod
-from .builtin import (
-    register_all_dior_r,
-    register_all_dota,
-    register_all_ohd_sjtu,
-    register_all_synthetic,
-    register_all_tiny,
-    register_all_video,
-)
-from .classification import (
-    ArrayImages,
-    load_cifar100,
-    load_classification,
-    load_image_folder,
-    load_imagenet32,
-    load_object_crops,
-    register_classification,
-)
-from .coco_boxes import (
-    load_coco_boxes,
-    make_box_tiles,
-    register_box_tiles,
-    register_coco_boxes,
-)
-from .dior_r import load_dior_r, register_dior_r
-from .dota import load_dota_instances, register_dota_instances
-from .dota_tiles import (
-    load_dota_tiles,
-    make_virtual_tiles,
-    register_dota_tiles,
-    register_virtual_tiles,
-)
-from .drone_crowd import DRONE_CROWD_CLASSES, load_drone_crowd, register_drone_crowd
-from .ohd_sjtu import load_ohd_sjtu, register_ohd_sjtu
-from .rscardata import RSCARDATA_CLASSES, load_rscardata, register_rscardata
-from .tiny_person import (
-    PERSON_ALIASES,
-    SYNTHETIC_TINY_CLASSES,
-    TINY_PERSON_CLASSES,
-    register_synthetic_tiny,
-    register_tiny_person,
-)
-from .upright import make_upright, register_upright
-from .viso import (
-    VISO_CAR_FIRST_FRAMES,
-    VISO_CLASSES,
-    load_viso_coco,
-    load_viso_mot,
-    register_viso_coco,
-    register_viso_mot,
-)
+from .aitod import AITOD_CLASSES as AITOD_CLASSES
+from .aitod import register_aitod as register_aitod
+from .builtin import register_all as register_all
+from .builtin import register_all_dior_r as register_all_dior_r
+from .builtin import register_all_dota as register_all_dota
+from .builtin import register_all_ohd_sjtu as register_all_ohd_sjtu
+from .builtin import register_all_synthetic as register_all_synthetic
+from .builtin import register_all_tiny as register_all_tiny
+from .builtin import register_all_video as register_all_video
+from .builtin import register_builtin as register_builtin
+from .classification import ArrayImages as ArrayImages
+from .classification import load_cifar100 as load_cifar100
+from .classification import load_classification as load_classification
+from .classification import load_image_folder as load_image_folder
+from .classification import load_imagenet32 as load_imagenet32
+from .classification import load_object_crops as load_object_crops
+from .classification import register_classification as register_classification
+from .coco_boxes import load_coco_boxes as load_coco_boxes
+from .coco_boxes import make_box_tiles as make_box_tiles
+from .coco_boxes import register_box_tiles as register_box_tiles
+from .coco_boxes import register_coco_boxes as register_coco_boxes
+from .dior_r import load_dior_r as load_dior_r
+from .dior_r import register_dior_r as register_dior_r
+from .dota import load_dota_instances as load_dota_instances
+from .dota import register_dota_instances as register_dota_instances
+from .dota_tiles import load_dota_tiles as load_dota_tiles
+from .dota_tiles import make_virtual_tiles as make_virtual_tiles
+from .dota_tiles import register_dota_tiles as register_dota_tiles
+from .dota_tiles import register_virtual_tiles as register_virtual_tiles
+from .drone_crowd import DRONE_CROWD_CLASSES as DRONE_CROWD_CLASSES
+from .drone_crowd import load_drone_crowd as load_drone_crowd
+from .drone_crowd import register_drone_crowd as register_drone_crowd
+from .ohd_sjtu import load_ohd_sjtu as load_ohd_sjtu
+from .ohd_sjtu import register_ohd_sjtu as register_ohd_sjtu
+from .rscardata import RSCARDATA_CLASSES as RSCARDATA_CLASSES
+from .rscardata import load_rscardata as load_rscardata
+from .rscardata import register_rscardata as register_rscardata
+from .tiny_person import PERSON_ALIASES as PERSON_ALIASES
+from .tiny_person import SYNTHETIC_TINY_CLASSES as SYNTHETIC_TINY_CLASSES
+from .tiny_person import TINY_PERSON_CLASSES as TINY_PERSON_CLASSES
+from .tiny_person import register_synthetic_tiny as register_synthetic_tiny
+from .tiny_person import register_tiny_person as register_tiny_person
+from .upright import make_upright as make_upright
+from .upright import register_upright as register_upright
+from .viso import VISO_CAR_FIRST_FRAMES as VISO_CAR_FIRST_FRAMES
+from .viso import VISO_CLASSES as VISO_CLASSES
+from .viso import load_viso_coco as load_viso_coco
+from .viso import load_viso_mot as load_viso_mot
+from .viso import register_viso_coco as register_viso_coco
+from .viso import register_viso_mot as register_viso_mot
 
-__all__ = [
-    "AITOD_CLASSES",
-    "ArrayImages",
-    "DOTA_V1_0_CLASSES",
-    "DOTA_V1_5_CLASSES",
-    "DOTA_V2_0_CLASSES",
-    "DRONE_CROWD_CLASSES",
-    "PERSON_ALIASES",
-    "RSCARDATA_CLASSES",
-    "SYNTHETIC_TINY_CLASSES",
-    "TINY_PERSON_CLASSES",
-    "VISO_CAR_FIRST_FRAMES",
-    "VISO_CLASSES",
-    "load_cifar100",
-    "load_classification",
-    "load_coco_boxes",
-    "load_dior_r",
-    "load_dota_instances",
-    "load_dota_tiles",
-    "load_drone_crowd",
-    "load_image_folder",
-    "load_imagenet32",
-    "load_object_crops",
-    "load_ohd_sjtu",
-    "load_rscardata",
-    "load_viso_coco",
-    "load_viso_mot",
-    "make_box_tiles",
-    "make_upright",
-    "make_virtual_tiles",
-    "register_aitod",
-    "register_all_dior_r",
-    "register_all_dota",
-    "register_all_ohd_sjtu",
-    "register_all_synthetic",
-    "register_all_tiny",
-    "register_all_video",
-    "register_box_tiles",
-    "register_classification",
-    "register_coco_boxes",
-    "register_dior_r",
-    "register_dota_instances",
-    "register_dota_tiles",
-    "register_drone_crowd",
-    "register_ohd_sjtu",
-    "register_rscardata",
-    "register_synthetic_tiny",
-    "register_tiny_person",
-    "register_upright",
-    "register_virtual_tiles",
-    "register_viso_coco",
-    "register_viso_mot",
-]
+# The one import that does something: Detectron2's users expect it of a package of data sets.
+register_builtin()

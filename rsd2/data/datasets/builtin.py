@@ -1,11 +1,12 @@
-"""Known data sets under ``$DETECTRON2_DATASETS`` (default ``./datasets``), registered on import.
+"""Known data sets under ``$DETECTRON2_DATASETS`` (default ``./datasets``).
 
-The files may be absent: a data set that is asked for and not there raises an error that names the
-folder. The expected tree is in ``README.md`` beside this file.
+`register_builtin` registers them. The files may be absent: a data set that is asked for and not
+there raises an error that names the folder. The expected tree is in ``README.md`` beside this file.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -211,11 +212,41 @@ def _is_registered_under(
     return False
 
 
-_ROOT = os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-register_all_dota(_ROOT)
-register_all_dior_r(_ROOT)
-register_all_ohd_sjtu(_ROOT)
-register_all_synthetic(_ROOT)
-register_all_tiny(_ROOT)
-register_all_video(_ROOT)
-register_classification(_ROOT)
+def register_all(root: str | Path) -> None:
+    """Register all known data sets under one folder.
+
+    Calling it again is as harmless as with `register_all_dota`.
+
+    Args:
+        root: folder that holds ``dota``, ``dior_r`` and so on.
+    """
+    for register in (
+        register_all_dota,
+        register_all_dior_r,
+        register_all_ohd_sjtu,
+        register_all_synthetic,
+        register_all_tiny,
+        register_all_video,
+        register_classification,
+    ):
+        register(root)
+
+
+def datasets_root() -> str:
+    """Return the folder of the data sets.
+
+    Returns:
+        ``$DETECTRON2_DATASETS``, or ``datasets`` if the variable is not set.
+    """
+    return os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+
+@functools.cache
+def register_builtin() -> None:
+    """Register all known data sets under `datasets_root`, once in a process.
+
+    Every tool calls it where it starts; ``import rsd2.data.datasets`` does too, which is the habit
+    of Detectron2's users. Later calls do nothing, so that data sets which a program moved to
+    another folder with ``register_all`` or one of its parts stay there.
+    """
+    register_all(datasets_root())

@@ -129,7 +129,7 @@ def make_box_tiles(records: Iterable[dict], tiling: BoxTiling) -> list[dict]:
         annotations = record["annotations"]
         boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        windows = place_windows(record["width"], record["height"], tiling)
+        windows = place_windows(record["height"], record["width"], tiling)
         for window, shown in zip(windows, assign_boxes(boxes, windows, tiling)):
             if len(shown.indices) or tiling.keep_empty:
                 tiles.append(_make_tile(record, window, shown))

@@ -1,4 +1,4 @@
-"""Drawing of rotated boxes on images: outline, first vertex, angle, label; contact sheets, figures.
+"""Drawing of rotated boxes on images: outline, first vertex, angle, label; contact sheets.
 
 Functions that draw return a new RGB image; nothing is shown on a screen.
 
@@ -8,21 +8,14 @@ Shapes: N objects, H, W image height and width.
 from __future__ import annotations
 
 import colorsys
-import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 
-from rsd2.io.files import write_atomically
 from rsd2.structures import boxes_to_corners
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 # Sub-pixel digits of OpenCV's fixed-point drawing coordinates.
@@ -64,13 +57,13 @@ def draw_rotated_boxes(
         boxes: (N, 5) cx, cy, w, h in pixels, angle in degrees; rows with a NaN are not drawn.
         labels: N texts, written above the boxes, or below where there is no room; where another
             text stands already they are left out, so that what is written can be read.
-        scores: N numbers, written as per cent after the labels.
+        scores: N numbers in [0, 1], written as per cent after the labels.
         colors: N RGB triples; those of class 0 if None.
         polygons: (N, 4, 2) xy pixels, drawn instead of the boxes' outlines; for annotated
             quadrilaterals, whose first vertex has a meaning.
         show_angle: draw a tick from the centre along the side w, to where the angle points.
         show_first_vertex: draw a dot at the first vertex of the polygon, else of the box.
-        thickness: of the lines, pixels; by the size of the image if None.
+        thickness: thickness of the lines, pixels; by the size of the image if None.
 
     Returns:
         (H, W, 3) uint8, a new image.
@@ -82,31 +75,38 @@ def draw_rotated_boxes(
         raise ValueError(
             f"image_rgb must be (H, W, 3) uint8, got {image_rgb.shape} {image_rgb.dtype}."
         )
+
     tensor = torch.as_tensor(boxes).detach().cpu().double().reshape(-1, 5)
     lists = {"labels": labels, "scores": scores, "colors": colors, "polygons": polygons}
     for name, values in lists.items():
         if values is not None and len(values) != len(tensor):
             raise ValueError(f"{len(tensor)} boxes but {len(values)} {name}; give one for each.")
+
     corners = boxes_to_corners(tensor).numpy()
     outlines = corners if polygons is None else np.asarray(polygons).reshape(-1, 4, 2)
     canvas = np.array(image_rgb, order="C")
     line = thickness or max(1, round(min(canvas.shape[:2]) / 600))
+
+    # All outlines before any text, so that no line crosses what is written.
     captions = []
     for index, (box, corner, outline) in enumerate(zip(tensor.numpy(), corners, outlines)):
         if not (np.isfinite(box).all() and np.isfinite(outline).all()):
             continue
+
         color = class_color(0) if colors is None else tuple(int(c) for c in colors[index])
         cv2.polylines(canvas, [_fixed(outline)], True, color, line, cv2.LINE_AA, _SHIFT)
         if show_angle:
             # Corners 1 and 2 bound the side that the angle points at.
             _line(canvas, box[:2], (corner[1] + corner[2]) / 2, color, line)
         captions.append((_caption(index, labels, scores), outline, color))
+
     taken = np.zeros((0, 4))
     for text, outline, color in captions:
         low, high = outline.min(axis=0), outline.max(axis=0)
         if text and (high > 0).all() and (low < canvas.shape[1::-1]).all():
             plate = _write_at_box(canvas, text, outline, color, taken)
             taken = np.concatenate([taken, plate])
+
     for _, outline, color in captions if show_first_vertex else ():
         _dot(canvas, outline[0], color, line + 1)
     return canvas
@@ -124,7 +124,7 @@ def draw_dataset_dict(
     Args:
         image_rgb: (H, W, 3) uint8.
         annotations: dicts with ``bbox``, ``category_id`` and, if known, ``poly``, ``difficult``.
-        class_names: of the category ids.
+        class_names: names of the categories, by their ids.
         show_labels: write the class names; a star marks ``difficult`` 1, two mark 2.
 
     Returns:
@@ -160,7 +160,7 @@ def make_contact_sheet(
     Args:
         images: (H, W, 3) uint8 each, any sizes.
         captions: one text for each; None for none.
-        columns: of the grid, >= 1.
+        columns: number of columns of the grid, >= 1.
         cell_size: width and height of a cell, pixels.
 
     Returns:
@@ -174,36 +174,27 @@ def make_contact_sheet(
             f"A contact sheet needs at least one image and as many captions, got {len(images)} "
             f"images and {None if captions is None else len(captions)} captions."
         )
+
     columns = min(columns, len(images))
     band = 0 if captions is None else 20
     rows = -(-len(images) // columns)
     sheet = np.full((rows * (cell_size + band), columns * cell_size, 3), 32, dtype=np.uint8)
+
     for index, image in enumerate(images):
         top, left = index // columns * (cell_size + band), index % columns * cell_size
         scale = (cell_size - 4) / max(image.shape[:2])
         size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+        # Shrunk by means of areas, or thin outlines would vanish between the pixels.
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         cell = cv2.resize(image, size, interpolation=method)
         y, x = top + (cell_size - size[1]) // 2, left + (cell_size - size[0]) // 2
+
         sheet[y : y + size[1], x : x + size[0]] = cell
         if captions is not None:
             text = _shorten(captions[index], cell_size - 8, 0.4)
             origin = (left + 4, top + cell_size + 14)
             cv2.putText(sheet, text, origin, _FONT, 0.4, (235, 235, 235), 1, cv2.LINE_AA)
     return sheet
-
-
-def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Write a figure as PNG, which is whole or not there.
-
-    Args:
-        figure: made without pyplot, so that no screen is needed and nobody has to close it.
-        path: of the file; replaced if it exists.
-        dpi: dots of the file per inch of the figure.
-    """
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
-    write_atomically(path, stream.getvalue())
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
@@ -244,6 +235,7 @@ def _write_at_box(
     (width, height), base = cv2.getTextSize(text, _FONT, scale, 1)
     tall = height + base + 1
     x = int(np.clip(outline[:, 0].min(), 0, max(0, canvas.shape[1] - width - 2)))
+
     for top in (outline[:, 1].min() - tall - 1, outline[:, 1].max() + 2):
         top = int(np.clip(top, 0, max(0, len(canvas) - tall - 1)))
         plate = np.array([[x, top, x + width + 1, top + tall]], dtype=np.float64)
@@ -252,7 +244,9 @@ def _write_at_box(
             break
     else:
         return np.zeros((0, 4))
+
     cv2.rectangle(canvas, (x, top), (x + width + 1, top + tall), color, -1)
+    # Luma: black on light colours, white on dark ones.
     brightness = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
     ink = (0, 0, 0) if brightness > 128 else (255, 255, 255)
     cv2.putText(canvas, text, (x + 1, top + height + 1), _FONT, scale, ink, 1, cv2.LINE_AA)

@@ -36,9 +36,9 @@ def draw_tracked_boxes(
     Args:
         image_rgb: (H, W, 3) uint8; not changed.
         boxes: (N, 4) x0, y0, x1, y1 in pixels of the frame.
-        zoom: whole number >= 1.
+        zoom: factor of enlargement, a whole number >= 1.
         colors: N RGB triples; those of class 0 if None.
-        scores: N numbers, written as per cent.
+        scores: N numbers in [0, 1], written as per cent.
         trails: each (K, 2) xy pixels of the frame, a path that led to an object.
 
     Returns:
@@ -49,12 +49,15 @@ def draw_tracked_boxes(
     """
     if zoom < 1:
         raise ValueError(f"zoom must be at least 1, got {zoom}")
+
     canvas = cv2.resize(image_rgb, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
     for trail in trails:
+        # Coordinates count from the edges of pixels, OpenCV's from their middles, in sixteenths.
         points = np.rint((np.asarray(trail, dtype=np.float64) * zoom - 0.5) * 16)
         cv2.polylines(canvas, [points.astype(np.int32)], False, (255, 230, 80), 1, cv2.LINE_AA, 4)
+
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * zoom
-    # the outline beside the pixels, not on them: they are few
+    # The outline lies beside the object's pixels, not on them, because they are few.
     sides = boxes[:, 2:] - boxes[:, :2] + 3
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     rotated = np.column_stack([middles, sides, np.zeros(len(boxes))])
@@ -83,12 +86,15 @@ def draw_record(
     annotations = record.get("annotations", []) if show_boxes else []
     boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
+
+    # A path needs two frames that know the track.
     history = [_centers(item) for item in (record, *earlier[:_TRAIL_FRAMES])]
     trails = []
     for track in history[0] if show_boxes else ():
         trail = [centers[track] for centers in history if track in centers]
         if len(trail) > 1:
             trails.append(np.array(trail))
+
     colors = [class_color(a["category_id"]) for a in annotations]
     return draw_tracked_boxes(image, boxes, zoom=zoom, colors=colors, trails=trails)
 
@@ -129,7 +135,9 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], rate: float = 10
         raise ValueError(f"{path} must end in one of {', '.join(VIDEO_CODECS)}")
     if not rate > 0:
         raise ValueError(f"the frames per second of {path} must be > 0, got {rate}")
+
     path.parent.mkdir(parents=True, exist_ok=True)
+    # OpenCV chooses the container by the suffix, so the unfinished file keeps it.
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     writer, size, number = None, None, 0
     try:
@@ -140,13 +148,17 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], rate: float = 10
                 writer = cv2.VideoWriter(str(unfinished), code, rate, size)
                 if not writer.isOpened():
                     raise OSError(f"OpenCV cannot write {path}; try another suffix, .avi")
+
+            # OpenCV would drop a frame of another size without a word.
             if frame.shape[1::-1] != size:
                 raise ValueError(
                     f"frame {number + 1} of {path} has {frame.shape[1]} x {frame.shape[0]} pixels, "
                     f"those before it {size[0]} x {size[1]}"
                 )
+
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
             number += 1
+
         if writer is None:
             raise ValueError(f"there is no frame to write to {path}")
         writer.release()

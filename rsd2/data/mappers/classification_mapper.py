@@ -6,18 +6,16 @@ Shapes: H, W height and width after augmentation.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import CropTransform, PadTransform, Transform, TransformList
 
-# Whoever loads data wants the built-in data sets registered.
-from rsd2.data import datasets  # noqa: F401
 from rsd2.data.windows.tiling import crop_window
 from rsd2.io.image_io import read_image
+
+from .image_mapper import RecentImages, to_tensor
 
 
 class ClassificationMapper:
@@ -42,9 +40,8 @@ class ClassificationMapper:
         """
         if cached_images < 0:
             raise ValueError(f"cached_images has to be >= 0, got {cached_images}")
-        self.augmentations = T.AugmentationList(list(augmentations))
-        self.cached_images = cached_images
-        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
+        self.augment = T.AugmentationList(list(augmentations))
+        self._recent = RecentImages(cached_images)
 
     def __call__(self, dataset_dict: dict) -> dict:
         """Map one dict, which is not changed.
@@ -61,24 +58,15 @@ class ClassificationMapper:
             ValueError: it is broken; the message names the file.
         """
         image = dataset_dict.get("pixels")
-        image = self._read(dataset_dict["file_name"]) if image is None else image
+        if image is None:
+            image = self._recent.get(dataset_dict["file_name"], read_image)
         if "window" in dataset_dict:
             image = crop_window(image, np.array(dataset_dict["window"]))
-        aug_input = T.AugInput(image)
-        self.augmentations(aug_input)
-        pixels = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
-        kept = {k: dataset_dict[k] for k in ("label", "file_name", "image_id") if k in dataset_dict}
-        return {"image": pixels, **kept}
 
-    def _read(self, path: str) -> np.ndarray:
-        """A file, from memory if it was among the last."""
-        image = self._cache.pop(path, None)
-        image = read_image(path) if image is None else image
-        if self.cached_images:
-            self._cache[path] = image
-            if len(self._cache) > self.cached_images:
-                self._cache.popitem(last=False)
-        return image
+        aug_input = T.AugInput(image)
+        self.augment(aug_input)
+        kept = {k: dataset_dict[k] for k in ("label", "file_name", "image_id") if k in dataset_dict}
+        return {"image": to_tensor(aug_input.image), **kept}
 
 
 class RandomResizedCrop(T.Augmentation):
@@ -111,8 +99,10 @@ class RandomResizedCrop(T.Augmentation):
             The crop and the resize; the middle of the image if ten draws do not fit in.
         """
         height, width = image.shape[:2]
+
         for _ in range(10):
             pixels = height * width * np.random.uniform(*self.area)
+            # On a log scale, so that a shape and its transpose are equally likely.
             ratio = math.exp(np.random.uniform(*(math.log(value) for value in self.aspect)))
             w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
             if 0 < w <= width and 0 < h <= height:
@@ -122,6 +112,7 @@ class RandomResizedCrop(T.Augmentation):
         else:
             w = h = min(height, width)
             x, y = (width - w) // 2, (height - h) // 2
+
         return TransformList(
             [CropTransform(x, y, w, h), T.ResizeTransform(h, w, self.size, self.size)]
         )
@@ -133,7 +124,7 @@ class RandomShift(T.Augmentation):
     Source: "Deep Residual Learning" (arXiv 1512.03385), section 4.2, for images of 32 pixels.
 
     Args:
-        pixels: at most, in each direction.
+        pixels: greatest shift in each direction.
     """
 
     def __init__(self, pixels: int = 4) -> None:
@@ -151,6 +142,7 @@ class RandomShift(T.Augmentation):
         """
         height, width = image.shape[:2]
         p = self.pixels
+        # A crop at (p, p) of the padded image is the image itself.
         x, y = np.random.randint(2 * p + 1, size=2)
         return TransformList(
             [PadTransform(p, p, p, p, width, height), CropTransform(int(x), int(y), width, height)]
@@ -161,7 +153,7 @@ class CenterCrop(T.Augmentation):
     """Cut a square out of the middle.
 
     Args:
-        size: its side, pixels; the image has to be as large.
+        size: side of the square, pixels; the image has to be as large.
     """
 
     def __init__(self, size: int = 224) -> None:

@@ -6,25 +6,24 @@ Shapes: T frames, N objects, H, W height and width after augmentation.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
-from detectron2.structures import BoxMode
 from fvcore.transforms.transform import BlendTransform, TransformList
 
-# Whoever loads data wants the built-in data sets registered.
-from rsd2.data import datasets  # noqa: F401
 from rsd2.data.windows.video_clips import NUM_FRAMES
 from rsd2.io.image_io import read_image
 
+from .box_mapper import stack_upright_boxes, upright_instances
+from .image_mapper import RecentImages, to_tensor
+
 _logger = logging.getLogger(__name__)
-_SCALE = 255.0
 
 
+@dataclass(eq=False)
 class ClipDatasetMapper:
     """Read the window of a frame, augment all its frames alike, and convert them.
 
@@ -32,59 +31,62 @@ class ClipDatasetMapper:
     counted and logged once. In its place stands the next later frame of the window; for the key
     frame itself, the next earlier one at test, and none in training, where the loader then draws
     another sample. All randomness comes from ``np.random``.
+
+    Attributes:
+        is_train: whether annotations are wanted; without, they are left out.
+        augmentations: of Detectron2 or ``rsd2.data.mappers.photometric``, applied in order to BGR
+            images of 0 to 255, or normalised ones. Those that mix an image into itself
+            (``RandomSaturation``) are refused.
+        num_frames: T, the first of ``frame_file_names``, >= 1; further ones are not read.
+        broken_frame: ``"replace"`` as said above, or ``"error"``.
+        min_side: boxes whose shorter side is below this many pixels after augmentation are left
+            out; 0 keeps all that have an area.
+        normalize_first: the official order: frames are normalised before they are augmented, and in
+            training only those with an object are, so that no augmentation may change their size
+            there. The distortion's numbers are then far too large, and results are not cut to a
+            range: give ``RandomPhotometricDistortion`` no ``value_range``.
+        pixel_mean: mean of all channels, grey levels, for ``normalize_first``.
+        pixel_std: standard deviation of all channels, grey levels, > 0, for ``normalize_first``.
+        cached_frames: number of decoded frames that each worker keeps, >= 0: neighbouring windows
+            share all but one.
+        broken: file that could not be used -> why, of this process.
     """
 
-    def __init__(
-        self,
-        is_train: bool,
-        *,
-        augmentations: Sequence[T.Augmentation | T.Transform] = (),
-        num_frames: int = NUM_FRAMES,
-        broken_frame: str = "replace",
-        min_side: float = 0.0,
-        normalize_first: bool = False,
-        pixel_mean: float = 127.4,
-        pixel_std: float = 21.05,
-        cached_frames: int = 8,
-    ) -> None:
-        """Set the pipeline up.
+    is_train: bool
+    _: KW_ONLY
+    augmentations: Sequence[T.Augmentation | T.Transform] = ()
+    num_frames: int = NUM_FRAMES
+    broken_frame: str = "replace"
+    min_side: float = 0.0
+    normalize_first: bool = False
+    pixel_mean: float = 127.4
+    pixel_std: float = 21.05
+    cached_frames: int = 8
+    broken: dict[str, str] = field(default_factory=dict, init=False)
 
-        Args:
-            is_train: with annotations; without, they are left out.
-            augmentations: of Detectron2 or ``rsd2.data.mappers.photometric``, applied in order to
-                BGR images of 0 to 255, or normalised ones. Those that mix an image into itself
-                (``RandomSaturation``) are refused.
-            num_frames: T, the first of ``frame_file_names``, >= 1; further ones are not read.
-            broken_frame: ``"replace"`` as said above, or ``"error"``.
-            min_side: boxes whose shorter side is below this many pixels after augmentation are
-                left out; 0 keeps all that have an area.
-            normalize_first: the official order: frames are normalised before they are augmented,
-                and in training only those with an object are, so that no augmentation may change
-                their size there. The distortion's numbers are then far too large, and results are
-                not cut to a range: give ``RandomPhotometricDistortion`` no ``value_range``.
-            pixel_mean: of all channels, grey levels, for ``normalize_first``.
-            pixel_std: likewise.
-            cached_frames: decoded frames kept by each worker, >= 0: neighbouring windows share
-                all but one.
+    def __post_init__(self) -> None:
+        """Validate the arguments.
 
         Raises:
             ValueError: for a value out of range.
         """
-        if num_frames < 1 or cached_frames < 0 or min_side < 0 or pixel_std <= 0:
+        if (
+            self.num_frames < 1
+            or self.cached_frames < 0
+            or self.min_side < 0
+            or self.pixel_std <= 0
+        ):
             raise ValueError(
                 "num_frames must be >= 1, cached_frames and min_side >= 0 and pixel_std > 0, got "
-                f"{num_frames}, {cached_frames}, {min_side} and {pixel_std}"
+                f"{self.num_frames}, {self.cached_frames}, {self.min_side} and {self.pixel_std}"
             )
-        if broken_frame not in ("replace", "error"):
-            raise ValueError(f"broken_frame must be 'replace' or 'error', got {broken_frame!r}")
-        self.is_train, self.num_frames, self.broken_frame = is_train, num_frames, broken_frame
-        self.augmentations = T.AugmentationList(list(augmentations))
-        self.min_side, self.normalize_first = min_side, normalize_first
-        self.pixel_mean, self.pixel_std = pixel_mean, pixel_std
-        self.cached_frames = cached_frames
-        self.broken: dict[str, str] = {}
-        """File that could not be used -> why, of this process."""
-        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
+        if self.broken_frame not in ("replace", "error"):
+            raise ValueError(
+                f"broken_frame must be 'replace' or 'error', got {self.broken_frame!r}"
+            )
+
+        self.augment = T.AugmentationList(list(self.augmentations))
+        self._recent = RecentImages(self.cached_frames)
 
     def __call__(self, dataset_dict: dict) -> dict | None:
         """Map one dataset dict, which is not changed.
@@ -111,46 +113,41 @@ class ClipDatasetMapper:
         frames = self._read_window(dataset_dict)
         if frames is None:
             return None
+
         annotations = dataset_dict.get("annotations", []) if self.is_train else []
         annotations = [a for a in annotations if not a.get("iscrowd") and not a.get("ignore")]
-        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-        boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+        boxes = stack_upright_boxes(annotations, dataset_dict["file_name"])
         if self.normalize_first:
             frames = [self._normalize(frame) for frame in frames]
             result["normalized"] = True
         if not self.normalize_first or len(boxes) or not self.is_train:
-            aug_input = T.AugInput(frames[0], boxes=boxes)
-            transform = self.augmentations(aug_input)
-            _refuse_mixing(transform)
-            size = frames[0].shape
-            frames = [aug_input.image, *map(transform.apply_image, frames[1:])]
-            if self.normalize_first and self.is_train and frames[0].shape != size:
-                raise ValueError(
-                    "An augmentation changes the size of frames, but with normalize_first frames "
-                    "without object are not augmented and would keep theirs; leave it out, or set "
-                    "normalize_first=false."
-                )
-            boxes = aug_input.boxes
-        stack = np.stack([np.asarray(frame).transpose(2, 0, 1) for frame in frames])
-        result["frames"] = torch.from_numpy(np.ascontiguousarray(stack))
+            frames, boxes = self._augment(frames, boxes)
+
+        result["frames"] = torch.stack([to_tensor(frame) for frame in frames])
         if self.is_train:
-            result["instances"] = self._make_instances(annotations, boxes, stack.shape[2:])
+            size = frames[0].shape[:2]
+            result["instances"] = upright_instances(annotations, boxes, size, self.min_side)
         return result
 
     def _normalize(self, frame: np.ndarray) -> np.ndarray:
         return (frame.astype(np.float32) - self.pixel_mean) / np.float32(self.pixel_std)
 
-    def _make_instances(
-        self, annotations: list[dict], boxes: np.ndarray, size: tuple[int, int]
-    ) -> detection_utils.Instances:
-        moved = np.clip(boxes, 0, (size[1], size[0]) * 2)
-        sides = (moved[:, 2:] - moved[:, :2]).min(axis=1, initial=np.inf)
-        targets = [
-            {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": a["category_id"]}
-            for a, box, side in zip(annotations, moved, sides)
-            if side > 0 and side >= self.min_side
-        ]
-        return detection_utils.annotations_to_instances(targets, tuple(size))
+    def _augment(
+        self, frames: list[np.ndarray], boxes: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Draw one transform, for the key frame, and apply it to all frames and the boxes."""
+        aug_input = T.AugInput(frames[0], boxes=boxes)
+        transform = self.augment(aug_input)
+        _refuse_mixing(transform)
+        moved = [aug_input.image, *map(transform.apply_image, frames[1:])]
+
+        if self.normalize_first and self.is_train and moved[0].shape != frames[0].shape:
+            raise ValueError(
+                "An augmentation changes the size of frames, but with normalize_first frames "
+                "without object are not augmented and would keep theirs; leave it out, or set "
+                "normalize_first=false."
+            )
+        return moved, aug_input.boxes
 
     def _read_window(self, dataset_dict: dict) -> list[np.ndarray] | None:
         """The T frames, BGR, broken ones replaced; None for a training sample without key frame."""
@@ -158,15 +155,20 @@ class ClipDatasetMapper:
         names = list(names[: self.num_frames])
         names += names[-1:] * (self.num_frames - len(names))
         size = (dataset_dict["height"], dataset_dict["width"])
+
         found = [self._read(name, size) for name in names]
         if found[0] is None and self.is_train:
             return None
+
+        # The next later frame of the window, which lists the latest first, stands in for a broken
+        # one; before the first usable frame there is none, and the next earlier one does.
         usable = next((frame for frame in found if frame is not None), None)
         if usable is None:
             raise ValueError(
                 f"No frame of the window of {dataset_dict['file_name']} can be used: "
                 f"{'; '.join(dict.fromkeys(self.broken[name] for name in names))}"
             )
+
         frames = []
         for frame in found:
             usable = usable if frame is None else frame
@@ -177,11 +179,8 @@ class ClipDatasetMapper:
         """A frame, from memory or its file; None if it cannot be used."""
         if path in self.broken:
             return None
-        if path in self._cache:
-            self._cache.move_to_end(path)
-            return self._cache[path]
         try:
-            image = read_image(path, "BGR")
+            image = self._recent.get(path, lambda name: read_image(name, "BGR"))
             if image.shape[:2] != size:
                 raise ValueError(
                     f"Frame {path} has {image.shape[1]} x {image.shape[0]} pixels, but its data "
@@ -193,9 +192,6 @@ class ClipDatasetMapper:
             self.broken[path] = str(error)
             _logger.warning("frame %d that cannot be used: %s", len(self.broken), error)
             return None
-        self._cache[path] = image
-        while len(self._cache) > self.cached_frames:
-            self._cache.popitem(last=False)
         return image
 
 

@@ -61,11 +61,12 @@ class PhotometricTransform(Transform):
         if self.contrast_first:
             image *= np.float32(self.contrast)
         if self.saturation != 1.0 or self.hue != 0.0:
-            # of negative values, which normalised images have, this keeps less than all
+            # HSV cannot hold the negative values of normalised images: a part of them is lost.
             hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
             hsv[:, :, 1] *= np.float32(self.saturation)
             hsv[:, :, 0] = (hsv[:, :, 0] + np.float32(self.hue)) % np.float32(_HUE_TURN)
             image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+
         if not self.contrast_first:
             image *= np.float32(self.contrast)
         image = image[:, :, self.channels] if self.channels != (0, 1, 2) else image
@@ -145,6 +146,7 @@ class RandomPhotometricDistortion(T.Augmentation):
         """
         on = np.random.uniform(size=6) < 0.5
         draw = np.random.uniform
+        # Drawn whether it is used or not: runs of one seed rely on the order of these draws.
         channels = tuple(np.random.permutation(3).tolist())
         return PhotometricTransform(
             brightness=draw(-self.brightness, self.brightness) if on[0] else 0.0,

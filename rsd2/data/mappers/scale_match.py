@@ -6,15 +6,15 @@ object is the square root of its box's area, in pixels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
 
-from rsd2.io.files import write_atomically
+from .image_mapper import is_ignored
 
 NUM_BINS = 100
 """Of the histograms; the first and the last bin hold the tails."""
@@ -33,7 +33,7 @@ class SizeHistogram:
     weights: np.ndarray
 
     def __post_init__(self) -> None:
-        """Refuse what is no histogram."""
+        """Validate edges and weights."""
         edges = np.asarray(self.edges, dtype=np.float64)
         weights = np.asarray(self.weights, dtype=np.float64)
         if edges.ndim != 1 or len(edges) != len(weights) + 1 or len(weights) < 1:
@@ -66,10 +66,12 @@ class SizeHistogram:
                 f"a histogram needs positive sizes and 3 bins or more, got {len(sizes)} sizes "
                 f"from {sizes[:1]} on and {num_bins} bins; check the annotations"
             )
+
         inner = np.quantile(sizes, (1 / num_bins, 1 - 1 / num_bins))
         edges = np.concatenate(
             [sizes[:1], np.linspace(inner[0], inner[1], num_bins - 1), sizes[-1:]]
         )
+
         # Of equal edges the last bin is meant, which holds its upper end.
         index = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, num_bins - 1)
         counts = np.bincount(index, minlength=num_bins)
@@ -79,7 +81,7 @@ class SizeHistogram:
         """Draw a size: a bin by its weight, within it uniformly.
 
         Args:
-            rng: source of randomness.
+            rng: generator that the size is drawn from.
 
         Returns:
             pixels.
@@ -109,59 +111,44 @@ class SizeHistogram:
             pixels.
         """
         cumulative = np.concatenate([[0.0], np.cumsum(self.weights)])
-        # a bin without weight is skipped: its lower end has the rank of its upper end
+        # A bin without weight is skipped: its lower end has the rank of its upper end.
         rising = np.concatenate([[True], np.diff(cumulative) > 0])
         return float(np.interp(rank, cumulative[rising], self.edges[rising]))
 
-    def save(self, path: str | Path) -> None:
-        """Write a JSON file completely or not at all.
-
-        Args:
-            path: of the file.
-        """
-        content = {"edges": self.edges.tolist(), "weights": self.weights.tolist()}
-        write_atomically(path, json.dumps(content))
-
     @classmethod
-    def load(cls, path: str | Path) -> SizeHistogram:
-        """Read what ``save`` wrote.
+    def of_dataset(cls, name: str) -> SizeHistogram:
+        """Measure a registered data set.
 
         Args:
-            path: of the file.
+            name: name of the data set, whose boxes are upright.
 
         Returns:
-            The histogram.
+            The histogram of its objects.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is none of ``save``'s; the message names the file.
+            ValueError: if it has no object; the message names it.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(np.array(content["edges"]), np.array(content["weights"]))
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is no histogram of sizes ({error!r}); write it with "
-                "rsd2.data.mappers.scale_match.measure_sizes and SizeHistogram.save"
-            ) from error
+        sizes = measure_sizes(DatasetCatalog.get(name))
+        if not len(sizes):
+            raise ValueError(f"the data set {name} has no object whose size could be matched")
+        return cls.from_sizes(sizes)
 
 
 def measure_sizes(records: Iterable[dict]) -> np.ndarray:
     """Collect the sizes of the objects of a data set.
 
     Args:
-        records: dataset dicts with boxes x, y, width, height; regions to ignore, uncertain objects
-            and crowds are left out.
+        records: dataset dicts of upright boxes; regions to ignore, uncertain objects and crowds are
+            left out.
 
     Returns:
         (N,) float64 pixels, square roots of the boxes' areas.
     """
-    skipped = ("ignore", "uncertain", "logo", "iscrowd")
     boxes = [
-        annotation["bbox"]
+        BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
         for record in records
         for annotation in record.get("annotations", [])
-        if not any(annotation.get(flag, False) for flag in skipped)
+        if not is_ignored(annotation)
     ]
     table = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     return np.sqrt(table[:, 2] * table[:, 3])
@@ -181,9 +168,9 @@ class ScaleMatch(T.Augmentation):
 
     def __init__(
         self,
-        target: SizeHistogram | str | Path,
+        target: SizeHistogram | str,
         *,
-        source: SizeHistogram | str | Path | None = None,
+        source: SizeHistogram | str | None = None,
         scale_limits: tuple[float, float] = (0.1, 1.0),
         default_scale: float | None = 0.25,
         num_draws: int = 5,
@@ -191,8 +178,8 @@ class ScaleMatch(T.Augmentation):
         """Set the distributions.
 
         Args:
-            target: sizes of the data set that will be trained on later, or the file of them.
-            source: sizes of this data set, for monotone scale match.
+            target: sizes of the data set that will be trained on later, or its registered name.
+            source: sizes of this data set, or its name, for monotone scale match.
             scale_limits: least and greatest factor, both excluded when drawing.
             default_scale: factor of images whose draws all lie outside the limits, and of images
                 without boxes; None cuts the factor at the limits instead (and leaves images without
@@ -200,8 +187,8 @@ class ScaleMatch(T.Augmentation):
             num_draws: tries to draw a factor within the limits, >= 1.
 
         Raises:
-            ValueError: for limits that are not 0 < low < high or ``num_draws`` < 1, or a broken
-                file.
+            ValueError: for limits that are not 0 < low < high or ``num_draws`` < 1, or a data set
+                without objects.
         """
         super().__init__()
         if not 0 < scale_limits[0] < scale_limits[1] or num_draws < 1:
@@ -209,8 +196,9 @@ class ScaleMatch(T.Augmentation):
                 f"scale_limits must be 0 < low < high and num_draws >= 1, got {scale_limits} and "
                 f"{num_draws}"
             )
-        self.target = _histogram(target)
-        self.source = None if source is None else _histogram(source)
+
+        self.target = SizeHistogram.of_dataset(target) if isinstance(target, str) else target
+        self.source = SizeHistogram.of_dataset(source) if isinstance(source, str) else source
         self.scale_limits = tuple(scale_limits)
         self.default_scale = default_scale
         self.num_draws = num_draws
@@ -232,17 +220,19 @@ class ScaleMatch(T.Augmentation):
 
     def _choose(self, boxes: np.ndarray) -> float:
         low, high = self.scale_limits
-        sides = np.clip(boxes[:, 2:] - boxes[:, :2], 1e-6, None)
-        if not len(boxes):
-            return (
-                float(np.clip(1.0, low, high)) if self.default_scale is None else self.default_scale
-            )
-        size = float(np.exp(0.5 * np.log(sides).sum(axis=1).mean()))
-        # A second draw of a monotone map is the first one once more.
-        for _ in range(self.num_draws if self.source is None else 1):
-            scale = self._wanted(size) / size
-            if low < scale < high:
-                return scale
+        scale = 1.0
+
+        if len(boxes):
+            # A box without area must not pull the geometric mean to zero.
+            sides = np.clip(boxes[:, 2:] - boxes[:, :2], 1e-6, None)
+
+            size = float(np.exp(0.5 * np.log(sides).sum(axis=1).mean()))
+            # A second draw of a monotone map is the first one once more.
+            for _ in range(self.num_draws if self.source is None else 1):
+                scale = self._wanted(size) / size
+                if low < scale < high:
+                    return scale
+
         return (
             float(np.clip(scale, low, high)) if self.default_scale is None else self.default_scale
         )
@@ -251,7 +241,3 @@ class ScaleMatch(T.Augmentation):
         if self.source is None:
             return self.target.sample(np.random)
         return self.target.quantile(self.source.rank(size))
-
-
-def _histogram(value: SizeHistogram | str | Path) -> SizeHistogram:
-    return value if isinstance(value, SizeHistogram) else SizeHistogram.load(value)

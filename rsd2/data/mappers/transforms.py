@@ -187,6 +187,8 @@ class RandomFlipDirection(T.Augmentation):
             the flip, or a ``NoOpTransform``.
         """
         height, width = image.shape[:2]
+
+        # One draw for all, so that the probabilities exclude each other and add up.
         draw = np.random.uniform()
         if draw < self.horizontal:
             return HFlipTransform(width)
@@ -204,7 +206,8 @@ class Random90Rotation(T.Augmentation):
         """Set the probability.
 
         Args:
-            prob: of turning at all, in [0, 1]; 0.75 makes all four directions equally frequent.
+            prob: probability of turning at all, in [0, 1]; 0.75 makes all four directions equally
+                frequent.
 
         Raises:
             ValueError: if it is not in [0, 1].
@@ -267,9 +270,11 @@ class RandomObjectCrop(T.Augmentation):
         height, width = image.shape[:2]
         centers = polygons.mean(axis=1)
         inside = ((centers >= 0) & (centers < (width, height))).all(axis=1)
+
         center = None
         if inside.any() and np.random.uniform() < self.object_prob:
             center = centers[inside][np.random.randint(int(inside.sum()))]
+
         crop_h, crop_w = min(self.crop_size[0], height), min(self.crop_size[1], width)
         x0 = _draw_start(width, crop_w, None if center is None else center[0])
         y0 = _draw_start(height, crop_h, None if center is None else center[1])
@@ -279,6 +284,8 @@ class RandomObjectCrop(T.Augmentation):
 def _draw_start(side: int, crop: int, center: float | None) -> int:
     """First pixel of a window along one axis, such that it holds ``center`` if given."""
     low, high = 0, side - crop
+
+    # The pixel that holds the centre is the last of the first window and the first of the last.
     if center is not None:
         low, high = max(low, int(np.floor(center)) - crop + 1), min(high, int(np.floor(center)))
     return int(np.random.randint(low, high + 1))

@@ -65,12 +65,12 @@ class TileBoxes(NamedTuple):
     is_fragment: np.ndarray
 
 
-def place_windows(width: int, height: int, tiling: BoxTiling) -> np.ndarray:
+def place_windows(height: int, width: int, tiling: BoxTiling) -> np.ndarray:
     """Place windows over an image.
 
     Args:
-        width: of the image, pixels, >= 1.
-        height: of the image, pixels, >= 1.
+        height: height of the image, pixels, >= 1.
+        width: width of the image, pixels, >= 1.
         tiling: size and overlap of the windows.
 
     Returns:
@@ -81,6 +81,8 @@ def place_windows(width: int, height: int, tiling: BoxTiling) -> np.ndarray:
     """
     if width < 1 or height < 1:
         raise ValueError(f"an image of {width} x {height} pixels cannot be tiled")
+
+    # Tilings and boxes name x first, images their height.
     sides = (width, height)
     starts = [window_starts(*axis) for axis in zip(sides, tiling.window, tiling.overlap)]
     x0, y0 = (grid.reshape(-1) for grid in np.meshgrid(*starts))

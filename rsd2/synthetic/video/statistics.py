@@ -64,7 +64,7 @@ def measure_videos(records: Iterable[dict]) -> list[StatisticRow]:
     """Measure videos.
 
     Args:
-        records: of the videos, as ``read_records`` and ``make_record`` give them.
+        records: of the videos, as ``read_video_records`` and ``make_record`` give them.
 
     Returns:
         The rows of the table.

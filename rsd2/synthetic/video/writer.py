@@ -92,7 +92,7 @@ def write_videos(
     return path
 
 
-def read_records(folder: str | Path, split: str) -> Iterator[dict]:
+def read_video_records(folder: str | Path, split: str) -> Iterator[dict]:
     """Read the records of a split's videos, which the statistics are made from.
 
     Args:
@@ -115,7 +115,7 @@ def make_record(plan: VideoPlan) -> dict:
         plan: of the video.
 
     Returns:
-        as ``read_records`` yields, without ``image``.
+        as ``read_video_records`` yields, without ``image``.
     """
     rows = [[[label.track, *label.box] for label in labels] for labels in plan.labels]
     return {

@@ -1,18 +1,17 @@
 """Built-in names are there without files, and registering twice is harmless."""
 
-import importlib
+import os
+import subprocess
+import sys
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from rsd2.data.datasets import (
     DOTA_V1_0_CLASSES,
-    builtin,
-    register_all_dior_r,
+    register_all,
     register_all_dota,
-    register_all_ohd_sjtu,
-    register_all_synthetic,
-    register_all_video,
+    register_builtin,
 )
 
 
@@ -62,13 +61,13 @@ def test_absent_files_are_named():
         DatasetCatalog.get("dota_v1.0_train_800_200")
 
 
-def test_root_is_taken_from_the_environment_and_can_be_moved(tmp_path, monkeypatch):
+def test_all_data_sets_can_be_moved_and_a_start_leaves_them_there(tmp_path):
     original = MetadataCatalog.get("dota_v1.0_train").builtin_root
     names = set(DatasetCatalog.list())
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     try:
         for _ in range(2):
-            importlib.reload(builtin)
+            register_all(tmp_path)
+            register_builtin()
             assert set(DatasetCatalog.list()) == names
             for name in ("dota_v1.0_train", "dota_v1.0_train_800_200_virtual"):
                 expected = f"{tmp_path}/dota/v1.0/train/images"
@@ -79,15 +78,32 @@ def test_root_is_taken_from_the_environment_and_can_be_moved(tmp_path, monkeypat
             ohd = MetadataCatalog.get("ohd_sjtu_l_test_600_150_virtual").images_dir
             assert ohd == f"{tmp_path}/ohd_sjtu/L/test/images"
     finally:
-        for register in (
-            register_all_dota,
-            register_all_dior_r,
-            register_all_ohd_sjtu,
-            register_all_synthetic,
-            register_all_video,
-        ):
-            register(original)
+        register_all(original)
     assert MetadataCatalog.get("dota_v1.0_train").images_dir.startswith(original)
+
+
+@pytest.mark.parametrize(
+    ("imports", "registered"),
+    [
+        ("import rsd2.data.datasets", True),
+        (
+            "import rsd2.data.mappers.box_mapper, rsd2.data.mappers.clip_mapper, rsd2.evaluation, "
+            "rsd2.data.mappers.classification_mapper, rsd2.data.mappers.dataset_mapper",
+            False,
+        ),
+    ],
+)
+def test_only_the_package_of_data_sets_registers_on_import(imports, registered, tmp_path):
+    code = f"""{imports}
+from detectron2.data import DatasetCatalog, MetadataCatalog
+if "dota_v1.0_train" in DatasetCatalog.list():
+    print(MetadataCatalog.get("dota_v1.0_train").images_dir)
+"""
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == (f"{tmp_path}/dota/v1.0/train/images" if registered else "")
 
 
 def test_a_users_own_set_of_the_same_name_is_left_alone(tmp_path):

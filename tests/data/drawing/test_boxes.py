@@ -1,17 +1,14 @@
 """Drawings show what they claim, at the right place, and leave their input alone."""
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 from rsd2.data.drawing.boxes import (
     class_color,
     draw_dataset_dict,
     draw_rotated_boxes,
     make_contact_sheet,
-    save_figure,
 )
 
 GREY = 90
@@ -121,17 +118,3 @@ def test_contact_sheet_holds_every_image():
     assert sheet.shape == (240, 200, 3)
     assert [sheet[50, 50, 0], sheet[50, 150, 0], sheet[170, 50, 0]] == [60, 100, 140]
     assert make_contact_sheet(images[:1], columns=4, cell_size=50).shape == (50, 50, 3)
-
-
-def test_figure_replaces_the_file_or_leaves_it(tmp_path):
-    path = tmp_path / "curves.png"
-    path.write_text("old")
-    figure = Figure(figsize=(2, 1))
-    broken = figure.subplots().text(0.5, 0.5, "$\\frac{1$")  # no formula
-    with pytest.raises(ValueError, match="frac"):
-        save_figure(figure, path)
-    assert path.read_text() == "old"
-    broken.set_text("1")
-    save_figure(figure, path, dpi=50)
-    assert cv2.imread(str(path)).shape == (50, 100, 3)
-    assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]

@@ -12,7 +12,7 @@ from fvcore.transforms.transform import CropTransform
 from PIL import Image
 
 from rsd2.data.datasets import load_dota_instances, make_virtual_tiles
-from rsd2.data.mappers import dataset_mapper
+from rsd2.data.mappers import image_mapper
 from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper
 from rsd2.data.mappers.transforms import Random90Rotation, RandomFlipDirection, Rot90Transform
 from rsd2.data.windows.tiling import PAD_COLOR, TilingParameters
@@ -202,8 +202,8 @@ def test_options_out_of_range(options):
 
 def test_virtual_tiles_decode_each_image_once_in_order(records, monkeypatch):
     reads = []
-    read = dataset_mapper.read_image
-    monkeypatch.setattr(dataset_mapper, "read_image", lambda p: reads.append(p) or read(p))
+    read = image_mapper.read_image
+    monkeypatch.setattr(image_mapper, "read_image", lambda p: reads.append(p) or read(p))
     tiles = make_virtual_tiles(records, TilingParameters(32, 8))
     mapper = RotatedDatasetMapper(False, augmentations=[])
     for tile in tiles:

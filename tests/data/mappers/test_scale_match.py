@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
 
 from rsd2.data.mappers.scale_match import ScaleMatch, SizeHistogram, measure_sizes
 
@@ -101,25 +101,28 @@ def test_works_within_detectron2s_augmentations() -> None:
     assert item.boxes.tolist() == [[0, 0, 10, 10]]
 
 
-def test_files(tmp_path: Path) -> None:
-    path = tmp_path / "sizes.json"
-    histogram = SizeHistogram.from_sizes([3.0, 4.0, 5.0, 9.0])
-    histogram.save(path)
-    read = ScaleMatch(path).target
-    np.testing.assert_array_equal(read.edges, histogram.edges)
-    np.testing.assert_array_equal(read.weights, histogram.weights)
-    path.write_text('{"edges": [1, 2]}')
-    with pytest.raises(ValueError, match=r"sizes\.json"):
-        SizeHistogram.load(path)
+def test_a_registered_data_set_stands_for_its_sizes() -> None:
+    boxes = [{"bbox": [0, 0, s, s], "bbox_mode": BoxMode.XYWH_ABS} for s in (3.0, 4.0, 5.0, 9.0)]
+    records = {"scale_match_target": [{"annotations": boxes}], "scale_match_empty": []}
+    try:
+        for name, dicts in records.items():
+            DatasetCatalog.register(name, lambda dicts=dicts: dicts)
+        measured = ScaleMatch("scale_match_target").target
+        expected = SizeHistogram.from_sizes([3.0, 4.0, 5.0, 9.0])
+        np.testing.assert_array_equal(measured.edges, expected.edges)
+        np.testing.assert_array_equal(measured.weights, expected.weights)
+        with pytest.raises(ValueError, match="scale_match_empty has no object"):
+            ScaleMatch(expected, source="scale_match_empty")
+    finally:
+        for name in records:
+            DatasetCatalog.remove(name)
 
 
 def test_sizes_of_a_data_set_leave_out_what_is_ignored() -> None:
-    annotations = [
-        {"bbox": [0, 0, 4, 9]},
-        {"bbox": [0, 0, 8, 8], "ignore": True},
-        {"bbox": [0, 0, 8, 8], "uncertain": True},
-        {"bbox": [0, 0, 8, 8], "iscrowd": 1},
-    ]
+    corners = {"bbox": [2, 2, 6, 11], "bbox_mode": BoxMode.XYXY_ABS}
+    square = {"bbox": [0, 0, 8, 8], "bbox_mode": BoxMode.XYWH_ABS}
+    flags = [{"ignore": True}, {"uncertain": True}, {"iscrowd": 1}]
+    annotations = [corners, *({**square, **flag} for flag in flags)]
     assert measure_sizes([{"annotations": annotations}, {}]).tolist() == [6.0]
 
 

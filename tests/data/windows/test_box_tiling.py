@@ -11,7 +11,7 @@ from rsd2.data.windows.box_tiling import BoxTiling, assign_boxes, place_windows
 
 
 def test_windows_of_a_1280_x_720_image() -> None:
-    windows = place_windows(1280, 720, BoxTiling())
+    windows = place_windows(720, 1280, BoxTiling())
     expected = [
         (x, y, x + 640, y + 512) for y in (0, 208) for x in (0, 590, 640)
     ]  # the third column almost doubles the second
@@ -19,8 +19,8 @@ def test_windows_of_a_1280_x_720_image() -> None:
 
 
 def test_small_images_are_one_tile_of_their_own_size() -> None:
-    assert place_windows(300, 200, BoxTiling()).tolist() == [[0, 0, 300, 200]]
-    assert place_windows(700, 200, BoxTiling()).tolist() == [[0, 0, 640, 200], [60, 0, 700, 200]]
+    assert place_windows(200, 300, BoxTiling()).tolist() == [[0, 0, 300, 200]]
+    assert place_windows(200, 700, BoxTiling()).tolist() == [[0, 0, 640, 200], [60, 0, 700, 200]]
 
 
 @settings(max_examples=60, deadline=None)
@@ -34,7 +34,7 @@ def test_windows_cover_the_image_and_stay_inside(
     if min(across - overlap[0], down - overlap[1]) < 3:
         return  # thousands of windows
     tiling = BoxTiling(window=(across, down), overlap=overlap)
-    windows = place_windows(width, height, tiling)
+    windows = place_windows(height, width, tiling)
     covered = np.zeros((height, width), dtype=bool)
     for x0, y0, x1, y1 in windows:
         assert 0 <= x0 < x1 <= width
@@ -82,4 +82,4 @@ def test_impossible_tilings_are_refused(options: dict) -> None:
 
 def test_an_image_without_pixels_is_refused() -> None:
     with pytest.raises(ValueError, match="0 x 5"):
-        place_windows(0, 5, BoxTiling())
+        place_windows(5, 0, BoxTiling())

@@ -45,7 +45,7 @@ def scenes(tmp_path, monkeypatch):
     write_tiny_dota(tmp_path / "synthetic" / "val", num_images=2, seed=1)
     builtin.register_all_synthetic(tmp_path)
     yield
-    builtin.register_all_synthetic(builtin._ROOT)
+    builtin.register_all_synthetic(builtin.datasets_root())
 
 
 def run(*opts):

@@ -10,7 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from rsd2.synthetic import RSCARDATA_SPLITS, VideoConfig, plan_video, read_records, write_videos
+from rsd2.synthetic import (
+    RSCARDATA_SPLITS,
+    VideoConfig,
+    plan_video,
+    read_video_records,
+    write_videos,
+)
 
 SMALL = VideoConfig(size=(64, 80), num_frames=6, density=12.0, old_label_drop=0.4)
 
@@ -77,7 +83,7 @@ def test_old_labels_lack_the_tracks_that_are_seen_worst(written: Path) -> None:
     kept = {(a["image_id"], *a["bbox"]) for a in old["annotations"]}
     full = {(a["image_id"], *a["bbox"]) for a in new["annotations"]}
     assert kept < full
-    for index, record in enumerate(read_records(written, "test")):
+    for index, record in enumerate(read_video_records(written, "test")):
         offset = 6 * index
         tracks = {row[0] for rows in record["frames"] for row in rows}
         shown = {

@@ -1,0 +1,127 @@
+"""Measure what a trained detector costs: parameters, MACs, time and peak memory of one image.
+
+    python projects/BottomHeavy/tools/measure_cost.py --run output/tiny_study/runs/r18_fpn_seed0 \\
+        --output cost.json
+
+One thread on the CPU, so that the numbers of several detectors compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
+
+from rsd2 import env
+from rsd2.config import ConfigError, load_config
+from rsd2.io.files import write_atomically
+from rsd2.weights.checkpoint import load_weights
+from rsd2.weights.errors import CheckpointError
+
+_WARM_UP, _ROUNDS = 3, 15
+
+
+def measure(run: Path, size: tuple[int, int]) -> dict[str, Any]:
+    """Measure the model of a training with its last weights.
+
+    Args:
+        run: output folder of the training.
+        size: (height, width) of the image, pixels.
+
+    Returns:
+        ``parameters``, ``backbone_parameters``, ``backbone_gmacs`` and ``pyramid_gmacs`` (multiply-
+        accumulates of one image, 10^9, the latter with the backbone), ``latency_ms`` (median),
+        ``peak_mb`` (10^6 bytes above what the loaded model takes, None where the system cannot
+        tell), and what they were measured on.
+
+    Raises:
+        ConfigError: the folder has no config.
+        CheckpointError: or no weights.
+    """
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    cfg = load_config(run / "config.yaml")
+    model = instantiate(cfg.model).eval()
+    load_weights(model, run / "model_final.pth", ema=bool(cfg.train.ema.enabled))
+
+    height, width = size
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    batch = [{"image": image, "height": height, "width": width}]
+
+    @torch.no_grad()
+    def detect() -> object:
+        return model(batch)
+
+    # The first calls fill caches and choose algorithms.
+    times = []
+    for _ in range(_WARM_UP + _ROUNDS):
+        start = time.perf_counter()
+        detect()
+        times.append(time.perf_counter() - start)
+
+    bottom_up = model.backbone.bottom_up
+    return {
+        "parameters": _count(model),
+        "backbone_parameters": _count(bottom_up),
+        "backbone_gmacs": _gmacs(bottom_up, size),
+        "pyramid_gmacs": _gmacs(model.backbone, size),
+        "latency_ms": statistics.median(times[_WARM_UP:]) * 1e3,
+        "peak_mb": env.peak_memory(detect, "cpu"),
+        "height": height,
+        "width": width,
+        "device": "cpu",
+        "threads": 1,
+        "machine": env.processor_name("cpu"),
+    }
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _gmacs(module: nn.Module, size: tuple[int, int]) -> float:
+    counter = FlopCountAnalysis(module, torch.zeros(1, 3, *size))
+    counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    return counter.total() / 1e9
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool.
+
+    Args:
+        argv: the command line; that of the process if None.
+
+    Returns:
+        0 if done, 2 if the training cannot be used.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--run", type=Path, required=True, metavar="DIR", help="output folder of a training")
+    add("--output", type=Path, required=True, metavar="FILE", help="JSON to write")
+    add("--size", type=int, nargs=2, default=[256, 320], help="of the image: height width")
+    args = parser.parse_args(argv)
+
+    try:
+        costs = measure(args.run, tuple(args.size))
+    except (ConfigError, CheckpointError, OSError) as error:
+        print(f"measure_cost: {error}", file=sys.stderr)
+        return 2
+
+    write_atomically(args.output, json.dumps(costs, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

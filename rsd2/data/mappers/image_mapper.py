@@ -1,0 +1,178 @@
+"""What the mappers share: images kept decoded, virtual tiles cut out of them, tensors made of them.
+
+Shapes: H, W height and width of an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import transforms as T
+
+from rsd2.data.windows.tiling import PAD_COLOR, crop_window
+from rsd2.io.files import replaced_file
+from rsd2.io.image_io import read_image
+
+_IGNORE_FLAGS = ("ignore", "iscrowd", "uncertain", "logo")
+
+
+class RecentImages:
+    """The decoded images that a worker used last."""
+
+    def __init__(self, size: int) -> None:
+        """Start empty.
+
+        Args:
+            size: number of images to keep, >= 0.
+        """
+        self.size = size
+        self._images: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def get(self, path: str, read: Callable[[str], np.ndarray]) -> np.ndarray:
+        """Return an image from memory, or read it.
+
+        Args:
+            path: path of the file.
+            read: function that decodes the file; an image that it cannot decode is not kept.
+
+        Returns:
+            (H, W, 3) uint8, which belongs to the cache: do not write into it.
+        """
+        image = self._images.pop(path, None)
+        if image is None:
+            image = read(path)
+
+        # The last key is the one used last, the first one goes.
+        self._images[path] = image
+        while len(self._images) > self.size:
+            self._images.popitem(last=False)
+        return image
+
+
+@dataclass(eq=False)
+class ImageMapper:
+    """Arguments and reading of the mappers that turn one image and its boxes into tensors.
+
+    Attributes:
+        is_train: whether annotations are wanted; without, they are left out.
+        augmentations: transforms and augmentations, applied in order.
+        image_format: channel order of the output, ``"RGB"`` or ``"BGR"``.
+        min_side: objects whose shorter side is below this many pixels after augmentation are left
+            out; 0 keeps all.
+        pad_color: RGB of what a virtual tile shows beyond its image.
+        cached_images: number of decoded full images that each worker keeps for virtual tiles; >= 0.
+            It serves the orderly walk of a test loader.
+        decoded_cache_dir: folder for decoded full images (.npy, 3 bytes for each pixel) that all
+            workers map into memory; made on demand. It serves the shuffled walk of a training
+            loader over virtual tiles, which else decodes a full image for each tile.
+    """
+
+    is_train: bool
+    _: KW_ONLY
+    augmentations: Sequence[T.Augmentation | T.Transform]
+    image_format: str = "RGB"
+    min_side: float = 0.0
+    pad_color: tuple[int, int, int] = PAD_COLOR
+    cached_images: int = 1
+    decoded_cache_dir: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Validate the arguments.
+
+        Raises:
+            ValueError: for a value out of range.
+        """
+        if self.image_format not in ("RGB", "BGR"):
+            raise ValueError(f"image_format must be 'RGB' or 'BGR', got {self.image_format!r}.")
+        if self.min_side < 0 or self.cached_images < 0:
+            raise ValueError(
+                "min_side and cached_images must be >= 0, got "
+                f"{self.min_side} and {self.cached_images}."
+            )
+
+        self.augment = T.AugmentationList(list(self.augmentations))
+        self._recent = RecentImages(self.cached_images)
+
+    def read(self, dataset_dict: Mapping[str, Any]) -> np.ndarray:
+        """Read an image or cut a virtual tile, after a check of the image's size.
+
+        Args:
+            dataset_dict: ``file_name``, ``height`` and ``width``; ``tile`` for tiles.
+
+        Returns:
+            (H, W, 3) uint8 RGB; do not write into it.
+
+        Raises:
+            FileNotFoundError: if the image is not there.
+            ValueError: if it is broken or of another size than the dict says.
+        """
+        path, tile = dataset_dict["file_name"], dataset_dict.get("tile")
+        if not (tile and tile["virtual"]):
+            image = read_image(path)
+            _check_size(path, image, (dataset_dict["height"], dataset_dict["width"]))
+            return image
+
+        decode = read_image if self.decoded_cache_dir is None else self._map_decoded
+        image = self._recent.get(path, decode)
+        if "source_height" in tile:
+            _check_size(path, image, (tile["source_height"], tile["source_width"]))
+        window = (tile["x"], tile["y"], tile["x"] + tile["width"], tile["y"] + tile["height"])
+        return crop_window(image, np.array(window), tuple(self.pad_color))
+
+    def _map_decoded(self, path: str) -> np.ndarray:
+        """Memory map of the decoded image; the copy is made anew when the image file changes."""
+        status = os.stat(path)
+        identity = f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
+        name = f"{Path(path).stem}-{hashlib.sha1(identity.encode()).hexdigest()[:16]}.npy"
+        copy = Path(self.decoded_cache_dir or "") / name
+
+        if not copy.is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            pixels = read_image(path)
+            # Several workers may decode one image at once.
+            with replaced_file(copy, os.getpid()) as temporary, temporary.open("wb") as stream:
+                np.save(stream, pixels)
+        return np.load(copy, mmap_mode="r")
+
+
+def to_tensor(image: np.ndarray, image_format: str = "RGB") -> torch.Tensor:
+    """Copy an image into the layout that models take.
+
+    Args:
+        image: (H, W, 3) RGB, any dtype.
+        image_format: channel order of the result, ``"RGB"`` or ``"BGR"``.
+
+    Returns:
+        (3, H, W) of the same dtype, contiguous.
+    """
+    pixels = image[:, :, ::-1] if image_format == "BGR" else image
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def is_ignored(annotation: Mapping[str, Any]) -> bool:
+    """Tell whether an annotation marks a region to ignore, not an object.
+
+    Args:
+        annotation: of a dataset dict.
+
+    Returns:
+        True for regions to ignore, crowds, uncertain objects and logos.
+    """
+    return any(annotation.get(flag, False) for flag in _IGNORE_FLAGS)
+
+
+def _check_size(path: str, image: np.ndarray, expected: tuple[int, int]) -> None:
+    if image.shape[:2] != tuple(expected):
+        raise ValueError(
+            f"Image {path} has {image.shape[1]} x {image.shape[0]} pixels, but its data set says "
+            f"{expected[1]} x {expected[0]}; the file has changed since the data set was read, or "
+            "its labels belong to another image. Register the data set anew."
+        )

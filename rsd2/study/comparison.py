@@ -1,0 +1,138 @@
+"""What can be said about the arms of a study: is a course flat, and what is a difference worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+CONFIDENCE = 0.95
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better an arm is than the baseline, over seeds.
+
+    Attributes:
+        arm: name of the arm.
+        group: what both were trained on, see `StudyRun`.
+        mean: mean of the paired differences, in units of the metric.
+        interval: bounds of the mean's confidence interval; None with one pair.
+        pairs: number of seeds that both arms were trained with.
+    """
+
+    arm: str
+    group: str
+    mean: float
+    interval: tuple[float, float] | None
+    pairs: int
+
+
+def last_fifth(course: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Take the points of the last fifth of a training.
+
+    Args:
+        course: (steps, value), ascending.
+
+    Returns:
+        The points there.
+    """
+    # What is evaluated after the last step is logged as if one more had been done.
+    return [point for point in course if point[0] >= 0.8 * (course[-1][0] - 1)]
+
+
+def change_over_last_fifth(
+    course: Sequence[tuple[int, float]], in_percent: bool = False
+) -> float | None:
+    """Measure how much a line fitted to the last fifth of a course rises from its start to its end.
+
+    Args:
+        course: (steps, value), ascending.
+        in_percent: give the rise in per cent of the line's start, for losses, whose size says
+            little.
+
+    Returns:
+        The rise, in units of the value or in per cent; None with fewer than three points there.
+    """
+    last = np.array(last_fifth(course), dtype=np.float64)
+    if len(last) < 3:
+        return None
+
+    slope, offset = np.polyfit(last[:, 0], last[:, 1], 1)
+    rise = slope * (last[-1, 0] - last[0, 0])
+    if not in_percent:
+        return float(rise)
+    level = offset + slope * last[0, 0]
+    return float(100 * rise / level) if level else None
+
+
+def paired_differences(rows: Rows, metric: str, baseline: str) -> list[Difference]:
+    """Compare every arm with the baseline, seed by seed.
+
+    What a seed does to both arms of a pair cancels, so that the interval is that of the arms'
+    difference. It is Student's, for differences that are about normally distributed.
+
+    Args:
+        rows: rows of the report, with ``arm``, ``group``, ``seed`` and the metric, which may be
+            None.
+        metric: name of the compared metric.
+        baseline: arm that the others are compared with, in each group.
+
+    Returns:
+        A difference for each other arm and group that has a pair, in the order of the rows.
+    """
+    values = {(row["arm"], row["group"], row["seed"]): row[metric] for row in rows}
+    others = dict.fromkeys((row["arm"], row["group"]) for row in rows if row["arm"] != baseline)
+    found = []
+    for arm, group in others:
+        seeds = [seed for one, other, seed in values if (one, other) == (arm, group)]
+        pairs = [(values[arm, group, seed], values.get((baseline, group, seed))) for seed in seeds]
+        known = np.array([a - b for a, b in pairs if a is not None and b is not None])
+        if not len(known):
+            continue
+
+        mean, interval = float(known.mean()), None
+        if len(known) > 1:
+            quantile = stdtrit(len(known) - 1, 0.5 + CONFIDENCE / 2)
+            half = float(quantile * known.std(ddof=1) / math.sqrt(len(known)))
+            interval = (mean - half, mean + half)
+        found.append(Difference(arm, group, mean, interval, len(known)))
+
+    return found
+
+
+def judge_baseline(rows: Rows, baseline: str, metric: str, *, least: float, flat: float) -> str:
+    """Say whether the baseline was trained far enough for the comparison to count.
+
+    Args:
+        rows: rows of the report.
+        baseline: arm that must reach ``least`` and be flat, with every seed.
+        metric: name of the metric.
+        least: value that it must reach, per cent.
+        flat: greatest change over the last fifth of the training, in points, that is called flat.
+
+    Returns:
+        A sentence.
+    """
+    found = [row for row in rows if row["arm"] == baseline]
+    if not found:
+        return f"{baseline} was not trained: the comparison does not count."
+
+    reached = min(row[metric] or 0.0 for row in found)
+    changes = [row["change_over_last_fifth"] for row in found]
+    if None in changes:
+        course, is_flat = "was evaluated too seldom to tell its course", False
+    else:
+        worst = max(changes, key=abs)
+        course = f"changes by {worst:+.2f} over the last fifth (asked: {flat:g} or less)"
+        is_flat = abs(worst) <= flat
+
+    facts = f"{baseline} reaches {metric} {reached:.2f} (asked: {least:g}) and {course}"
+    if reached >= least and is_flat:
+        return f"{facts}: the comparison counts."
+    return f"{facts}: the comparison does not count; train longer."

@@ -1,0 +1,62 @@
+"""Flatness, differences over seeds and the criterion, on courses and rows made by hand."""
+
+import math
+
+import pytest
+
+from rsd2.study import change_over_last_fifth, judge_baseline, paired_differences
+
+
+def test_change_over_the_last_fifth_is_that_of_a_line():
+    course = [(10 * k, 100.0 - k) for k in range(1, 11)]
+    # of the points at 80, 90, 100: one down for each ten steps
+    assert change_over_last_fifth(course) == pytest.approx(-2)
+    assert change_over_last_fifth(course, in_percent=True) == pytest.approx(-200 / 92)
+    assert change_over_last_fifth([(8, 1.0), (9, 4.0), (10, 1.0)]) == pytest.approx(0)
+    late = [*course[:-1], (101, 90.0)]  # logged one later, and nothing is lost
+    assert change_over_last_fifth(late) == pytest.approx(-2, abs=0.1)
+    assert change_over_last_fifth(course[:4]) is None  # at 40 alone and 32 has no point
+    assert change_over_last_fifth([]) is None
+
+
+def row(arm, seed, score, group=""):
+    return {"arm": arm, "group": group, "seed": seed, "AP": score}
+
+
+def test_differences_are_paired_by_seed_and_group():
+    rows = [row("base", seed, 10.0 * seed) for seed in (1, 2, 3)]
+    rows += [row("new", seed, 10.0 * seed + gain) for seed, gain in ((1, 1.0), (2, 2.0), (3, 3.0))]
+    rows += [row("base", 1, 0.0, "few"), row("new", 1, 5.0, "few"), row("new", 2, 9.0, "few")]
+    rows += [row("lost", 1, None), row("alone", 7, 1.0)]
+    whole, few = paired_differences(rows, "AP", "base")
+    # Student's quantile for two degrees of freedom is 4.3027
+    half = 4.302653 / math.sqrt(3)
+    assert (whole.arm, whole.group, whole.mean, whole.pairs) == ("new", "", 2.0, 3)
+    assert whole.interval == pytest.approx((2 - half, 2 + half), abs=1e-5)
+    assert (few.group, few.mean, few.interval, few.pairs) == ("few", 5.0, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "changes", "words"),
+    [
+        ([40.0], [1.0], "reaches AP 40.00 (asked: 40) and changes by +1.00 over the last fifth"),
+        ([40.0, 60.0], [1.0, -1.5], "changes by -1.50"),
+        ([39.9], [0.0], "does not count; train longer"),
+        ([60.0, 39.9], [0.0, 0.0], "reaches AP 39.90"),
+        ([60.0], [-1.6], "does not count; train longer"),
+        ([60.0, 60.0], [0.0, None], "too seldom to tell its course"),
+        ([None], [0.0], "does not count"),
+        ([], [], "base was not trained"),
+    ],
+)
+def test_the_baseline_must_be_good_and_flat_with_every_seed(scores, changes, words):
+    rows = [
+        {"arm": "base", "AP": score, "change_over_last_fifth": change}
+        for score, change in zip(scores, changes)
+    ]
+    rows.append({"arm": "other", "AP": 99.0, "change_over_last_fifth": 0.0})
+    text = judge_baseline(rows, "base", "AP", least=40.0, flat=1.5)
+    assert words in text
+    counts = len(scores) > 0 and None not in [*scores, *changes]
+    counts = counts and min(scores) >= 40 and max(map(abs, changes)) <= 1.5
+    assert text.endswith("the comparison counts.") == counts
