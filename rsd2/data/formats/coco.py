@@ -106,9 +106,9 @@ def read_coco_file(
             f"out_of_image must be one of {', '.join(OUT_OF_IMAGE_POLICIES)}, got {out_of_image!r}"
         )
     path = Path(path)
-    content = _load(path)
-    categories = _read_categories(content["categories"], path)
-    images = _read_images(content["images"], path, report)
+    content = load_coco_lists(path)
+    categories = read_coco_categories(content["categories"], path)
+    images = read_coco_images(content["images"], path, report)
     boxes: dict[int, list[CocoBox]] = {number: [] for number in images}
     for index, entry in enumerate(content["annotations"]):
         read = _read_box(entry, index, images, categories, path, report)
@@ -124,7 +124,19 @@ def read_coco_file(
     return CocoFile(images, boxes, categories)
 
 
-def _load(path: Path) -> dict[str, list]:
+def load_coco_lists(path: Path) -> dict[str, list]:
+    """Load a COCO file.
+
+    Args:
+        path: of the JSON file.
+
+    Returns:
+        The content, with the lists ``images``, ``annotations`` and ``categories``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON, or lacks a list.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -153,7 +165,19 @@ def _load(path: Path) -> dict[str, list]:
     return content
 
 
-def _read_categories(entries: Sequence[Any], path: Path) -> dict[int, str]:
+def read_coco_categories(entries: Sequence[Any], path: Path) -> dict[int, str]:
+    """Read the classes of a COCO file.
+
+    Args:
+        entries: the list ``categories``.
+        path: of the file, for messages.
+
+    Returns:
+        id -> name.
+
+    Raises:
+        ValueError: an entry has no id or name, or an id is there twice.
+    """
     categories: dict[int, str] = {}
     for index, entry in enumerate(entries):
         try:
@@ -168,7 +192,19 @@ def _read_categories(entries: Sequence[Any], path: Path) -> dict[int, str]:
     return categories
 
 
-def _read_images(entries: Sequence[Any], path: Path, report: LabelReport) -> dict[int, CocoImage]:
+def read_coco_images(
+    entries: Sequence[Any], path: Path, report: LabelReport
+) -> dict[int, CocoImage]:
+    """Read the images of a COCO file.
+
+    Args:
+        entries: the list ``images``.
+        path: of the file, for messages.
+        report: gets the entries that cannot be used.
+
+    Returns:
+        id -> image, in the order of the file.
+    """
     images: dict[int, CocoImage] = {}
     for index, entry in enumerate(entries):
         try:
