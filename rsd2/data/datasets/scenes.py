@@ -190,7 +190,7 @@ def register_scenes(
         ValueError: a file or an argument cannot be used.
     """
     found = _find_scenes(scenes)
-    files = _find_labels(labels, found)
+    files = find_labels(labels, found)
     rule = options.get("radiometry") or Radiometry()
     for one in found:
         with Raster(one.paths, crs=options.get("crs")) as raster:
@@ -252,10 +252,23 @@ def _find_scenes(
     return [scene for stack in stacks for scene in find_scenes(stack, True)] or find_scenes(plain)
 
 
-def _find_labels(
+def find_labels(
     labels: str | Path | Sequence[str | Path | None] | None, scenes: Sequence[SceneFiles]
 ) -> list[str | Path | None]:
-    """File of labels of each scene."""
+    """Find the file of labels of each scene.
+
+    Args:
+        labels: file of each scene, in their order; one file for all; a folder with a file of the
+            scene's name each; or None.
+        scenes: the scenes.
+
+    Returns:
+        A file for each scene, or None.
+
+    Raises:
+        FileNotFoundError: a file is missing, or a folder holds none.
+        ValueError: there is another number of files than of scenes.
+    """
     if labels is None:
         return [None] * len(scenes)
     if not isinstance(labels, str | Path):
