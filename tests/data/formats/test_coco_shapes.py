@@ -117,6 +117,13 @@ def test_the_entry_of_the_scene_is_found(tmp_path, images):
     assert len(labels) == 1
 
 
+def test_an_empty_entry_of_the_name_beside_a_filled_one_is_said(tmp_path, caplog):
+    images = [entry(7, "export.png"), entry(1, "port.tif")]
+    labels, _ = read(write(tmp_path / "l.json", [{"bbox": [2, 2, 9, 9]}], images))
+    assert len(labels) == 0
+    assert "no object in port.tif, the scene by its name, but in export.png" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("annotations", "images", "message"),
     [
