@@ -229,6 +229,10 @@ def register_scene_files(
     Raises:
         ValueError: an argument is wrong.
     """
+    known = load_scenes.__kwdefaults__ or {}
+    unknown = sorted(options.keys() - known.keys())
+    if unknown:
+        raise ValueError(f"scenes have no option {unknown[0]!r}; they have {', '.join(known)}")
     described = {**(metadata or {}), "thing_classes": list(classes)}
     names = class_names_of(described)
     DatasetCatalog.register(name, partial(load_scenes, scenes, labels, names, **options))
@@ -336,9 +340,8 @@ def _describe_unknown(names: Sequence[str], categories: dict[str, int], path: st
 
 
 def _describe_range(fixed: Radiometry) -> str:
+    bands = list(fixed.bands or ())
     if fixed.scaling == "uint8":
-        return f"bands {list(fixed.bands)} as they are"
-    return (
-        f"bands {list(fixed.bands)}, {[f'{v:.6g}' for v in fixed.low]} become 0 and "
-        f"{[f'{v:.6g}' for v in fixed.high]} 255"
-    )
+        return f"bands {bands} as they are"
+    low, high = ([f"{value:.6g}" for value in values or ()] for values in (fixed.low, fixed.high))
+    return f"bands {bands}, {low} become 0 and {high} 255"

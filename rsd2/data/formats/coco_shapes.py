@@ -134,6 +134,15 @@ def _choose_image(
             f"{path}: image {image.file_name} has {image.width} x {image.height} pixels, but the "
             f"scene {size[1]} x {size[0]}; its labels belong to a resampled or another scene"
         )
+    others = [images[number].file_name for number in labelled - {image.number}]
+    if image.number not in labelled and len(others) == 1:
+        _logger.warning(
+            "%s has no object in %s, the scene by its name, but in %s; if that is the same scene, "
+            "delete the empty entry",
+            path,
+            image.file_name,
+            others[0],
+        )
     return image
 
 

@@ -48,8 +48,10 @@ def resample_ap(
         was drawn.
 
     Raises:
-        ValueError: the block has no size, or there are no samples.
+        ValueError: the block has no size, there are no samples, or the detections have no boxes.
     """
+    if detections.boxes is None:
+        raise ValueError("detections need boxes, whose centres say which block they are in")
     if not block > 0 or samples < 1:
         raise ValueError(f"block and samples must be positive, got {block} and {samples}")
     num_classes = len(truth.class_names)

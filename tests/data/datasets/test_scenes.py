@@ -149,6 +149,12 @@ def test_what_is_missing_is_named(scene, tmp_path, scenes, labels, error, messag
         register_scenes("missing", scenes, labels, ["ship"], radiometry=RULE)
 
 
+def test_a_misspelt_option_is_refused_at_registration(scene):
+    with pytest.raises(ValueError, match="no option 'class_colum'; they have radiometry, class_co"):
+        register_scenes("misspelt", scene, None, ["ship"], radiometry=RULE, class_colum="kind")
+    assert "misspelt" not in DatasetCatalog.list()
+
+
 def test_a_folder_of_labels_is_searched_by_the_names_of_the_scenes(scene, tmp_path, caplog):
     folder = tmp_path / "labels"
     folder.mkdir()
