@@ -6,17 +6,54 @@ import importlib.util
 import multiprocessing
 import os
 import random
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class AblationRow(NamedTuple):
+    """A row of an ablation table: a question that overrides of a config ask."""
+
+    name: str
+    config: Path
+    overrides: list[str]
+
+
+def read_ablation_rows() -> list[AblationRow]:
+    """Read the tables of the projects' READMEs whose head names the config to override."""
+    rows = []
+    for readme in sorted(REPOSITORY.glob("projects/*/README.md")):
+        for base, body in re.findall(
+            r"^\| name \| overrides of `(\S+)` \|.*\n((?:\|.*\n)+)", readme.read_text(), re.M
+        ):
+            for name, overrides in re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", body, re.M):
+                config = readme.parent / "configs" / base
+                rows.append(AblationRow(name, config, overrides.split()))
+    return rows
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes ``ablation_row`` once for every row."""
+    if "ablation_row" in metafunc.fixturenames:
+        rows = read_ablation_rows()
+        metafunc.parametrize("ablation_row", rows, ids=[row.name for row in rows])
+
+
+@pytest.fixture(scope="session")
+def ablation_rows() -> dict[str, AblationRow]:
+    """All rows by name."""
+    rows = {row.name: row for row in read_ablation_rows()}
+    assert len(rows) == len(read_ablation_rows()) >= 20, "rows are found, each of its own name"
+    return rows
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,7 +28,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     ("line", "what", "remedy"),
     [
-        ("1 2 3 plane", "4 fields instead of 9 or 10: '1 2 3 plane'", "a line is 'x1 y1 x2 y2"),
+        ("1 2 3 plane", "4 fields instead of 9 or more: '1 2 3 plane'", "a line is 'x1 y1 x2 y2"),
         ("1 1 9 1 9 9 1 O plane 0", "could not convert string to float", "plain decimal numbers"),
         ("1 1 9 1 9 nan 1 9 plane 0", "coordinates 1 1 9 1 9 nan 1 9", "NaN or infinite coord"),
         ("1 1 9 1 9 9 1 9 submarine 0", "class 'submarine' is not in the", "correct the spelling"),

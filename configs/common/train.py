@@ -8,6 +8,8 @@ train = dict(
     init_strict=True,
     # An Inheritance instead of init_strict: what a detector takes over from a pre-training.
     init_inherit=None,
+    # Let --resume go on with other training data than the run had so far.
+    allow_new_data=False,
     # Optimizer steps; null if epochs says the length.
     max_iter=90_000,
     # Passes over the training set, whatever its size; max_iter, then null, follows from it.

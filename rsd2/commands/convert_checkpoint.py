@@ -37,6 +37,7 @@ import rsd2.projects
 from rsd2.config import apply_overrides, read_config_file
 from rsd2.data.class_orders import class_order
 from rsd2.io.files import replaced_file
+from rsd2.io.text import read_lines
 from rsd2.weights import conversion, conversion_detr, conversion_vit
 from rsd2.weights.conversion import (
     ConversionReport,
@@ -161,8 +162,7 @@ def class_names(values: Sequence[str]) -> list[str]:
         ValueError: no such order; the known ones are listed.
     """
     if len(values) == 1 and Path(values[0]).is_file():
-        lines = Path(values[0]).read_text(encoding="utf-8").splitlines()
-        return [line.strip() for line in lines if line.strip()]
+        return [line.strip() for line in read_lines(values[0]) if line.strip()]
     if len(values) == 1 and ":" in values[0]:
         return list(class_order(*values[0].split(":", 1)))
     return list(values)

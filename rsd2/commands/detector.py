@@ -9,6 +9,7 @@ from pathlib import Path
 from rsd2.config import load_config
 from rsd2.inference.detector import Detector
 from rsd2.inference.image_detector import ImageDetector
+from rsd2.inference.seams import SeamRule
 from rsd2.inference.sliding_window import WindowParameters
 
 from . import predict
@@ -23,6 +24,7 @@ def load_detector(
     window: int = 1024,
     overlap: int = 200,
     score_threshold: float = 0.3,
+    seams: SeamRule = "drop",
     class_names: Sequence[str] | None = None,
 ) -> Detector:
     """Load a trained model as a function from images to detections, as ``rsd2 predict`` does.
@@ -36,6 +38,7 @@ def load_detector(
         window: side of the windows that larger images are cut into, pixels, > 0.
         overlap: of neighbouring windows, pixels, in [0, window).
         score_threshold: lowest score reported, in [0, 1].
+        seams: what becomes of objects that a window's border cuts: "drop", "join" or "keep".
         class_names: one for each class of the model; those of the config's test set if None.
 
     Returns:
@@ -47,7 +50,7 @@ def load_detector(
         CheckpointError: the weights cannot be read, or are of another model.
         ValueError: a parameter is impossible, or the model is one of videos.
     """
-    parameters = WindowParameters(window, overlap, score_threshold=score_threshold)
+    parameters = WindowParameters(window, overlap, score_threshold=score_threshold, seams=seams)
     if not Path(weights).is_file():
         raise FileNotFoundError(f"no checkpoint {weights}; pass the path of a .pth file as weights")
 

@@ -2,6 +2,7 @@
 
 ``--kind tiny`` draws people and boats of 2 to 20 pixels in TinyPerson's format instead, and
 ``--kind video`` satellite videos of moving cars in RsCarData's, with a table of their statistics.
+``--georeferenced`` puts scenes of any size on the Earth: GeoTIFF files, labels in GeoPackages.
 
 Example::
 
@@ -12,6 +13,8 @@ Example::
         --num-images 400 --size 256 320 --preview 12
     python tools/make_synthetic.py --kind video --output datasets/synthetic_video --split train \\
         --num-images 20 --num-frames 100 --size 512 --preview 4
+    python tools/make_synthetic.py --georeferenced --output datasets/synthetic_scenes \\
+        --num-images 2 --size 4096 --crs EPSG:32632 --place 9.9 53.5 --preview 2
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ import argparse
 import json
 import math
 import os
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -29,10 +31,17 @@ import numpy as np
 
 from rsd2.data.drawing.boxes import make_contact_sheet
 from rsd2.data.drawing.videos import draw_record
+from rsd2.geo import Radiometry, Raster
+from rsd2.geo.labels import read_scene_labels
+from rsd2.inference.quicklook import draw_quicklook
+from rsd2.io.folder_run import run_command, shard_from_environment
+from rsd2.io.image_io import write_image
 from rsd2.synthetic import (
+    METRES_PER_UNIT,
     RSCARDATA_SPLITS,
     SYNTHETIC_CLASSES,
     TINY_CATEGORIES,
+    PlaceConfig,
     SceneConfig,
     TinySceneConfig,
     VideoConfig,
@@ -41,6 +50,7 @@ from rsd2.synthetic import (
     read_video_records,
     scene_name,
     write_dota_scenes,
+    write_georeferenced_scenes,
     write_tiny_scenes,
     write_videos,
 )
@@ -67,13 +77,17 @@ def get_parser() -> argparse.ArgumentParser:
     add("--output", required=True, metavar="DIR", help="gets images, labels and scenes.json")
     add(
         "--kind",
-        choices=("rotated", "tiny", "video"),
+        choices=("rotated", "tiny", "video", "georeferenced"),
         default="rotated",
-        help="DOTA's, TinyPerson's or RsCarData's format",
+        help="DOTA's, TinyPerson's or RsCarData's format, or GeoTIFF with GeoPackage",
     )
+    add("--georeferenced", dest="kind", action="store_const", const="georeferenced", help="a kind")
     add("--num-images", type=int, default=100, help="or videos, of the finished folder (100)")
     add(
-        "--size", type=int, nargs="+", help="side, or height and width, pixels (512; tiny: 256 320)"
+        "--size",
+        type=int,
+        nargs="+",
+        help="side, or height and width, pixels (512; tiny: 256 320; georeferenced: 2048)",
     )
     add("--split", choices=("train", "test"), help="video only: which to draw (train)")
     add("--num-frames", type=int, help="video only: of each video (120)")
@@ -95,6 +109,16 @@ def get_parser() -> argparse.ArgumentParser:
         help="most objects per 100 x 100 units (8); tiny and video: a factor (1)",
     )
     add("--clutter", type=float, help="amount of things that resemble objects")
+    place = parser.add_argument_group("georeferenced only")
+    add = place.add_argument
+    add("--crs", help="coordinate system (EPSG:32632)")
+    add("--place", type=float, nargs=2, metavar=("LON", "LAT"), help="upper left corner (9.9 53.5)")
+    add("--gsd", type=float, help="metres of a pixel on the ground (0.33 / scale)")
+    add("--rotation", type=float, help="of the upward side, degrees clockwise from north (0)")
+    add("--sixteen-bit", action="store_true", default=None, help="numbers of 11 bits in 16")
+    add("--striped", action="store_true", default=None, help="strips of rows instead of tiles")
+    add("--num-tiles", type=int, help="draw so many tiles of 512 pixels and repeat them (all new)")
+    add = parser.add_argument
     add("--preview", type=int, default=0, metavar="N", help="draw N scenes and labels: preview.png")
     return parser
 
@@ -161,8 +185,7 @@ def draw_preview(folder: Path, num_scenes: int) -> Path:
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)]
     path = folder / "preview.png"
-    if not cv2.imwrite(str(path), np.vstack(rows)):
-        raise OSError(f"{path} cannot be written; check the folder and the free space")
+    write_image(path, np.vstack(rows)[..., ::-1])
     return path
 
 
@@ -192,10 +215,12 @@ def describe(record: dict) -> str:
     return "\n".join(lines)
 
 
+_PLACE_OPTIONS = ("crs", "place", "gsd", "rotation", "sixteen_bit", "striped", "num_tiles")
 _OPTIONS = {
     "rotated": ("scale", "empty_fraction", "density", "clutter"),
     "tiny": ("empty_fraction", "dense_fraction", "density", "clutter"),
     "video": ("split", "num_frames", "density", "standing_lanes", "old_label_drop"),
+    "georeferenced": ("scale", "empty_fraction", "density", "clutter", *_PLACE_OPTIONS),
 }
 """Options of each kind besides ``size``."""
 _WRITERS = {
@@ -227,6 +252,8 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
         raise ValueError(f"--{option} has no meaning with --kind {args.kind}; leave it out")
     if args.size is not None:
         chosen["size"] = tuple(args.size) if len(args.size) != 1 else args.size[0]
+    if args.kind == "georeferenced":
+        return _write_georeferenced(args, chosen, shard) / "scenes.json"
     make_config, write = _WRITERS[args.kind]
     place = [args.output]
     if args.kind == "video":
@@ -235,6 +262,55 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
         *place, args.num_images, make_config(**chosen), args.seed, args.num_workers, shard=shard
     )
     return written if args.kind == "video" else written / "scenes.json"
+
+
+def _write_georeferenced(args: argparse.Namespace, chosen: dict, shard: tuple[int, int]) -> Path:
+    """Draw scenes with a place on Earth; ``chosen`` are the options that were given."""
+    place = {name: chosen.pop(name) for name in _PLACE_OPTIONS if name in chosen}
+    size = chosen.pop("size", 2048)
+    if "place" in place:
+        place["longitude"], place["latitude"] = place.pop("place")
+    place["tiled"] = not place.pop("striped", False)
+    # The objects have the size of real ones at this distance of pixels.
+    place.setdefault("gsd", round(METRES_PER_UNIT / chosen.get("scale", 1.0), 4))
+    return write_georeferenced_scenes(
+        args.output,
+        args.num_images,
+        SceneConfig(size=512, **chosen),
+        PlaceConfig(size=(size, size) if isinstance(size, int) else size, **place),
+        args.seed,
+        args.num_workers,
+        shard=shard,
+    )
+
+
+def draw_georeferenced_preview(folder: Path, num_scenes: int) -> Path:
+    """Draw the first scenes with their labels on one sheet.
+
+    Args:
+        folder: of the scenes.
+        num_scenes: on the sheet, > 0.
+
+    Returns:
+        path of the sheet, ``preview.png`` in the folder.
+    """
+    columns = math.ceil(math.sqrt(num_scenes))
+    images, captions = [], []
+    for index in range(num_scenes):
+        path = folder / f"{scene_name(index)}.tif"
+        with Raster(path) as raster:
+            labels = read_scene_labels(
+                path.with_suffix(".gpkg"), raster.georeference, (raster.height, raster.width)
+            )
+            classes = np.array([SYNTHETIC_CLASSES.index(name) for name in labels.names])
+            rule = Radiometry(scaling="percentile", percentiles=(0, 100)).measure(raster)
+            side = _SHEET_SIDE // columns
+            images.append(draw_quicklook(raster, rule, labels.polygons, classes, max_size=side))
+        captions.append(f"{path.name}: {len(labels)} objects")
+    sheet = make_contact_sheet(images, captions, columns=columns, cell_size=_SHEET_SIDE // columns)
+    path = folder / "preview.png"
+    write_image(path, sheet)
+    return path
 
 
 def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
@@ -265,8 +341,7 @@ def draw_video_preview(folder: Path, split: str, num_videos: int) -> Path:
             captions.append(f"{record['name']}, frame {index + 1}, {record['mode']}")
     sheet = make_contact_sheet(images, captions, columns=3, cell_size=_SHEET_SIDE // 3)
     path = folder / f"preview_{split}.png"
-    if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path} cannot be written; check the folder and the free space")
+    write_image(path, sheet)
     return path
 
 
@@ -280,29 +355,26 @@ def main(argv: list[str] | None = None) -> int:
         0 if done, 2 if an argument or the folder cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
-    shard = (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-    try:
-        path = write_scenes(args, shard)
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not record["complete"]:
-            print("This shard is done; the last of the others counts the objects.")
-            return 0
-        folder, shown = path.parent, min(args.preview, args.num_images)
+    return run_command("make_synthetic", lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
+    path = write_scenes(args, shard_from_environment())
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not record["complete"]:
+        print("This shard is done; the last process to finish counts the objects.")
+        return
+
+    folder, shown = path.parent, min(args.preview, args.num_images)
+    if args.kind == "video":
+        print(format_statistics(measure_videos(read_video_records(folder, record["split"]))))
+    else:
+        print(describe(record))
+    if shown > 0:
         if args.kind == "video":
-            print(format_statistics(measure_videos(read_video_records(folder, record["split"]))))
+            sheet = draw_video_preview(folder, record["split"], shown)
+        elif args.kind == "georeferenced":
+            sheet = draw_georeferenced_preview(folder, shown)
         else:
-            print(describe(record))
-        if shown > 0:
-            sheet = (
-                draw_video_preview(folder, record["split"], shown)
-                if args.kind == "video"
-                else draw_preview(folder, shown)
-            )
-            print(f"Preview: {sheet}")
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"make_synthetic: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("make_synthetic: interrupted; run the same command to continue.", file=sys.stderr)
-        return 130
-    return 0
+            sheet = draw_preview(folder, shown)
+        print(f"Preview: {sheet}")

@@ -7,8 +7,9 @@
     python tools/predict.py --config-file CLIP_CONFIG.py --weights model_final.pth \\
         --input traffic.mp4 videos/003/img1 --output predictions
 
-An image that is larger than a window is cut into overlapping windows, whose detections are merged
-by rotated NMS. Every window (or whole image) goes through the augmentations of
+An image that is larger than a window is cut into overlapping windows. Pieces of objects that a
+window's border cuts are dropped where another window sees more, and the detections of all windows
+are merged by rotated NMS. Every window (or whole image) goes through the augmentations of
 ``dataloader.test.mapper``. The output folder gets, replacing what is there:
 
 * ``<image>.png``: the detections drawn;
@@ -22,8 +23,9 @@ folder of one video's frames, read as a stream. The output folder gets of each v
 (MOTChallenge rows), ``<video>.json`` (COCO results, ``image_id`` is the number of the frame) and
 ``<video>.mp4`` (drawn), and ``videos.json`` about all.
 
-Exit code 0: all done. 1: some images or frames could not be read; they are listed, the others are
-done. 2: nothing could be done, or writing failed. 130: interrupted; what was done is written.
+Exit code 0: all done. 1: some images or frames could not be read (they are listed, the others are
+done), or the weights or detections hold numbers that are not finite. 2: nothing could be done, or
+writing failed. 130: interrupted; what was done is written.
 """
 
 from __future__ import annotations
@@ -51,8 +53,8 @@ from rsd2.inference.prediction_files import JSON_NAME, PredictionWriter, output_
 from rsd2.inference.prediction_inputs import check_targets, expand_image_inputs, find_videos
 from rsd2.inference.sliding_window import WindowParameters, detect_in_windows
 from rsd2.inference.video_prediction import describe_results, predict_videos
-from rsd2.io.image_io import read_image
-from rsd2.weights.checkpoint import load_weights
+from rsd2.io.image_io import ExifRule, read_image
+from rsd2.weights.checkpoint import describe_damage, load_weights
 from rsd2.weights.errors import CheckpointError
 
 
@@ -82,6 +84,20 @@ def get_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="fill windows that leave the image, as tools/prepare_dota.py does; keeps the scale "
         "of small images for a model that was trained on such tiles",
+    )
+    add(
+        "--seams",
+        choices=("drop", "join", "keep"),
+        default="drop",
+        help="pieces of objects that a window's border cuts go where another window sees more "
+        "(drop, the default), become one where none sees the whole (join), or stay (keep)",
+    )
+    add(
+        "--exif-orientation",
+        choices=("ignore", "obey"),
+        default="ignore",
+        help="turn photographs upright as their EXIF data say (obey), or use the pixels as they "
+        "are stored (ignore, the default), with a warning",
     )
     add("--classes", nargs="+", metavar="NAME", help="names; those of the test set by default")
     add("--device", help="auto, cpu, cuda or cuda:N; train.device by default")
@@ -195,6 +211,7 @@ def predict_all(
     detector: ImageDetector,
     parameters: WindowParameters,
     out: PredictionWriter,
+    exif: ExifRule = "ignore",
 ) -> tuple[Counts, bool]:
     """Detect in every image and write the results.
 
@@ -203,6 +220,7 @@ def predict_all(
         detector: the model.
         parameters: of windows and merging.
         out: takes the results.
+        exif: what is done with the EXIF orientation of an image.
 
     Returns:
         What happened, and False if the user interrupted it.
@@ -215,7 +233,7 @@ def predict_all(
     try:
         for path, name in zip(tqdm(images, desc="images", unit="image"), names):
             try:
-                image = read_image(path)
+                image = read_image(path, exif=exif)
             except (OSError, ValueError) as error:
                 counts.failed.append((str(path), str(error)))
                 continue
@@ -237,19 +255,52 @@ def predict_all(
     return counts, True
 
 
-def report(out: PredictionWriter, counts: Counts, num_images: int) -> None:
-    """Print what was found and what was not done."""
+def report(
+    out: PredictionWriter, counts: Counts, num_images: int, damage: str | None = None
+) -> bool:
+    """Print what was found and what was not done.
+
+    Args:
+        out: that took the results.
+        counts: of everything else.
+        num_images: that were asked for.
+        damage: sentence about weights that are not finite, or None.
+
+    Returns:
+        Whether all is well.
+    """
     print(
         f"{out.num_detections} detections in {out.num_images} of {num_images} images "
         f"({counts.below_threshold} more below the score threshold), "
         f"{counts.seconds / max(out.num_images, 1):.3f} seconds per image; see {out.folder}"
     )
     if counts.non_finite:
-        print(f"{counts.non_finite} detections were not finite: are these the right weights?")
+        print(
+            f"{counts.non_finite} detections were not finite and are left out: are these the right "
+            "weights?",
+            file=sys.stderr,
+        )
+    if damage:
+        print(damage, file=sys.stderr)
     if counts.failed:
         print(f"{len(counts.failed)} images could not be read:", file=sys.stderr)
         for _, reason in counts.failed:
             print(f"  {reason}", file=sys.stderr)
+    return not (counts.non_finite or damage or counts.failed)
+
+
+def damage_of(detector: ImageDetector | ClipDetector, origin: dict[str, Any]) -> str | None:
+    """Write a sentence about weights that are NaN or infinite.
+
+    Args:
+        detector: whose model was loaded.
+        origin: of `build_detector`.
+
+    Returns:
+        The sentence, None if all are finite.
+    """
+    damage = describe_damage(detector.model)
+    return f"{origin['weights']} {damage}" if damage else None
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -295,6 +346,7 @@ def read_parameters(args: argparse.Namespace, nms_threshold: float) -> WindowPar
         score_threshold=args.score_threshold,
         batch_size=args.batch_size,
         padding=args.padding,
+        seams=args.seams,
     )
 
 
@@ -326,6 +378,7 @@ def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
         max_drawing_size=args.max_drawing_size,
     )
     text, problems = describe_results(results, unreadable)
+    problems = "\n".join(filter(None, [problems, damage_of(detector, origin)]))
     print(f"{text}; see {args.output}")
     print(problems, file=sys.stderr, end="\n" if problems else "")
     if not all(result.complete for result in results):
@@ -363,13 +416,13 @@ def run(args: argparse.Namespace) -> int:
     if num_others:
         print(f"{num_others} other files in the folders are no images and are left out")
     with PredictionWriter(args.output, classes, args.max_drawing_size) as out:
-        counts, complete = predict_all(images, detector, parameters, out)
+        counts, complete = predict_all(images, detector, parameters, out, args.exif_orientation)
         out.finish({**asdict(parameters), **origin}, counts.failed, complete)
-    report(out, counts, len(images))
+    is_well = report(out, counts, len(images), damage_of(detector, origin))
     if not complete:
         print(f"interrupted; {out.folder / JSON_NAME} holds what was done", file=sys.stderr)
         return 130
-    return 1 if counts.failed else 0
+    return 0 if is_well else 1
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from rsd2.data.formats.label_report import REMEDIES
 from rsd2.data.windows.tile_index import INDEX_NAME, TileIndex
 from rsd2.data.windows.tile_writer import write_tiles
 from rsd2.data.windows.tiling import TilingParameters
+from rsd2.io.folder_run import run_command, shard_from_environment
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -90,36 +90,31 @@ def main(argv: list[str] | None = None) -> int:
         0 if done, 2 if the input or the output folder cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
-    shard = (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-    try:
-        parameters = TilingParameters(
-            window=args.window,
-            overlap=args.overlap,
-            rates=tuple(args.rates),
-            min_image_fraction=args.min_image_fraction,
-            min_object_fraction=args.min_object_fraction,
-            padding=args.padding,
-            clip_objects=args.clip_objects,
-            keep_empty=not args.drop_empty,
-        )
-        index = write_tiles(
-            args.images,
-            args.labels,
-            args.output,
-            parameters,
-            out_of_image=args.out_of_image,
-            missing_label=args.missing_label,
-            num_workers=args.num_workers,
-            shard=shard,
-        )
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"prepare_dota: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("prepare_dota: interrupted; run the same command to continue.", file=sys.stderr)
-        return 130
+    return run_command("prepare_dota", lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
+    parameters = TilingParameters(
+        window=args.window,
+        overlap=args.overlap,
+        rates=tuple(args.rates),
+        min_image_fraction=args.min_image_fraction,
+        min_object_fraction=args.min_object_fraction,
+        padding=args.padding,
+        clip_objects=args.clip_objects,
+        keep_empty=not args.drop_empty,
+    )
+    index = write_tiles(
+        args.images,
+        args.labels,
+        args.output,
+        parameters,
+        out_of_image=args.out_of_image,
+        missing_label=args.missing_label,
+        num_workers=args.num_workers,
+        shard=shard_from_environment(),
+    )
     if index is None:
-        print("This shard is done; the last of the others writes the index.")
+        print("This shard is done; the last process to finish writes the index.")
     else:
         print(describe(index, args.output))
-    return 0

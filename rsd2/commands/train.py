@@ -24,25 +24,36 @@ from detectron2.config import instantiate
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from omegaconf import OmegaConf
 from torch import nn
+from torch.multiprocessing import ProcessExitedException
 
 from rsd2 import env
 from rsd2.config import ConfigError, load_config, save_config
+from rsd2.config.checks import config_leaves
 from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import (
     ModelEMA,
     RunError,
+    Trainer,
     build_hooks,
     build_loader,
     build_optimizer,
     build_trainer,
+    check_evaluators,
+    check_run,
+    classes_of,
+    dataset_names,
+    describe_data,
     evaluate,
     launch,
+    one_sentence,
     prepare_output_dir,
     provenance,
     resolve_epochs,
     resolve_seed,
     select_device,
+    settings_of,
     setup_logging,
     wrap_distributed,
     write_results,
@@ -51,6 +62,15 @@ from rsd2.weights.checkpoint import Checkpointer, load_state
 from rsd2.weights.errors import CheckpointError
 
 _logger = logging.getLogger("rsd2.train")
+
+PROBLEMS = (ConfigError, CheckpointError, RunError)
+"""What ends a run in one sentence."""
+
+SETTINGS_OF_TRAIN = (
+    *("init_checkpoint", "max_iter", "epochs", "seed", "accumulate"),
+    *("amp", "clip_grad", "ema", "hooks"),
+)
+"""Keys of ``train`` that decide what is trained, beside those that say where and how often."""
 
 
 class Run:
@@ -68,26 +88,63 @@ class Run:
             "Environment:\n%s", "\n".join(f"{key}: {value}" for key, value in env.collect())
         )
         logger.info("Command line: %s", args)
+        self.seed_is_drawn = train.seed is None or train.seed < 0
         train.seed = resolve_seed(train.seed)
-        if comm.is_main_process():
-            save_config(self.cfg, self.output_dir / "config.yaml")
-            logger.info("Full config saved to %s", self.output_dir / "config.yaml")
+        # A resumed run may be refused, and then the file has to say what was trained.
+        if not args.resume:
+            self.save_config()
         seed_all_rng(train.seed + comm.get_rank())
         self.device = select_device(train.device)
         torch.backends.cudnn.benchmark = bool(train.cudnn_benchmark) and not args.eval_only
         self.origin = provenance(args.config_file, train.seed, self.device)
 
+    def save_config(self) -> None:
+        """Write config.yaml."""
+        if not comm.is_main_process():
+            return
+        saved = copy.deepcopy(self.cfg)
+        if saved.train.get("epochs") is not None and saved.train.max_iter is not None:
+            saved.train.epochs = None  # the file says the length that was trained, once
+        save_config(saved, self.output_dir / "config.yaml")
+        _logger.info("Full config saved to %s", self.output_dir / "config.yaml")
+
     def settle_length(self, loader: Any) -> None:
         """Turn epochs into iterations, which depend on the data, and save the config again."""
         resolve_epochs(self.cfg.train, loader)
-        if self.cfg.train.get("epochs") is not None and comm.is_main_process():
-            saved = copy.deepcopy(self.cfg)
-            saved.train.epochs = None  # the file says the length that was trained, once
-            save_config(saved, self.output_dir / "config.yaml")
+        if self.cfg.train.get("epochs") is not None and not self.args.resume:
+            self.save_config()
+
+    def settings(self, loader: Any, *, resumed: bool) -> dict[str, Any]:
+        """Collect what a later run that resumes this one is compared with."""
+        cfg, train = self.cfg, self.cfg.train
+        plain = {
+            name: OmegaConf.to_container(cfg[name], resolve=True)
+            for name in ("model", "optimizer", "lr_multiplier")
+        }
+        plain["dataloader"] = {"train": OmegaConf.to_container(cfg.dataloader.train, resolve=True)}
+        names = [name for name in SETTINGS_OF_TRAIN if name in train]
+        plain["train"] = {
+            name: OmegaConf.to_container(train[name], resolve=True)
+            if OmegaConf.is_config(train[name])
+            else train[name]
+            for name in names
+        }
+        found = settings_of(config_leaves(plain))
+        if resumed and self.seed_is_drawn:
+            found["train.seed"] = None
+        classes = [classes_of(name) for name in dataset_names(cfg, "train")]
+        return {**found, **describe_data(loader, classes[0] if classes else None)}
+
+    def adopt_seed(self, trainer: Trainer) -> None:
+        """Take the seed of the checkpoint that is continued, if none was given."""
+        seed = trainer.settings.get("train.seed")
+        self.cfg.train.seed = self.origin["seed"] = self.cfg.train.seed if seed is None else seed
 
     def build_model(self) -> nn.Module:
         """Build the model on its device."""
-        model = instantiate(self.cfg.model).to(self.device)
+        with one_sentence("model"):
+            model = instantiate(self.cfg.model)
+        model = model.to(self.device)
         _logger.info("Model on %s:\n%s", self.device, model)
         return model
 
@@ -104,9 +161,17 @@ class Run:
 def run_evaluation(run: Run) -> Mapping[str, Any]:
     """Evaluate ``train.init_checkpoint``, or with --resume the last checkpoint of the run."""
     train = run.cfg.train
+    run.save_config()
+    check_run(run.cfg, is_training=False)
     model = run.build_model()
     checkpointer = Checkpointer(model, train.output_dir, strict=train.init_strict)
     resumed = run.args.resume and checkpointer.has_checkpoint()
+    if resumed and train.init_checkpoint:
+        _logger.warning(
+            "--resume evaluates the last checkpoint of %s, not train.init_checkpoint=%s",
+            train.output_dir,
+            train.init_checkpoint,
+        )
     path = checkpointer.get_checkpoint_file() if resumed else train.init_checkpoint
     if not path:
         raise RunError(
@@ -128,9 +193,12 @@ def run_training(run: Run) -> None:
     """Train, from the last checkpoint on with --resume."""
     train = run.cfg.train
     model = run.build_model()
-    optimizer = build_optimizer(run.cfg.optimizer, model)
-    loader = build_loader(run.cfg.dataloader.train, "dataloader.train")
+    with one_sentence("optimizer"):
+        optimizer = build_optimizer(run.cfg.optimizer, model)
+    loader = build_loader(run.cfg.dataloader.train, "dataloader.train", run.cfg)
+    check_run(run.cfg, is_training=True)
     run.settle_length(loader)
+
     model = wrap_distributed(model, **train.ddp)
     ema = ModelEMA(model, train.ema.decay, train.ema.warmup) if train.ema.enabled else None
     trainer = build_trainer(train, model, loader, optimizer)
@@ -147,20 +215,52 @@ def run_training(run: Run) -> None:
         done = min(trainer.iter + 1, train.max_iter)
         return run.evaluate(model, ema, {"iteration": done, "max_iter": train.max_iter})
 
-    schedule = instantiate(run.cfg.lr_multiplier)
+    with one_sentence("lr_multiplier"):
+        schedule = instantiate(run.cfg.lr_multiplier)
     trainer.register_hooks(build_hooks(train, checkpointer, schedule, evaluate_now, ema))
-    resumed = run.args.resume and checkpointer.has_checkpoint()
-    if checkpointer.has_checkpoint() and not run.args.resume:
-        _logger.warning("%s holds a training; this one starts anew beside it", train.output_dir)
-    if run.args.resume and not resumed:
-        _logger.warning("no checkpoint in %s yet: --resume starts anew", train.output_dir)
-    checkpointer.resume_or_load(train.init_checkpoint, resume=resumed)
+    resumed = load_start(run, checkpointer, trainer, loader)
     start = trainer.iter + 1 if resumed else 0
     if start >= train.max_iter:
         _logger.warning("train.max_iter=%d is reached; evaluating only", train.max_iter)
         run.evaluate(model, ema, {"iteration": start, "max_iter": train.max_iter})
     else:
         trainer.train(start, train.max_iter)
+
+
+def load_start(run: Run, checkpointer: Checkpointer, trainer: Trainer, loader: Any) -> bool:
+    """Load what a training starts from: its last checkpoint, or initial weights, or nothing.
+
+    Args:
+        run: whose config says which.
+        checkpointer: of the model and the trainer.
+        trainer: gets the settings of the run, and with --resume the state of the checkpoint.
+        loader: of the training data.
+
+    Returns:
+        Whether a checkpoint is continued.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of another model.
+        RunError: a setting differs that a resumed run cannot change.
+    """
+    train = run.cfg.train
+    resumed = run.args.resume and checkpointer.has_checkpoint()
+    if checkpointer.has_checkpoint() and not run.args.resume:
+        _logger.warning("%s holds a training; this one starts anew beside it", train.output_dir)
+    if run.args.resume and not resumed:
+        _logger.warning("no checkpoint in %s yet: --resume starts anew", train.output_dir)
+
+    trainer.settings = run.settings(loader, resumed=resumed)
+    trainer.allow_new_data = bool(train.get("allow_new_data", False))
+    rest = checkpointer.resume_or_load(train.init_checkpoint, resume=resumed)
+    if resumed:
+        run.adopt_seed(trainer)
+        averages = train.ema.enabled, "ema" in rest
+        if averages == (False, True):
+            _logger.warning("train.ema.enabled=false: the average of the checkpoint ends here")
+    if run.args.resume:
+        run.save_config()
+    return resumed
 
 
 def run_process(args: argparse.Namespace) -> None:
@@ -170,10 +270,31 @@ def run_process(args: argparse.Namespace) -> None:
         args: of the command line.
     """
     run = Run(args)
+    check_evaluators(run.cfg)
     if args.eval_only:
         run_evaluation(run)
     else:
         run_training(run)
+
+
+def run_or_explain(args: argparse.Namespace) -> None:
+    """Run in a process that another one started, which would show a traceback of an error.
+
+    Args:
+        args: of the command line.
+
+    Raises:
+        SystemExit: the run cannot start as it was asked for; this process has said why.
+    """
+    try:
+        run_process(args)
+    except PROBLEMS as problem:
+        _explain(problem)
+        raise SystemExit(1) from problem
+
+
+def _explain(problem: Exception) -> None:
+    print(f"lazyconfig_train_net.py: error: {problem}", file=sys.stderr)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -204,8 +325,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     job = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
     try:
-        launch(run_process, *job, args=(args,))
-    except (ConfigError, CheckpointError, RunError) as problem:
-        print(f"lazyconfig_train_net.py: error: {problem}", file=sys.stderr)
+        launch(run_process if args.num_gpus <= 1 else run_or_explain, *job, args=(args,))
+    except PROBLEMS as problem:
+        _explain(problem)
         return 1
+    except ProcessExitedException as stop:
+        return stop.exit_code
     return 0

@@ -1,4 +1,4 @@
-"""Checks of a config: overrides that mean something, arguments that their targets accept.
+"""Checks of a config: overrides have an effect, and targets accept their arguments.
 
 Part of :mod:`rsd2.config`, which is the module to import from.
 """
@@ -29,7 +29,7 @@ def check_overrides(cfg: DictConfig, opts: Sequence[str]) -> None:
     """Raise if :func:`apply_overrides` would; ``cfg`` stays as it is.
 
     Args:
-        cfg: the config.
+        cfg: config.
         opts: overrides.
 
     Raises:
@@ -46,7 +46,7 @@ def apply_overrides(cfg: DictConfig, opts: Sequence[str]) -> DictConfig:
     argument of the target it is given to; ``+key=value`` adds an entry to a plain dictionary.
 
     Args:
-        cfg: the config.
+        cfg: config.
         opts: overrides.
 
     Returns:
@@ -93,7 +93,7 @@ def _override(cfg: DictConfig, key: str, value: Any, added: bool) -> None:
 
 
 def _find(cfg: DictConfig, key: str, added: bool) -> tuple[Any, str, Any]:
-    """Return (the node that holds the key, the key's last part, its present value)."""
+    """Return (the node that holds the key, the last part of the key, its current value)."""
     node: Any = cfg
     parts = key.split(".")
     for depth, part in enumerate(parts):
@@ -104,9 +104,12 @@ def _find(cfg: DictConfig, key: str, added: bool) -> tuple[Any, str, Any]:
         exists = part in names[0]
         if not exists and not (last and (part in names[1] or added)):
             raise ConfigError(_suggestion(cfg, prefix, part, parts[depth + 1 :], names))
+
         if last:
             index = int(part) if isinstance(node, ListConfig) else part
             return node, part, _value(node, index) if exists else None
+
+        # What an interpolation points to is shared: changed through it, others would change too.
         index = int(part) if isinstance(node, ListConfig) else part
         if OmegaConf.is_interpolation(node, index):
             raw = OmegaConf.to_container(node, resolve=False)[index]
@@ -132,6 +135,7 @@ def _suggestion(
     start = f"{prefix}." if prefix else ""
     if part in names[1]:
         return f"{start}{part} is not set yet; give it whole: {start}{part}={{...}}"
+
     names = sorted((names[0] | names[1]) - {"_target_"})
     near = difflib.get_close_matches(part, names, n=3, cutoff=0.6)
     tail = "".join(f".{r}" for r in rest)
@@ -140,6 +144,7 @@ def _suggestion(
     # A derived value is not worth suggesting: what it is derived from has the same name elsewhere.
     leaves = [key for key, value in config_leaves(cfg) if "${" not in str(value)]
     found += [key for key in leaves if key.split(".")[-1] == wanted and key not in found][:3]
+
     if found:
         return f"no key {start}{part}; did you mean {' or '.join(found)}?"
     return f"no key {start}{part}; {prefix or 'the config'} has {', '.join(names) or 'no keys'}"
@@ -150,6 +155,8 @@ def _coerce(value: Any, existing: Any, annotation: Any, has_target: bool) -> Any
     if value is None or existing is None or (isinstance(value, str) and "${" in value):
         return value
     shown = f"got {value!r} ({type(value).__name__})"
+
+    # bool comes before int, of which it is a subclass.
     if isinstance(existing, bool):
         if not isinstance(value, bool):
             raise ConfigError(f"expects true or false, {shown}")
@@ -184,7 +191,7 @@ def check_arguments(cfg: DictConfig, late: Iterable[str] = LATE_ARGUMENTS) -> No
 
     Args:
         cfg: the config.
-        late: dotted keys that are filled in after loading.
+        late: dotted keys whose values are filled in after loading.
 
     Raises:
         ConfigError: one line for each unknown target, unknown or missing argument, ``???`` or
@@ -204,6 +211,7 @@ def _check_node(
             errors += _argument_errors(node, path, late)
         except ConfigError as error:
             errors.append(f"{path}: {error}")
+
     for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
         name = f"{path}.{key}" if path else str(key)
         try:
@@ -214,6 +222,7 @@ def _check_node(
         except OmegaConfBaseException as error:
             errors.append(f"{name} cannot be resolved: {str(error).splitlines()[0]}")
             continue
+
         if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(node, key):
             _check_node(value, name, late, errors)
 
@@ -225,12 +234,14 @@ def _argument_errors(node: DictConfig, path: str, late: frozenset[str]) -> list[
     parameters = signature.parameters.values()
     names = [p.name for p in parameters if _is_argument(p)]
     target = node["_target_"] if isinstance(node["_target_"], str) else node["_target_"].__name__
+
     errors = []
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for key in (str(k) for k in node if k != "_target_" and k not in names):
             near = difflib.get_close_matches(key, names, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(names)}"
             errors.append(f"{path}.{key}: {target} has no such argument; {hint}")
+
     for p in parameters:
         needed = _is_argument(p) and p.default is p.empty and p.name not in node
         if needed and f"{path}.{p.name}" not in late:
@@ -253,6 +264,7 @@ def _signature(node: DictConfig) -> inspect.Signature | None:
         if located is None:
             raise ConfigError(f"_target_ {target} does not exist")
         target = located
+
     if not callable(target):
         return None  # a target that is itself a config is built first
     try:
@@ -281,7 +293,7 @@ def config_leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Walk a config.
 
     Args:
-        node: a config, a container of plain Python objects, or a value.
+        node: config, container of plain Python objects, or value.
         path: dotted key of ``node``.
 
     Yields:

@@ -1,15 +1,14 @@
 """Configs: find, load, override, check and save LazyConfigs.
 
 An experiment is a Python file that exports five names, ``model dataloader optimizer lr_multiplier
-train``. Everything that can be wrong with it is said here, before a model is built: a missing
-file or name, a misspelt key, a value of the wrong type, an argument that its target lacks.
+train``. This module reports every mistake in it before a model is built: a missing file or name, a
+misspelt key, a value of the wrong type, an argument that its target lacks.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
+from rsd2.io.files import replaced_file
+
 from .checks import ConfigError, apply_overrides, check_arguments, config_leaves
-from .renames import use_current_names
+from .renames import gather_options, use_current_names
 
 EXPORTED_NAMES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
@@ -73,18 +74,20 @@ def read_config_file(file: Path) -> DictConfig:
     """
     if file.suffix not in (".py", ".yaml", ".yml"):
         raise ConfigError(f"config file {file} has to end in .py, .yaml or .yml")
+
     try:
         if file.suffix == ".py":
             cfg = LazyConfig.load(str(file))
         else:
-            # As LazyConfig.load does, but by the names that modules have today.
+            # As LazyConfig.load does, but by the names that modules and options have today.
             saved = yaml.unsafe_load(use_current_names(file.read_text(encoding="utf-8")))
-            cfg = OmegaConf.create(saved, flags={"allow_objects": True})
+            cfg = OmegaConf.create(gather_options(saved), flags={"allow_objects": True})
     except SyntaxError as error:
         cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
         raise ConfigError(f"syntax error in {file}, line {cause.lineno}: {cause.msg}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not readable YAML: {error}") from error
+
     if not isinstance(cfg, DictConfig):
         raise ConfigError(f"{file} holds a {type(cfg).__name__}, not a mapping of exported names")
     return cfg
@@ -109,6 +112,7 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
         here = sorted(p.name for p in folder.iterdir() if p.suffix in (".py", ".yaml", ".yml"))
         near = difflib.get_close_matches(file.name, here, n=5, cutoff=0.4) or here[:10]
         raise ConfigError(f"no config file {file}; in {folder.resolve()}: {', '.join(near)}")
+
     cfg = read_config_file(file)
     missing = [name for name in EXPORTED_NAMES if name not in cfg]
     if missing:
@@ -116,6 +120,7 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
             f"{file} does not export {', '.join(missing)}; an experiment exports "
             f"{', '.join(EXPORTED_NAMES)} (found: {', '.join(map(str, cfg)) or 'nothing'})"
         )
+
     apply_overrides(cfg, opts)
     check_arguments(cfg)
     return cfg
@@ -126,7 +131,7 @@ def save_config(cfg: DictConfig, path: str | Path) -> None:
 
     Args:
         cfg: the config.
-        path: of the YAML file; it appears complete or not at all.
+        path: path of the YAML file, which appears complete or not at all.
 
     Raises:
         ConfigError: a value cannot be written (a lambda, an open object); its key is named.
@@ -141,14 +146,13 @@ def save_config(cfg: DictConfig, path: str | Path) -> None:
             raise ConfigError(
                 f"{key} = {value!r} cannot be saved; use a named function or class"
             ) from error
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.yaml")
-    try:
-        LazyConfig.save(cfg, str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        Path(f"{temporary}.pkl").unlink(missing_ok=True)
+
+    with replaced_file(path) as temporary:
+        try:
+            LazyConfig.save(cfg, str(temporary))
+        finally:
+            # Detectron2 writes this beside a file that it cannot write as YAML.
+            Path(f"{temporary}.pkl").unlink(missing_ok=True)
 
 
 def config_depth(file: str | Path) -> int:
@@ -157,7 +161,7 @@ def config_depth(file: str | Path) -> int:
     Relative imports, ``get_config("...")``, ``LazyConfig.load("...")`` and ``load_rel`` count.
 
     Args:
-        file: a ``.py`` config.
+        file: path of a ``.py`` config.
 
     Returns:
         Length of the chain, >= 1.
@@ -190,6 +194,7 @@ def _parents(file: Path) -> Iterator[Path]:
                 continue
             if not isinstance(node.args[0], ast.Constant):
                 raise ConfigError(f"{file}:{node.lineno}: name the parent config by a plain string")
+
             parent = node.args[0].value
             bases = {"get_config": config_roots(), "load_rel": (file.parent,)}
             checkout = tuple(root.parent for root in config_roots())

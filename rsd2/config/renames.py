@@ -1,9 +1,10 @@
-"""Where modules lie now that saved configs name by an earlier place."""
+"""What saved configs call by an earlier name: modules that moved, options that were gathered."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 MOVED_MODULES = {
     "rsd2.checkpoint": "rsd2.weights.checkpoint",
@@ -34,6 +35,7 @@ MOVED_MODULES = {
     "rsd2.evaluation.average_precision": "rsd2.evaluation.scoring.average_precision",
     "rsd2.evaluation.box_evaluation": "rsd2.evaluation.evaluator",
     "rsd2.evaluation.box_matching": "rsd2.evaluation.matching.boxes",
+    "rsd2.evaluation.box_records": "rsd2.evaluation.records",
     "rsd2.evaluation.clip_detector": "rsd2.inference.clip_detector",
     "rsd2.evaluation.clip_windows": "rsd2.inference.clip_windows",
     "rsd2.evaluation.coco_results": "rsd2.evaluation.files.coco_results",
@@ -52,6 +54,7 @@ MOVED_MODULES = {
     "rsd2.evaluation.sliding_window": "rsd2.inference.sliding_window",
     "rsd2.evaluation.task1_files": "rsd2.evaluation.files.task1",
     "rsd2.evaluation.tile_merging": "rsd2.evaluation.merging",
+    "rsd2.evaluation.tile_records": "rsd2.evaluation.records",
     "rsd2.evaluation.tiny_evaluation": "rsd2.evaluation.tiny",
     "rsd2.evaluation.tiny_scoring": "rsd2.evaluation.scoring.tiny",
     "rsd2.evaluation.video_frames": "rsd2.inference.video_frames",
@@ -65,13 +68,31 @@ MOVED_MODULES = {
     "rsd2.modeling.vit": "rsd2.modeling.backbones.vit",
     "rsd2.tensor_files": "rsd2.weights.tensor_files",
 }
-"""Earlier dotted name of a module -> its name now. A row is added with every move, none goes."""
+"""Earlier dotted name of a module -> its name now. Every move adds a row; none is removed."""
 
 MOVED_NAMES = {
     "rsd2.modeling.AttentionLoss": "rsd2.projects.bottom_heavy.attention_supervision.AttentionLoss",
     "rsd2.modeling.SSPNet": "rsd2.projects.bottom_heavy.sspnet.SSPNet",
 }
-"""The same for what a package offered under its own name, which is the name that configs save."""
+"""The same for classes and functions that a package re-exported: configs save the shorter name."""
+
+_DETECTOR = "rsd2.modeling.DetectorQuirks"
+_MUTDET = "rsd2.projects.mutdet.quirks.MutDetQuirks"
+_ATTENTION = "rsd2.projects.bottom_heavy.attention_supervision.AttentionQuirks"
+
+GATHERED_OPTIONS = {
+    "box_normalization": (_DETECTOR, ("boxes_per_axis",)),
+    "official_attention_init": (_DETECTOR, ("random_sampling_init",)),
+    "official_centerness": (_ATTENTION, ("short_far_sides",)),
+    "official_denoising": (_DETECTOR, ("multiplied_angle_noise", "trained_empty_slots")),
+    "official_denoising_alignment": (_MUTDET, ("first_denoising_rows",)),
+    "official_fold_at_45": (_DETECTOR, ("unswapped_at_45",)),
+    "official_l1_formats": (_DETECTOR, ("mixed_l1_formats",)),
+    "official_masking": (_MUTDET, ("zeroed_rim",)),
+    "official_query_score": (_MUTDET, ("raw_query_score",)),
+    "official_ranges": (_ATTENTION, ("strict_ranges",)),
+}
+"""Earlier option of a target -> what ``quirks`` is today, and the fields that it set there."""
 
 
 def _any_of(names: Iterable[str]) -> str:
@@ -96,3 +117,30 @@ def use_current_names(text: str) -> str:
     """
     text = _NAMES.sub(lambda match: MOVED_NAMES[match[1]], text)
     return _MODULES.sub(lambda match: MOVED_MODULES[match[1]], text)
+
+
+def gather_options(saved: Any) -> Any:
+    """Put the options of :data:`GATHERED_OPTIONS` into the argument ``quirks`` of their target.
+
+    Args:
+        saved: content of a YAML file that :func:`rsd2.config.save_config` wrote, at any time.
+
+    Returns:
+        The content with the arguments of today; all else as it was.
+    """
+    if isinstance(saved, list):
+        return [gather_options(item) for item in saved]
+    if not isinstance(saved, dict):
+        return saved
+
+    gathered: dict[str, Any] = {}
+    result = {}
+    for key, value in saved.items():
+        if "_target_" in saved and key in GATHERED_OPTIONS:
+            target, fields = GATHERED_OPTIONS[key]
+            # One of them was a choice of two names.
+            is_on = value in (True, "official_per_axis")
+            gathered |= {"_target_": target, **dict.fromkeys(fields, is_on)}
+        else:
+            result[key] = gather_options(value)
+    return {**result, "quirks": gathered} if gathered else result

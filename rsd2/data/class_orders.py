@@ -7,6 +7,7 @@ Detectron2 needed.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -163,5 +164,6 @@ def canonical_class_name(name: str, known: Iterable[str]) -> str:
     return {_letters(one): one for one in known}.get(_letters(name), name)
 
 
+@functools.lru_cache(maxsize=4096)
 def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())

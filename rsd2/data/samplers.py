@@ -191,6 +191,11 @@ class ResumableTrainLoader:
             yield batch
 
     @property
+    def dataset(self) -> Any:
+        """The samples, before they are mapped."""
+        return self._dataset
+
+    @property
     def num_samples(self) -> int:
         """Number of samples in the data set, seen once in each epoch."""
         return len(self._dataset)

@@ -22,7 +22,10 @@ from detectron2.data.build import (
 )
 from detectron2.data.detection_utils import check_metadata_consistency
 
+from rsd2.data.dataset_dicts import check_record
+from rsd2.data.file_names import NameIndex
 from rsd2.io.files import write_atomically
+from rsd2.io.text import read_lines
 
 _logger = logging.getLogger(__name__)
 _HEADER = "# sha256 of the sorted ids: "
@@ -36,8 +39,13 @@ def unit_id(record: dict) -> str:
 
     Returns:
         the id by which shares are chosen.
+
+    Raises:
+        ValueError: if the dict has neither.
     """
     tile = record.get("tile")
+    if not tile:
+        check_record(record, "image_id")
     return str(tile["source_id"] if tile else record["image_id"])
 
 
@@ -108,7 +116,7 @@ def read_split(path: str | Path) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no list of images {path}; tools/make_split.py makes one")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line.strip() for line in read_lines(path)]
     ids = sorted({line for line in lines if line and not line.startswith("#")})
     if not ids:
         raise ValueError(f"the list {path} names no image")
@@ -126,7 +134,8 @@ def select_images(records: Sequence[dict], ids: Iterable[str], name: str) -> lis
 
     Args:
         records: dataset dicts.
-        ids: as `unit_id` gives them.
+        ids: as `unit_id` gives them, or another spelling of the same path, with or without the
+            extension of an image: ``./P0001.png`` is ``P0001``.
         name: of the list, for messages.
 
     Returns:
@@ -135,14 +144,17 @@ def select_images(records: Sequence[dict], ids: Iterable[str], name: str) -> lis
     Raises:
         ValueError: if an id of the list is not there, because it is the list of another data set.
     """
-    chosen = set(ids)
-    absent = sorted(chosen - {unit_id(record) for record in records})
+    wanted = set(ids)
+    index = NameIndex(map(unit_id, records), with_extension=False)
+    chosen = {one: index.find(one) for one in wanted}
+    absent = sorted(one for one, found in chosen.items() if found is None)
     if absent:
         raise ValueError(
-            f"{len(absent)} of the {len(chosen)} images of {name} are not in the data set, for "
+            f"{len(absent)} of the {len(wanted)} images of {name} are not in the data set, for "
             f"example {absent[0]!r}; is it the list of another one?"
         )
-    return [record for record in records if unit_id(record) in chosen]
+    names = set(chosen.values())
+    return [record for record in records if unit_id(record) in names]
 
 
 def get_dataset_dicts(

@@ -1,4 +1,4 @@
-"""The usual pieces of a run: output folder, log, trainer, hooks, evaluation, results."""
+"""The standard parts of a run: log, seed, trainer, hooks, evaluation, results."""
 
 from __future__ import annotations
 
@@ -32,41 +32,13 @@ from torch import nn
 import rsd2
 from rsd2.io.files import write_atomically
 
+from .errors import RunError
 from .hooks import EMAHook, ModelEMA, PeriodicCheckpointer, StopOnSignal, unwrap
+from .preflight import build_evaluators, build_loader
 from .random_state import preserved_random_state
 from .train_loop import Trainer
 
 _logger = logging.getLogger(__name__)
-
-
-class RunError(RuntimeError):
-    """The run cannot start as it was asked for; the message says what to change."""
-
-
-def prepare_output_dir(output_dir: str) -> Path:
-    """Create the output folder and prove that it can be written to.
-
-    Args:
-        output_dir: local folder.
-
-    Returns:
-        Its path.
-
-    Raises:
-        RunError: it cannot be created or written to.
-    """
-    folder = Path(output_dir)
-    probe = folder / f".probe.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("writable")
-        probe.unlink()
-    except OSError as error:
-        raise RunError(
-            f"the output folder {folder} cannot be written to ({error.strerror or error}); "
-            "choose another with train.output_dir=..."
-        ) from error
-    return folder
 
 
 def setup_logging(output_dir: str) -> logging.Logger:
@@ -88,7 +60,7 @@ def resolve_seed(seed: int | None) -> int:
     """Return the seed of the run, the same on every process.
 
     Args:
-        seed: >= 0 as given; None or negative draws one.
+        seed: seed that the user gave, >= 0; None or a negative number draws one.
 
     Returns:
         A seed >= 0.
@@ -100,9 +72,9 @@ def resolve_epochs(train: DictConfig, data_loader: Any) -> None:
     """Turn ``train.epochs``, if it is given, into ``train.max_iter``.
 
     Args:
-        train: the config's ``train``; ``max_iter`` is set, to whole optimizer steps that see each
-            sample at least ``epochs`` times on average.
-        data_loader: with ``num_samples`` and ``total_batch_size``.
+        train: the config's ``train``. Its ``max_iter`` is set to the smallest number of optimizer
+            steps in which each sample is seen at least ``epochs`` times on average.
+        data_loader: loader with ``num_samples`` and ``total_batch_size``.
 
     Raises:
         RunError: both or neither of the two lengths are given, or the loader has no sizes.
@@ -111,16 +83,20 @@ def resolve_epochs(train: DictConfig, data_loader: Any) -> None:
         if train.max_iter is None:
             raise RunError("how long to train? give train.epochs or train.max_iter")
         return
+
     if train.max_iter is not None:
         raise RunError(
             f"train.epochs={train.epochs} and train.max_iter={train.max_iter} are two lengths of "
             "one training; set one of them to null"
         )
+
     if not hasattr(data_loader, "num_samples"):
         raise RunError(
             f"train.epochs needs a loader of build_train_loader, got {type(data_loader).__name__}; "
             "give train.max_iter instead"
         )
+
+    # Rounded up, so that the last epoch is a whole one.
     step = data_loader.total_batch_size * train.accumulate
     train.max_iter = math.ceil(train.epochs * data_loader.num_samples / step)
     _logger.info(
@@ -132,30 +108,6 @@ def resolve_epochs(train: DictConfig, data_loader: Any) -> None:
     )
 
 
-def build_loader(config: DictConfig, name: str) -> Any:
-    """Build a loader of the config; data that are not there are one sentence, not a traceback.
-
-    Args:
-        config: the node of the loader.
-        name: its key, for the message, like ``dataloader.train``.
-
-    Returns:
-        The loader.
-
-    Raises:
-        RunError: a data set is not registered, or its files are missing.
-    """
-    try:
-        return instantiate(config)
-    except FileNotFoundError as error:
-        raise RunError(f"{name}: {error}") from error
-    except KeyError as error:
-        # Detectron2's catalog raises this for a name that nobody registered.
-        if "is not registered" not in str(error):
-            raise
-        raise RunError(f"{name}: {error.args[0]}") from error
-
-
 def build_trainer(
     train: DictConfig, model: nn.Module, data_loader: Iterable[Any], optimizer: Any
 ) -> Trainer:
@@ -163,9 +115,9 @@ def build_trainer(
 
     Args:
         train: the config's ``train``.
-        model: on its device, wrapped for several processes.
-        data_loader: endless.
-        optimizer: over the model's parameters.
+        model: model on its device, wrapped if there are several processes.
+        data_loader: endless loader of batches.
+        optimizer: optimizer of the model's parameters.
 
     Returns:
         The trainer, without hooks.
@@ -192,14 +144,15 @@ def build_hooks(
 
     Args:
         train: the config's ``train``.
-        checkpointer: saves the model, the trainer and the average.
-        lr_multiplier: multiplier of the learning rates over the progress.
-        evaluate_function: returns nested metrics; called periodically and at the end.
-        ema: averaged after each step.
+        checkpointer: checkpointer that saves the model, the trainer and the average.
+        lr_multiplier: schedule that multiplies the learning rates over the training's progress.
+        evaluate_function: function that returns nested metrics; called periodically and at the
+            end.
+        ema: average that is updated after each step.
 
     Returns:
-        Timer, those of ``train.hooks`` in their order, average, schedule, checkpoints, evaluation,
-        writers, stop on a signal.
+        Hooks for timing, those of ``train.hooks`` in their order, then for the average, the
+        schedule, checkpoints, evaluation, writers, and stopping on a signal.
 
     Raises:
         RunError: an entry of ``train.hooks`` builds something that is no hook.
@@ -207,6 +160,9 @@ def build_hooks(
     keeper = PeriodicCheckpointer(
         checkpointer, train.checkpointer.period, train.checkpointer.max_to_keep
     )
+
+    # The order matters: the average takes in the new weights before they are saved and evaluated,
+    # and the writers come after all that writes metrics.
     result = [
         hooks.IterationTimer(),
         *_further_hooks(train),
@@ -219,11 +175,12 @@ def build_hooks(
         else None,
         StopOnSignal(keeper, train.log_period),
     ]
+
     return [hook for hook in result if hook is not None]
 
 
 def _further_hooks(train: DictConfig) -> list[HookBase]:
-    """Hooks that the config names, without those set to null."""
+    """Build the hooks that the config names, except those set to null."""
     built = {name: instantiate(hook) for name, hook in (train.get("hooks") or {}).items()}
     for name, hook in built.items():
         if hook is not None and not isinstance(hook, HookBase):
@@ -232,7 +189,7 @@ def _further_hooks(train: DictConfig) -> list[HookBase]:
 
 
 def _writers(train: DictConfig) -> list[EventWriter]:
-    """Console and ``metrics.json``, and TensorBoard's events if tensorboard is installed."""
+    """Write to the console, ``metrics.json`` and, if it is installed, TensorBoard's event files."""
     writers = [
         _MetricPrinter(train.max_iter),
         JSONWriter(str(Path(train.output_dir) / "metrics.json")),
@@ -248,7 +205,10 @@ def _writers(train: DictConfig) -> list[EventWriter]:
 
 
 class _MetricPrinter(CommonMetricPrinter):
-    """Prints an iteration once; twice, as after an early stop, Detectron2's divides by zero."""
+    """Prints each iteration only once.
+
+    After an early stop Detectron2's printer is called twice for one iteration and divides by zero.
+    """
 
     _printed: int | None = None
 
@@ -267,33 +227,50 @@ def evaluate(
     Random generators are left as they were, so that evaluating does not change a training.
 
     Args:
-        cfg: the whole config; of its ``dataloader`` it takes ``test`` and ``evaluator`` (one or
-            a list).
-        model: wrapped or not.
-        ema_model: its metrics get names that begin with ``ema/``, its files go to a subfolder
-            ``ema`` of each evaluator's ``output_dir``.
+        cfg: the whole config, with ``dataloader.test`` and ``dataloader.evaluator`` (one
+            evaluator or a list).
+        model: model, wrapped or not.
+        ema_model: averaged model. The names of its metrics begin with ``ema/``, and its files go
+            to a subfolder ``ema`` of each evaluator's ``output_dir``.
 
     Returns:
         Task -> metric -> value on the main process, empty on others and without an evaluator.
+
+    Raises:
+        RunError: the weights, or all that the model finds, are not finite.
     """
     results: OrderedDict[str, Any] = OrderedDict()
     dataloader = cfg.dataloader
     if dataloader.get("evaluator") is None or dataloader.get("test") is None:
         _logger.warning("the config has no dataloader.test or no dataloader.evaluator: no metrics")
         return results
+
     with preserved_random_state():
         loader = build_loader(dataloader.test, "dataloader.test")
         for prefix, module in (("", unwrap(model)), ("ema/", ema_model)):
             if module is None:
                 continue
-            evaluator = instantiate(_evaluator_config(cfg, prefix.strip("/")))
-            if isinstance(evaluator, ListConfig):
-                evaluator = list(evaluator)
-            found = inference_on_dataset(module, loader, evaluator)
+            _check_weights(module, prefix)
+            evaluator = build_evaluators(_evaluator_config(cfg, prefix.strip("/")))
+            try:
+                found = inference_on_dataset(module, loader, evaluator)
+            except FloatingPointError as error:
+                raise RunError(str(error)) from error
             results.update({f"{prefix}{task}": metrics for task, metrics in found.items()})
+
     if results:
         print_csv_format(results)
     return results
+
+
+def _check_weights(model: nn.Module, prefix: str) -> None:
+    """Refuse weights that are not finite: Detectron2's heads drop such boxes without a word."""
+    names = [f"{prefix}{name}" for name, p in model.named_parameters() if not p.isfinite().all()]
+    if names:
+        raise RunError(
+            f"{len(names)} of the model's weights hold NaN or infinite numbers, the first is "
+            f"{names[0]}: are these the right weights?"
+        )
 
 
 def _evaluator_config(cfg: DictConfig, subfolder: str) -> DictConfig | ListConfig:
@@ -313,8 +290,8 @@ def provenance(config_file: str, seed: int, device: torch.device) -> dict[str, A
 
     Args:
         config_file: as given on the command line.
-        seed: of the run.
-        device: of the model.
+        seed: seed of the run.
+        device: device of the model.
 
     Returns:
         Config, command, commit, seed, hardware, versions, processes and time (UTC).
@@ -360,9 +337,9 @@ def write_results(path: Path, results: Mapping[str, Any], origin: Mapping[str, A
     """Write results with their provenance as JSON, complete or not at all, on the main process.
 
     Args:
-        path: of the file.
+        path: path of the file.
         results: task -> metric -> value; an undefined value (nan) is written as null.
-        origin: of :func:`provenance`, and whatever else belongs to it.
+        origin: result of :func:`provenance`, and any further facts about the run.
     """
     if not comm.is_main_process():
         return

@@ -21,6 +21,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .errors import RunError
+
 _logger = logging.getLogger(__name__)
 
 
@@ -47,15 +49,16 @@ class ModelEMA:
         """Copy the model.
 
         Args:
-            model: to be averaged.
+            model: model to average.
             decay: share of the old average in the new one, in [0, 1).
-            warmup: updates, >= 0; 0 uses ``decay`` from the start.
+            warmup: number of updates over which the decay rises, >= 0; 0 uses ``decay`` from the
+                start.
 
         Raises:
-            ValueError: a number is out of range.
+            RunError: a number is out of range.
         """
         if not 0 <= decay < 1 or warmup < 0:
-            raise ValueError(
+            raise RunError(
                 f"train.ema needs decay in [0, 1) and warmup >= 0, got {decay} and {warmup}"
             )
         self.model = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
@@ -67,7 +70,7 @@ class ModelEMA:
         """Move the average towards a model.
 
         Args:
-            model: of the same architecture, on any device.
+            model: model of the same architecture, on any device.
         """
         self.updates += 1
         ramp = 1 - math.exp(-self.updates / self._warmup) if self._warmup else 1.0
@@ -85,7 +88,7 @@ class ModelEMA:
         """Start again from a model's present weights.
 
         Args:
-            model: of the same architecture.
+            model: model of the same architecture.
         """
         self.updates = 0
         for average, current in _tensor_pairs(self.model, unwrap(model)):
@@ -99,7 +102,7 @@ class ModelEMA:
         """Continue an average.
 
         Args:
-            state: of :meth:`state_dict`.
+            state: result of :meth:`state_dict`.
         """
         self.model.load_state_dict(state["model"])
         self.updates = state["updates"]
@@ -111,18 +114,18 @@ def _tensor_pairs(a: nn.Module, b: nn.Module) -> list[tuple[torch.Tensor, torch.
 
 
 class EMAHook(HookBase):
-    """Updates a :class:`ModelEMA` after each step; comes before the hook that saves it."""
+    """Updates a :class:`ModelEMA` after each step. It has to run before the hook that saves it."""
 
     def __init__(self, ema: ModelEMA) -> None:
         """Keep the average.
 
         Args:
-            ema: saved and loaded by the checkpointer, not by this hook.
+            ema: average; the checkpointer saves and loads it, not this hook.
         """
         self._ema = ema
 
     def before_train(self) -> None:
-        """Start at the loaded weights, unless an average was loaded too."""
+        """Start from the loaded weights, unless an average was loaded as well."""
         if self._ema.updates == 0:
             self._ema.reset(self.trainer.model)
 
@@ -144,15 +147,16 @@ class PeriodicCheckpointer(HookBase):
         """Prepare.
 
         Args:
-            checkpointer: has ``save(name, iteration=...)`` and ``save_dir``.
-            period: iterations between checkpoints, >= 1.
-            max_to_keep: periodic checkpoints of this run that stay on disk, >= 1; None keeps all.
+            checkpointer: checkpointer with ``save(name, iteration=...)`` and ``save_dir``.
+            period: number of iterations between checkpoints, >= 1.
+            max_to_keep: number of periodic checkpoints of this run to keep on disk, >= 1; None
+                keeps all.
 
         Raises:
-            ValueError: a number is out of range.
+            RunError: a number is out of range.
         """
         if period < 1 or (max_to_keep is not None and max_to_keep < 1):
-            raise ValueError(
+            raise RunError(
                 "train.checkpointer needs period >= 1 and max_to_keep >= 1 or null, got "
                 f"{period} and {max_to_keep}"
             )
@@ -161,7 +165,7 @@ class PeriodicCheckpointer(HookBase):
         self._saved: list[Path] = []
 
     def before_train(self) -> None:
-        """Count the checkpoints before a resumed run as its own."""
+        """Treat the checkpoints before a resumed run as its own, so that old ones are deleted."""
         files = sorted(Path(self._checkpointer.save_dir).glob("model_*.pth"))
         numbered = [(f, re.fullmatch(r"model_(\d{7,})", f.stem)) for f in files]
         start = self.trainer.start_iter
@@ -176,7 +180,7 @@ class PeriodicCheckpointer(HookBase):
             self._checkpointer.save("model_final", iteration=iteration)
 
     def save_now(self) -> None:
-        """Save the present iteration, then delete what is too old."""
+        """Save the current iteration, then delete the checkpoints that are too old."""
         iteration = self.trainer.iter
         path = Path(self._checkpointer.save_dir) / f"model_{iteration:07d}.pth"
         if path in self._saved:
@@ -190,22 +194,22 @@ class PeriodicCheckpointer(HookBase):
 
 
 class StopOnSignal(HookBase):
-    """On Ctrl-C or SIGTERM finishes the iteration, saves and exits; a second one exits at once."""
+    """Finishes the iteration, saves and exits on Ctrl-C or SIGTERM; a second one exits at once."""
 
     def __init__(self, checkpointer: PeriodicCheckpointer, period: int = 20) -> None:
         """Prepare.
 
         Args:
-            checkpointer: saves the state.
-            period: iterations between agreements of several processes, >= 1; a single process
-                looks after every iteration.
+            checkpointer: hook that saves the state.
+            period: number of iterations between the points at which several processes agree to
+                stop, >= 1; a single process checks after every iteration.
         """
         self._checkpointer, self._period = checkpointer, max(period, 1)
         self._signal, self._process = 0, os.getpid()
         self._previous: dict[int, Any] = {}
 
     def before_train(self) -> None:
-        """Install the handlers; only a main thread can."""
+        """Install the signal handlers, which only the main thread may do."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._note)
@@ -231,6 +235,8 @@ class StopOnSignal(HookBase):
             number = max(comm.all_gather(self._signal))
         else:
             number = self._signal
+
+        # After the last iteration the training ends anyway, and saves its final checkpoint.
         if number and self.trainer.iter + 1 < self.trainer.max_iter:
             self._checkpointer.save_now()
             _logger.warning(
@@ -241,7 +247,7 @@ class StopOnSignal(HookBase):
             raise SystemExit(128 + number)
 
     def after_train(self) -> None:
-        """Give the handlers back."""
+        """Restore the previous signal handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

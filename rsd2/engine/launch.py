@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +14,11 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-_TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+from .errors import RunError
+
+# (number of this process, number of processes): of the job, and of those on this machine
+_JOB, _MACHINE = ("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 
 
 def launch(
@@ -32,25 +36,27 @@ def launch(
     ``num_gpus`` processes are started on this machine: on GPUs, or on CPUs where there are none.
 
     Args:
-        main: importable function.
-        num_gpus: processes on each machine, >= 1.
-        num_machines: machines, >= 1.
-        machine_rank: of this one, in [0, num_machines).
-        dist_url: rendezvous, ``"auto"`` on one machine.
-        args: of ``main``.
-        timeout: of collective operations.
+        main: function that can be imported by name.
+        num_gpus: number of processes on each machine, >= 1.
+        num_machines: number of machines, >= 1.
+        machine_rank: number of this machine, in [0, num_machines).
+        dist_url: address at which the processes meet; ``"auto"`` on one machine.
+        args: arguments of ``main``.
+        timeout: longest wait of a collective operation.
 
     Raises:
-        ValueError: fewer GPUs than asked for.
+        RunError: fewer GPUs than asked for, or only some of torchrun's variables are set.
     """
-    if all(name in os.environ for name in _TORCHRUN_VARIABLES):
-        _run_in_torchrun(main, args, timeout)
+    if place := _place_in_torchrun(os.environ):
+        _run_in_torchrun(main, args, timeout, *place)
         return
+
     if torch.cuda.is_available() and num_gpus > torch.cuda.device_count():
-        raise ValueError(
+        raise RunError(
             f"--num-gpus {num_gpus}, but this machine has {torch.cuda.device_count()}; "
             "lower it, or use several machines with --num-machines"
         )
+
     detectron2_launch(
         _limited_to_its_threads if num_gpus > 1 else main,
         num_gpus,
@@ -62,9 +68,57 @@ def launch(
     )
 
 
-def _run_in_torchrun(main: Callable[..., Any], args: tuple[Any, ...], timeout: timedelta) -> None:
-    local_rank = int(os.environ["LOCAL_RANK"])
-    local_size = int(os.environ["LOCAL_WORLD_SIZE"])
+def _place_in_torchrun(environment: Mapping[str, str]) -> tuple[int, int] | None:
+    """Read (local rank, local size) from torchrun's variables; None without torchrun.
+
+    With some of the variables a process would train alone and write over the results of the
+    others, or wait for them without end.
+    """
+    job = _read_pair(environment, _JOB)
+    machine = _read_pair(environment, _MACHINE)
+    if job is None and machine is None:
+        return None
+
+    if job is None or machine is None:
+        given, absent = (_JOB, _MACHINE) if machine is None else (_MACHINE, _JOB)
+        if job == (0, 1) and not any(name in environment for name in _MACHINE):
+            return None  # one process: a scheduler's variables around an ordinary start
+        raise RunError(
+            f"{' and '.join(given)} are set, but {' and '.join(absent)} are not: start the "
+            f"processes by torchrun, which sets all four, or unset {' and '.join(given)}"
+        )
+
+    missing = [name for name in _ADDRESS if not environment.get(name)]
+    if missing:
+        raise RunError(
+            f"RANK={job[0]} and WORLD_SIZE={job[1]} are set, but not {' and '.join(missing)}, "
+            "where the processes meet: start them by torchrun, or unset the variables"
+        )
+    return machine
+
+
+def _read_pair(environment: Mapping[str, str], names: tuple[str, str]) -> tuple[int, int] | None:
+    """Read the number of a process and that of all; None if neither variable is set."""
+    texts = [environment.get(name) for name in names]
+    if texts == [None, None]:
+        return None
+    numbers = [int(text) if text and text.strip().isdecimal() else -1 for text in texts]
+    if not 0 <= numbers[0] < numbers[1]:
+        rank, size = ("not set" if text is None else repr(text) for text in texts)
+        raise RunError(
+            f"{names[0]} is {rank} and {names[1]} is {size}, but they have to be whole numbers "
+            f"with 0 <= {names[0]} < {names[1]}; torchrun sets both. For one process unset both"
+        )
+    return numbers[0], numbers[1]
+
+
+def _run_in_torchrun(
+    main: Callable[..., Any],
+    args: tuple[Any, ...],
+    timeout: timedelta,
+    local_rank: int,
+    local_size: int,
+) -> None:
     use_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= local_size
     if use_gpu:
         torch.cuda.set_device(local_rank)
@@ -80,7 +134,7 @@ def _run_in_torchrun(main: Callable[..., Any], args: tuple[Any, ...], timeout: t
 def _limited_to_its_threads(
     local_size: int, main: Callable[..., Any], args: tuple[Any, ...]
 ) -> None:
-    """Share the machine's cores between its processes, unless the user says otherwise."""
+    """Divide the machine's cores among its processes, unless OMP_NUM_THREADS is set."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
     main(*args)
@@ -97,7 +151,7 @@ def select_device(name: str = "auto") -> torch.device:
         The device; of several processes on GPUs each has its own.
 
     Raises:
-        ValueError: unknown name, or a GPU was asked for and there is none.
+        RunError: unknown name, or a GPU was asked for and there is none.
     """
     on_gloo = dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo"
     if name == "auto":
@@ -105,9 +159,9 @@ def select_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"train.device={name!r} is no device; use auto, cpu or cuda") from error
+        raise RunError(f"train.device={name!r} is no device; use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"train.device={name}, but torch sees no GPU; use auto or cpu")
+        raise RunError(f"train.device={name}, but torch sees no GPU; use auto or cpu")
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
@@ -117,8 +171,8 @@ def wrap_distributed(model: nn.Module, **options: Any) -> nn.Module:
     """Wrap a model in DistributedDataParallel if there are several processes.
 
     Args:
-        model: on its device, GPU or CPU.
-        **options: of DistributedDataParallel, e.g. ``find_unused_parameters``.
+        model: model on its device, GPU or CPU.
+        **options: options of DistributedDataParallel, e.g. ``find_unused_parameters``.
 
     Returns:
         The wrapped model, or ``model`` itself in a single process.

@@ -14,6 +14,8 @@ from detectron2.solver.build import get_default_optimizer_params
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from .errors import RunError
+
 _logger = logging.getLogger(__name__)
 _BLOCK = re.compile(r"backbone\.(?:.+\.)?blocks\.(\d+)\.")
 
@@ -33,15 +35,16 @@ def optimizer_params(
     Source of ``layer_decay``: ViTDet (arXiv 2203.16527), appendix A.2, after BEiT.
 
     Args:
-        model: whose parameters with ``requires_grad`` are taken.
+        model: model whose parameters with ``requires_grad`` are grouped.
         base_lr: learning rate of a parameter that no pattern matches, > 0.
-        lr_multipliers: factor of ``base_lr`` for parameters whose dotted name contains the
-            pattern; the longest matching pattern wins. A pattern without a match is warned of.
-        weight_decay: of all parameters; None leaves the optimizer's own.
-        weight_decay_norm: of the parameters of normalization layers; None makes no difference.
-        weight_decay_bias: of parameters called ``bias``; None makes no difference.
-        weight_decay_positions: of learned tables of absolute positions, ``pos_embed``; None makes
-            no difference.
+        lr_multipliers: pattern -> factor of ``base_lr`` for parameters whose dotted name contains
+            the pattern; the longest matching pattern wins. A pattern without a match is logged.
+        weight_decay: weight decay of all parameters; None leaves the optimizer's own.
+        weight_decay_norm: weight decay of the parameters of normalization layers; None treats
+            them like the others.
+        weight_decay_bias: weight decay of parameters called ``bias``; None likewise.
+        weight_decay_positions: weight decay of learned tables of absolute positions,
+            ``pos_embed``; None likewise.
         layer_decay: in (0, 1]; for a transformer of n blocks under ``backbone`` the rate of block
             i = 0 ... n - 1 is multiplied by ``layer_decay ** (n - i)``, that of its patch embedding
             and positions by ``layer_decay ** (n + 1)``, on top of ``lr_multipliers``.
@@ -50,14 +53,14 @@ def optimizer_params(
         Parameter groups for a torch optimizer.
 
     Raises:
-        ValueError: the model has no trainable parameter, or ``layer_decay`` is out of range or
+        RunError: the model has no trainable parameter, or ``layer_decay`` is out of range or
             the model has no transformer that it could apply to.
     """
     multipliers = dict(lr_multipliers or {})
     patterns = sorted(multipliers, key=len, reverse=True)
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not names:
-        raise ValueError("the model has no parameter with requires_grad, so nothing can be trained")
+        raise RunError("the model has no parameter with requires_grad, so nothing can be trained")
     for pattern in patterns:
         if not any(pattern in name for name in names):
             _logger.warning(
@@ -68,7 +71,7 @@ def optimizer_params(
 
     depth = _transformer_depth(model) if layer_decay != 1.0 else 0
     if layer_decay != 1.0 and not (depth and 0.0 < layer_decay < 1.0):
-        raise ValueError(
+        raise RunError(
             "layer_decay lies in (0, 1] and, below 1, needs a model whose backbone has transformer "
             f"blocks; got {layer_decay} and {depth} blocks"
         )
@@ -91,7 +94,7 @@ def optimizer_params(
 
 
 def _transformer_depth(model: nn.Module) -> int:
-    """Blocks of the transformer under ``backbone``, frozen ones too; 0 if there is none."""
+    """Count the blocks of the transformer under ``backbone``, frozen ones too; 0 without one."""
     names = (name for name, _ in model.named_parameters())
     found = [int(match[1]) for name in names if (match := _BLOCK.match(name))]
     return max(found, default=-1) + 1
@@ -101,8 +104,8 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer of a config.
 
     Args:
-        cfg: a config of an optimizer; ``cfg.params`` is a target that takes ``model``.
-        model: to be trained.
+        cfg: config of an optimizer; ``cfg.params`` is a target that takes ``model``.
+        model: model to train.
 
     Returns:
         The optimizer. Its options are plain Python values, without config containers, because

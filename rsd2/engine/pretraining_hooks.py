@@ -1,4 +1,4 @@
-"""Hooks of pre-training by self-distillation: the target's moving average, growing weight decay."""
+"""Hooks of self-distillation: moving average of the target, schedule of the weight decay."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .errors import RunError
 from .hooks import unwrap
 
 
 class TargetUpdate(HookBase):
-    """Tells a model how far its training is, and moves its target after each step.
+    """Tells a model its progress in the training, and updates its target after each step.
 
     Source: I-JEPA (arXiv 2301.08243), appendix A.1: the momentum rises linearly, per iteration.
-    The averaged weights are part of the model, so that they are saved and resumed with it, and the
-    momentum follows from the iteration.
+    The averaged weights are part of the model, so they are saved and resumed with it; the momentum
+    follows from the iteration.
     """
 
     def __init__(self, start: float = 0.996, end: float = 1.0) -> None:
@@ -27,10 +28,10 @@ class TargetUpdate(HookBase):
             end: the same after the last step; 1 stands still.
 
         Raises:
-            ValueError: a number is out of range.
+            RunError: a number is out of range.
         """
         if not (0 <= start <= 1 and 0 <= end <= 1):
-            raise ValueError(f"the momentum lies in [0, 1], got start {start} and end {end}")
+            raise RunError(f"the momentum lies in [0, 1], got start {start} and end {end}")
         self._start, self._end = start, end
 
     def before_step(self) -> None:
@@ -48,18 +49,19 @@ class TargetUpdate(HookBase):
 
 
 class WeightDecaySchedule(HookBase):
-    """Multiplies the weight decay of every parameter group; what has none keeps none."""
+    """Multiplies the weight decay of every parameter group; groups without any keep none."""
 
     def __init__(self, scheduler: ParamScheduler) -> None:
         """Keep the schedule.
 
         Args:
-            scheduler: multiplier of each group's own weight decay over the progress [0, 1).
+            scheduler: schedule that multiplies each group's own weight decay, over the progress
+                [0, 1).
         """
         self._scheduler = scheduler
 
     def before_train(self) -> None:
-        """Note each group's own weight decay in the optimizer, with which it is saved."""
+        """Keep each group's own weight decay in the optimizer, which is saved with checkpoints."""
         for group in self.trainer.optimizer.param_groups:
             group.setdefault("initial_weight_decay", group["weight_decay"])
 
@@ -77,9 +79,9 @@ def move_average(average: nn.Module, current: nn.Module, momentum: float) -> Non
     """Move the parameters of an average towards those of a model of the same architecture.
 
     Args:
-        average: changed in place; ``momentum * average + (1 - momentum) * current``.
-        current: on the same device.
-        momentum: in [0, 1].
+        average: model changed in place to ``momentum * average + (1 - momentum) * current``.
+        current: model on the same device.
+        momentum: share of the old average, in [0, 1].
     """
     pairs = list(zip(average.parameters(), current.parameters(), strict=True))
     get_ema_multi_avg_fn(momentum)(*map(list, zip(*pairs)), None)

@@ -30,10 +30,11 @@ def capture_random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put the generators back.
+    """Restore the generators.
 
     Args:
-        state: of :func:`capture_random_state`; a GPU's part is ignored where there is no GPU.
+        state: result of :func:`capture_random_state`; the state of a GPU is ignored where there is
+            no GPU.
     """
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
@@ -46,7 +47,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Run a block, an evaluation for instance, without a trace in the random generators.
+    """Leave the random generators as they were after a block, for instance an evaluation.
 
     Yields:
         Nothing.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import ParamScheduler
 
+from .errors import RunError
+
 
 def with_warmup(
     scheduler: ParamScheduler,
@@ -13,13 +15,13 @@ def with_warmup(
     warmup_factor: float = 1 / 3,
     warmup_method: str = "linear",
 ) -> ParamScheduler:
-    """Put a warm-up whose length is in iterations before a schedule, which it does not shift.
+    """Add a warm-up to the beginning of a schedule without shifting the schedule.
 
     Args:
         scheduler: multiplier over the progress [0, 1] of the training.
-        max_iter: iterations of the whole training, >= 1.
-        warmup_iters: iterations until the schedule's own value is reached, >= 0; a training
-            shorter than this is all warm-up.
+        max_iter: number of iterations of the whole training, >= 1.
+        warmup_iters: number of iterations until the schedule's own value is reached, >= 0; a
+            shorter training is all warm-up.
         warmup_factor: multiplier at iteration 0, relative to the schedule's first value, >= 0.
         warmup_method: ``"linear"`` or ``"constant"``.
 
@@ -27,10 +29,10 @@ def with_warmup(
         The multiplier over the progress of the training.
 
     Raises:
-        ValueError: a number is out of range.
+        RunError: a number is out of range.
     """
     if max_iter < 1 or warmup_iters < 0 or warmup_factor < 0:
-        raise ValueError(
+        raise RunError(
             f"with_warmup needs max_iter >= 1, warmup_iters >= 0 and warmup_factor >= 0, got "
             f"{max_iter}, {warmup_iters} and {warmup_factor}"
         )

@@ -16,7 +16,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from .errors import RunError
+from .hooks import unwrap
 from .random_state import capture_random_state, restore_random_state
+from .resuming import Settings, compare_settings, continue_optimizer, describe_changes
 
 _logger = logging.getLogger(__name__)
 _AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -46,39 +49,47 @@ class Trainer(SimpleTrainer):
         """Prepare; nothing is loaded or computed yet.
 
         Args:
-            model: maps a batch (list of dicts) to a loss or a dict of losses, whose sum is
-                minimized; may be wrapped in DistributedDataParallel.
-            data_loader: endless. If it has ``state_dict`` and ``load_state_dict``, its position
-                is saved and resumed.
-            optimizer: over the model's parameters.
-            amp_dtype: None (full precision), ``"bfloat16"``, or ``"float16"`` (GPU only).
+            model: model that maps a batch (list of dicts) to a loss or a dict of losses, whose
+                sum is minimized; may be wrapped in DistributedDataParallel.
+            data_loader: endless loader of batches. If it has ``state_dict`` and
+                ``load_state_dict``, its position is saved and resumed.
+            optimizer: optimizer of the model's parameters.
+            amp_dtype: precision of the forward pass: None (full), ``"bfloat16"``, or
+                ``"float16"`` (GPU only).
             max_grad_norm: upper bound of the gradient's norm, > 0; None does not clip.
-            norm_type: p of that norm.
-            accumulate: batches per optimizer step, >= 1. The gradient is that of their mean loss.
+            norm_type: exponent p of that norm.
+            accumulate: number of batches per optimizer step, >= 1. The gradient is that of their
+                mean loss.
 
         Raises:
-            ValueError: an option is out of range or does not fit the device.
+            RunError: an option is out of range or does not fit the device.
         """
         super().__init__(model, data_loader, optimizer)
         self._device_type = next(model.parameters()).device.type
         if amp_dtype is not None and amp_dtype not in _AMP_DTYPES:
-            raise ValueError(f"train.amp.dtype must be float16 or bfloat16, got {amp_dtype!r}")
+            raise RunError(f"train.amp.dtype must be float16 or bfloat16, got {amp_dtype!r}")
         if amp_dtype == "float16" and self._device_type != "cuda":
-            raise ValueError(
+            raise RunError(
                 f"train.amp.dtype=float16 needs a GPU, the model is on {self._device_type}; "
                 "use train.amp.dtype=bfloat16 or train.amp.enabled=false"
             )
+
         if accumulate < 1 or (max_grad_norm is not None and max_grad_norm <= 0):
-            raise ValueError(
+            raise RunError(
                 "train.accumulate must be >= 1 and train.clip_grad.max_norm > 0, got "
                 f"{accumulate} and {max_grad_norm}"
             )
+
         self._amp_dtype = None if amp_dtype is None else _AMP_DTYPES[amp_dtype]
         self._max_grad_norm = max_grad_norm
         self._norm_type = norm_type
         self._accumulate = accumulate
         self.grad_scaler = torch.amp.GradScaler("cuda", enabled=amp_dtype == "float16")
         self._pending_random_state: dict[str, Any] | None = None
+        self.settings: Settings = {}
+        """Saved with checkpoints, and compared when they are resumed; empty compares nothing."""
+        self.allow_new_data = False
+        """Resume on other data than the checkpoint's."""
 
     def run_step(self) -> None:
         """Load the batches of one step, compute the gradient, update the weights.
@@ -89,11 +100,13 @@ class Trainer(SimpleTrainer):
         """
         if not self.model.training:
             raise RuntimeError("the model was left in eval mode; a hook has to restore train()")
+
         iterator = self._data_loader_iter
         if self._pending_random_state is not None:
             # A loader may draw a seed when it starts, so this has to come after it.
             restore_random_state(self._pending_random_state)
             self._pending_random_state = None
+
         self.optimizer.zero_grad()
         means: dict[str, torch.Tensor] = {}
         file_names: list[str] = []
@@ -106,10 +119,12 @@ class Trainer(SimpleTrainer):
                     f"the training data loader ended at iteration {self.iter}; it has to be "
                     "endless (rsd2.data.samplers.build_train_loader is)"
                 )
+
             data_time += time.perf_counter() - start
             file_names += [str(x.get("file_name", "?")) for x in batch if isinstance(x, Mapping)]
             for name, loss in self._backward(batch, index, file_names).items():
                 means[name] = means.get(name, 0.0) + loss.detach() / self._accumulate
+
         self._update_weights(file_names)
         self._write_metrics(means, data_time)
 
@@ -120,6 +135,7 @@ class Trainer(SimpleTrainer):
         is_last = index == self._accumulate - 1
         distributed = isinstance(self.model, DistributedDataParallel)
         with contextlib.ExitStack() as stack:
+            # Gradients are exchanged once a step, with the last batch.
             if distributed and not is_last:
                 stack.enter_context(self.model.no_sync())
             with torch.autocast(
@@ -131,6 +147,7 @@ class Trainer(SimpleTrainer):
                 if not losses:
                     raise RuntimeError(f"{type(self.model).__name__} returned no loss to minimize")
                 total = sum(losses.values())
+
             if not torch.isfinite(total):
                 values = {name: float(loss.detach()) for name, loss in losses.items()}
                 bad = {name: value for name, value in values.items() if not math.isfinite(value)}
@@ -139,6 +156,7 @@ class Trainer(SimpleTrainer):
                     f"{bad or 'the sum only'}; images: {', '.join(file_names)}. Look at their "
                     "labels, lower optimizer.lr, enable train.clip_grad or disable train.amp"
                 )
+
             self.grad_scaler.scale(total / self._accumulate).backward()
         return losses
 
@@ -148,6 +166,7 @@ class Trainer(SimpleTrainer):
         grads = [p.grad for p in parameters if p.grad is not None]
         norm = get_total_norm(grads, self._norm_type)
         finite = bool(torch.isfinite(norm))
+
         # With loss scaling an overflow is ordinary: the scaler skips the step and scales less.
         if not finite and not self.grad_scaler.is_enabled():
             names = [
@@ -160,11 +179,13 @@ class Trainer(SimpleTrainer):
                 f"is finite; parameters: {', '.join(names[:10])} ({len(names)} in all); images: "
                 f"{', '.join(file_names)}"
             )
+
         if finite and self._max_grad_norm is not None:
             clip_grads_with_norm_(parameters, self._max_grad_norm, norm)
         self.after_backward()
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+
         if finite:
             self.storage.put_scalar("grad_norm", float(norm))
         if self.grad_scaler.is_enabled():
@@ -181,10 +202,13 @@ class Trainer(SimpleTrainer):
         """Collect what an exact continuation needs; every process has to call it.
 
         Returns:
-            Iteration, hooks, optimizer, loss scale, position in the data, and on the main
-            process the random state of every process.
+            Iteration, hooks, optimizer with the names of its parameters, loss scale, position in
+            the data, the settings of the run, and on the main process the random state of every
+            process.
         """
         state = super().state_dict()
+        state["parameter_names"] = self._parameter_names()
+        state["settings"] = dict(self.settings)
         state["grad_scaler"] = self.grad_scaler.state_dict()
         state["random_state"] = comm.gather(capture_random_state())
         if hasattr(self.data_loader, "state_dict"):
@@ -192,14 +216,37 @@ class Trainer(SimpleTrainer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; what cannot be continued exactly is warned of.
+        """Continue from :meth:`state_dict` with the rates and options of this run.
+
+        What changed is logged; what cannot be continued exactly is warned of.
 
         Args:
-            state_dict: of a trainer with the same model and optimizer.
+            state_dict: state of a trainer with the same model and class of optimizer.
+
+        Raises:
+            RunError: a setting differs that a resumed run cannot change.
         """
-        super().load_state_dict(state_dict)
+        before = state_dict.get("settings")
+        if before and self.settings:
+            changes = compare_settings(before, self.settings, allow_new_data=self.allow_new_data)
+            if changes:
+                _logger.warning(describe_changes(changes))
+            if self.settings.get("train.seed") is None:
+                self.settings["train.seed"] = before.get("train.seed")
+
+        optimizer = continue_optimizer(
+            self.optimizer,
+            self._parameter_names(),
+            state_dict["optimizer"],
+            state_dict.get("parameter_names"),
+        )
+        super().load_state_dict({**state_dict, "optimizer": optimizer})
         if self.grad_scaler.is_enabled() and state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        self._continue_data(state_dict)
+
+    def _continue_data(self, state_dict: dict[str, Any]) -> None:
+        """Continue random numbers and data where they were, as far as that is possible."""
         states = state_dict.get("random_state", [])
         if len(states) == comm.get_world_size():
             self._pending_random_state = states[comm.get_rank()]
@@ -210,7 +257,14 @@ class Trainer(SimpleTrainer):
                 len(states),
                 comm.get_world_size(),
             )
+
         if hasattr(self.data_loader, "load_state_dict") and "data_loader" in state_dict:
             self.data_loader.load_state_dict(state_dict["data_loader"])
         else:
             _logger.warning("the data loader starts over: it or the checkpoint has no position")
+
+    def _parameter_names(self) -> list[str]:
+        """Names of the optimizer's parameters, in the order in which its state numbers them."""
+        names = {id(p): name for name, p in unwrap(self.model).named_parameters()}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return [names.get(id(p), f"#{place}") for place, p in enumerate(parameters)]

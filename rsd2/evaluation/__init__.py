@@ -9,35 +9,41 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .box_records import BoxMerging
-from .files.task1 import read_task1, score_task1, write_task1_zip
-from .matching.boxes import BoxDetections, BoxTruth
-from .merging import merge_tile_detections, shift_to_full_image
-from .scoring.aitod import AitodScores, score_aitod
-from .scoring.average_precision import average_precision, precision_recall
-from .scoring.dota import (
-    COCO_IOU_THRESHOLDS,
-    DIFFICULT_POLICIES,
-    Detections,
-    DotaScores,
-    GroundTruth,
-    score_detections,
-)
-from .scoring.moving_object import (
-    MOVING_OBJECT_PROTOCOLS,
-    MovingObjectProtocol,
-    MovingObjectScores,
-    score_moving_objects,
-)
-from .scoring.points import LOCALIZATION_DISTANCES, score_points
-from .scoring.tiny import TinyProtocol, TinyScores, score_miss_rate, score_tiny
+from .files.task1 import read_task1 as read_task1
+from .files.task1 import score_task1 as score_task1
+from .files.task1 import write_task1_zip as write_task1_zip
+from .matching.boxes import BoxDetections as BoxDetections
+from .matching.boxes import BoxTruth as BoxTruth
+from .merging import merge_tile_detections as merge_tile_detections
+from .merging import shift_to_full_image as shift_to_full_image
+from .records import BoxMerging as BoxMerging
+from .scoring.aitod import AitodScores as AitodScores
+from .scoring.aitod import score_aitod as score_aitod
+from .scoring.average_precision import average_precision as average_precision
+from .scoring.average_precision import precision_recall as precision_recall
+from .scoring.dota import COCO_IOU_THRESHOLDS as COCO_IOU_THRESHOLDS
+from .scoring.dota import DIFFICULT_POLICIES as DIFFICULT_POLICIES
+from .scoring.dota import Detections as Detections
+from .scoring.dota import DotaScores as DotaScores
+from .scoring.dota import GroundTruth as GroundTruth
+from .scoring.dota import score_detections as score_detections
+from .scoring.moving_object import MOVING_OBJECT_PROTOCOLS as MOVING_OBJECT_PROTOCOLS
+from .scoring.moving_object import MovingObjectProtocol as MovingObjectProtocol
+from .scoring.moving_object import MovingObjectScores as MovingObjectScores
+from .scoring.moving_object import score_moving_objects as score_moving_objects
+from .scoring.points import LOCALIZATION_DISTANCES as LOCALIZATION_DISTANCES
+from .scoring.points import score_points as score_points
+from .scoring.tiny import TinyProtocol as TinyProtocol
+from .scoring.tiny import TinyScores as TinyScores
+from .scoring.tiny import score_miss_rate as score_miss_rate
+from .scoring.tiny import score_tiny as score_tiny
 
 if TYPE_CHECKING:
-    from .aitod import AitodEvaluator
-    from .dota import DotaEvaluator
-    from .drone_crowd import DroneCrowdEvaluator
-    from .moving_object import MovingObjectEvaluator
-    from .tiny import TinyEvaluator
+    from .aitod import AitodEvaluator as AitodEvaluator
+    from .dota import DotaEvaluator as DotaEvaluator
+    from .drone_crowd import DroneCrowdEvaluator as DroneCrowdEvaluator
+    from .moving_object import MovingObjectEvaluator as MovingObjectEvaluator
+    from .tiny import TinyEvaluator as TinyEvaluator
 
 _EVALUATORS = {
     "AitodEvaluator": "aitod",
@@ -46,42 +52,6 @@ _EVALUATORS = {
     "MovingObjectEvaluator": "moving_object",
     "TinyEvaluator": "tiny",
 }
-
-__all__ = [
-    "COCO_IOU_THRESHOLDS",
-    "DIFFICULT_POLICIES",
-    "LOCALIZATION_DISTANCES",
-    "MOVING_OBJECT_PROTOCOLS",
-    "AitodEvaluator",
-    "AitodScores",
-    "BoxDetections",
-    "BoxMerging",
-    "BoxTruth",
-    "Detections",
-    "DotaEvaluator",
-    "DotaScores",
-    "DroneCrowdEvaluator",
-    "GroundTruth",
-    "MovingObjectEvaluator",
-    "MovingObjectProtocol",
-    "MovingObjectScores",
-    "TinyEvaluator",
-    "TinyProtocol",
-    "TinyScores",
-    "average_precision",
-    "merge_tile_detections",
-    "precision_recall",
-    "read_task1",
-    "score_aitod",
-    "score_detections",
-    "score_miss_rate",
-    "score_moving_objects",
-    "score_points",
-    "score_task1",
-    "score_tiny",
-    "shift_to_full_image",
-    "write_task1_zip",
-]
 
 
 def __getattr__(name: str) -> object:

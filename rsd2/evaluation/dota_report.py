@@ -5,27 +5,20 @@ Shapes: T thresholds, C classes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import platform
 from collections import OrderedDict
 
 import numpy as np
-import shapely
-import torch
 from tabulate import tabulate
 
-import rsd2
-
-from .scoring.dota import COCO_IOU_THRESHOLDS, DIFFICULT_POLICIES, DotaScores, GroundTruth
+from .scoring.dota import COCO_IOU_THRESHOLDS, DIFFICULT_POLICIES, DotaScores
 
 
 def summarize(scores: DotaScores, class_names: tuple[str, ...]) -> OrderedDict[str, float]:
     """Make the result dict that Detectron2 prints and logs.
 
     Args:
-        scores: of :func:`score_detections`.
+        scores: result of :func:`score_detections`.
         class_names: C names.
 
     Returns:
@@ -51,7 +44,7 @@ def format_table(scores: DotaScores, class_names: tuple[str, ...]) -> str:
     """Lay out the scores of every class and their mean.
 
     Args:
-        scores: of :func:`score_detections`.
+        scores: result of :func:`score_detections`.
         class_names: C names.
 
     Returns:
@@ -79,9 +72,9 @@ def describe_protocol(
     """State how the scores were computed.
 
     Args:
-        scores: of :func:`score_detections`.
-        ap_method: that it was called with.
-        difficult_policy: that it was called with.
+        scores: result of :func:`score_detections`.
+        ap_method: value that it was called with.
+        difficult_policy: value that it was called with.
         **others: more entries, such as the merging threshold and the score floor.
 
     Returns:
@@ -91,7 +84,7 @@ def describe_protocol(
         name="DOTA Task 1 (oriented boxes)",
         iou_rule="polygon IoU > t against the ground-truth quadrilaterals, double precision",
         matching="by decreasing score, each detection takes its best-overlapping object; "
-        "equal scores by image, tile and output order",
+        "equal scores by image, window and output order",
         iou_thresholds=list(scores.iou_thresholds),
         ap_method={"voc07": "voc07 (11 points)", "area": "area (all points)"}[ap_method],
         mean="over the classes that have an object that counts",
@@ -106,7 +99,7 @@ def per_class_record(scores: DotaScores, class_names: tuple[str, ...]) -> list[d
     """List everything known about each class.
 
     Args:
-        scores: of :func:`score_detections`.
+        scores: result of :func:`score_detections`.
         class_names: C names.
 
     Returns:
@@ -125,59 +118,9 @@ def per_class_record(scores: DotaScores, class_names: tuple[str, ...]) -> list[d
     ]
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    return {
-        "rsd2": rsd2.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "shapely": shapely.__version__,
-        "geos": shapely.geos_version_string,
-    }
-
-
-def ground_truth_digest(ground_truth: GroundTruth) -> str:
-    """Fingerprint of the labels, so that two records can be seen to use the same ones.
-
-    Args:
-        ground_truth: the labels.
-
-    Returns:
-        SHA-256 in hexadecimal of image ids, class names, polygons, classes and difficulties.
-    """
-    digest = hashlib.sha256()
-    digest.update(json.dumps([ground_truth.image_ids, ground_truth.class_names]).encode())
-    for name in ("image_index", "class_index", "polygons", "difficult"):
-        digest.update(np.ascontiguousarray(getattr(ground_truth, name)).tobytes())
-    return digest.hexdigest()
-
-
-def to_json(record: object) -> str:
-    """Serialise a record; what is undefined (``nan``) becomes ``null``, as JSON demands.
-
-    Args:
-        record: nested dicts and lists of JSON types.
-
-    Returns:
-        Indented text that ends in a newline.
-    """
-    return json.dumps(_without_nan(record), indent=2, allow_nan=False) + "\n"
-
-
 def _row(scores: DotaScores, threshold: float, what: str = "ap") -> np.ndarray:
     """Percentages (C,) at one threshold, ``nan`` if it was not computed."""
     values = getattr(scores, what)
     if threshold not in scores.iou_thresholds:
         return np.full(values.shape[1], np.nan)
     return 100 * values[scores.iou_thresholds.index(threshold)]
-
-
-def _without_nan(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .evaluator import BoxEvaluator
+from .evaluator import BoxEvaluator, Evaluation, count_objects
 from .matching.boxes import BoxDetections, BoxTruth
 from .scoring.points import LOCALIZATION_DISTANCES, score_points
 
@@ -33,42 +33,48 @@ class DroneCrowdEvaluator(BoxEvaluator):
         output_dir: str | Path | None = None,
         distances: Sequence[int] = LOCALIZATION_DISTANCES,
         max_detections: int | None = None,
+        train_dataset_names: Sequence[str] = (),
         distributed: bool = True,
     ) -> None:
         """Check the protocol; the labels are read by :meth:`reset`.
 
         Args:
-            dataset_name: registered data set that the model is run on.
+            dataset_name: registered dataset that the model is run on.
             output_dir: gets ``metrics_drone_crowd.json`` and ``coco_instances_results.json``.
             distances: over which L-mAP is the mean, pixels, > 0.
-            max_detections: of one class in one frame; None counts all.
+            max_detections: most detections of one class in one frame; None counts all.
+            train_dataset_names: datasets the model was trained on.
             distributed: gather the outputs of all processes.
 
         Raises:
             ValueError: for an impossible protocol.
+            OSError: if the output folder cannot be written.
         """
-        super().__init__(dataset_name, output_dir=output_dir, distributed=distributed)
+        super().__init__(
+            dataset_name,
+            output_dir=output_dir,
+            max_detections=max_detections,
+            train_dataset_names=train_dataset_names,
+            distributed=distributed,
+        )
         if not len(distances) or min(distances) <= 0:
             raise ValueError(f"distances must be positive, got {distances}")
-        if max_detections is not None and max_detections < 1:
-            raise ValueError(f"max_detections must be positive or None, got {max_detections}")
-        self._distances, self._max_detections = tuple(distances), max_detections
+        self._distances = tuple(distances)
 
-    def score(
-        self, truth: BoxTruth, detections: BoxDetections
-    ) -> tuple[OrderedDict[str, float], dict]:
+    def score(self, truth: BoxTruth, detections: BoxDetections) -> Evaluation:
         """Score the detections.
 
         Args:
-            truth: of all frames.
-            detections: on them.
+            truth: labels of all frames.
+            detections: detections on them.
 
         Returns:
-            (``L_mAP``, ``L_AP10``, ``L_AP15``, ``L_AP20`` in per cent, means over the classes with
-            objects; the protocol).
+            ``L_mAP``, ``L_AP10``, ``L_AP15``, ``L_AP20`` in percent, means over the classes with
+            objects.
         """
         wanted = dict.fromkeys((*self._distances, *HEADLINE_DISTANCES))
-        values = score_points(truth, detections, list(wanted), self._max_detections)
+        values = score_points(truth, detections, list(wanted), self.max_detections)
+
         has_objects = np.isfinite(values).all(axis=0)
         means = np.full(len(values), np.nan)
         if has_objects.any():
@@ -77,13 +83,12 @@ class DroneCrowdEvaluator(BoxEvaluator):
         result = OrderedDict(L_mAP=float(np.mean([by_distance[d] for d in self._distances])))
         result.update({f"L_AP{d}": by_distance[d] for d in HEADLINE_DISTANCES})
         _logger.info("Scores: %s", ", ".join(f"{k} {v:.2f}" for k, v in result.items()))
-        return result, {
+        protocol = {
             "name": "DroneCrowd localisation",
             "matching": "greedy by score, nearest free centre, distance <= d, all frames pooled",
             "ap_method": "area under the curve (VOC 2010)",
             "distances_px": list(self._distances),
             "ap_by_distance": {f"{d:g}": round(v, 4) for d, v in by_distance.items()},
-            "max_detections_per_frame_and_class": self._max_detections,
-            "objects": int((~truth.ignore).sum()),
-            "objects_left_out_by_flag": int(truth.ignore.sum()),
+            "max_detections_per_image_and_class": self.max_detections,
         }
+        return Evaluation(result, protocol, count_objects(truth.ignore))

@@ -1,6 +1,6 @@
-"""Bring detections of tiles back to their full image.
+"""Bring detections of windows back to their whole image.
 
-Shapes: N detections of one full image, M of them kept.
+Shapes: N detections of one whole image, M of them kept.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ from rsd2.ops import batched_nms_rotated
 
 
 def shift_to_full_image(boxes: torch.Tensor, x: float, y: float) -> torch.Tensor:
-    """Move boxes of a tile to the coordinates of the full image.
+    """Move boxes of a window to the coordinates of the whole image.
 
     Args:
-        boxes: (N, 5) rotated boxes in tile pixels (cx, cy, w, h, angle in degrees).
-        x: of the tile's top-left corner in the full image, pixels.
-        y: of the same corner.
+        boxes: (N, 5) rotated boxes (cx, cy, w, h, angle in degrees) or (N, 4) upright ones
+            (x0, y0, x1, y1), in pixels of the window.
+        x: left edge of the window in the whole image, pixels.
+        y: upper edge of the window, pixels.
 
     Returns:
-        (N, 5) float64 boxes in full-image pixels, on the device of ``boxes``; sides and angles
+        float64 boxes in pixels of the whole image, on the device of ``boxes``; sides and angles
         unchanged. Double precision, because a float32 resolves only 1/500 px at 20,000 px.
 
     Raises:
-        ValueError: if ``boxes`` does not have 5 columns.
+        ValueError: if ``boxes`` has neither 5 nor 4 columns.
     """
-    if boxes.ndim != 2 or boxes.shape[1] != 5:
-        raise ValueError(f"rotated boxes must be (N, 5), got {tuple(boxes.shape)}")
-    shift = torch.tensor([x, y, 0, 0, 0], dtype=torch.float64, device=boxes.device)
+    if boxes.ndim != 2 or boxes.shape[1] not in (4, 5):
+        raise ValueError(f"boxes must be (N, 5) or (N, 4), got {tuple(boxes.shape)}")
+    offsets = [x, y, 0, 0, 0] if boxes.shape[1] == 5 else [x, y, x, y]
+    shift = torch.tensor(offsets, dtype=torch.float64, device=boxes.device)
     return boxes.to(torch.float64) + shift
 
 
@@ -37,13 +39,13 @@ def merge_tile_detections(
     classes: torch.Tensor,
     iou_threshold: float | None = 0.1,
 ) -> torch.Tensor:
-    """Choose the detections that stay when overlapping tiles saw the same object.
+    """Choose the detections that stay when overlapping windows saw the same object.
 
     Rotated non-maximum suppression within each class. mmrotate merges at 0.1, the DOTA devkit at
     0.3: state the value beside every score.
 
     Args:
-        boxes: (N, 5) rotated boxes of all tiles of one image, in full-image pixels.
+        boxes: (N, 5) rotated boxes of all windows of one image, in pixels of the whole image.
         scores: (N,).
         classes: (N,) integers.
         iou_threshold: in [0, 1]; a box is dropped at an IoU strictly above it with a kept box of

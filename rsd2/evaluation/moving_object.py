@@ -12,8 +12,9 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
-from .evaluator import BoxEvaluator
+from .evaluator import BoxEvaluator, Evaluation, count_objects
 from .matching.boxes import BoxDetections, BoxTruth
+from .report import mean_percent
 from .scoring.aitod import score_coco
 from .scoring.moving_object import (
     MOVING_OBJECT_PROTOCOLS,
@@ -45,23 +46,33 @@ class MovingObjectEvaluator(BoxEvaluator):
         protocols: Sequence[str | MovingObjectProtocol] = ("micml",),
         average_precision: bool = True,
         max_detections: int = 100,
+        train_dataset_names: Sequence[str] = (),
         distributed: bool = True,
     ) -> None:
         """Check the protocols; the labels are read by :meth:`reset`.
 
         Args:
-            dataset_name: registered data set that the model is run on, with ``video_id``.
+            dataset_name: registered dataset that the model is run on, with ``video_id``.
             output_dir: gets ``metrics_moving_objects.json`` and ``coco_instances_results.json``.
             protocols: names of `MOVING_OBJECT_PROTOCOLS` or own ones; the first is the headline.
             average_precision: compute COCO's too.
-            max_detections: of one class in one frame that the AP sees; 100 in published numbers,
-                which is fewer than the objects in some frames of RsCarData.
+            max_detections: most detections of one class in one frame that the AP sees; 100
+                in published numbers, which is fewer than the objects in some frames of RsCarData.
+            train_dataset_names: datasets the model was trained on.
             distributed: gather the outputs of all processes.
 
         Raises:
             ValueError: for an unknown protocol, two of one name, or an impossible number.
+            OSError: if the output folder cannot be written.
         """
-        super().__init__(dataset_name, output_dir=output_dir, distributed=distributed)
+        super().__init__(
+            dataset_name,
+            output_dir=output_dir,
+            max_detections=max_detections,
+            train_dataset_names=train_dataset_names,
+            distributed=distributed,
+        )
+
         unknown = [p for p in protocols if isinstance(p, str) and p not in MOVING_OBJECT_PROTOCOLS]
         if unknown:
             raise ValueError(
@@ -71,12 +82,12 @@ class MovingObjectEvaluator(BoxEvaluator):
         self._protocols = [
             MOVING_OBJECT_PROTOCOLS[p] if isinstance(p, str) else p for p in protocols
         ]
+
         names = [protocol.name for protocol in self._protocols]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"protocols must be one or more of different names, got {names}")
-        if max_detections < 1:
-            raise ValueError(f"max_detections must be positive, got {max_detections}")
-        self._average_precision, self._max_detections = average_precision, max_detections
+
+        self._average_precision = average_precision
         self._videos: list[str] = []
         self._num_pixels = 0
 
@@ -93,26 +104,24 @@ class MovingObjectEvaluator(BoxEvaluator):
         for record in records:
             if "video_id" not in record:
                 raise ValueError(
-                    f"image {record['image_id']!r} of data set {self._scored_name!r} has no "
+                    f"image {record['image_id']!r} of dataset {self._scored_name!r} has no "
                     "video_id; moving objects are scored video by video"
                 )
         self._videos = [str(record["video_id"]) for record in records]
         self._num_pixels = sum(record["height"] * record["width"] for record in records)
 
-    def score(
-        self, truth: BoxTruth, detections: BoxDetections
-    ) -> tuple[OrderedDict[str, float], dict]:
+    def score(self, truth: BoxTruth, detections: BoxDetections) -> Evaluation:
         """Score the detections.
 
         Args:
-            truth: of all frames.
-            detections: on them.
+            truth: labels of all frames.
+            detections: detections on them.
 
         Returns:
-            (in per cent: ``precision``, ``recall``, ``F1``, means over the videos, and
+            In percent: ``precision``, ``recall``, ``F1``, means over the videos, and
             ``F1-<video>`` by the first protocol; ``precision_<protocol>`` ... ``F1_<protocol>`` by
             the others; ``mAP_<protocol>`` where asked for; ``AP``, ``AP50``, ``AP75`` and
-            ``AR_<number>``; the protocols with every count).
+            ``AR_<number>``; the protocols with every count.
         """
         result: OrderedDict[str, float] = OrderedDict()
         described = []
@@ -122,31 +131,32 @@ class MovingObjectEvaluator(BoxEvaluator):
             means = 100 * scores.means()[scores.best()]
             result.update({f"{k}{suffix}": float(v) for k, v in zip(_RATES, means)})
             if scores.average_precision is not None:
-                result[f"mAP_{protocol.name}"] = _mean(scores.average_precision)
+                result[f"mAP_{protocol.name}"] = mean_percent(scores.average_precision)
             if not number:
                 f1 = 100 * scores.rates()[scores.best(), :, 2]
                 result.update({f"F1-{v}": float(x) for v, x in zip(scores.videos, f1)})
             described.append(self._describe(scores))
             _logger.info("Protocol %s:\n%s", protocol.name, _table(scores))
+
         record = {
             "name": "moving objects in video",
             "headline": self._protocols[0].name,
             "protocols": described,
-            "objects_left_out_by_flag": int(truth.ignore.sum()),
         }
+
         if self._average_precision:
-            most = self._max_detections
+            most = self.max_detections
             precision, recall = score_coco(truth, detections, _ALL_AREAS, (most,))
             rows = (("AP", precision), ("AP50", precision[:1]), ("AP75", precision[5:6]))
-            result.update({name: _mean(values) for name, values in rows})
-            result[f"AR_{most}"] = _mean(recall)
+            result.update({name: mean_percent(values) for name, values in rows})
+            result[f"AR_{most}"] = mean_percent(recall)
             record["average_precision"] = {
                 "matching": f"faster-coco-eval {faster_coco_eval.__version__}",
                 "iou_rule": "IoU >= t, t = 0.50:0.05:0.95",
                 "ap_method": "101 recall points",
-                "max_detections_per_frame_and_class": most,
+                "max_detections_per_image_and_class": most,
             }
-        return result, record
+        return Evaluation(result, record, count_objects(truth.ignore))
 
     def _describe(self, scores: MovingObjectScores) -> dict:
         """All that a reader needs to compute the numbers again."""
@@ -192,12 +202,6 @@ class MovingObjectEvaluator(BoxEvaluator):
 
 def _percent(rates: np.ndarray) -> dict[str, float]:
     return {name: float(100 * value) for name, value in zip(_RATES, rates)}
-
-
-def _mean(values: np.ndarray) -> float:
-    """Of those that are defined, in per cent."""
-    known = values[np.isfinite(values)]
-    return float(100 * known.mean()) if len(known) else float("nan")
 
 
 def _table(scores: MovingObjectScores) -> str:

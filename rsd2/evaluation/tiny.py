@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from .box_records import BoxMerging
-from .evaluator import BoxEvaluator
+from .evaluator import BoxEvaluator, Evaluation, count_objects
 from .matching.boxes import BoxDetections, BoxTruth
+from .records import BoxMerging
+from .report import mean_percent
 from .scoring.tiny import (
     MISS_RATE_SIZE_RANGES,
     TINY_IOU_THRESHOLDS,
@@ -49,31 +49,36 @@ class TinyEvaluator(BoxEvaluator):
         nms_threshold: float | None = 0.5,
         legacy_pixels: bool = False,
         score_floor: float | None = None,
+        train_dataset_names: Sequence[str] = (),
         distributed: bool = True,
     ) -> None:
         """Check the protocol; the labels are read by :meth:`reset`.
 
         Args:
-            dataset_name: registered data set that the model is run on, windows or whole images.
+            dataset_name: registered dataset that the model is run on, windows or whole images.
             output_dir: gets ``metrics_tiny.json`` and ``coco_instances_results.json``.
             iou_thresholds: see ``TinyProtocol``, as the next four.
-            max_detections: of one class in one merged image.
+            max_detections: most detections of one class in one merged image.
             ignore_uncertain: uncertain objects are ignored.
             use_iod: ignored objects take any number of detections, by intersection over detection.
             miss_rate: compute it too.
-            miss_rate_quirks: as the released script computes it; then named ``MRq...``.
+            miss_rate_quirks: compute it as the released script does; it is then named ``MRq...``.
             nms_threshold: see ``BoxMerging``, as the next two.
             legacy_pixels: suppress with sides that are one pixel longer.
             score_floor: detections with a smaller score are dropped; None keeps all.
+            train_dataset_names: datasets the model was trained on.
             distributed: gather the outputs of all processes.
 
         Raises:
             ValueError: for an impossible protocol.
+            OSError: if the output folder cannot be written.
         """
         super().__init__(
             dataset_name,
             output_dir=output_dir,
             merging=BoxMerging(nms_threshold, legacy_pixels, score_floor),
+            max_detections=max_detections,
+            train_dataset_names=train_dataset_names,
             distributed=distributed,
         )
         self._miss_rate = miss_rate
@@ -85,45 +90,43 @@ class TinyEvaluator(BoxEvaluator):
             miss_rate_quirks=miss_rate_quirks,
         )
 
-    def score(
-        self, truth: BoxTruth, detections: BoxDetections
-    ) -> tuple[OrderedDict[str, float], dict]:
+    def score(self, truth: BoxTruth, detections: BoxDetections) -> Evaluation:
         """Score the detections.
 
         Args:
-            truth: whole images.
-            detections: on them.
+            truth: labels of whole images.
+            detections: detections on them.
 
         Returns:
-            (``AP<100 t>_<range>`` and ``AR<100 t>_<range>``, means over the classes with objects,
-            ``MR<100 t>_<range>``, and with several classes ``AP<100 t>_<range>-<class>``, all in
-            per cent; the protocol).
+            In percent: ``AP<100 t>_<range>`` and ``AR<100 t>_<range>``, means over the classes with
+            objects, ``MR<100 t>_<range>``, and with several classes ``AP<100 t>_<range>-<class>``.
         """
         protocol = self._protocol
         scores = score_tiny(truth, detections, protocol)
-        result: OrderedDict[str, float] = OrderedDict()
-        names = [f"{100 * threshold:g}" for threshold in protocol.iou_thresholds]
-        for kind, values in (("AP", scores.precision), ("AR", scores.recall)):
-            _add(result, kind, names, protocol.size_ranges, values)
+        # Kind, size ranges, values (T, A, K) and what ends the name of each table of means.
+        sizes = protocol.size_ranges
+        tables = [("AP", sizes, scores.precision, ""), ("AR", sizes, scores.recall, "")]
         if self._miss_rate:
-            rates = score_miss_rate(truth, detections, protocol)
             kind = "MRq" if protocol.miss_rate_quirks else "MR"
-            _add(result, kind, names, MISS_RATE_SIZE_RANGES, rates)
+            rates = score_miss_rate(truth, detections, protocol)
+            tables.append((kind, MISS_RATE_SIZE_RANGES, rates, ""))
         if len(truth.class_names) > 1:
             for k, name in enumerate(truth.class_names):
-                suffix = f"-{name}"
-                _add(
-                    result,
-                    "AP",
-                    names,
-                    protocol.size_ranges,
-                    scores.precision[..., k : k + 1],
-                    suffix,
-                )
-        _logger.info("Scores:\n%s", _table(result, names, protocol.size_ranges, scores.num_counted))
-        return result, self._describe(truth, scores.num_counted)
+                tables.append(("AP", sizes, scores.precision[..., k : k + 1], f"-{name}"))
 
-    def _describe(self, truth: BoxTruth, num_counted: np.ndarray) -> dict:
+        result: OrderedDict[str, float] = OrderedDict()
+        thresholds = [f"{100 * threshold:g}" for threshold in protocol.iou_thresholds]
+        for kind, ranges, values, suffix in tables:
+            for t, threshold in enumerate(thresholds):
+                for a, size in enumerate(ranges):
+                    result[f"{kind}{threshold}_{size}{suffix}"] = mean_percent(values[t, a])
+
+        table = _table(result, thresholds, sizes, scores.num_counted)
+        _logger.info("Scores:\n%s", table)
+        ignored = truth.ignore | (truth.uncertain & protocol.ignore_uncertain)
+        return Evaluation(result, self._describe(scores.num_counted), count_objects(ignored))
+
+    def _describe(self, num_counted: np.ndarray) -> dict:
         protocol = self._protocol
         return {
             "name": "TinyPerson, evaluation with ignore regions by IoD (updated TinyBenchmark)",
@@ -144,31 +147,11 @@ class TinyEvaluator(BoxEvaluator):
                 "false_positives_per_image": "9 points, 0.01 to 1, logarithmic",
                 "size_ranges_px": {name: list(v) for name, v in MISS_RATE_SIZE_RANGES.items()},
             },
-            "objects_that_count": {
+            "objects_that_count_by_size": {
                 name: int(number)
                 for name, number in zip(protocol.size_ranges, num_counted.sum(axis=1))
             },
-            "objects_ignored_by_flag": int(
-                (truth.ignore | (truth.uncertain & protocol.ignore_uncertain)).sum()
-            ),
         }
-
-
-def _add(
-    result: OrderedDict[str, float],
-    kind: str,
-    thresholds: Sequence[str],
-    ranges: Sequence[str],
-    values: np.ndarray,
-    suffix: str = "",
-) -> None:
-    """Put the means over the classes of values (T, A, K) into the result."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # no class has an object: the mean is nan
-        means = 100 * np.nanmean(values, axis=2)
-    for t, threshold in enumerate(thresholds):
-        for a, name in enumerate(ranges):
-            result[f"{kind}{threshold}_{name}{suffix}"] = float(means[t, a])
 
 
 def _table(

@@ -70,7 +70,7 @@ class Georeference:
     crs: str | None = None
     transform: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     points: tuple[tuple[float, ...], ...] = ()
-    rpcs: Any = field(default=None, repr=False)
+    rpcs: Any = field(default=None, repr=False, hash=False)
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class Georeference:
             (..., 2) float64 x, y of ``crs``; the pixels themselves if there are no coordinates.
         """
         x, y = np.moveaxis(np.asarray(pixels, dtype=np.float64), -1, 0)
-        if self.kind in ("gcps", "rpcs"):
+        if self.kind in ("gcps", "rpcs") and x.size:
             # A point that the sensor's model does not reach is NaN, not an exception.
             with self._fitted() as fitted:
                 east, north = fitted.xy(y.ravel(), x.ravel(), offset="ul")
@@ -128,7 +128,7 @@ class Georeference:
             (..., 2) float64 x, y in pixels of the scene.
         """
         x, y = np.moveaxis(np.asarray(coordinates, dtype=np.float64), -1, 0)
-        if self.kind in ("gcps", "rpcs"):
+        if self.kind in ("gcps", "rpcs") and x.size:
             with self._fitted() as fitted:
                 rows, columns = fitted.rowcol(x.ravel(), y.ravel(), op=lambda value: value)
             return _finite(np.stack([np.asarray(columns), np.asarray(rows)], -1), x.shape)
@@ -237,16 +237,16 @@ class Georeference:
             return None
         offsets = np.array([(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)])
         left, right, top, bottom = self.to_longitude_latitude(offsets + (x, y))
-        sizes = tuple(
+        along, across = (
             float(_inverse(start[None], end[None])[1][0])
             for start, end in ((left, right), (top, bottom))
         )
-        if not all(np.isfinite(size) and size > 0 for size in sizes):
+        if not all(np.isfinite(size) and size > 0 for size in (along, across)):
             raise GeoreferenceError(
                 f"{self.name}: pixel ({x:g}, {y:g}) has no longitude and latitude in "
                 f"{_shorten(self.crs)}; the transform or the coordinate system is wrong"
             )
-        return sizes
+        return along, across
 
     def _fitted(self) -> Any:
         """Make rasterio's transformer of control points or rational polynomials."""

@@ -109,7 +109,7 @@ def read_scene_labels(
 
     names = [class_name] * len(shapes)
     if class_column is not None:
-        values = columns.get(class_column, [])
+        values = columns.get(class_column, np.zeros(0))
         names = [_class_text(values[owner]) for owner in owners]
     return keep_objects(polygons, names, size)[1]
 
@@ -159,7 +159,7 @@ def read_area(
     return area
 
 
-def _split_parts(shapes: Sequence[shapely.Geometry | None]) -> tuple[np.ndarray, np.ndarray]:
+def _split_parts(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shapes (P,) that are no collections, and the index (P,) of the object that each is of."""
     parts: list[shapely.Geometry] = []
     owners: list[int] = []
@@ -277,8 +277,9 @@ def _class_text(value: object) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
     # Numbers of classes that a file keeps as floating-point ones.
-    whole = isinstance(value, float | np.floating) and float(value).is_integer()
-    return str(int(value)) if whole else str(value).strip()
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip()
 
 
 def _range(low: float, high: float) -> str:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
+
+CACHE_BYTES = 160 * 2**20
+"""GDAL's cache of decoded blocks, whose default is a twentieth of the machine's memory.
+
+It holds the rows of one window over a striped file of 30,000 x 3 bytes a row, so that its windows
+decode each strip once; with the windows themselves, reading stays below 300 MB.
+"""
 
 
 def geo_library(name: str) -> ModuleType:
@@ -25,3 +35,17 @@ def geo_library(name: str) -> ModuleType:
             f"georeferenced data needs {name.split('.')[0]}, which is missing here ({error}); "
             "install it with: pip install 'rsd2[geo]'"
         ) from error
+
+
+@contextmanager
+def bounded_cache() -> Iterator[None]:
+    """Bound the memory in which GDAL keeps blocks that rasterio reads or writes in this block.
+
+    The environment variable ``GDAL_CACHEMAX`` is left alone: who sets it knows better.
+
+    Raises:
+        ImportError: rasterio is missing.
+    """
+    options = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": CACHE_BYTES}
+    with geo_library("rasterio").Env(**options):
+        yield

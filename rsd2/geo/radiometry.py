@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rsd2.io.image_io import PAD_COLOR
+from rsd2.io.padding import PAD_COLOR
 
 SCALINGS = ("uint8", "range", "percentile")
 
@@ -31,7 +31,10 @@ class Measurable(Protocol):
     """What :meth:`Radiometry.measure` needs of a raster."""
 
     name: str
-    dtypes: Sequence[str]
+
+    @property
+    def dtypes(self) -> Sequence[str]:
+        """Return the type of each band."""
 
     def band_numbers(self, bands: Sequence[int | str] | None) -> tuple[int, ...]:
         """Return the numbers, from 1, of bands given by number or description."""
@@ -169,10 +172,11 @@ class Radiometry:
             return replace(self, bands=bands)
 
         if self.scaling == "range":
-            if max(len(self.low), len(self.high)) not in {1, len(bands)}:
+            counts = [len(ends or ()) for ends in (self.low, self.high)]
+            if max(counts) not in {1, len(bands)}:
                 raise ValueError(
-                    f"{raster.name}: low and high hold {len(self.low)} and {len(self.high)} "
-                    f"numbers, but {len(bands)} bands are read; give one number for each"
+                    f"{raster.name}: low and high hold {counts[0]} and {counts[1]} numbers, but "
+                    f"{len(bands)} bands are read; give one number for each"
                 )
             return replace(self, bands=bands)
 
@@ -262,7 +266,7 @@ class Radiometry:
         if self.scaling == "uint8":
             shares /= np.float32(255)
         else:
-            low, high = np.float64(self.low), np.float64(self.high)
+            low, high = np.asarray(self.low, np.float64), np.asarray(self.high, np.float64)
             # Subtracting first keeps the digits of large numbers with a small range.
             shares = ((values - low) / (high - low)).astype(np.float32)
         np.clip(shares, 0, 1, out=shares)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .grid import Grid, make_grid
-from .libraries import geo_library
+from .libraries import CACHE_BYTES, bounded_cache, geo_library
 from .radiometry import Radiometry
 from .raster_files import (
     RasterError,
@@ -27,13 +27,6 @@ from .raster_files import (
     read_georeference,
     strip_row_bytes,
 )
-
-_CACHE_BYTES = 160 * 2**20
-"""GDAL's cache of decoded blocks, whose default is a twentieth of the machine's memory.
-
-It holds the rows of one window over a striped file of 30,000 x 3 bytes a row, so that its windows
-decode each strip once; with the windows themselves, reading stays below 300 MB.
-"""
 
 _SAMPLE_SIDE = 256
 _SAMPLE_PLACES = 8
@@ -91,8 +84,8 @@ class Raster:
     """
 
     def __init__(self, paths: str | Path | Sequence[str | Path], crs: str | None = None) -> None:
-        alone = isinstance(paths, str | os.PathLike)
-        self.paths = [str(paths)] if alone else [str(path) for path in paths]
+        several = [paths] if isinstance(paths, str | Path) else paths
+        self.paths = [str(path) for path in several]
         if not self.paths:
             raise RasterError("a scene needs at least one file, got none")
         self.name = self.paths[0]
@@ -155,7 +148,7 @@ class Raster:
             A sentence; empty if all is well.
         """
         needed = self._strip_bytes * min(window_height, self.height)
-        if needed <= _CACHE_BYTES:
+        if needed <= CACHE_BYTES:
             return ""
         return (
             f"{self.name} is stored in rows and not in tiles: every window decodes "
@@ -416,13 +409,10 @@ class Raster:
     @contextmanager
     def _reading(self, window: Any) -> Iterator[None]:
         """Bound GDAL's memory, and name the place where a file is damaged."""
-        rasterio = geo_library("rasterio")
-        # Whoever sets GDAL's own variable knows better.
-        options = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": _CACHE_BYTES}
         try:
-            with rasterio.Env(**options):
+            with bounded_cache():
                 yield
-        except rasterio.errors.RasterioError as error:
+        except geo_library("rasterio.errors").RasterioError as error:
             bottom, right = window.row_off + window.height, window.col_off + window.width
             raise RasterError(
                 f"{self.name} cannot be read in rows {window.row_off:.0f} to {bottom:.0f}, columns "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,17 @@ def read_georeference(dataset: Any, name: str, crs: str | None) -> Georeference:
     if points:
         crs = crs or (points_crs.to_wkt() if points_crs else own)
         rows = tuple((p.col, p.row, p.x, p.y, p.z or 0.0) for p in points)
-        note = f"{name}: coordinates follow from {len(points)} ground control points"
+        fitted = Georeference(name, "gcps", crs, points=rows)
+        # Hand-picked points need not agree; how far they are off is what a reader can judge.
+        places = np.array([(column, row, x, y) for column, row, x, y, _ in rows])
+        gaps = np.linalg.norm(fitted.from_crs(places[:, 2:]) - places[:, :2], axis=1)
+        note = (
+            f"{name}: coordinates follow from {len(rows)} ground control points, which they meet "
+            f"within {gaps.max():.2g} pixels"
+        )
         if not crs:
-            note += ", which have no coordinate system: no metres"
-        return Georeference(name, "gcps", crs, points=rows, note=note)
+            note += "; they have no coordinate system: no metres"
+        return replace(fitted, note=note)
 
     if dataset.rpcs is not None:
         note = (

@@ -403,7 +403,9 @@ def _append_csv(
         rows = csv.writer(stream, lineterminator="\n")
         if with_head:
             rows.writerow(["WKT", *columns])
-        rows.writerows(zip(texts, *(values.tolist() for values in columns.values())))
+        # NaN is the only value that differs from itself; an empty field says "unknown".
+        fields = [["" if v != v else v for v in values.tolist()] for values in columns.values()]
+        rows.writerows(zip(texts, *fields))
 
 
 @contextmanager

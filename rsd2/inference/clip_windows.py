@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from rsd2.data.windows.tiling import crop_window
-from rsd2.evaluation.box_records import BoxMerging, assemble_boxes, make_box_record
 from rsd2.evaluation.matching.boxes import BoxDetections
+from rsd2.evaluation.records import BoxMerging, assemble_outputs, make_record
 
 from .sliding_window import WindowParameters, place_windows
 
@@ -52,7 +52,7 @@ def detect_in_clip(
         parameters: of windows and merging; the NMS between windows is that of upright boxes.
 
     Returns:
-        The detections in decreasing score, and counts of what was dropped, see `assemble_boxes`.
+        The detections in decreasing score, and counts of what was dropped, see `assemble_outputs`.
     """
     windows = place_windows(*clip[0].shape[:2], parameters)
     records = []
@@ -64,9 +64,9 @@ def detect_in_clip(
             tile = tile if len(windows) > 1 else None
             keep = _lies_inside(output[0], tile, clip[0].shape[:2], parameters.overlap / 4)
             output = [values[keep] for values in output]
-            records.append(make_box_record("", tile, *output, parameters.score_threshold))
-    found, counts = assemble_boxes(records, {"": 0}, BoxMerging(parameters.nms_threshold))
-    return found.select(np.argsort(-found.scores, kind="stable")), counts
+            records.append(make_record("", tile, *output, parameters.score_threshold))
+    merged = assemble_outputs(records, {"": 0}, BoxMerging(parameters.nms_threshold))
+    return merged.detections, merged.counts
 
 
 def _lies_inside(

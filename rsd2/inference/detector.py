@@ -5,6 +5,7 @@ Shapes: N detections of one image, H, W its size.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from rsd2.structures import boxes_to_corners
 
 from .prediction_files import encode_drawing, format_detections, name_classes
 from .sliding_window import Detect, WindowParameters, detect_in_windows
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -121,4 +124,9 @@ class Detector:
         """
         pixels = read_image(image) if isinstance(image, str | Path) else image
         found = detect_in_windows(pixels, self.detect, self.parameters)
+        if found.num_non_finite:
+            _logger.warning(
+                "%d detections were not finite and are left out: are these the right weights?",
+                found.num_non_finite,
+            )
         return Found(pixels, found.boxes, found.scores, found.classes, self.class_names)

@@ -10,21 +10,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from rsd2.data.drawing.boxes import class_color
 from rsd2.geo.vector_files import VectorWriter
-from rsd2.io.files import write_atomically
+from rsd2.io.image_io import write_image
 from rsd2.structures import boxes_to_corners, corners_to_boxes
 
 from .prediction_files import name_classes
+from .quicklook import draw_quicklook
 from .scene_search import Scene, ScenePart, merge_parts
 from .seams import WindowDetections
 
-QUICKLOOK_SIZE = 2048
-"""Longer side of the picture at most, pixels."""
+_NOTHING = (np.zeros((0, 4, 2), dtype=np.float32), np.zeros(0, dtype=np.int64))
+"""Polygons and classes of no object."""
 
 
 def write_map(
@@ -83,35 +83,10 @@ def write_map(
             outlines.append((polygons[known].astype(np.float32), found.classes[known]))
 
     if quicklook is not None:
-        picture = draw_quicklook(scene, outlines)
-        write_atomically(quicklook, picture)
+        polygons, classes = (np.concatenate(items) for items in zip(_NOTHING, *outlines))
+        picture = draw_quicklook(scene.raster, scene.radiometry, polygons, classes)
+        write_image(quicklook, picture)
     return dict(counts)
-
-
-def draw_quicklook(scene: Scene, outlines: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
-    """Draw the whole scene in few pixels, with the outlines of what was found.
-
-    Args:
-        scene: what was searched.
-        outlines: polygons (N, 4, 2) in pixels of the scene, and classes (N,).
-
-    Returns:
-        A PNG file.
-    """
-    shown, grid = scene.raster.read_overview(QUICKLOOK_SIZE, scene.radiometry)
-    picture = np.ascontiguousarray(shown.pixels[:, :, :3].astype(np.uint8))
-    if picture.shape[2] < 3:
-        picture = np.repeat(picture[:, :, :1], 3, axis=2)
-
-    # OpenCV takes sixteenths of a pixel, so that small boxes keep their shape.
-    for polygons, classes in outlines:
-        points = np.rint(grid.from_scene(polygons) * 16).astype(np.int32)
-        for label in np.unique(classes):
-            chosen = list(points[classes == label])
-            cv2.polylines(picture, chosen, True, class_color(int(label)), 1, cv2.LINE_AA, 4)
-
-    _, code = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    return code.tobytes()
 
 
 def _columns(

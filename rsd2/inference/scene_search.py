@@ -21,14 +21,14 @@ import numpy as np
 import shapely
 import torch
 
-from rsd2.data.windows.tiling import compute_windows
+from rsd2.evaluation.records import make_record
 from rsd2.geo.grid import Grid
 from rsd2.geo.radiometry import Radiometry
 from rsd2.geo.raster import Raster, RasterWindow
 from rsd2.io.files import replaced_file
 
-from .seams import WindowDetections
-from .sliding_window import Detect, WindowParameters
+from .seams import WindowDetections, to_window_detections
+from .sliding_window import Detect, WindowParameters, place_windows
 from .streamed_merging import StreamedMerging
 
 
@@ -81,12 +81,7 @@ class Scene:
             For each row its windows (M, 4) that meet the area, from left to right; rows from top
             to bottom, without those that hold none.
         """
-        parameters, grid = self.parameters, self.grid
-        windows = compute_windows(
-            grid.width, grid.height, parameters.window, parameters.overlap, 0.0
-        )
-        if not parameters.padding:
-            windows[:, 2:] = np.minimum(windows[:, 2:], (grid.width, grid.height))
+        windows = place_windows(self.grid.height, self.grid.width, self.parameters)
         if self.area is not None:
             windows = windows[shapely.intersects(self.area, shapely.box(*windows.T))]
         return [windows[windows[:, 1] == top] for top in np.unique(windows[:, 1])]
@@ -267,28 +262,22 @@ def _accepted(
     counts: Counter[str],
 ) -> WindowDetections:
     """Detections of a window that are finite, good enough and inside the area; counts the rest."""
-    boxes, scores = (values.detach().cpu().double().numpy() for values in output[:2])
-    classes = output[2].detach().cpu().numpy().astype(np.int64)
-    boxes = boxes.reshape(-1, 5) + [window[0], window[1], 0, 0, 0]
+    x0, y0, x1, y1 = window.tolist()
+    tile = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
+    record = make_record("", tile, *output, scene.parameters.score_threshold)
+    found = to_window_detections([record])
 
-    # NaN is below no threshold: what is not finite is counted before anything is compared.
-    is_finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
-    is_good = is_finite & (scores >= scene.parameters.score_threshold)
-    inside = np.ones(len(scores), dtype=bool)
+    inside = np.ones(len(found.scores), dtype=bool)
     if scene.area is not None:
-        inside = shapely.contains_xy(scene.area, *np.nan_to_num(boxes[:, :2]).T)
-
-    counts["detections_not_finite"] += int((~is_finite).sum())
-    counts["detections_below_threshold"] += int((is_finite & ~is_good).sum())
-    counts["detections_outside_area"] += int((is_good & ~inside).sum())
-    windows = np.tile(window.astype(np.float64), (len(scores), 1))
-    return WindowDetections(boxes, scores, classes, windows).select(is_good & inside)
+        inside = shapely.contains_xy(scene.area, *found.boxes[:, :2].T)
+    counts["detections_not_finite"] += record.num_not_finite
+    counts["detections_below_threshold"] += record.num_below_floor
+    counts["detections_outside_area"] += int((~inside).sum())
+    return found.select(inside)
 
 
 def _concatenate(found: Sequence[WindowDetections]) -> WindowDetections:
-    nothing = WindowDetections(
-        np.zeros((0, 5)), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros((0, 4))
-    )
+    nothing = to_window_detections([])
     return WindowDetections(*(np.concatenate(values) for values in zip(nothing, *found)))
 
 

@@ -10,6 +10,7 @@ Shapes: N detections of all windows of one image, M that remain, P pairs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -19,6 +20,7 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from rsd2.evaluation.records import OutputRecord
 from rsd2.structures import boxes_to_corners, corners_to_boxes
 
 SeamRule = Literal["drop", "join", "keep"]
@@ -50,6 +52,27 @@ class WindowDetections(NamedTuple):
     def select(self, index: np.ndarray) -> WindowDetections:
         """Take some of the detections, by a mask or by positions."""
         return WindowDetections(*(values[index] for values in self))
+
+
+def to_window_detections(records: Sequence[OutputRecord]) -> WindowDetections:
+    """Put the records of some windows together.
+
+    Args:
+        records: records of windows of one image; of one that came whole the window is empty.
+
+    Returns:
+        All of their detections, in the order of the records.
+    """
+    boxes, scores, classes = [np.zeros((0, 5))], [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
+    windows = [np.zeros((0, 4))]
+    for record in records:
+        boxes.append(record.boxes)
+        scores.append(record.scores)
+        classes.append(record.classes)
+        x, y, width, height = record.window or (0, 0, 0, 0)
+        corners = np.array([x, y, x + width, y + height], dtype=np.float64)
+        windows.append(np.tile(corners, (len(record.scores), 1)))
+    return WindowDetections(*map(np.concatenate, (boxes, scores, classes, windows)))
 
 
 @dataclass(frozen=True)
@@ -108,7 +131,7 @@ def resolve_seams(
     pieces = joined = 0
     if rule == "join":
         found, pieces, joined = _join(found, size)
-    remain = _remaining(found, size)
+    remain = best_seen(found.boxes, found.windows, size, found.classes)
     return found.select(remain), SeamCounts(int((~remain).sum()), pieces, joined)
 
 
@@ -126,23 +149,44 @@ def _is_cut(polygons: np.ndarray, windows: np.ndarray, size: tuple[int, int]) ->
     return starts.any(axis=1) | ends.any(axis=1)
 
 
-def _pairs_of_windows(found: WindowDetections, polygons: np.ndarray) -> tuple[np.ndarray, ...]:
+def _pairs_of_windows(
+    classes: np.ndarray, windows: np.ndarray, polygons: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Positions (P,), (P,) of detections of one class and two windows that overlap."""
     first, second = shapely.STRtree(polygons).query(polygons, predicate="intersects")
-    same_class = found.classes[first] == found.classes[second]
-    same_window = (found.windows[first] == found.windows[second]).all(axis=1)
+    same_class = classes[first] == classes[second]
+    same_window = (windows[first] == windows[second]).all(axis=1)
     chosen = same_class & ~same_window
     return first[chosen], second[chosen]
 
 
-def _remaining(found: WindowDetections, size: tuple[int, int]) -> np.ndarray:
-    """(N,) bool: which detections are no pieces of what another window sees better."""
-    polygons = _polygons(found.boxes)
-    is_cut = _is_cut(polygons, found.windows, size)
-    areas = shapely.area(polygons)
-    remain = np.ones(len(polygons), dtype=bool)
+def best_seen(
+    boxes: np.ndarray,
+    windows: np.ndarray,
+    size: tuple[int, int],
+    classes: np.ndarray | None = None,
+) -> np.ndarray:
+    """Tell which boxes are no pieces of an object that another window shows better.
 
-    piece, other = _pairs_of_windows(found, polygons)
+    Args:
+        boxes: (N, 5) float64 boxes of all windows, pixels of the image and degrees, finite.
+        windows: (N, 4) x0, y0, x1, y1 of the window of each.
+        size: (height, width) of the image: its own border cuts nothing.
+        classes: (N,); boxes of different classes have nothing to do with each other. None takes
+            all as one class.
+
+    Returns:
+        (N,) bool.
+    """
+    remain = np.ones(len(boxes), dtype=bool)
+    if len(boxes) < 2:
+        return remain
+    polygons = _polygons(boxes)
+    is_cut = _is_cut(polygons, windows, size)
+    areas = shapely.area(polygons)
+
+    labels = np.zeros(len(boxes), dtype=np.int64) if classes is None else classes
+    piece, other = _pairs_of_windows(labels, windows, polygons)
     # Of two pieces the larger one shows more; equal ones are left to the suppression.
     better = is_cut[piece] & (~is_cut[other] | (areas[other] > areas[piece]))
     piece, other = piece[better], other[better]
@@ -158,7 +202,7 @@ def _join(found: WindowDetections, size: tuple[int, int]) -> tuple[WindowDetecti
     """
     polygons = _polygons(found.boxes)
     is_cut = _is_cut(polygons, found.windows, size)
-    first, second = _pairs_of_windows(found, polygons)
+    first, second = _pairs_of_windows(found.classes, found.windows, polygons)
     both = (first < second) & is_cut[first] & is_cut[second]
     first, second = first[both], second[both]
 

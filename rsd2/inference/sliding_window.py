@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from rsd2.data.windows.tiling import compute_windows, crop_window
-from rsd2.evaluation.tile_records import OutputRecord, assemble_outputs, make_record
+from rsd2.evaluation.records import OutputRecord, make_record
 
-from .seams import SeamRule, check_seam_rule
+from .seams import SeamCounts, SeamRule, WindowDetections, check_seam_rule, to_window_detections
+from .streamed_merging import merge_windows
 
 Detect = Callable[[list[np.ndarray]], Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]
 """From (h, w, 3) uint8 images to boxes (N, 5) in pixels of each, scores (N,), classes (N,)."""
@@ -76,6 +77,7 @@ class ImageDetections:
         num_below_threshold: detections dropped because of their score.
         num_non_finite: detections dropped because a number of theirs was NaN or infinite.
         num_merged: detections that fell to the NMS between windows.
+        seams: what became of the pieces of objects that borders of windows cut.
     """
 
     boxes: np.ndarray
@@ -85,6 +87,7 @@ class ImageDetections:
     num_below_threshold: int
     num_non_finite: int
     num_merged: int
+    seams: SeamCounts = SeamCounts()
 
 
 def place_windows(height: int, width: int, parameters: WindowParameters) -> np.ndarray:
@@ -113,9 +116,10 @@ def detect_in_windows(
 ) -> ImageDetections:
     """Detect objects window by window and merge what the windows found.
 
-    Only ``batch_size`` windows exist at a time. An object in the overlap of two windows is
-    reported once, by its best-scored detection. Detections of a single window stay as the model
-    gives them, like whole images in the evaluator.
+    Only ``batch_size`` windows exist at a time. Pieces of objects that a window's border cuts are
+    treated by the rule for seams; then an object in the overlap of two windows is reported once, by
+    its best-scored detection. Detections of a single window stay as the model gives them, like
+    whole images in the evaluator.
 
     Args:
         image: (H, W, 3) uint8; may be a memory map.
@@ -148,14 +152,28 @@ def detect_in_windows(
             )
         if progress is not None:
             progress(len(records), len(windows))
-    merged = assemble_outputs(records, {"": 0}, nms_threshold=parameters.nms_threshold)
-    found = merged.detections
+
+    found, seams = _merge(records, image.shape[:2], parameters)
+    num_accepted = sum(len(record.scores) for record in records)
+    num_candidates = num_accepted - seams.dropped - seams.pieces + seams.joined
     return ImageDetections(
         boxes=found.boxes,
         scores=found.scores,
-        classes=found.class_index,
+        classes=found.classes,
         num_windows=len(windows),
-        num_below_threshold=merged.counts["detections_dropped_below_score_floor"],
-        num_non_finite=merged.counts["detections_dropped_not_finite"],
-        num_merged=sum(len(record.scores) for record in records) - len(found.scores),
+        num_below_threshold=sum(record.num_below_floor for record in records),
+        num_non_finite=sum(record.num_not_finite for record in records),
+        num_merged=num_candidates - len(found.scores),
+        seams=seams,
     )
+
+
+def _merge(
+    records: list[OutputRecord], size: tuple[int, ...], parameters: WindowParameters
+) -> tuple[WindowDetections, SeamCounts]:
+    """Merge what the windows of an image (H, W) found; also what was done at the seams."""
+    # In the evaluator's order, so that equal scores are decided as there.
+    found = to_window_detections(sorted(records, key=lambda record: record.window))
+    if len(records) == 1:
+        return found.select(np.argsort(-found.scores, kind="stable")), SeamCounts()
+    return merge_windows(found, (size[0], size[1]), parameters.seams, parameters.nms_threshold)

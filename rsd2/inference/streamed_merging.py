@@ -20,7 +20,14 @@ from scipy.sparse.csgraph import connected_components
 from rsd2.evaluation.merging import merge_tile_detections
 from rsd2.structures import boxes_to_corners
 
-from .seams import SeamCounts, SeamRule, WindowDetections, check_seam_rule, resolve_seams
+from .seams import (
+    SeamCounts,
+    SeamRule,
+    WindowDetections,
+    check_seam_rule,
+    resolve_seams,
+    to_window_detections,
+)
 
 
 def merge_windows(
@@ -77,9 +84,7 @@ class StreamedMerging:
 
     def __post_init__(self) -> None:
         check_seam_rule(self.rule)
-        self._open = WindowDetections(
-            np.zeros((0, 5)), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros((0, 4))
-        )
+        self._open = to_window_detections([])
 
     def add(self, row: WindowDetections, next_top: int) -> WindowDetections:
         """Take the detections of a row of windows.

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,7 +22,7 @@ from rsd2.data.drawing.boxes import class_color
 from rsd2.data.drawing.videos import draw_tracked_boxes, write_video
 from rsd2.evaluation.files.coco_results import to_coco_results
 from rsd2.evaluation.matching.boxes import BoxDetections
-from rsd2.io.files import write_atomically
+from rsd2.io.files import replaced_file, write_atomically
 
 from .clip_windows import DetectClips, detect_in_clip
 from .prediction_files import output_names
@@ -81,24 +82,28 @@ class RowFiles:
             num_classes: of the model.
         """
         self._paths = [folder / f"{name}.txt", folder / f"{name}.json"]
-        self._unfinished = [p.with_name(f".{p.name}.{os.getpid()}.tmp") for p in self._paths]
         self._streams: list[TextIO] = []
+        self._stack = ExitStack()
         self._categories = range(1, num_classes + 1)
         self._is_first = True
 
     def __enter__(self) -> RowFiles:
-        self._streams = [path.open("w", encoding="utf-8") for path in self._unfinished]
-        self._streams[1].write("[")
+        with ExitStack() as stack:
+            unfinished = [stack.enter_context(replaced_file(path)) for path in self._paths]
+            self._streams = [
+                stack.enter_context(path.open("w", encoding="utf-8")) for path in unfinished
+            ]
+            self._streams[1].write("[")
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         self._streams[1].write("\n]\n")
-        for stream, unfinished, path in zip(self._streams, self._unfinished, self._paths):
-            stream.close()
-            if kind in (None, KeyboardInterrupt):
-                os.replace(unfinished, path)
-            else:
-                unfinished.unlink()
+        # What was found before an interruption is worth keeping, so the files end as if whole.
+        if kind is KeyboardInterrupt:
+            self._stack.close()
+        else:
+            self._stack.__exit__(kind, *error)
 
     def add(self, number: int, found: BoxDetections, seconds: float | None = None) -> None:
         """Write the detections of a frame.
@@ -275,7 +280,10 @@ def describe_results(
     for result in results:
         problems += [f"  {result.file}, frame {n}: {reason}" for n, reason in result.failed]
         if result.non_finite:
-            problems.append(f"  {result.file}: {result.non_finite} detections were not finite")
+            problems.append(
+                f"  {result.file}: {result.non_finite} detections were not finite and are left "
+                "out: are these the right weights?"
+            )
     head = f"{len(problems)} problems:\n" if problems else ""
     return text, head + "\n".join(problems)
 

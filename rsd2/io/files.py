@@ -27,13 +27,17 @@ def make_output_folder(folder: str | Path) -> None:
 
 
 @contextmanager
-def replaced_file(path: str | Path, writer: int = 0) -> Iterator[Path]:
+def replaced_file(
+    path: str | Path, writer: int = 0, *, keep_suffix: bool = False
+) -> Iterator[Path]:
     """Give a file to write to that takes the place of another one when the block ends.
 
     Args:
         path: of the file in the end; it is replaced if it exists, and left as it is if the block
             raises.
         writer: number of the process, if several may write this very file at once.
+        keep_suffix: let the temporary name end as ``path`` does, for libraries that choose the
+            format of a file by its name.
 
     Yields:
         Path of a file beside it, to be written; it is gone when the block has ended.
@@ -42,8 +46,11 @@ def replaced_file(path: str | Path, writer: int = 0) -> Iterator[Path]:
         OSError: the file cannot be moved into place.
     """
     path = Path(path)
-    # A fixed name, so that a run after a killed one leaves no debris.
-    temporary = path.with_name(f".{path.name}.{writer}.partial")
+    # A fixed name, so that a run after a killed one leaves no debris. It ends in "partial", so that
+    # no search for finished files by their suffix finds it.
+    suffix = path.suffix if keep_suffix else ""
+    temporary = path.with_name(f".{path.name}.{writer}.partial{suffix}")
+
     try:
         yield temporary
         os.replace(temporary, path)

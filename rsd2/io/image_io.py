@@ -1,4 +1,4 @@
-"""Reading of images: what becomes of each pixel format, and errors that name the file.
+"""Images: what becomes of each pixel format when read, whole files when written.
 
 The rule for every format, stated once: three 8-bit channels come out. Grey and 1-bit images are
 repeated over the channels, palettes are looked up, CMYK is converted, a fourth channel is dropped
@@ -15,19 +15,19 @@ from __future__ import annotations
 import logging
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from .files import write_atomically
+
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Looked for in this order; upper and lower case are equal."""
-
-PAD_COLOR = (124, 116, 104)
-"""RGB of the padding: ImageNet's mean, which OpenCV's BGR order writes as (104, 116, 124)."""
 
 ExifRule = Literal["ignore", "obey"]
 """What a reader does with an EXIF orientation: keep the stored pixels, or turn them upright."""
@@ -195,6 +195,24 @@ def read_image(
         pixels = _to_rgb8(image, path)
 
     return np.ascontiguousarray(pixels[:, :, ::-1]) if image_format == "BGR" else pixels
+
+
+def write_image(path: str | Path, image_rgb: np.ndarray, options: Sequence[int] = ()) -> None:
+    """Write an image, whole or not at all.
+
+    Args:
+        path: file whose suffix chooses the format; replaced if it exists.
+        image_rgb: (H, W, 3) uint8.
+        options: flags and values for OpenCV's encoder; empty for its defaults.
+
+    Raises:
+        OSError: if it cannot be encoded or written.
+    """
+    bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
+    written, data = cv2.imencode(Path(path).suffix, bgr, options)
+    if not written:
+        raise OSError(f"OpenCV cannot encode {path}")
+    write_atomically(path, data.tobytes())
 
 
 class _PixelFormatError(ValueError):

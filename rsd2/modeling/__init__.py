@@ -12,6 +12,7 @@ from .criterion import SetCriterion as SetCriterion
 from .denoising import DenoisingQueries as DenoisingQueries
 from .matcher import HungarianMatcher as HungarianMatcher
 from .neck import ChannelMapper as ChannelMapper
+from .quirks import DetectorQuirks as DetectorQuirks
 from .rotated_deformable_detr import RotatedDeformableDETR as RotatedDeformableDETR
 from .rotated_rcnn import BoundedMemoryRRPN as BoundedMemoryRRPN
 from .rotated_rcnn import RectangleTransform as RectangleTransform

@@ -14,6 +14,7 @@ from torch import nn
 from rsd2.structures import wrap_angle
 
 from .matcher import Targets
+from .quirks import NO_QUIRKS, DetectorQuirks
 
 LOGIT_EPS = 1e-3
 
@@ -57,10 +58,7 @@ class DenoisingQueries(nn.Module):
             (positives) or once to twice as far (negatives).
         angle_noise: share of 180 degrees by which angles move at most (positives), or once to
             twice as far (negatives).
-        official_angle_noise: multiply the angle by 1 +- noise instead, as the official program
-            does: next to no noise, and none at 0 degrees.
-        train_empty_slots: let slots without an object attend and be trained as background, as the
-            official program does.
+        quirks: ``multiplied_angle_noise``, and ``trained_empty_slots`` for the detector to read.
     """
 
     def __init__(
@@ -71,15 +69,12 @@ class DenoisingQueries(nn.Module):
         label_noise: float = 0.25,
         box_noise: float = 0.4,
         angle_noise: float = 0.02,
-        *,
-        official_angle_noise: bool = False,
-        train_empty_slots: bool = False,
+        quirks: DetectorQuirks = NO_QUIRKS,
     ) -> None:
         super().__init__()
         self.num_classes, self.num_queries = num_classes, num_queries
         self.label_noise, self.box_noise, self.angle_noise = label_noise, box_noise, angle_noise
-        self.official_angle_noise = official_angle_noise
-        self.train_empty_slots = train_empty_slots
+        self.quirks = quirks
         self.label_embedding = nn.Embedding(num_classes, embed_dim)
 
     def num_groups(self, max_objects: int) -> int:
@@ -99,14 +94,16 @@ class DenoisingQueries(nn.Module):
         max_objects = max((len(target) for target in targets), default=0)
         if max_objects == 0:
             return None
+
         groups, device = self.num_groups(max_objects), targets[0].boxes.device
         slots = 2 * max_objects * groups
         batch = len(targets)
         labels = torch.zeros(batch, slots, dtype=torch.int64, device=device)
-        # an empty slot is a box in the middle of the image with no content
+        # An empty slot is a box in the middle of the image with no content.
         boxes = torch.full((batch, slots, 4), 0.5, device=device)
         angles = torch.zeros(batch, slots, device=device)
         empty = torch.ones(batch, slots, dtype=torch.bool, device=device)
+
         matches = []
         for i, target in enumerate(targets):
             index = torch.arange(len(target), device=device)
@@ -119,6 +116,7 @@ class DenoisingQueries(nn.Module):
             boxes[i, where], angles[i, where] = noised[:, :4], noised[:, 4]
             empty[i, where] = False
             matches.append((where[~negative], source[~negative]))
+
         content = self.label_embedding(labels).masked_fill(empty[..., None], 0.0)
         mask = self._attention_mask(groups, max_objects, num_matching, device)
         return DenoisingBatch(content, boxes, angles, mask, empty, matches, groups)
@@ -133,6 +131,7 @@ class DenoisingQueries(nn.Module):
             size = torch.rand(shape, device=boxes.device)
             return sign * (size + negative.view(-1, *[1] * (len(shape) - 1)))
 
+        # Corners move, so that centre and sides change together.
         half = boxes[:, 2:4].repeat(1, 2) / 2
         corners = torch.cat(
             [boxes[:, :2] - boxes[:, 2:4] / 2, boxes[:, :2] + boxes[:, 2:4] / 2], dim=1
@@ -140,12 +139,14 @@ class DenoisingQueries(nn.Module):
         corners = corners + amount(tuple(corners.shape)) * half * self.box_noise
         corners = corners.clamp(0.0, 1.0)
         center, sides = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+
         turn = amount((len(boxes),)) * self.angle_noise
-        if self.official_angle_noise:
+        if self.quirks.multiplied_angle_noise:
             angles = boxes[:, 4] * (1 + turn)
         else:
             angles = boxes[:, 4] + 180 * turn
-        # references live in logit space, whose ends are kept away from 0 and 1
+
+        # References live in logit space, whose ends are kept away from 0 and 1.
         boxes = torch.cat([center, sides], dim=1).clamp(LOGIT_EPS, 1 - LOGIT_EPS)
         return torch.cat([boxes, wrap_angle(angles)[:, None]], dim=1)
 
@@ -158,6 +159,7 @@ class DenoisingQueries(nn.Module):
         mask = torch.zeros(
             slots + num_matching, slots + num_matching, dtype=torch.bool, device=device
         )
+        # Matching queries see no denoising query, nor does a group see another.
         mask[slots:, :slots] = True
         mask[:slots, :slots] = group[:, None] != group[None]
         return mask

@@ -14,6 +14,7 @@ from torchvision.ops import box_convert, generalized_box_iou
 
 from .angle_coder import aspect_ratios
 from .losses import aspect_ratio_weight
+from .quirks import NO_QUIRKS, DetectorQuirks
 
 
 @dataclass
@@ -103,8 +104,7 @@ class HungarianMatcher:
         angle_weight: of the aspect-ratio-weighted angle cost.
         alpha: of the focal cost.
         gamma: of the focal cost.
-        official_l1_formats: reproduce the official program, whose L1 cost compares corners
-            (x1, y1, x2, y2) of the prediction with (cx, cy, w, h) of the object.
+        quirks: ``mixed_l1_formats``.
     """
 
     def __init__(
@@ -116,12 +116,12 @@ class HungarianMatcher:
         *,
         alpha: float = 0.25,
         gamma: float = 2.0,
-        official_l1_formats: bool = False,
+        quirks: DetectorQuirks = NO_QUIRKS,
     ) -> None:
         self.class_weight, self.l1_weight = class_weight, l1_weight
         self.giou_weight, self.angle_weight = giou_weight, angle_weight
         self.alpha, self.gamma = alpha, gamma
-        self.official_l1_formats = official_l1_formats
+        self.quirks = quirks
 
     @torch.no_grad()
     def cost_matrix(
@@ -158,7 +158,7 @@ class HungarianMatcher:
         cost = self.class_weight * focal_cost(
             class_logits.float(), targets.labels, self.alpha, self.gamma
         )
-        compared = corners if self.official_l1_formats else boxes
+        compared = corners if self.quirks.mixed_l1_formats else boxes
         cost += self.l1_weight * torch.cdist(compared, true_boxes, p=1)
         cost -= self.giou_weight * generalized_box_iou(corners, true_corners)
         cost += self.angle_weight * angle_cost(

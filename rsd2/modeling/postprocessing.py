@@ -23,7 +23,8 @@ class DetectionPostprocessor:
     Args:
         angle_coder: turns angle logits into degrees.
         max_detections: k per image.
-        score_threshold: detections with a lower score are dropped, [0, 1].
+        score_threshold: detections with a lower score are dropped, [0, 1]; not those that are not
+            finite.
         nms_threshold: rotated NMS per class at this IoU; None for none.
     """
 
@@ -80,14 +81,22 @@ class DetectionPostprocessor:
 
         Returns:
             Instances with ``pred_boxes`` (RotatedBoxes, canonical), ``scores``, ``pred_classes``,
-            by decreasing score.
+            by decreasing score. Those that are not finite come last; they stay, so that whoever
+            uses the others can count them.
         """
         boxes, scores, classes = self.top_detections(predictions, image, scale)
-        keep = (scores >= self.score_threshold) & (boxes[:, 2:4] > 0).all(dim=1)
-        boxes, scores, classes = boxes[keep], scores[keep], classes[keep]
+
+        # Every comparison with NaN is false: a threshold alone would drop all that a diverged
+        # model says, and an image on which it fails would look empty.
+        is_finite = scores.isfinite() & boxes.isfinite().all(dim=1)
+        keep = is_finite & (scores >= self.score_threshold) & (boxes[:, 2:4] > 0).all(dim=1)
+        kept = keep.nonzero().flatten()
         if self.nms_threshold is not None:
-            kept = batched_nms_rotated(boxes, scores, classes, self.nms_threshold)
-            boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
+            nms = batched_nms_rotated(boxes[kept], scores[kept], classes[kept], self.nms_threshold)
+            kept = kept[nms]
+        kept = torch.cat([kept, (~is_finite).nonzero().flatten()])
+        boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
+
         rotated = RotatedBoxes(boxes)
         rotated.scale(output_size[1] / input_size[1], output_size[0] / input_size[0])
         return Instances(

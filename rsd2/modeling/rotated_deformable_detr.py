@@ -36,9 +36,8 @@ from .outputs import (
 )
 from .postprocessing import DetectionPostprocessor
 from .proposals import TwoStageProposals, token_centers
+from .quirks import NO_QUIRKS, DetectorQuirks
 from .transformer import DeformableEncoder, RotatedDeformableDecoder
-
-BOX_NORMALIZATIONS = ("long_side", "official_per_axis")
 
 
 @META_ARCH_REGISTRY.register()
@@ -65,10 +64,7 @@ class RotatedDeformableDETR(nn.Module):
         label_noise: see `DenoisingQueries`.
         box_noise: see `DenoisingQueries`.
         angle_noise: see `DenoisingQueries`.
-        official_denoising: the official program's denoising: angle noise that multiplies, and
-            empty slots trained as background.
-        box_normalization: "long_side" (see the module), or "official_per_axis": x by the width
-            and y by the height, detections scaled by the width alone. Equal on square images.
+        quirks: ``boxes_per_axis`` and those of denoising; decoder and matcher have theirs.
         pixel_mean: per channel, 0-255, RGB.
         pixel_std: per channel, 0-255, RGB.
     """
@@ -95,16 +91,11 @@ class RotatedDeformableDETR(nn.Module):
         label_noise: float = 0.25,
         box_noise: float = 0.4,
         angle_noise: float = 0.02,
-        official_denoising: bool = False,
-        box_normalization: str = "long_side",
+        quirks: DetectorQuirks = NO_QUIRKS,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
     ) -> None:
         super().__init__()
-        if box_normalization not in BOX_NORMALIZATIONS:
-            raise ValueError(
-                f"box_normalization must be one of {BOX_NORMALIZATIONS}, got {box_normalization!r}"
-            )
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         self.angle_coder = AngleCoder()
@@ -125,14 +116,13 @@ class RotatedDeformableDETR(nn.Module):
                 label_noise,
                 box_noise,
                 angle_noise,
-                official_angle_noise=official_denoising,
-                train_empty_slots=official_denoising,
+                quirks,
             )
         self.criterion = criterion
         self.postprocessor = DetectionPostprocessor(
             self.angle_coder, max_detections, score_threshold, nms_threshold
         )
-        self.box_normalization = box_normalization
+        self.quirks = quirks
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
@@ -152,11 +142,11 @@ class RotatedDeformableDETR(nn.Module):
         """Scales of a batch."""
         padded = torch.tensor(images.tensor.shape[:-3:-1], device=self.device)
         sizes = torch.tensor([(w, h) for h, w in images.image_sizes], device=self.device).float()
-        if self.box_normalization == "long_side":
+        if self.quirks.boxes_per_axis:
+            scale, output_scale = sizes, sizes[:, :1].expand(-1, 2)
+        else:
             scale = sizes.max(dim=1, keepdim=True).values.expand(-1, 2)
             output_scale = scale
-        else:
-            scale, output_scale = sizes, sizes[:, :1].expand(-1, 2)
         return ImageGeometry(
             scale.repeat(1, 2), output_scale.repeat(1, 2), scale / padded, sizes / padded
         )
@@ -246,7 +236,7 @@ class RotatedDeformableDETR(nn.Module):
             boxes = torch.cat([noised.boxes, boxes], dim=1)
             angles = torch.cat([noised.angles, angles], dim=1)
             mask = noised.attention_mask
-            if self.denoising is not None and not self.denoising.train_empty_slots:
+            if self.denoising is not None and not self.denoising.quirks.trained_empty_slots:
                 empty = F.pad(noised.empty_slots, (0, num_queries))
         layers, states = self.decoder(
             queries,
@@ -364,7 +354,7 @@ class RotatedDeformableDETR(nn.Module):
                 zero = 0.0 * self.denoising.label_embedding.weight.sum()
                 losses.update({f"loss_{name}{suffix}": zero for name in self.criterion.weights})
                 continue
-            ignored = None if self.denoising.train_empty_slots else noised.empty_slots
+            ignored = None if self.denoising.quirks.trained_empty_slots else noised.empty_slots
             losses.update(
                 self.criterion.losses(
                     outputs.denoised[index], targets, noised.matches, normalizer, suffix, ignored

@@ -21,6 +21,7 @@ from rsd2.layers import (
 
 from .heads import DetectionHeads
 from .matcher import Predictions
+from .quirks import NO_QUIRKS, DetectorQuirks
 
 
 class EncoderLayer(nn.Module):
@@ -116,7 +117,7 @@ class DeformableEncoder(nn.Module):
 
 
 def fold_angles(
-    boxes: torch.Tensor, angles: torch.Tensor, official_at_45: bool = False
+    boxes: torch.Tensor, angles: torch.Tensor, unswapped_at_45: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Describe the same rectangles with angles in (-45, 45] degrees, swapping sides.
 
@@ -125,7 +126,7 @@ def fold_angles(
     Args:
         boxes: (..., 4) cx, cy, w, h.
         angles: (...) degrees in [-90, 90), counter-clockwise.
-        official_at_45: at exactly -45 degrees (+45 clockwise) turn by 90 degrees without swapping
+        unswapped_at_45: at exactly -45 degrees (+45 clockwise) turn by 90 degrees without swapping
             the sides, as the official program does.
 
     Returns:
@@ -133,8 +134,10 @@ def fold_angles(
     """
     above, below = angles > 45, angles <= -45
     folded = torch.where(above, angles - 90, torch.where(below, angles + 90, angles))
+
+    # A turn by 90 degrees describes the same rectangle only with its sides swapped.
     swap = above | below
-    if official_at_45:
+    if unswapped_at_45:
         swap = swap & (angles != -45)
     swapped = boxes[..., [0, 1, 3, 2]]
     return torch.where(swap[..., None], swapped, boxes), folded
@@ -213,9 +216,7 @@ class RotatedDeformableDecoder(nn.Module):
         num_points: sampling points per head and level.
         feedforward_dim: hidden channels.
         dropout: probability in [0, 1).
-        official_attention_init: start the sampling matrices from xavier noise instead of zeros,
-            as the official program ends up doing.
-        official_fold_at_45: see `fold_angles`.
+        quirks: ``random_sampling_init`` and ``unswapped_at_45``.
     """
 
     def __init__(
@@ -228,8 +229,7 @@ class RotatedDeformableDecoder(nn.Module):
         feedforward_dim: int = 1024,
         dropout: float = 0.1,
         *,
-        official_attention_init: bool = False,
-        official_fold_at_45: bool = False,
+        quirks: DetectorQuirks = NO_QUIRKS,
     ) -> None:
         super().__init__()
         layers = [
@@ -240,10 +240,10 @@ class RotatedDeformableDecoder(nn.Module):
         self.query_position_mlp = MLP(2 * embed_dim, embed_dim, embed_dim, 2)
         self.norm = nn.LayerNorm(embed_dim)
         self.embed_dim = embed_dim
-        self.official_fold_at_45 = official_fold_at_45
+        self.quirks = quirks
         for layer in layers:
             nn.init.xavier_uniform_(layer.self_attention.out_proj.weight)
-            layer.cross_attention.reset_sampling(random_weights=official_attention_init)
+            layer.cross_attention.reset_sampling(random_weights=quirks.random_sampling_init)
 
     def query_positions(self, boxes: torch.Tensor) -> torch.Tensor:
         """Encode reference boxes (B, Q, 4) in the order y, x, w, h; the angle is not encoded."""
@@ -284,7 +284,7 @@ class RotatedDeformableDecoder(nn.Module):
         predictions, states = [], []
         for index, layer in enumerate(self.layers):
             folded_boxes, folded_angles = fold_angles(
-                boxes.detach(), angles, self.official_fold_at_45
+                boxes.detach(), angles, self.quirks.unswapped_at_45
             )
             queries = layer(
                 queries,

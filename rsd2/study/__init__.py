@@ -1,39 +1,22 @@
 """Studies: commands that depend on each other, run once, and the report of what they measured."""
 
-from .comparison import change_over_last_fifth, judge_baseline, paired_differences
-from .job_queue import Job, JobError, JobQueue, read_markers
-from .plan import (
-    Study,
-    StudySettings,
-    change_settings,
-    drawing_job,
-    module_command,
-    project_config,
-    run_study,
-    scene_jobs,
-    training_command,
-)
-from .report import StudyReport, StudyReportError, StudyRun, write_report
-
-__all__ = [
-    "Job",
-    "JobError",
-    "JobQueue",
-    "Study",
-    "StudyReport",
-    "StudyReportError",
-    "StudyRun",
-    "StudySettings",
-    "change_over_last_fifth",
-    "change_settings",
-    "drawing_job",
-    "judge_baseline",
-    "module_command",
-    "paired_differences",
-    "project_config",
-    "read_markers",
-    "run_study",
-    "scene_jobs",
-    "training_command",
-    "write_report",
-]
+from .comparison import change_over_last_fifth as change_over_last_fifth
+from .comparison import judge_baseline as judge_baseline
+from .comparison import paired_differences as paired_differences
+from .job_queue import Job as Job
+from .job_queue import JobError as JobError
+from .job_queue import JobQueue as JobQueue
+from .job_queue import read_markers as read_markers
+from .plan import Study as Study
+from .plan import StudySettings as StudySettings
+from .plan import change_settings as change_settings
+from .plan import drawing_job as drawing_job
+from .plan import module_command as module_command
+from .plan import project_config as project_config
+from .plan import run_study as run_study
+from .plan import scene_jobs as scene_jobs
+from .plan import training_command as training_command
+from .report import StudyReport as StudyReport
+from .report import StudyReportError as StudyReportError
+from .report import StudyRun as StudyRun
+from .report import write_report as write_report

@@ -6,6 +6,8 @@ They are written in DOTA's, TinyPerson's and RsCarData's formats.
 from rsd2.data.class_orders import SYNTHETIC_CLASSES as SYNTHETIC_CLASSES
 from rsd2.data.formats.rscardata import RSCARDATA_SPLITS as RSCARDATA_SPLITS
 
+from .georeferenced import PlaceConfig as PlaceConfig
+from .georeferenced import write_georeferenced_scenes as write_georeferenced_scenes
 from .scenes.scene import DEFAULT_THEME_WEIGHTS as DEFAULT_THEME_WEIGHTS
 from .scenes.scene import VISIBLE_SHARE as VISIBLE_SHARE
 from .scenes.scene import Scene as Scene
@@ -31,6 +33,7 @@ from .video.statistics import measure_videos as measure_videos
 from .video.writer import make_record as make_record
 from .video.writer import read_video_records as read_video_records
 from .video.writer import write_videos as write_videos
+from .writer import METRES_PER_UNIT as METRES_PER_UNIT
 from .writer import format_labels as format_labels
 from .writer import scene_name as scene_name
 from .writer import write_dota_scenes as write_dota_scenes

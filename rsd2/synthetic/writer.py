@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import cv2
-import numpy as np
-from tqdm import tqdm
 
 from rsd2.data.class_orders import SYNTHETIC_CLASSES
 from rsd2.io.files import make_output_folder, write_atomically
+from rsd2.io.folder_run import FolderRun, FolderTakenError, claim_folder
+from rsd2.io.image_io import write_image
 
 from .scenes.scene import Scene, SceneConfig, draw_scene
 
 RECORD_NAME = "scenes.json"
-_METERS_PER_UNIT = 0.33
+SCENE_PNG = (
+    cv2.IMWRITE_PNG_COMPRESSION,
+    1,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_RLE,
+)
+"""Grain does not compress: the run-length strategy gives the same size in less time."""
+
+_LABELS = "labelTxt/{}.txt"
+METRES_PER_UNIT = 0.33
+"""Of the ground that a scene shows; cars are then 4 to 5 m long."""
 
 
 def write_dota_scenes(
@@ -55,74 +64,116 @@ def write_dota_scenes(
 
     Raises:
         ValueError: if a number is out of range.
-        FileExistsError: if the folder holds scenes of other parameters, or files of another origin.
+        FolderTakenError: if the folder holds scenes of other parameters, or files of another
+            origin.
     """
     folder = Path(folder)
-    record = {"parameters": {**config.to_dict(), "seed": seed}, "classes": list(SYNTHETIC_CLASSES)}
+    head = {"parameters": {**config.to_dict(), "seed": seed}, "classes": list(SYNTHETIC_CLASSES)}
+    files = partial(scene_files, folder, _LABELS)
     work = partial(_write_scene, folder, config, seed)
-    if finish_folder(folder, record, num_images, work, num_workers, progress, shard):
-        record.update(complete=True, **_count(folder, num_images))
-        write_atomically(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
+    gather = partial(_count, folder, num_images)
+    scenes = NumberedFolder(
+        folder / RECORD_NAME, head, "synthetic scenes", num_images, files, work, gather
+    )
+    scenes.finish(num_workers, progress, shard)
     return folder
 
 
-def finish_folder(
-    folder: Path,
-    record: dict,
-    num_images: int,
-    work: Callable[[int], None],
-    num_workers: int,
-    progress: bool,
-    shard: tuple[int, int],
-    labels: tuple[str, str] = ("labelTxt", ".txt"),
-) -> bool:
-    """Draw what a folder of scenes lacks of one process's part.
+def scene_files(folder: Path, labels: str, index: int) -> list[Path]:
+    """Return the files that make a scene complete.
 
     Args:
-        folder: to write to; made if it is missing.
-        record: ``parameters`` (with ``seed``) and ``classes``, compared with those of the folder.
-        num_images: of the finished folder, >= 1.
-        work: writes the image and, last, the label file of one index; sent to other processes.
-        num_workers: processes that draw; 0 draws in this one.
-        progress: show a progress bar.
-        shard: (rank, number of processes).
-        labels: folder and extension of the label files.
+        folder: root of the folder.
+        labels: path of label files, relative to the folder, with ``{}`` for the name of the scene.
+        index: index of the scene.
 
     Returns:
-        True if the whole folder is drawn, the other processes' parts too.
-
-    Raises:
-        ValueError: if a number is out of range.
-        FileExistsError: if the folder holds scenes of other parameters, or files of another origin.
+        the image and the label file.
     """
-    rank, world_size = shard
-    seed = record["parameters"]["seed"]
-    if num_images < 1 or seed < 0 or num_workers < 0 or not 0 <= rank < world_size:
-        raise ValueError(
-            "num_images must be >= 1, seed >= 0, num_workers >= 0 and 0 <= rank < number of "
-            f"processes; got {num_images}, {seed}, {num_workers} and shard {shard}"
-        )
-    _check_folder(folder, record, num_images, labels)
-    for name in ("images", labels[0]):
-        make_output_folder(folder / name)
-    write_atomically(folder / RECORD_NAME, json.dumps({**record, "complete": False}, indent=2))
-    part = range(rank, num_images, world_size)
-    missing = [index for index in part if not _is_complete(folder, index, labels)]
-    bar = partial(
-        tqdm,
-        total=len(part),
-        initial=len(part) - len(missing),
-        desc="scenes",
-        unit="image",
-        disable=not progress,
-    )
-    if num_workers == 0 or len(missing) < 2:
+    name = scene_name(index)
+    return [folder / "images" / f"{name}.png", folder / labels.format(name)]
+
+
+@dataclass(frozen=True)
+class NumberedFolder:
+    """A folder of scenes or videos with numbers from 0.
+
+    Attributes:
+        record: JSON file in the folder, made if missing. It gets ``head`` and ``complete``.
+        head: ``parameters`` (with ``seed``), compared with those of the folder, and more.
+        holds: what lies in the folder, in the plural, for messages.
+        size: scenes or videos of the finished folder, >= 1.
+        files: files and folders of one number. It is complete when all are there; the last one
+            alone tells how many are in the folder.
+        work: makes the files of one number, the last one last; sent to other processes.
+        gather: called when all are complete, those of other processes too; writes whatever the
+            folder has as a whole, and returns more values for the record.
+    """
+
+    record: Path
+    head: dict
+    holds: str
+    size: int
+    files: Callable[[int], Sequence[Path]]
+    work: Callable[[int], None]
+    gather: Callable[[], dict]
+
+    def finish(self, num_workers: int, progress: bool, shard: tuple[int, int]) -> None:
+        """Draw what is missing of one process's part.
+
+        Args:
+            num_workers: processes that draw; 0 draws in this one.
+            progress: show a progress bar.
+            shard: (rank, number of processes).
+
+        Raises:
+            ValueError: if a number is out of range.
+            FolderTakenError: if the folder holds scenes of other parameters, or files of another
+                origin.
+        """
+        self._check(num_workers)
+        run = FolderRun(range(self.size), self._is_complete, shard)
+        for path in self.files(0):
+            make_output_folder(path.parent)
+        self._write_record({"complete": False}, shard[0])
+
+        unit = self.holds.split()[-1]
         with _single_thread():
-            for _ in bar(map(work, missing)):
-                pass
-    else:
-        _write_parallel(work, missing, num_workers, bar)
-    return all(_is_complete(folder, index, labels) for index in range(num_images))
+            run.make(
+                self.work, title=self.holds, unit=unit, num_workers=num_workers, progress=progress
+            )
+        if run.is_finished():
+            self._write_record({"complete": True, **self.gather()}, shard[0])
+
+    def _check(self, num_workers: int) -> None:
+        parameters, folders = self.head["parameters"], [path.parent for path in self.files(0)]
+        if self.size < 1 or parameters["seed"] < 0 or num_workers < 0:
+            raise ValueError(
+                f"the number of {self.holds} must be >= 1, seed >= 0 and num_workers >= 0; got "
+                f"{self.size}, {parameters['seed']} and {num_workers}"
+            )
+
+        claim_folder(
+            self.record.parent,
+            self.record,
+            parameters,
+            holds=self.holds,
+            contents=folders,
+            section="parameters",
+        )
+        present = len(list(folders[-1].glob(f"*{self.files(0)[-1].suffix}")))
+        if present > self.size:
+            raise FolderTakenError(
+                f"{folders[-1]} knows {present} {self.holds}, more than the {self.size} asked for; "
+                f"choose another folder, delete this one, or ask for at least {present}"
+            )
+
+    def _is_complete(self, number: int) -> bool:
+        return all(path.exists() for path in self.files(number))
+
+    def _write_record(self, more: dict, rank: int) -> None:
+        text = json.dumps({**self.head, **more}, indent=2) + "\n"
+        write_atomically(self.record, text, rank)
 
 
 @contextmanager
@@ -134,17 +185,6 @@ def _single_thread() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(before)
-
-
-def _write_parallel(
-    work: Callable[[int], None], indices: list[int], num_workers: int, bar: Callable
-) -> None:
-    # "spawn": a fork of a process that has used OpenCV's threads may hang. One thread each, because
-    # the processes take the cores already.
-    context, workers = multiprocessing.get_context("spawn"), min(num_workers, len(indices))
-    with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
-        for _ in bar(pool.map(work, indices, chunksize=4)):
-            pass
 
 
 def scene_name(index: int) -> str:
@@ -169,106 +209,26 @@ def format_labels(scene: Scene, scale: float) -> str:
     Returns:
         Two header lines, then one line ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult`` per object.
     """
-    lines = ["imagesource:synthetic", f"gsd:{_METERS_PER_UNIT / scale:.4f}"]
+    lines = ["imagesource:synthetic", f"gsd:{METRES_PER_UNIT / scale:.4f}"]
     for item in scene.objects:
         numbers = " ".join(f"{value:.2f}" for value in item.poly.reshape(-1))
         lines.append(f"{numbers} {item.name} {item.difficult}")
     return "\n".join(lines) + "\n"
 
 
-def _check_folder(folder: Path, record: dict, num_images: int, labels: tuple[str, str]) -> None:
-    path = folder / RECORD_NAME
-    if not path.exists():
-        for name in ("images", labels[0]):
-            if (folder / name).is_dir() and any((folder / name).iterdir()):
-                raise FileExistsError(
-                    f"{folder / name} holds files but {path} is missing, so they may not be "
-                    "synthetic scenes; choose an empty folder"
-                )
-        return
-    check_parameters(path, record["parameters"])
-    present = len(list((folder / labels[0]).glob(f"S*{labels[1]}")))
-    if present > num_images:
-        raise FileExistsError(
-            f"{folder} holds {present} scenes, more than the {num_images} asked for; choose "
-            f"another folder, delete this one, or ask for at least {present}"
-        )
-
-
-def check_parameters(path: Path, wanted: dict) -> None:
-    """Refuse a record of scenes that were drawn with other parameters.
-
-    Args:
-        path: of the record, which exists.
-        wanted: parameters asked for, plain values.
-
-    Raises:
-        FileExistsError: if the record is unreadable or its ``parameters`` differ; the message says
-            in what.
-    """
-    folder = path.parent
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        parameters = found["parameters"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise FileExistsError(
-            f"{path} cannot be read as a record of scenes ({error!r}); delete {folder} or choose "
-            "another folder"
-        ) from error
-    wanted = json.loads(json.dumps(wanted))
-    different = sorted(
-        key for key in {*wanted, *parameters} if wanted.get(key) != parameters.get(key)
-    )
-    if different:
-        details = ", ".join(
-            f"{key}: {parameters.get(key)} there, {wanted.get(key)} asked for" for key in different
-        )
-        raise FileExistsError(
-            f"{folder} holds scenes of other parameters ({details}); choose another folder, delete "
-            "this one, or ask for its parameters"
-        )
-
-
-def _is_complete(folder: Path, index: int, labels: tuple[str, str]) -> bool:
-    name = scene_name(index)
-    return (folder / labels[0] / f"{name}{labels[1]}").is_file() and (
-        folder / "images" / f"{name}.png"
-    ).is_file()
-
-
 def _write_scene(folder: Path, config: SceneConfig, seed: int, index: int) -> None:
-    scene, name = draw_scene(config, seed, index), scene_name(index)
-    write_image(folder / "images" / f"{name}.png", scene.image)
-    write_atomically(folder / "labelTxt" / f"{name}.txt", format_labels(scene, config.scale))
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write a PNG file under another name and move it into place.
-
-    Args:
-        path: of the file.
-        image: (H, W, 3) uint8 RGB.
-
-    Raises:
-        RuntimeError: if it cannot be encoded.
-    """
-    # Grain does not compress: the run-length strategy gives the same size in less time.
-    options = (
-        cv2.IMWRITE_PNG_COMPRESSION,
-        1,
-        cv2.IMWRITE_PNG_STRATEGY,
-        cv2.IMWRITE_PNG_STRATEGY_RLE,
-    )
-    ok, packed = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    if not ok:
-        raise RuntimeError(f"cv2 could not encode {path.name} as PNG")
-    write_atomically(path, packed.tobytes())
+    scene = draw_scene(config, seed, index)
+    image, labels = scene_files(folder, _LABELS, index)
+    write_image(image, scene.image, SCENE_PNG)
+    write_atomically(labels, format_labels(scene, config.scale))
 
 
 def _count(folder: Path, num_images: int) -> dict:
-    objects, difficult, empty = Counter(), Counter(), 0
+    objects: Counter[str] = Counter()
+    difficult: Counter[str] = Counter()
+    empty = 0
     for index in range(num_images):
-        text = (folder / "labelTxt" / f"{scene_name(index)}.txt").read_text(encoding="utf-8")
+        text = scene_files(folder, _LABELS, index)[-1].read_text(encoding="utf-8")
         rows = [line.split() for line in text.splitlines()[2:]]
         empty += not rows
         objects.update(row[8] for row in rows)

@@ -1,11 +1,10 @@
-"""Checkpoints: safe loading that never starts silently from the wrong weights, atomic saving."""
+"""Checkpoints: safe loading, which never accepts wrong weights silently, and atomic saving."""
 
 from __future__ import annotations
 
 import difflib
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,13 +14,17 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from rsd2.io.files import replaced_file, write_atomically
+
 from .errors import CheckpointError
+from .tensor_files import as_tensor, read_weight_file, without_wrappers
 
 if TYPE_CHECKING:
     from .inheritance import Inheritance
 
 _logger = logging.getLogger(__name__)
 _CONVERTER = "tools/convert_checkpoint.py --source ... --output ... --input"
+_SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors")
 _SHOWN_KEYS = 12
 
 
@@ -29,8 +32,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint without running any code that it may carry.
 
     Args:
-        path: a ``.pth`` file: this project's checkpoint (``model`` and more), or a bare state
-            dict of tensors.
+        path: a ``.pth`` or ``.safetensors`` file: this project's checkpoint (``model`` and more),
+            or a bare state dict of tensors.
 
     Returns:
         A dict with the state dict under ``"model"``; tensors on the CPU.
@@ -40,39 +43,34 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             that are not tensors or plain values.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; name the file{_neighbours(path / 'model.pth')}")
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}{_neighbours(path)}")
     if path.suffix == ".pkl":
         raise CheckpointError(
-            f"{path} is a pickle, which could run any code; convert it first: "
-            f"python {_CONVERTER} {path}"
+            f"{path} is a pickle, whose tensors have other names than this project's; convert it "
+            f"first: python {_CONVERTER} {path}"
         )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "unreadable"
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain values, or is no checkpoint ({reason}); "
-            f"a third-party file is converted by python {_CONVERTER} {path}"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is damaged or incomplete: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
+
+    checkpoint = read_weight_file(path)
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path} holds a {type(checkpoint).__name__}, not a dict of tensors")
     if "model" not in checkpoint:
         checkpoint = {"model": checkpoint}
     state = checkpoint["model"]
+    if isinstance(state, Mapping):
+        state = {key: as_tensor(value) for key, value in state.items()}
     if not isinstance(state, Mapping) or not all(
         isinstance(value, torch.Tensor) for value in state.values()
     ):
+        keys = _listed(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
         raise CheckpointError(
-            f"{path} is not in this project's layout (keys: {_listed(map(str, state))}); "
-            f"convert it: python {_CONVERTER} {path}"
+            f"{path} is not in this project's layout (keys: {keys}). If another program wrote it, "
+            f"convert it: python {_CONVERTER} {path}; if its tensors have the names of your model, "
+            "save them anew as torch.save({'model': tensors}, ...)"
         )
-    return checkpoint
+    return {**checkpoint, "model": state}
 
 
 def load_weights(
@@ -81,11 +79,11 @@ def load_weights(
     """Load a checkpoint's weights into a model.
 
     Args:
-        model: gets the weights in place.
-        path: of the checkpoint.
+        model: model to fill in place.
+        path: path of the checkpoint.
         strict: refuse any difference between the keys or shapes of the two; otherwise
             differences are listed in the log and skipped.
-        ema: take the averaged weights, which the checkpoint then must have.
+        ema: load the averaged weights, which the checkpoint then must have.
 
     Returns:
         The whole checkpoint.
@@ -106,29 +104,31 @@ def load_state(
 ) -> None:
     """Load a state dict after comparing it with the model's.
 
+    Values that are NaN or infinite are warned of.
+
     Args:
-        model: gets the weights in place; unchanged if an error is raised.
-        state: tensors by name; a common prefix ``module.`` is dropped.
-        strict: refuse every difference; otherwise skip what differs, but never everything.
-        source: named in messages.
+        model: model to fill in place; unchanged if an error is raised.
+        state: tensors by name; what wrappers add to the names is dropped.
+        strict: refuse every difference; otherwise skip the tensors that differ, but not all.
+        source: name of the file, for messages.
 
     Raises:
         CheckpointError: with the missing, unexpected and mismatching keys.
     """
-    if state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
     own = model.state_dict()
-    state = _placed_backbone(state, own)
+    state = _placed_backbone(without_wrappers(state, own), own)
     shapes = {
         key: f"{key} {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
         for key in own.keys() & state.keys()
         if state[key].shape != own[key].shape
     }
+
     # Counters of BatchNorm, which matter only for its cumulative averages.
     missing, unexpected = (
         [key for key in keys if not key.endswith("num_batches_tracked")]
         for keys in (own.keys() - state.keys(), state.keys() - own.keys())
     )
+
     fitting = {key: state[key] for key in own.keys() & state.keys() if key not in shapes}
     report = "; ".join(
         f"{len(keys)} {what}: {_listed(keys)}"
@@ -139,17 +139,41 @@ def load_state(
         )
         if keys
     )
+
     if report and strict:
         raise CheckpointError(
             f"{source} does not fit {type(model).__name__}: {report}. If that is meant, as when "
             "the classes change, use train.init_strict=false, or train.init_inherit for a "
             "pre-training"
         )
+
     if own and not fitting:
         raise CheckpointError(f"{source} is of another model: not one key fits; {report}")
     if report:
         _logger.warning("%s fits in %d of %d keys; %s", source, len(fitting), len(own), report)
     model.load_state_dict(fitting, strict=False)
+    if damage := describe_damage(model):
+        _logger.warning("%s %s", source, damage)
+
+
+def describe_damage(model: nn.Module) -> str | None:
+    """Name the weights of a model that are NaN or infinite.
+
+    Args:
+        model: whose weights were loaded. Buffers may be infinite, as masks of attention are.
+
+    Returns:
+        The rest of a sentence about their file, or None if nothing is wrong.
+    """
+    names = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
+    names += [name for name, value in model.named_buffers() if torch.isnan(value).any()]
+    if not names:
+        return None
+    total = len(model.state_dict())
+    return (
+        f"holds NaN or infinite numbers in {len(names)} of {total} tensors ({_listed(names)}): are "
+        "these the right weights? A training that diverged, or a damaged file, looks like this"
+    )
 
 
 def _placed_backbone(
@@ -186,17 +210,19 @@ class Checkpointer(DetectionCheckpointer):
         """Prepare.
 
         Args:
-            model: to save and load, wrapped or not.
+            model: model to save and load, wrapped or not.
             save_dir: local folder.
-            strict: when weights alone are loaded; a resumed checkpoint always has to fit.
-            inheritance: takes the place of ``strict`` when weights alone are loaded: what is
-                inherited, dropped and missing is logged, and checked against what is meant.
+            strict: refuse every difference when only weights are loaded; a resumed checkpoint
+                always has to fit.
+            inheritance: replaces ``strict`` when only weights are loaded: it logs what is
+                inherited, dropped and missing, and checks that against what is expected.
             **checkpointables: objects with ``state_dict`` and ``load_state_dict``.
         """
         super().__init__(model, save_dir, **checkpointables)
         self._strict_weights = strict
         self._inheritance = inheritance
-        self._source, self._strict, self._inherits = "", strict, False
+        self._source, self._strict = "", strict
+        self._inherits = self._resumes = False
 
     def save(self, name: str, **extra: Any) -> None:
         """Write ``<name>.pth``, complete or not at all, then point ``last_checkpoint`` to it.
@@ -204,8 +230,8 @@ class Checkpointer(DetectionCheckpointer):
         Every process has to call it, because states may be gathered; the main one writes.
 
         Args:
-            name: without suffix.
-            **extra: more values to store.
+            name: file name without suffix.
+            **extra: further values to store.
 
         Raises:
             CheckpointError: it cannot be written; earlier checkpoints are left as they were.
@@ -218,15 +244,16 @@ class Checkpointer(DetectionCheckpointer):
         data.update(extra)
         if not self.save_to_disk:
             return
+
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
         try:
-            with temporary.open("wb") as file:
+            with replaced_file(path) as temporary, temporary.open("wb") as file:
                 torch.save(data, file)
+                # On disk before it takes its name: a power cut must not leave an empty checkpoint.
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
             self.tag_last_checkpoint(path.name)
         except (OSError, RuntimeError) as error:
             last = self.get_checkpoint_file() if self.has_checkpoint() else "none"
@@ -235,8 +262,6 @@ class Checkpointer(DetectionCheckpointer):
                 f"cannot write {path} ({_first_cause(error)}; {free} MiB free). The last "
                 f"complete checkpoint is {last}; make room, then continue with --resume"
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the newest checkpoint in ``last_checkpoint``, atomically.
@@ -244,59 +269,68 @@ class Checkpointer(DetectionCheckpointer):
         Args:
             last_filename_basename: file name without folder.
         """
-        target = Path(self.save_dir) / "last_checkpoint"
-        temporary = target.with_name(f".last_checkpoint.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(last_filename_basename)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
-    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+    def load(self, path: str | Path, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights and states.
 
         Args:
-            path: of the checkpoint; empty loads nothing.
-            checkpointables: names to load; None loads all, and then the weights must fit.
+            path: path of the checkpoint; empty loads nothing.
+            checkpointables: names of the states to load; None loads all, and then the weights must
+                fit.
 
         Returns:
-            What of the checkpoint was not used.
+            The unused rest of the checkpoint.
 
         Raises:
             CheckpointError: see :func:`load_checkpoint` and :func:`load_state`.
         """
         self._source = str(path)
-        resumes = checkpointables is None
-        self._strict = True if resumes else self._strict_weights
-        self._inherits = self._inheritance is not None and not resumes
+        self._resumes = checkpointables is None
+        self._strict = True if self._resumes else self._strict_weights
+        self._inherits = self._inheritance is not None and not self._resumes
         if path and "://" not in str(path) and not Path(path).is_file():
             raise CheckpointError(f"no checkpoint {path}{_neighbours(Path(path))}")
-        return super().load(path, checkpointables)
+        return super().load(str(path), checkpointables)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         return load_checkpoint(filename)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
-        if self._inherits:
+        if self._inherits and self._inheritance is not None:
             self._inheritance.load(self.model, checkpoint, self._source)
             checkpoint.pop("model")
         else:
-            state = checkpoint.pop("model")
+            self._load_whole(checkpoint.pop("model"))
+        # Training on them would only say at the first loss that something is not finite.
+        if damage := describe_damage(self.model):
+            raise CheckpointError(f"{self._source} {damage}; take an earlier checkpoint")
+
+    def _load_whole(self, state: Mapping[str, torch.Tensor]) -> None:
+        try:
             load_state(self.model, state, strict=self._strict, source=self._source)
+        except CheckpointError as error:
+            if not self._resumes:
+                raise
+            raise CheckpointError(
+                f"{str(error).partition(' If that is meant')[0]} --resume continues the same "
+                "model: give the options that it began with, or begin another training from these "
+                "weights with train.init_checkpoint=... and another train.output_dir"
+            ) from error
 
 
 def _first_cause(error: BaseException) -> str:
-    """Return the first error of a chain: torch follows a failed write by errors of its own."""
+    """Return the first error of a chain, because torch adds its own to a failed write."""
     while error.__context__ is not None:
         error = error.__context__
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _neighbours(path: Path) -> str:
-    """Return a hint: files of the folder that may have been meant."""
+    """Return a hint that lists similar files of the folder."""
     if not path.parent.is_dir():
         return f"; the folder {path.parent} does not exist"
-    names = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".pth", ".pt", ".pkl"))
+    names = sorted(p.name for p in path.parent.iterdir() if p.suffix in _SUFFIXES)
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.3) or names[:5]
     return f"; there are: {', '.join(near)}" if near else f"; {path.parent} holds no checkpoint"
 

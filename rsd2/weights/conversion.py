@@ -25,11 +25,12 @@ class Rule:
         target: replacement with groups ``\\1``...; None drops the key.
         reason: why it is dropped.
         transform: applied to the tensor.
-        class_rows: the first dimension runs over the classes, so that a permutation applies.
-        objectness_rows: it runs over classes of which only the first has a meaning, "any object":
-            it is cut to the number of classes, but never permuted.
-        optional: a model without the target key loses nothing; ``reason`` says why.
-        objection: of a key to be dropped: says why this tensor must not be, or None.
+        class_rows: whether the first dimension runs over the classes, so that a permutation of
+            the classes applies to it.
+        objectness_rows: whether the first dimension runs over classes of which only the first has
+            a meaning, "any object": it is cut to the number of classes, but never permuted.
+        optional: whether a model may lack the target key; ``reason`` says why.
+        objection: function that says why a tensor must not be dropped, or returns None.
     """
 
     pattern: str
@@ -75,7 +76,7 @@ class ConversionReport:
 
 
 def first_rows(count: int) -> Transform:
-    """A transform that keeps the first rows of a tensor."""
+    """Return a transform that keeps the first rows of a tensor."""
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         return tensor[:count].clone()
@@ -93,7 +94,7 @@ def resnet_rules(prefix: str, target_prefix: str) -> list[Rule]:
 
     Args:
         prefix: before the source names, e.g. ``backbone.``; may be empty.
-        target_prefix: before the target names.
+        target_prefix: prefix of the target names.
 
     Returns:
         Rules for stem, stages, shortcuts and the classifier, which is dropped.
@@ -105,6 +106,8 @@ def resnet_rules(prefix: str, target_prefix: str) -> list[Rule]:
         Rule(p + r"conv1\.weight", f"{t}stem.conv1.weight"),
         Rule(p + r"bn1\.(\w+)", f"{t}stem.conv1.norm.\\1"),
     ]
+
+    # torchvision counts stages from 1, Detectron2's names follow the paper's res2 to res5.
     for stage in range(1, 5):
         block, target = p + rf"layer{stage}\.(\d+)\.", rf"{t}res{stage + 1}.\1."
         rules += [
@@ -117,10 +120,10 @@ def resnet_rules(prefix: str, target_prefix: str) -> list[Rule]:
 
 
 def backbone_prefix(model_keys: Iterable[str] | None) -> str:
-    """Where a model has its ResNet.
+    """Find the prefix of a model's ResNet.
 
     Args:
-        model_keys: of the model, if known.
+        model_keys: keys of the model, if known.
 
     Returns:
         ``backbone.bottom_up.`` if a pyramid holds it, ``static.backbone.`` in MICML, else
@@ -136,7 +139,7 @@ def detectron2_backbone_rules(target_prefix: str = "backbone.") -> list[Rule]:
     """Detectron2's ResNet, alone or inside one of its detectors, to our backbone.
 
     Args:
-        target_prefix: before the target names.
+        target_prefix: prefix of the target names.
 
     Returns:
         Rules that keep the names of the ResNet and drop every other part of a detector.
@@ -180,7 +183,7 @@ SOURCES: dict[str, RulesOfKeys] = {
 
 
 def class_permutation(source: Sequence[str], target: Sequence[str]) -> list[int]:
-    """Row of the source for every class of the target.
+    """Find the row of the source for every class of the target.
 
     Args:
         source: class names in the order of the checkpoint.
@@ -195,12 +198,14 @@ def class_permutation(source: Sequence[str], target: Sequence[str]) -> list[int]
     for names in (source, target):
         if len(set(names)) != len(names):
             raise ValueError(f"class names must be unique, got {list(names)}")
+
     missing = [name for name in target if name not in source]
     if missing:
         raise ValueError(
             f"the checkpoint has no class {missing}; it has {list(source)} "
             "(names must agree to the letter)"
         )
+
     return [list(source).index(name) for name in target]
 
 
@@ -229,6 +234,7 @@ def convert_state_dict(
         if rule is None or match is None:
             report.unknown.append(key)
             continue
+
         if rule.target is None:
             objection = rule.objection(tensor) if rule.objection is not None else None
             if objection is None:
@@ -236,6 +242,7 @@ def convert_state_dict(
             else:
                 report.mismatched[key] = objection
             continue
+
         target = match.expand(rule.target)
         if class_rows is not None and rule.class_rows:
             tensor = tensor[torch.as_tensor(class_rows)]
@@ -243,6 +250,8 @@ def convert_state_dict(
             tensor = tensor[: len(class_rows)]
         if rule.transform is not None:
             tensor = rule.transform(tensor)
+
+        # Compared after the transform, which may change the shape.
         if model is not None and target not in model:
             if rule.optional:
                 report.dropped[key] = rule.reason
@@ -253,8 +262,10 @@ def convert_state_dict(
             shapes = f"{tuple(tensor.shape)} vs {tuple(model[target].shape)} in the model"
             report.mismatched[target] = shapes
             continue
+
         report.converted[key] = target
         result[target] = tensor
+
     if model is not None:
         report.missing = [
             key for key in model if key not in result and not key.endswith("num_batches_tracked")

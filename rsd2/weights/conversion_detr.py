@@ -55,6 +55,8 @@ def _head_rules(encoder_head: int, target_encoder_head: int) -> list[Rule]:
                 transform=reverse_rows,
             ),
         ]
+
+        # The layers of reg_branches stand at 0, 2 and 4, with ReLUs between them.
         rules += [
             Rule(
                 b + rf"reg_branches\.{i}\.{layer}\.(\w+)",
@@ -81,11 +83,13 @@ def ars_detr_rules(
     """
     target = encoder_head if target_encoder_head is None else target_encoder_head
     b, levels = r"bbox_head\.", r"bbox_head\.transformer\.level_embeds"
+
     rules = resnet_rules("backbone.", "backbone.")
     for source, ours in (("convs", "projections"), ("extra_convs", "extra")):
         here = rf"neck\.{source}\.(\d+)\."
         rules.append(Rule(here + r"conv\.weight", rf"neck.{ours}.\1.0.weight"))
         rules.append(Rule(here + r"gn\.(\w+)", rf"neck.{ours}.\1.1.\2"))
+
     return [
         *rules,
         Rule(levels, "level_embed", transform=first_rows(num_levels)),

@@ -24,7 +24,7 @@ _CLASS_TOKEN = "class token, which our encoder does not have"
 
 
 def vit_prefix(model_keys: Iterable[str] | None) -> str:
-    """Where a model has its vision transformer.
+    """Find the prefix of a model's vision transformer.
 
     Args:
         model_keys: of the model, if known.
@@ -41,7 +41,7 @@ def vit_prefix(model_keys: Iterable[str] | None) -> str:
 
 
 def without_class_token(table: torch.Tensor) -> torch.Tensor:
-    """A table of positions without the first one, if that makes its number a square.
+    """Drop the first position of a table if the rest is a square.
 
     Args:
         table: (1, N, D), with or without the position of a class token.
@@ -53,7 +53,7 @@ def without_class_token(table: torch.Tensor) -> torch.Tensor:
 
 
 def not_fixed_positions(table: torch.Tensor) -> str | None:
-    """Why a table of positions must not be dropped, if so.
+    """Say why a table of positions must not be dropped, if there is a reason.
 
     Args:
         table: (1, N, D), with or without the position of a class token, of a square grid.
@@ -76,7 +76,7 @@ def not_fixed_positions(table: torch.Tensor) -> str | None:
 def vit_rules_for(
     source: str, keys: Iterable[str] = (), model_keys: Iterable[str] | None = None
 ) -> list[Rule]:
-    """Rules of one of the sources of this module.
+    """Build the rules of one of the sources of this module.
 
     Args:
         source: "ijepa", the target encoder of I-JEPA, or "ijepa-context"; "mae", pre-training or
@@ -101,7 +101,7 @@ def vit_rules_for(
 
 
 def fill_target_encoder(state: dict[str, torch.Tensor], report: ConversionReport) -> None:
-    """Let the target encoder of a pre-training begin as a copy of its context encoder.
+    """Fill the target encoder of a pre-training with a copy of its context encoder.
 
     Args:
         state: converted tensors; gets the missing ones of ``target_encoder``.
@@ -118,22 +118,26 @@ def fill_target_encoder(state: dict[str, torch.Tensor], report: ConversionReport
 
 
 def _surroundings(source: str) -> tuple[str, list[Rule]]:
-    """Prefix of the encoder, and the rules of what stands around it."""
+    """Return the prefix of the encoder, and the rules of the layers around it."""
     head = Rule(r"(head|head_drop|pre_logits|fc_norm)\..+", None, "classifier of the pre-training")
+
     if source in ("ijepa", "ijepa-context"):
         used, unused = ("target_encoder", "encoder")[:: 1 if source == "ijepa" else -1]
         return f"{used}.", [
             Rule(rf"{unused}\..+", None, f"the other encoder; {used} is taken"),
             Rule(r"predictor\..+", None, "predictor of the pre-training"),
         ]
+
     if source == "mae":
         return "", [
             Rule(r"cls_token", None, _CLASS_TOKEN),
             Rule(r"mask_token|decoder_.+", None, "decoder of the pre-training"),
             head,
         ]
+
     if source == "timm-vit":
         return "", [Rule(r"cls_token", None, _CLASS_TOKEN), head]
+
     pyramid = r"(backbone\.simfp_\d\..+)"
     return "backbone.net.", [
         Rule(pyramid, r"\1", "level of a pyramid that the model does not have", optional=True),
@@ -142,7 +146,7 @@ def _surroundings(source: str) -> tuple[str, list[Rule]]:
 
 
 def _side(count: int) -> int | None:
-    """Side of a square grid of so many tokens, if there is one."""
+    """Return the side of a square grid of ``count`` tokens, None if it is no square."""
     side = math.isqrt(max(count, 0))
     return side if side * side == count and side else None
 

@@ -1,5 +1,5 @@
-"""The error of this room."""
+"""The error of reading and writing weights."""
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(ValueError):
     """A checkpoint is missing, unreadable, unsafe or of another model, or cannot be written."""

@@ -1,4 +1,4 @@
-"""What a detector inherits from a pre-training: every weight accounted for, none lost in silence.
+"""Inheritance of a detector from a pre-training, which accounts for every weight.
 
 A pre-training has modules that a detector lacks, and classes that are not the detector's. Loading
 its checkpoint with ``init_strict=false`` would forgive exactly that, and with it a misspelt prefix
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from .errors import CheckpointError
+from .tensor_files import without_wrappers
 
 _logger = logging.getLogger(__name__)
 _LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.(.+)")
@@ -29,7 +30,7 @@ _SHOWN = 12
 
 @dataclass
 class InheritanceReport:
-    """What became of every weight of the file and of the model.
+    """The fate of every weight of the file and of the model.
 
     Attributes:
         inherited: key of the model -> key of the file.
@@ -54,7 +55,7 @@ class InheritanceReport:
 
 @dataclass(frozen=True)
 class Inheritance:
-    """What a detector takes over from a checkpoint of a pre-training, and what it need not.
+    """A description of what a detector inherits from the checkpoint of a pre-training.
 
     Parts are named by the beginnings of their parameters' names, like ``"backbone"``.
 
@@ -101,9 +102,9 @@ class Inheritance:
         """Fill a model and log the report.
 
         Args:
-            model: gets the weights in place; unchanged if an error is raised.
-            checkpoint: of ``load_checkpoint``.
-            source: its file, named in messages.
+            model: model to fill in place; unchanged if an error is raised.
+            checkpoint: result of ``load_checkpoint``.
+            source: name of its file, for messages.
 
         Returns:
             The report.
@@ -117,9 +118,11 @@ class Inheritance:
                 f"{source} has no averaged weights (train.ema was off); set "
                 "train.init_inherit.averaged=false"
             )
+
         state = checkpoint["ema"]["model"] if self.averaged else checkpoint["model"]
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-        values, report = self.plan(model.state_dict(), state)
+        own = model.state_dict()
+        values, report = self.plan(own, without_wrappers(state, own))
+
         if report.errors:
             more = len(report.errors) - _SHOWN
             shown = [*report.errors[:_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
@@ -134,11 +137,11 @@ class Inheritance:
     def plan(
         self, model: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
     ) -> tuple[dict[str, torch.Tensor], InheritanceReport]:
-        """Decide what becomes of every weight.
+        """Decide the fate of every weight.
 
         Args:
             model: state dict of the detector.
-            state: that of the pre-training.
+            state: state dict of the pre-training.
 
         Returns:
             The values to load, by the detector's keys, and the report.
@@ -146,14 +149,17 @@ class Inheritance:
         report, values = InheritanceReport(), {}
         names = self._model_names(state)
         state = {name: state[key] for name, key in names.items()}
+
         layers = self._layers(model, state, report)
         heads = _num_heads(model), _num_heads(state)
+
         for key, own in model.items():
             if key.endswith("num_batches_tracked") and key not in state:
                 continue
             if not self._wanted(key):
                 report.anew[key] = "not asked for"
                 continue
+
             origin = self._origin(key, layers, heads)
             if _starts(key, self.starts_anew):
                 rows = self._objectness_rows(key, origin, own, state, heads[0])
@@ -177,12 +183,13 @@ class Inheritance:
                 continue
             else:
                 values[key] = state[origin]
+
             report.inherited[key] = names[origin]
         self._account(model, names, state, report)
         return values, report
 
     def _model_names(self, state: Mapping[str, torch.Tensor]) -> dict[str, str]:
-        """Every key of the file by the name that it has in the model."""
+        """Map the name that each weight has in the model to its key in the file."""
         if not self.file_part:
             return {key: key for key in state}
         names, part = {}, self.file_part.rstrip(".") + "."
@@ -195,7 +202,7 @@ class Inheritance:
         return names
 
     def _file_name(self, name: str) -> str:
-        """The key of the file that would have a name in the model."""
+        """Return the key in the file of a weight that has this name in the model."""
         part = self.model_part.rstrip(".") + "."
         if not self.file_part or not name.startswith(part):
             return name
@@ -208,7 +215,7 @@ class Inheritance:
         state: Mapping[str, torch.Tensor],
         report: InheritanceReport,
     ) -> None:
-        """Say of every weight of the file that nothing inherits why that is."""
+        """Report why weights of the file are not inherited."""
         used = set(report.inherited.values())
         for name, key in names.items():
             if key in used or key.endswith("num_batches_tracked"):
@@ -237,7 +244,7 @@ class Inheritance:
         state: Mapping[str, torch.Tensor],
         report: InheritanceReport,
     ) -> dict[str, list[int | None]]:
-        """For encoder and decoder, the layer of the file that each layer of the model gets."""
+        """Choose the layer of the file for each layer of the model's encoder and decoder."""
         result = {}
         for name, choice in (("encoder", self.encoder_layers), ("decoder", self.decoder_layers)):
             ours, theirs = _depth(model, name), _depth(state, name)
@@ -256,6 +263,7 @@ class Inheritance:
                     )
                 last = theirs - 1 if choice == "repeat" else None
                 choice = [i if i < theirs else last for i in range(ours)]
+
             wrong = [i for i in choice if i is not None and not 0 <= i < theirs]
             if self._wanted(f"{name}.layers") and (len(choice) != ours or (theirs and wrong)):
                 report.errors.append(
@@ -268,13 +276,14 @@ class Inheritance:
     def _origin(
         self, key: str, layers: Mapping[str, list[int | None]], heads: tuple[int, int]
     ) -> str | None:
-        """Key of the file that a key of the model gets; None for its initial value."""
+        """Choose the key of the file for a key of the model; None keeps its initial value."""
         if match := _LAYER.fullmatch(key):
             source = layers[match[1]][int(match[2])]
             return None if source is None else f"{match[1]}.layers.{source}.{match[3]}"
         match = _HEAD.fullmatch(key)
         if not match or not heads[1]:
             return key
+
         index = int(match[2])
         if self.official_head_positions:
             source = index if index < heads[1] else None
@@ -292,7 +301,7 @@ class Inheritance:
         state: Mapping[str, torch.Tensor],
         heads: int,
     ) -> torch.Tensor | None:
-        """The encoder's class head with the first rows of the file's, if that is asked for."""
+        """Copy the first rows of the file's class head to the encoder's, if that is asked for."""
         match = _HEAD.fullmatch(key)
         of_encoder = match and match[1] == "class_heads" and int(match[2]) == heads - 1
         if not (self.keep_objectness and of_encoder and origin in state):
@@ -318,6 +327,6 @@ def _num_heads(state: Mapping[str, torch.Tensor]) -> int:
 
 
 def _grouped(keys: Sequence[str] | Mapping[str, str]) -> str:
-    """Keys counted by the module they belong to."""
+    """Count keys by the module that they belong to."""
     counts = Counter(re.sub(r"\.\d+(\.|$).*", "", key.rpartition(".")[0] or key) for key in keys)
     return ", ".join(f"{name} {number}" for name, number in counts.items()) or "none"

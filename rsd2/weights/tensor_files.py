@@ -1,18 +1,29 @@
-"""Reading the tensors of other people's files without running anything that they carry."""
+"""The one reader of weight files: it takes tensors and plain values, and runs no code of a file."""
 
 from __future__ import annotations
 
 import io
 import pickle
+import re
 import struct
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 
+from .errors import CheckpointError
+
 _NUMERIC = tuple(np.dtype(code) for code in "?bBhHiIlLqQefd")
+_WRAPPERS = ("module", "_orig_mod")  # of DistributedDataParallel, of torch.compile
+_NOT_TENSORS = (
+    "cannot be read as plain tensors: it holds more than tensors and plain values ({}), which "
+    "could run any code and which tools/convert_checkpoint.py refuses too; where the file was "
+    "written, save the tensors alone: torch.save({{'model': model.state_dict()}}, ...)"
+)
 
 
 class _Ignored:
@@ -47,6 +58,7 @@ _NUMPY_GLOBALS = {
 _UNREADABLE = (
     pickle.UnpicklingError,
     RuntimeError,
+    OSError,
     EOFError,
     ValueError,
     AttributeError,
@@ -58,81 +70,236 @@ _UNREADABLE = (
     AssertionError,
     struct.error,
 )
+# How torch.save began its files before it wrote archives.
+_OLD_TORCH_FILE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# How files begin that are often taken for weights -> what they are, and what to do.
+_OTHER_FILES = {
+    b"version https://git-lfs": "is a pointer of git-LFS, not the weights themselves; fetch them "
+    "with `git lfs pull`, or download the file from its web page",
+    b"\x1f\x8b": "is packed with gzip; unpack it first",
+    b"\x89HDF": "is an HDF5 file, as Keras writes them; only files of PyTorch can be read",
+    b"7z\xbc\xaf": "is packed with 7-Zip; unpack it first",
+    b"Rar!": "is packed with RAR; unpack it first",
+}
 
 
 class _NumpyUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _NUMPY_GLOBALS:
-            raise pickle.UnpicklingError(f"the file wants to run {module}.{name}, which is refused")
+            raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {module}.{name}")
         if module.endswith("multiarray"):
             return getattr(_multiarray(), name)
         return super().find_class(module, name)
+
+
+def read_weight_file(path: str | Path) -> Any:
+    """Read whatever a file of weights holds, without running anything that it carries.
+
+    Args:
+        path: written by ``torch.save`` (of any version), a ``.safetensors`` file, or a pickle of
+            numpy arrays like Detectron2's ``.pkl``. The content decides, not the suffix.
+
+    Returns:
+        Tensors on the CPU, numpy arrays and numbers, and containers of plain values.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: the file is no such file, incomplete, or holds other objects; the message
+            says which, and what to do.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    if reason := _reason_to_refuse(path, head):
+        raise CheckpointError(f"{path} {reason}")
+
+    try:
+        if _is_safetensors(head):
+            return _read_safetensors(path)
+        is_pickle = head.startswith(b"\x80") and not head.startswith(_OLD_TORCH_FILE)
+        if is_pickle or (path.suffix == ".pkl" and not head.startswith(b"PK")):
+            return _NumpyUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        allowed: list[Any] = [(_Ignored, name) for name in _IGNORED_GLOBALS] + _numpy_safe_globals()
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except _UNREADABLE as error:
+        raise CheckpointError(f"{path} {_true_reason(error, path.stat().st_size)}") from error
 
 
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a third-party file without running any of its code.
 
     Args:
-        path: ``.pth``/``.pt``/``.bin`` written by torch.save (state dict, or a checkpoint that
-            holds one under ``state_dict`` or ``model``, or several under other names), or
-            Detectron2's ``.pkl`` of numpy arrays.
+        path: see :func:`read_weight_file`: a state dict, or a checkpoint that holds one under
+            ``state_dict`` or ``model``, or several under other names.
 
     Returns:
-        Tensors by name, a leading ``module.`` removed, behind the name of their state dict if
-        there are several; everything else of the file is ignored.
+        Tensors by name, without what wrappers add to it (see :func:`without_wrappers`), behind
+        the name of their state dict if there are several; everything else of the file is ignored.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is not readable as data alone, or holds no tensors.
+        CheckpointError: the file cannot be read as data alone, or holds no tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        if path.suffix == ".pkl":
-            content = _NumpyUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-        else:
-            allowed = [(_Ignored, name) for name in _IGNORED_GLOBALS] + _numpy_safe_globals()
-            with torch.serialization.safe_globals(allowed):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        # PyTorch's own advice, to read the file without the protection, is not passed on
-        text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-        reason = (text.strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{path} cannot be read as plain tensors ({reason}); it is damaged, or holds objects "
-            "other than tensors and numbers: re-save it as torch.save(model.state_dict(), ...)"
-        ) from error
+    content = read_weight_file(path)
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
+
     tensors = _tensors(content)
     if not tensors:  # several state dicts in one file
         for part, state in content.items():
             if isinstance(state, Mapping):
                 tensors |= {f"{part}.{key}": value for key, value in _tensors(state).items()}
     if not tensors:
-        raise ValueError(f"{path} holds no tensors; its keys are {list(content)[:10]}")
+        raise CheckpointError(f"{path} holds no tensors; its keys are {list(content)[:10]}")
     return tensors
+
+
+def without_wrappers(state: Mapping[str, Any], own: Iterable[str] = ()) -> Mapping[str, Any]:
+    """Take out of the names what a wrapper of the model put into them when it was saved.
+
+    ``module.`` of DistributedDataParallel goes from the beginning, ``_orig_mod.`` of
+    ``torch.compile`` from everywhere, because parts of a model can be compiled too.
+
+    Args:
+        state: values by name.
+        own: names of the model to fill. If it has such parts itself, the names stay as they are.
+
+    Returns:
+        The values by plain name.
+
+    Raises:
+        CheckpointError: two names become one.
+    """
+    if any(key != _plain_name(key) for key in own):
+        return state
+    plain = {_plain_name(key): value for key, value in state.items()}
+    if len(plain) < len(state):
+        names = [_plain_name(key) for key in state]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise CheckpointError(
+            f"the file holds {twice[0]} twice, with and without a prefix of a wrapper "
+            f"({', '.join(_WRAPPERS)}); {len(twice)} such names in all: save one model alone"
+        )
+    return plain
+
+
+def as_tensor(value: Any) -> Any:
+    """Turn a numpy array or number into a tensor.
+
+    Args:
+        value: anything.
+
+    Returns:
+        A tensor if it is numeric, else the value as it is.
+    """
+    is_numeric = isinstance(value, np.ndarray | np.generic) and value.dtype in _NUMERIC
+    return torch.as_tensor(value) if is_numeric else value
+
+
+def _plain_name(key: str) -> str:
+    parts = str(key).split(".")
+    while len(parts) > 1 and parts[0] in _WRAPPERS:
+        del parts[0]
+    return ".".join(part for part in parts if part != "_orig_mod")
 
 
 def _tensors(state: Mapping) -> dict[str, torch.Tensor]:
     """The tensors and arrays of numbers of a state dict."""
-    return {
-        str(key).removeprefix("module."): torch.as_tensor(value)
-        for key, value in state.items()
-        if isinstance(value, torch.Tensor)
-        or (isinstance(value, np.ndarray | np.generic) and value.dtype in _NUMERIC)
-    }
+    values = {key: as_tensor(value) for key, value in state.items()}
+    tensors = {key: value for key, value in values.items() if isinstance(value, torch.Tensor)}
+    return dict(without_wrappers(tensors))
+
+
+def _reason_to_refuse(path: Path, head: bytes) -> str | None:
+    """What a file is that is no file of weights at all, by its first bytes; None if it may be."""
+    size = path.stat().st_size
+    if not head:
+        return "is empty (0 bytes): its download or its saving did not get far; get it again"
+    for start, reason in _OTHER_FILES.items():
+        if head.startswith(start):
+            return reason
+
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<script")):
+        return (
+            "is a web page, not a file of weights: the link led to a page of log-in, consent or "
+            "error; open it in a browser and download the file itself"
+        )
+    # An archive's table of contents stands at its end, which is what an interruption loses.
+    if head.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
+            return f"is damaged or incomplete: its end is missing ({size} bytes); get it again"
+        if any(name.endswith("/constants.pkl") for name in names):
+            return (
+                "is a TorchScript program, not a state dict; load it with torch.jit.load and save "
+                "its state_dict()"
+            )
+        if not any(name.endswith("/data.pkl") for name in names):
+            return f"is a zip archive of {', '.join(names[:3]) or 'nothing'}; unpack it first"
+    elif text and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        beginning = head.decode("ascii").strip().splitlines()[0][:60]
+        return f"is a text that begins with {beginning!r}, not a file of weights"
+    return None
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Whether a file begins with the length of a JSON header, and that header."""
+    return len(head) > 9 and head[8:9] == b"{" and head[5:8] == b"\0\0\0"
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise CheckpointError(
+            f"{path} is a safetensors file, and the package that reads it is not installed: "
+            "pip install safetensors"
+        ) from error
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is damaged or incomplete ({path.stat().st_size} bytes: {error}); get it again"
+        ) from error
+
+
+def _true_reason(error: BaseException, size: int) -> str:
+    """Why a file could not be read, without PyTorch's advice to give its protection up."""
+    text = str(error)
+    if match := re.search(r"GLOBAL (\S+)", text):
+        return _NOT_TENSORS.format(match[1].removesuffix("."))
+    if "not an allowed global" in text or "Unsupported class" in text or "Trying to " in text:
+        return _NOT_TENSORS.format(text.strip().splitlines()[-1].strip())
+
+    text = text.partition("WeightsUnpickler error:")[2] or text
+    lines = text.strip().splitlines() or [type(error).__name__]
+    return (
+        f"cannot be read as plain tensors, it is damaged or incomplete, or no file of weights "
+        f"({size} bytes: {lines[0]}); get it again, or save it again with torch.save"
+    )
 
 
 def _multiarray() -> ModuleType:
     return np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
 
 
-def _numpy_safe_globals() -> list[object]:
+def _numpy_safe_globals() -> list[Any]:
+    # Numbers and arrays of numbers only: an array of objects would name their classes too, which
+    # are refused one by one.
     dtypes = {type(dtype) for dtype in _NUMERIC}
     functions = {name: getattr(_multiarray(), name) for name in ("scalar", "_reconstruct")}
     aliases = [

@@ -103,3 +103,41 @@ def test_writes_videos_with_their_statistics_and_preview(
     assert "standing_lanes: 0.25 there, 0.5 asked for" in capsys.readouterr().err
     assert tool.main([*command, "--clutter", "2"]) == 2
     assert "--clutter has no meaning with --kind video" in capsys.readouterr().err
+
+
+def test_georeferenced_scenes_and_their_preview(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("rasterio", "pyogrio", "pyproj"):
+        pytest.importorskip(name)
+    command = ["--georeferenced", "--output", str(tmp_path), "--num-images", "2", "--size", "256"]
+    command += [
+        "--num-workers",
+        "0",
+        "--crs",
+        "EPSG:3857",
+        "--place",
+        "24.9",
+        "60",
+        "--sixteen-bit",
+    ]
+    assert tool.main([*command, "--preview", "2"]) == 0
+    out = capsys.readouterr().out
+    record = json.loads((tmp_path / "scenes.json").read_text())
+    assert f"2 scenes, {record['empty_images']} of them empty" in out and "preview.png" in out
+    place = record["parameters"]["place"]
+    assert (place["crs"], place["longitude"], place["gsd"]) == ("EPSG:3857", 24.9, 0.33)
+    assert cv2.imread(str(tmp_path / "preview.png")).std() > 10
+    assert sorted(path.name for path in tmp_path.glob("S*")) == [
+        "S000000.gpkg",
+        "S000000.tif",
+        "S000001.gpkg",
+        "S000001.tif",
+    ]
+
+
+def test_places_have_no_meaning_for_other_kinds(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert tool.main(arguments(tmp_path, "--sixteen-bit")) == 2
+    assert "--sixteen-bit has no meaning with --kind rotated" in capsys.readouterr().err

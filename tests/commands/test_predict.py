@@ -11,6 +11,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances, RotatedBoxes
+from PIL import Image
 from torch import nn
 
 from rsd2.commands import predict as tool
@@ -114,6 +115,36 @@ def test_folder_with_a_broken_image(run, images, tmp_path, capsys):
         assert drawn.shape == original.shape and not np.array_equal(drawn, original)
 
 
+@pytest.mark.parametrize("share", ["all", "one head"])
+def test_weights_that_are_not_finite_are_no_empty_result(
+    run, trained, images, tmp_path, capsys, share
+):
+    checkpoint = torch.load(trained / "plain.pth", weights_only=True)
+    for key, value in checkpoint["model"].items():
+        if value.is_floating_point() and (share == "all" or "box_heads" in key):
+            value.fill_(float("nan"))
+    torch.save(checkpoint, trained / "nan.pth")
+    assert run("--input", images / "small.png", weights="nan.pth") == 1
+    error = capsys.readouterr().err
+    assert "nan.pth holds NaN or infinite numbers in" in error
+    assert "are these the right weights?" in error
+    content = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert content["complete"] and not content["images"][0]["detections"]
+
+
+def test_detections_that_are_not_finite_are_counted_and_fail(run, images, monkeypatch, capsys):
+    original = ImageDetector.__call__
+
+    def diverged(self, batch):
+        boxes, scores, classes = original(self, batch)[0]
+        return [(boxes, scores.clone().index_fill(0, torch.tensor([0, 1]), torch.nan), classes)]
+
+    monkeypatch.setattr(ImageDetector, "__call__", diverged)
+    assert run("--input", images / "small.png") == 1
+    captured = capsys.readouterr()
+    assert "2 detections were not finite and are left out: are these the right" in captured.err
+
+
 def test_same_again_with_other_batches_and_without_broken_images(run, images, tmp_path, capsys):
     (images / "broken.png").unlink()
     contents = []
@@ -188,16 +219,34 @@ def test_missing_weights_and_empty_folder(run, tmp_path, capsys):
 def test_interruption_keeps_what_is_done(run, images, tmp_path, monkeypatch, capsys):
     read = tool.read_image
 
-    def interrupted(path):
+    def interrupted(path, **options):
         if Path(path).name == "small.png":
             raise KeyboardInterrupt
-        return read(path)
+        return read(path, **options)
 
     monkeypatch.setattr(tool, "read_image", interrupted)
     assert run("--input", images / "large.png", images / "small.png") == 130
     assert "interrupted" in capsys.readouterr().err
     content = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert not content["complete"] and len(content["images"]) == 1
+
+
+@pytest.mark.parametrize("rule, size", [("ignore", (64, 50)), ("obey", (50, 64))])
+def test_exif_orientation_is_ignored_or_obeyed(run, images, tmp_path, rule, size):
+    picture = Image.open(images / "small.png").convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(images / "turned.jpg", exif=exif)
+    assert run("--input", images / "turned.jpg", "--exif-orientation", rule) == 0
+    (image,) = json.loads((tmp_path / "out" / "detections.json").read_text())["images"]
+    assert (image["width"], image["height"]) == size
+
+
+@pytest.mark.parametrize("rule", ["drop", "join", "keep"])
+def test_the_rule_for_seams_is_recorded(run, images, tmp_path, rule):
+    assert run("--input", images / "large.png", "--seams", rule) == 0
+    content = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert content["protocol"]["seams"] == rule
 
 
 def test_class_names_come_from_the_test_set(trained):

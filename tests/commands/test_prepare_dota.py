@@ -1,12 +1,5 @@
 """The tool: a run that is killed, its messages and exit codes."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
-import numpy as np
 from PIL import Image
 
 from rsd2.commands import prepare_dota as tool
@@ -17,11 +10,6 @@ def _arguments(folder, output, *more):
     labels, images = folder
     named = ["--images", str(images), "--labels", str(labels), "--output", str(output)]
     return [*named, "--window", "48", "--overlap", "16", *more]
-
-
-def _tree(output):
-    files = [path for path in output.rglob("*") if path.is_file()]
-    return {str(path.relative_to(output)): path.read_bytes() for path in files}
 
 
 def test_counts_and_problems_are_printed(tmp_path, capsys):
@@ -57,44 +45,3 @@ def test_options_reach_the_tiles(tmp_path):
     heights = {Image.open(path).size[1] for path in (tmp_path / "t" / "images").iterdir()}
     assert heights == {40}
     assert not any(path.name.startswith("P0003") for path in (tmp_path / "t" / "images").iterdir())
-
-
-def test_killed_run_resumes_to_the_same_tree(repository, tmp_path):
-    labels, images = write_tiny_dota(tmp_path / "full", num_images=8)
-    noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3), dtype=np.uint8)
-    for path in images.iterdir():
-        Image.fromarray(noise).save(path, compress_level=0)
-    arguments = _arguments((labels, images), tmp_path / "t", "--num-workers", "2")
-    command = [sys.executable, str(repository / "tools/prepare_dota.py"), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(repository)}
-    process = subprocess.Popen(
-        command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if len(list((tmp_path / "t" / "images").glob("*.png"))) > 20:
-            break
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    while time.monotonic() < deadline and _group_is_alive(process.pid):
-        time.sleep(0.05)
-    assert not _group_is_alive(process.pid), "the workers leave with their parent"
-    assert not (tmp_path / "t" / "tiles.json").exists(), "it was killed while it worked"
-    resumed = _arguments((labels, images), tmp_path / "t", "--num-workers", "0")
-    whole = _arguments((labels, images), tmp_path / "whole", "--num-workers", "0")
-    assert tool.main(resumed) == tool.main(whole) == 0
-    assert _tree(tmp_path / "t") == _tree(tmp_path / "whole")
-
-
-def _group_is_alive(group):
-    """Whether a process of the group still runs; reads Linux's /proc, elsewhere assumes none."""
-    for entry in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        try:
-            with open(f"/proc/{entry}/stat") as stream:
-                state, _, pgrp = stream.read().rpartition(")")[2].split()[:3]
-        except (OSError, ValueError):
-            continue
-        if int(pgrp) == group and state != "Z":
-            return True
-    return False

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -16,6 +17,7 @@ from detectron2.config import instantiate
 from rsd2.commands import train
 from rsd2.config import load_config, save_config
 from rsd2.data.datasets import register_dota_instances
+from rsd2.engine import RunError
 from rsd2.testing import shrink
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,12 +71,13 @@ def test_resumed_training_equals_an_uninterrupted_one_to_the_last_bit(options):
     Path("killed").mkdir()
     shutil.copy("whole/model_0000002.pth", "killed")
     Path("killed/last_checkpoint").write_text("model_0000002.pth")
-    Path("killed/.model_0000005.pth.1.tmp").write_text("half written")
+    Path("killed/.model_0000005.pth.0.partial").write_text("half written")
     torch.rand(5)
     resumed = _losses_of("--resume", *options, "train.output_dir=killed")
     assert len(set(whole)) == len(whole) and resumed == whole[len(whole) // 2 :]
     assert _same(_weights("whole/model_final.pth"), _weights("killed/model_final.pth"))
     assert set(_weights("whole/model_final.pth")) == {"model", "trainer", "ema", "iteration"}
+    assert not list(Path("killed").glob(".*")), "the debris of the killed run is gone"
 
 
 def test_drawn_seed_is_resumed_too():
@@ -132,7 +135,6 @@ def test_evaluation_only_repeats_the_training_s_results_from_its_saved_config():
 
 
 def test_wrong_weights_stop_the_run():
-    from rsd2.engine import RunError
     from rsd2.weights.errors import CheckpointError
 
     with pytest.raises(RunError, match=r"train\.init_checkpoint=FILE"):
@@ -149,7 +151,6 @@ def test_wrong_weights_stop_the_run():
 
 def test_epochs_give_the_length_and_the_saved_config_says_it():
     from rsd2.config import load_config
-    from rsd2.engine import RunError
 
     # 7 samples in batches of 2, two batches a step: 1.5 epochs are 2.625 steps
     _run("train.epochs=1.5", "train.max_iter=null", "train.accumulate=2", "train.output_dir=out")
@@ -235,6 +236,37 @@ def test_two_processes_compute_what_one_does_with_the_whole_batch():
     assert Path("two/log.txt.rank1").is_file()
 
 
+def test_processes_of_the_tool_explain_themselves_too():
+    options = ("--config-file", "config.py", "--num-gpus", "2", "train.max_iter=null")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "engine")])
+    done = subprocess.run(
+        [sys.executable, str(TOOL), *options],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert "error: how long to train? give train.epochs or train.max_iter" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("optimizer.lr=-1.0", "optimizer: Invalid learning rate"),
+        ("lr_multiplier.warmup_iters=-1", "with_warmup needs"),
+        ("train.amp={enabled: true, dtype: float8}", "must be float16 or bfloat16"),
+        ("train.device=abacus", "is no device; use auto, cpu or cuda"),
+        ("dataloader.train.total_batch_size=0", "dataloader.train: dataloader.train.total_batch"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_one_sentence(option, message, capsys):
+    assert train.main(["--config-file", "config.py", option]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("lazyconfig_train_net.py: error: ") and message in last
+
+
 @pytest.mark.parametrize("flags", [[], ["--eval-only", "train.init_checkpoint=weights.pth"]])
 @pytest.mark.parametrize("is_registered", [True, False])
 def test_missing_data_are_one_sentence(flags, is_registered, tmp_path, capsys):
@@ -251,3 +283,140 @@ def test_missing_data_are_one_sentence(flags, is_registered, tmp_path, capsys):
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert line.startswith(f"lazyconfig_train_net.py: error: dataloader.{split}: ")
     assert ("no image folder" if is_registered else f"{name}' is not registered") in line
+
+
+def _resume(*opts):
+    """Resume the run of 4 iterations in ``run`` for 2 more."""
+    _run("--resume", "train.max_iter=6", "train.output_dir=run", *opts)
+
+
+@pytest.fixture
+def begun():
+    """A run of 4 iterations."""
+    _run("train.output_dir=run")
+    return _weights("run/model_final.pth")
+
+
+OTHER_GROUPS = "+optimizer.params.lr_multipliers.head=0.1"
+
+
+def _rates(path):
+    groups = _weights(path)["trainer"]["optimizer"]["param_groups"]
+    return [group["initial_lr"] for group in groups]
+
+
+def test_a_resumed_run_obeys_rates_decay_and_schedule(begun, caplog):
+    new = ("optimizer.lr=1e-5", "optimizer.weight_decay=0.3", "optimizer.betas=[0.8,0.9]")
+    new = (*new, "lr_multiplier.warmup_iters=0", "dataloader.train.total_batch_size=1")
+    _resume(*new)
+    final = _weights("run/model_final.pth")
+    groups = final["trainer"]["optimizer"]["param_groups"]
+    assert _rates("run/model_final.pth") == pytest.approx([1e-6, 1e-5])
+    assert {group["weight_decay"] for group in groups} == {0.3}
+    assert {tuple(group["betas"]) for group in groups} == {(0.8, 0.9)}
+    rows = [json.loads(line) for line in Path("run/metrics.json").read_text().splitlines()]
+    rates = [row["lr"] for row in rows if "lr" in row]
+    assert rates[-1] == pytest.approx(1e-5) and rates[0] != rates[-1]
+    assert "optimizer.lr=1e-05 (was 0.01)" in caplog.text
+    assert "dataloader.train.total_batch_size=1 (was 2)" in caplog.text
+    # the moments were continued: their steps are those of the whole training
+    steps = {float(x["step"]) for x in final["trainer"]["optimizer"]["state"].values()}
+    assert steps == {6.0}
+    assert load_config("run/config.yaml").optimizer.lr == 1e-5
+
+
+def test_moments_follow_their_parameters_into_other_groups(begun):
+    def by_name(checkpoint):
+        names, state = checkpoint["trainer"]["parameter_names"], checkpoint["trainer"]["optimizer"]
+        places = [place for group in state["param_groups"] for place in group["params"]]
+        return {name: state["state"][place] for name, place in zip(names, places)}
+
+    before = by_name(begun)
+    # the head goes to the group of the backbone: torch would mix up the moments of head and norm
+    _resume(OTHER_GROUPS)
+    checkpoint = _weights("run/model_final.pth")
+    assert checkpoint["trainer"]["parameter_names"] != begun["trainer"]["parameter_names"]
+    after = by_name(checkpoint)
+    assert after.keys() == before.keys()
+    shapes = {key: value.shape for key, value in checkpoint["model"].items()}
+    assert all(values["exp_avg"].shape == shapes[name] for name, values in after.items())
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("optimizer.amsgrad=true", r"optimizer\.amsgrad=true \(was null\): the optimizer would"),
+        ("train.seed=5", r"train\.seed=5 \(was 0\): .* give train\.seed=0"),
+        ("dataloader.train.seed=5", r"dataloader\.train\.seed=5 \(was null\): the order"),
+        ("train.init_checkpoint=run/model_final.pth", "the last checkpoint is continued, not this"),
+        ("model.channels=8", r"of another shape: .* --resume continues the same model"),
+        ("dataloader.train.dataset.size=9", r"data are others: .*size=9 \(was 7\).*allow_new_data"),
+    ],
+)
+def test_what_a_resumed_run_cannot_change_is_refused(begun, option, reason, capsys):
+    config = Path("run/config.yaml").read_text()
+    arguments = ("--config-file", "config.py", "--resume", "train.max_iter=6")
+    assert train.main([*arguments, "train.output_dir=run", option]) == 1
+    error = capsys.readouterr().err
+    assert re.search(reason, error), error
+    # nothing was trained, and the file still says what was
+    assert Path("run/config.yaml").read_text() == config
+    assert _same(_weights("run/model_final.pth"), begun)
+
+
+def test_another_class_of_optimizer_is_refused(begun, capsys):
+    text = Path("config.py").read_text()
+    Path("config.py").write_text(text.replace('optim.py").AdamW', 'optim.py").SGD'))
+    arguments = ("--config-file", "config.py", "--resume", "train.max_iter=6")
+    assert train.main([*arguments, "train.output_dir=run"]) == 1
+    error = capsys.readouterr().err
+    assert "optimizer._target_=SGD (was AdamW): the moments that one optimizer gathered" in error
+
+
+def test_other_data_are_trained_on_if_that_is_meant(begun, caplog):
+    _resume("dataloader.train.dataset.size=9", "train.allow_new_data=true")
+    assert "other images, data.num_images=9 (was 7)" in caplog.text
+    assert _weights("run/model_final.pth")["iteration"] == 5
+
+
+def test_a_drawn_seed_is_the_checkpoint_s_in_every_file():
+    _run("train.output_dir=run", "train.seed=-1")
+    seed = json.loads(Path("run/results.json").read_text())["seed"]
+    _resume("train.seed=-1")
+    assert json.loads(Path("run/results.json").read_text())["seed"] == seed
+    assert load_config("run/config.yaml").train.seed == seed
+
+
+def test_the_weights_that_a_run_began_with_may_be_named_again():
+    _run("train.output_dir=first")
+    start = "train.init_checkpoint={}first/model_final.pth"
+    _run("train.output_dir=run", start.format(""))
+    _resume(start.format(f"{Path.cwd()}/"))
+    assert _weights("run/model_final.pth")["iteration"] == 5
+
+
+def test_epochs_are_not_counted_on_with_another_batch_size(begun, capsys):
+    arguments = ("--config-file", "config.py", "--resume", "train.output_dir=run")
+    new = ("train.epochs=9", "train.max_iter=null", "dataloader.train.total_batch_size=1")
+    assert train.main([*arguments, *new]) == 1
+    assert "give train.epochs=null train.max_iter=..." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["same", "rate", "groups", "class"])
+def test_a_checkpoint_of_an_earlier_version_is_resumed_by_the_same_rules(begun, change, caplog):
+    for key in ("settings", "parameter_names"):
+        del begun["trainer"][key]
+    torch.save(begun, "run/model_final.pth")
+    if change == "class":
+        text = Path("config.py").read_text()
+        Path("config.py").write_text(text.replace('optim.py").AdamW', 'optim.py").SGD'))
+        with pytest.raises(RunError, match="of the checkpoint has betas, that of the config"):
+            _resume()
+    elif change == "groups":
+        with pytest.raises(RunError, match="which is which cannot be told"):
+            _resume(OTHER_GROUPS)
+    else:
+        _resume(*(["optimizer.lr=1e-5"] * (change == "rate")))
+        expected = [1e-6, 1e-5] if change == "rate" else [1e-3, 1e-2]
+        assert _rates("run/model_final.pth") == pytest.approx(expected)
+        assert ("resumed with other values: lr" in caplog.text) == (change == "rate")

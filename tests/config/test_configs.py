@@ -25,7 +25,7 @@ from rsd2.engine import build_optimizer
 from rsd2.testing import random_rotated_boxes, shrink
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("configs", "projects/*/configs", "projects/*/configs/ablation")
+FOLDERS = ("configs", "projects/*/configs")
 EXPERIMENTS = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.py"))
 FILES = sorted([*ROOT.glob("configs/**/*.py"), *ROOT.glob("projects/*/configs/**/*.py")])
 
@@ -101,6 +101,8 @@ def as_the_model_takes(batch, cfg):
             x["instances"].gt_boxes = Boxes(
                 torch.cat([centers - sides / 2, centers + sides / 2], 1)
             )
+        elif is_embedding(cfg):
+            x["views"] = torch.rand(2, 3, 48, 48)
         elif is_feature_learning(cfg):  # one size for all
             x["image"] = x["image"][:, :48]
         elif is_classifier(cfg):
@@ -127,7 +129,11 @@ def is_classifier(cfg):
 
 
 def is_feature_learning(cfg):
-    return "encoder" in cfg.model and "masks" in cfg.model
+    return is_embedding(cfg) or ("encoder" in cfg.model and "masks" in cfg.model)
+
+
+def is_embedding(cfg):
+    return "output" in cfg.model
 
 
 def test_there_are_experiments():
@@ -217,6 +223,18 @@ def test_trains_and_detects(cfg):
         assert found.image_size == (x["height"], x["width"])
         assert len(found.pred_boxes) == len(found.scores) == len(found.pred_classes)
         assert found.pred_boxes.tensor.isfinite().all()
+
+
+def test_row_of_an_ablation_table_changes_what_it_says_and_trains(ablation_row):
+    before = dict(config_leaves(load_config(ablation_row.config)))
+    cfg = load_config(ablation_row.config, ablation_row.overrides)
+    after = dict(config_leaves(cfg))
+    changed = [key for key in before | after if before.get(key, ...) != after.get(key, ...)]
+    for override in ablation_row.overrides:
+        key = override.partition("=")[0]
+        assert key.startswith(("model.", "dataloader.train.")), "the recipe is the same for all"
+        assert any(f"{one}.".startswith(f"{key}.") for one in changed), f"{override} has no effect"
+    test_trains_and_detects(cfg)
 
 
 def test_shrink_makes_every_loader_small_and_changes_nothing_else(cfg):

@@ -11,7 +11,13 @@ from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 
 from rsd2.config import ConfigError, load_config
-from rsd2.config.renames import MOVED_MODULES, use_current_names
+from rsd2.config.renames import (
+    GATHERED_OPTIONS,
+    MOVED_MODULES,
+    gather_options,
+    use_current_names,
+)
+from rsd2.modeling import DetectorQuirks
 from rsd2.weights.checkpoint import load_weights
 
 FOLDER = "tests/config/old_run"
@@ -68,3 +74,18 @@ def test_names_are_replaced_whole():
     )
     unchanged = "_target_: rsd2.data.tiling_of_mine.f\nx: my.rsd2.data.tiling.f\n"
     assert use_current_names(unchanged) == unchanged
+
+
+def test_options_of_an_earlier_commit_are_quirks_of_today():
+    kept = {"_target_": "any.Detector", "num_classes": 3}
+    saved = {**kept, "official_denoising": True, "box_normalization": "long_side"}
+    found = gather_options({"model": [saved], "official_denoising": True})
+    quirks = found["model"][0].pop("quirks")
+    assert found == {"model": [kept], "official_denoising": True}, "arguments of targets alone"
+    expected = DetectorQuirks(multiplied_angle_noise=True, trained_empty_slots=True)
+    assert instantiate(quirks) == expected
+
+    for option, (_, fields) in GATHERED_OPTIONS.items():
+        value = "official_per_axis" if option == "box_normalization" else True
+        quirks = instantiate(gather_options({"_target_": "any", option: value})["quirks"])
+        assert all(getattr(quirks, field) for field in fields), option

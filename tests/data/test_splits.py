@@ -65,6 +65,17 @@ def test_tiles_are_chosen_by_their_source_image():
         select_images(tiles, ["a", "a_0"], "list")
 
 
+def test_lists_name_images_by_paths_in_any_spelling():
+    records = [record(name) for name in ("P0001", "far/P0002", "v.1", "V.2")]
+    for listed in ("./P0001", "p0001", "P0001.png", "x/../P0001.TIF", "/data/images/P0001.png"):
+        assert select_images(records, [listed], "list") == records[:1]
+    assert select_images(records, ["far\\P0002.png", "v.2"], "list") == [records[1], records[3]]
+    with pytest.raises(ValueError, match="'far/P0001'"):
+        select_images(records, ["far/P0001"], "list")
+    with pytest.raises(ValueError, match="'p1'"):  # which of the two cannot be told
+        select_images([record("P1"), record("P1.png")], ["p1"], "list")
+
+
 @pytest.fixture
 def dataset():
     name = "set_to_split"

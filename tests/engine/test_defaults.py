@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from rsd2.engine import (
     RunError,
+    check_evaluators,
     evaluate,
     prepare_output_dir,
     provenance,
@@ -55,6 +56,45 @@ def test_average_is_reported_beside_the_raw_weights(tmp_path):
     assert list(evaluate(cfg, raw, averaged)) == ["bbox", "ema/bbox"]
     cfg.dataloader.evaluator = None
     assert evaluate(cfg, raw) == {}
+
+
+def test_weights_and_detections_that_are_not_finite_end_the_run_in_a_sentence(
+    tmp_path, monkeypatch
+):
+    import toy
+
+    cfg = _config(tmp_path)
+    good, broken = toy.ToyDetector(), toy.ToyDetector()
+    with torch.no_grad():
+        broken.head.bias.fill_(float("nan"))
+    with pytest.raises(RunError, match=r"1 of .* first is head\.bias: are these the right weights"):
+        evaluate(cfg, broken)
+    with pytest.raises(RunError, match=r"first is ema/head\.bias"):
+        evaluate(cfg, good, broken)
+
+    def refuse(self):
+        raise FloatingPointError("all 3 detections are NaN")
+
+    monkeypatch.setattr(toy.ToyEvaluator, "evaluate", refuse)
+    with pytest.raises(RunError, match="all 3 detections"):
+        evaluate(cfg, good)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path):
+    from detectron2.config import LazyCall as L
+
+    from rsd2.evaluation import DotaEvaluator
+
+    cfg = _config(tmp_path)
+    check_evaluators(cfg)
+    (tmp_path / "file").write_text("")
+    cfg.dataloader.evaluator = L(DotaEvaluator)(
+        dataset_name="any", output_dir=str(tmp_path / "file" / "inference")
+    )
+    with pytest.raises(RunError, match=r"dataloader\.evaluator: cannot write evaluation results"):
+        check_evaluators(cfg)
+    cfg.dataloader.evaluator = None
+    check_evaluators(cfg)
 
 
 def test_results_are_strict_json_with_provenance(tmp_path):

@@ -4,8 +4,9 @@ import math
 import numpy as np
 import pytest
 
-from rsd2.evaluation import COCO_IOU_THRESHOLDS, DotaScores, GroundTruth
+from rsd2.evaluation import COCO_IOU_THRESHOLDS, DotaScores
 from rsd2.evaluation import dota_report as report
+from rsd2.evaluation.report import to_json
 
 CLASSES = ("plane", "small-vehicle", "ship")
 
@@ -47,10 +48,8 @@ def test_table_shows_every_class_and_the_mean():
     report.format_table(make_scores((0.3,)), CLASSES)
 
 
-def test_undefined_becomes_null():
-    record = json.loads(report.to_json({"a": [float("nan"), 1.5], "b": {"c": None}}))
-    assert record == {"a": [None, 1.5], "b": {"c": None}}
-    classes = json.loads(report.to_json(report.per_class_record(make_scores(), CLASSES)))
+def test_every_class_has_a_record():
+    classes = json.loads(to_json(report.per_class_record(make_scores(), CLASSES)))
     assert classes[2]["ap"] == [None] * 10 and classes[1]["ignored_objects"] == 1
 
 
@@ -61,13 +60,4 @@ def test_protocol_states_what_matters():
     assert "> t" in protocol["iou_rule"] and protocol["difficulty_labels_that_count"] == [0, 1]
     assert protocol["iou_thresholds"] == list(COCO_IOU_THRESHOLDS)
     assert "score_floor" in protocol
-    json.loads(report.to_json(protocol))
-
-
-def test_digest_changes_with_the_labels():
-    def digest(x):
-        label = {"category_id": 0, "poly": [x, 0, 1, 0, 1, 1, 0, 1]}
-        truth = GroundTruth.from_dicts([{"image_id": "a", "annotations": [label]}], ["c"])
-        return report.ground_truth_digest(truth)
-
-    assert digest(0) == digest(0) != digest(1e-9)
+    json.loads(to_json(protocol))

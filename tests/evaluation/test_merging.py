@@ -12,8 +12,11 @@ def test_shift_is_exact_at_large_offsets():
     assert moved.tolist() == [[19825.25, 10302.5, 30, 10, 45]]
     assert boxes.tolist() == [[1.25, 2.5, 30, 10, 45]]
     assert shift_to_full_image(torch.zeros(0, 5), 3, 4).shape == (0, 5)
-    with pytest.raises(ValueError, match=r"\(N, 5\)"):
-        shift_to_full_image(torch.zeros(2, 4), 0, 0)
+    assert shift_to_full_image(torch.tensor([[1.25, 2, 5, 6]]), 19824, 3).tolist() == [
+        [19825.25, 5, 19829, 9]
+    ]
+    with pytest.raises(ValueError, match=r"\(N, 5\) or \(N, 4\)"):
+        shift_to_full_image(torch.zeros(2, 3), 0, 0)
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
-import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.data import DatasetCatalog
+from detectron2.structures import BoxMode
 
 from rsd2.evaluation import DroneCrowdEvaluator, MovingObjectEvaluator, MovingObjectProtocol
+
+from .cases import model_output
 
 NAME = "moving_object_evaluation_test"
 
@@ -35,20 +34,12 @@ def make_records() -> list[dict]:
 
 
 @pytest.fixture(autouse=True)
-def data_set() -> Iterator[None]:
-    DatasetCatalog.register(NAME, make_records)
-    MetadataCatalog.get(NAME).set(thing_classes=["car"])
-    yield
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
+def data_set(register: Callable[..., str]) -> None:
+    register(NAME, make_records(), ["car"])
 
 
 def output(boxes: list, scores: list) -> dict:
-    instances = Instances((50, 80))
-    instances.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    instances.scores = torch.tensor(scores, dtype=torch.float32)
-    instances.pred_classes = torch.zeros(len(scores), dtype=torch.int64)
-    return {"instances": instances}
+    return model_output(boxes, scores, [0] * len(scores), (50, 80))
 
 
 def half_found(record: dict) -> dict:
@@ -152,56 +143,15 @@ def test_drone_crowd(tmp_path: Path) -> None:
     assert one["L_mAP"] == pytest.approx(50)
 
 
-def test_frames_without_prediction_are_missed_and_reported(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    evaluator = MovingObjectEvaluator(NAME)
-    evaluator.reset()
-    records = DatasetCatalog.get(NAME)
-    evaluator.process(records[:3], [half_found(record) for record in records[:3]])
-    with caplog.at_level(logging.WARNING):
-        result = evaluator.evaluate()["bbox"]
-    assert result["F1"] == pytest.approx(40) and result["F1-005"] == 0
-    assert "3 images were never predicted" in caplog.text
-
-
-def test_no_output_at_all() -> None:
-    for evaluator in (MovingObjectEvaluator(NAME), DroneCrowdEvaluator(NAME)):
-        evaluator.reset()
-        assert all(value == 0 for value in evaluator.evaluate()["bbox"].values())
-
-
-def test_no_object_at_all() -> None:
-    name = f"{NAME}_empty"
-    DatasetCatalog.register(name, lambda: [{**r, "annotations": []} for r in make_records()])
-    MetadataCatalog.get(name).set(thing_classes=["car"])
-    try:
-        for evaluator in (MovingObjectEvaluator(name), DroneCrowdEvaluator(name)):
-            evaluator.reset()
-            assert all(math.isnan(value) for value in evaluator.evaluate()["bbox"].values())
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
 def test_errors() -> None:
     with pytest.raises(ValueError, match="unknown protocol 'mcml'; choose among micml, dsfnet"):
         MovingObjectEvaluator(NAME, protocols=["mcml"])
     own = MovingObjectProtocol("micml", "iou", 0.5)
     with pytest.raises(ValueError, match="different names"):
         MovingObjectEvaluator(NAME, protocols=["micml", own])
-    with pytest.raises(ValueError, match="max_detections must be positive"):
-        MovingObjectEvaluator(NAME, max_detections=0)
     with pytest.raises(ValueError, match="distances must be positive"):
         DroneCrowdEvaluator(NAME, distances=[0, 1])
-    name = f"{NAME}_still"
-    DatasetCatalog.register(
-        name, lambda: [{k: v for k, v in r.items() if k != "video_id"} for r in make_records()]
-    )
-    MetadataCatalog.get(name).set(thing_classes=["car"])
-    try:
-        with pytest.raises(ValueError, match="has no video_id; moving objects are scored video by"):
-            MovingObjectEvaluator(name).reset()
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    for record in DatasetCatalog.get(NAME):
+        del record["video_id"]
+    with pytest.raises(ValueError, match="has no video_id; moving objects are scored video by"):
+        MovingObjectEvaluator(NAME).reset()

@@ -10,6 +10,8 @@ import numpy as np
 import pyproj
 import pytest
 import torch
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 
 from rsd2.geo import Georeference, GeoreferenceError, Raster
 from rsd2.geo.georeference import transform_points
@@ -199,6 +201,8 @@ def test_no_boxes_and_impossible_places() -> None:
 def test_survives_pickling_and_hashing(place: tuple) -> None:
     with Raster(place[1]) as raster:
         georeference = raster.georeference
+    assert georeference.to_crs(np.zeros((0, 4, 2))).shape == (0, 4, 2)
+    assert georeference.from_crs(np.zeros((0, 2))).shape == (0, 2)
     copy = pickle.loads(pickle.dumps(georeference))
     assert copy == georeference and hash(copy) == hash(georeference)
     np.testing.assert_array_equal(copy.to_crs(boxes(3)), georeference.to_crs(boxes(3)))
@@ -229,3 +233,20 @@ def test_another_coordinate_system_can_be_assumed(write: object, tmp_path: Path)
     with Raster(path, crs="EPSG:32632") as raster:
         assert raster.georeference.note == ""
         assert raster.pixel_size == pytest.approx((0.5, 0.5), rel=1e-3)
+
+
+def test_control_points_that_disagree_say_by_how_much(write: object, tmp_path: Path) -> None:
+    points = [
+        GroundControlPoint(row, column, 565000 + column, 5933000 - row, 0.0)
+        for row in (0, 50, 100)
+        for column in (0, 50, 100)
+    ]
+    pixels = np.zeros((100, 100, 1), np.uint8)
+    for shift, exact in ((0.0, True), (30.0, False)):
+        points[4].x = 565050 + shift
+        path = write(tmp_path / "a.tif", pixels, gcps=(points, CRS.from_epsg(32632)))
+        with Raster(path) as raster:
+            note = raster.georeference.note
+        gap = float(note.split("within ")[1].split()[0])
+        assert "9 ground control points" in note
+        assert gap < 1e-3 if exact else 5 < gap < 30

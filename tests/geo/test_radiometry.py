@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsd2.geo import Radiometry, RadiometryError, Raster
-from rsd2.io.image_io import PAD_COLOR
+from rsd2.io.padding import PAD_COLOR
 
 
 def test_eight_bit_numbers_stay_and_gaps_are_padded() -> None:

@@ -16,7 +16,9 @@ import rasterio
 from rasterio.enums import ColorInterp, Resampling
 
 from rsd2.geo import Radiometry, RadiometryError, Raster, RasterError
-from rsd2.io.image_io import PAD_COLOR
+from rsd2.io.padding import PAD_COLOR
+
+pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 
 PLAIN = Radiometry()
 UTM = {"crs": "EPSG:32632", "transform": (0.5, 0, 565000, 0, -0.5, 5933000)}

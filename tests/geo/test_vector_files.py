@@ -89,6 +89,19 @@ def test_bytes_depend_on_the_content_alone(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
+def test_what_is_unknown_is_empty(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    with VectorWriter(path, crs=None) as writer:
+        writer.add(make_layer(2)[0], {"score": [0.5, 0.25], "length_m": [np.nan, 4.0]})
+    _, found, _ = read_vector_file(path)
+    order = np.argsort([-float(score) for score in found["score"]])
+    unknown, known = found["length_m"][order]
+    assert float(known) == 4.0
+    assert unknown == "" if ending == ".csv" else np.isnan(unknown)
+    assert b"nan" not in path.read_bytes().lower() or ending in (".gpkg", ".fgb")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_no_objects_are_a_file_too(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"none{ending}"
     with VectorWriter(path, crs=UTM, colors=COLORS):

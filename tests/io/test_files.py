@@ -52,3 +52,10 @@ def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
         two.write_text("two")
         assert one != two
     assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_library_that_goes_by_the_suffix_sees_it(tmp_path: Path) -> None:
+    with replaced_file(tmp_path / "film.mp4", keep_suffix=True) as temporary:
+        assert temporary.suffix == ".mp4" and temporary.name.startswith(".")
+        temporary.write_text("frames")
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]

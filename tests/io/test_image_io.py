@@ -3,12 +3,13 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
 from rsd2.io import image_io
-from rsd2.io.image_io import read_image, read_image_size
+from rsd2.io.image_io import read_image, read_image_size, write_image
 
 
 @pytest.fixture(autouse=True)
@@ -212,6 +213,17 @@ def test_images_beyond_pillows_limit_are_read(tmp_path, monkeypatch):
     assert read_image_size(tmp_path / "a.png") == (6, 8)
     assert read_image(tmp_path / "a.png").shape == (6, 8, 3)
     assert Image.MAX_IMAGE_PIXELS == 4
+
+
+def test_images_are_written_whole_in_the_format_of_their_suffix(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    write_image(tmp_path / "a.png", pixels)
+    assert (read_image(tmp_path / "a.png") == pixels).all()
+    write_image(tmp_path / "b.jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, 1))
+    write_image(tmp_path / "c.jpg", pixels)
+    sizes = [(tmp_path / name).stat().st_size for name in ("b.jpg", "c.jpg")]
+    assert sizes[0] < sizes[1] and Image.open(tmp_path / "c.jpg").format == "JPEG"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.jpg", "c.jpg"]
 
 
 def test_the_limit_stays_lifted_while_any_thread_reads(tmp_path, monkeypatch):

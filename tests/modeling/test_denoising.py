@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import box_convert
 
-from rsd2.modeling import DenoisingQueries
+from rsd2.modeling import DenoisingQueries, DetectorQuirks
 
 NO_NOISE = {"label_noise": 0.0, "box_noise": 0.0, "angle_noise": 0.0}
 
@@ -120,7 +120,8 @@ def test_noise_keeps_boxes_inside_and_angles_canonical(make_targets):
 
 
 def test_official_angle_noise_multiplies_and_spares_zero(objects):
-    queries = DenoisingQueries(4, 8, 100, angle_noise=0.02, official_angle_noise=True)
+    quirks = DetectorQuirks(multiplied_angle_noise=True)
+    queries = DenoisingQueries(4, 8, 100, angle_noise=0.02, quirks=quirks)
     assert queries([objects(30, angle=0.0)], 1).angles.abs().max() == 0
     turn = (queries([objects(30, angle=40.0)], 1).angles[0] - 40.0).abs().view(-1, 2, 30)
     assert turn[:, 0].max() <= 0.8 + 1e-4
@@ -175,7 +176,7 @@ def run(detector, inputs, change=None):
 
 @pytest.mark.parametrize("official", [False, True])
 def test_empty_slots_count_only_in_the_official_program(build_detector, make_input, official):
-    detector = build_detector(official_denoising=official)
+    detector = build_detector(quirks=DetectorQuirks(trained_empty_slots=official))
     for head in detector.heads.class_heads:
         torch.nn.init.zeros_(head.bias)  # at the prior of 0.01, background hardly costs anything
     boxes = [(20.0, 20.0, 16.0, 8.0, 30.0), (40.0, 44.0, 12.0, 10.0, -60.0)]

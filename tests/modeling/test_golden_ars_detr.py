@@ -14,6 +14,7 @@ import torch
 from rsd2.modeling import (
     ChannelMapper,
     DeformableEncoder,
+    DetectorQuirks,
     HungarianMatcher,
     RotatedDeformableDecoder,
     RotatedDeformableDETR,
@@ -21,6 +22,8 @@ from rsd2.modeling import (
 )
 from rsd2.weights.conversion import convert_state_dict
 from rsd2.weights.conversion_detr import ars_detr_rules
+
+ALL_QUIRKS = DetectorQuirks(**dict.fromkeys(DetectorQuirks.__dataclass_fields__, True))
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +33,10 @@ def model(golden_rule) -> RotatedDeformableDETR:
         backbone=backbone,
         neck=ChannelMapper(backbone.output_shape(), list(golden_rule.CHANNELS)),
         encoder=DeformableEncoder(),
-        decoder=RotatedDeformableDecoder(official_attention_init=True, official_fold_at_45=True),
+        decoder=RotatedDeformableDecoder(quirks=ALL_QUIRKS),
         num_classes=20,
-        criterion=SetCriterion(HungarianMatcher(official_l1_formats=True)),
-        official_denoising=True,
-        box_normalization="official_per_axis",
+        criterion=SetCriterion(HungarianMatcher(quirks=ALL_QUIRKS)),
+        quirks=ALL_QUIRKS,
     )
     shapes = golden_rule.detector_shapes(num_classes=20, layers=6)
     official = {key: golden_rule.fill(key, shape) for key, shape in shapes.items()}

@@ -7,7 +7,7 @@ import torch
 from fvcore.nn import sigmoid_focal_loss
 from torch.nn import functional as F
 
-from rsd2.modeling import HungarianMatcher
+from rsd2.modeling import DetectorQuirks, HungarianMatcher
 from rsd2.modeling.angle_coder import aspect_ratios
 from rsd2.modeling.matcher import Predictions, angle_cost, focal_cost
 
@@ -34,7 +34,8 @@ def random_predictions(count, classes=3, batch=1, seed=5):
 
 @pytest.mark.parametrize(("official", "expected"), [(False, 0.0), (True, 2.0)])
 def test_l1_of_an_identical_box(make_targets, official, expected):
-    matcher = HungarianMatcher(**ZERO | {"l1_weight": 2.0}, official_l1_formats=official)
+    quirks = DetectorQuirks(mixed_l1_formats=official)
+    matcher = HungarianMatcher(**ZERO | {"l1_weight": 2.0}, quirks=quirks)
     box = torch.tensor([[0.5, 0.5, 0.2, 0.1, 0.0]])
     cost = matcher.cost_matrix(
         torch.zeros(1, 1), box[:, :4], torch.zeros(1, 180), make_targets(box)

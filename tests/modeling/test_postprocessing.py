@@ -84,3 +84,19 @@ def test_nms_acts_inside_a_class_only(threshold):
 def test_no_queries():
     empty = Predictions(torch.zeros(1, 0, 3), torch.zeros(1, 0, 4), torch.zeros(1, 0, 180))
     assert len(process(empty)) == 0
+
+
+@pytest.mark.parametrize("nms", [None, 0.5])
+@pytest.mark.parametrize("broken", ["scores", "boxes"])
+def test_what_is_not_finite_passes_the_threshold_to_be_counted(broken, nms):
+    predictions = one_image([BOXES[0], BOXES[0], BOXES[1]], [[2.0, -9.0], [2.0, -9.0], [3.0, -9.0]])
+    clean = process(predictions, score_threshold=0.5, nms_threshold=nms)
+    nan = torch.tensor(float("nan"))
+    if broken == "scores":
+        predictions.class_logits[0, 1, 0] = nan
+    else:
+        predictions.boxes[0, 1, 2] = nan
+    result = process(predictions, score_threshold=0.5, nms_threshold=nms)
+    finite = result.scores.isfinite() & result.pred_boxes.tensor.isfinite().all(dim=1)
+    assert (~finite).sum() >= 1
+    assert finite.sum() == 2 and len(clean) == (3 if nms is None else 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rsd2.modeling import AngleCoder, DeformableEncoder, RotatedDeformableDecoder
+from rsd2.modeling import AngleCoder, DeformableEncoder, DetectorQuirks, RotatedDeformableDecoder
 from rsd2.modeling.heads import DetectionHeads, inverse_sigmoid
 from rsd2.modeling.transformer import fold_angles
 from rsd2.structures import boxes_to_corners
@@ -171,9 +171,10 @@ def test_query_positions_ignore_the_angle_and_tell_axes_apart(decoder):
 
 
 def test_official_initialisation_differs_in_the_weights_only():
+    quirks = DetectorQuirks(random_sampling_init=True)
     torch.manual_seed(0)
     ours = RotatedDeformableDecoder(1, **SIZES).layers[0].cross_attention
-    theirs = RotatedDeformableDecoder(1, **SIZES, official_attention_init=True)
+    theirs = RotatedDeformableDecoder(1, **SIZES, quirks=quirks)
     theirs = theirs.layers[0].cross_attention
     assert ours.sampling_offsets.weight.abs().max() == 0
     assert ours.attention_weights.weight.abs().max() == 0

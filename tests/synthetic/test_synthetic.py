@@ -266,13 +266,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def test_folder_has_the_format_and_does_not_depend_on_workers(tmp_path: Path) -> None:
+def test_folder_has_the_format(tmp_path: Path) -> None:
     write_dota_scenes(tmp_path / "one", 6, SMALL, seed=4, progress=False)
-    write_dota_scenes(tmp_path / "two", 6, SMALL, seed=4, num_workers=2, progress=False)
-    for rank in (1, 0):
-        write_dota_scenes(tmp_path / "shards", 6, SMALL, seed=4, progress=False, shard=(rank, 2))
     one = contents(tmp_path / "one")
-    assert one == contents(tmp_path / "two") == contents(tmp_path / "shards")
     assert len(one) == 2 * 6 + 1  # and no temporary file
 
     record = json.loads(one["scenes.json"])
@@ -315,40 +311,6 @@ def test_interrupted_folder_is_finished_and_kept_files_are_not_written_again(
     write_dota_scenes(tmp_path / "b", 4, SMALL, progress=False)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert first.stat().st_mtime == 1
-
-
-def test_folder_of_other_parameters_is_refused(tmp_path: Path) -> None:
-    write_dota_scenes(tmp_path, 2, SMALL, seed=1, progress=False)
-    before = contents(tmp_path)
-    with pytest.raises(FileExistsError, match="seed: 1 there, 2 asked for"):
-        write_dota_scenes(tmp_path, 2, SMALL, seed=2, progress=False)
-    with pytest.raises(FileExistsError, match="scale: 0.8 there, 1.0 asked for"):
-        write_dota_scenes(tmp_path, 2, SceneConfig(size=128), seed=1, progress=False)
-    with pytest.raises(FileExistsError, match="at least 2"):
-        write_dota_scenes(tmp_path, 1, SMALL, seed=1, progress=False)
-    assert contents(tmp_path) == before
-    write_dota_scenes(tmp_path, 3, SMALL, seed=1, progress=False)  # may grow
-    assert json.loads((tmp_path / "scenes.json").read_text())["num_images"] == 3
-
-
-def test_foreign_folder_and_broken_record_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "P0001.png").write_bytes(b"a real image")
-    with pytest.raises(FileExistsError, match="choose an empty folder"):
-        write_dota_scenes(tmp_path, 1, SMALL, progress=False)
-    (tmp_path / "scenes.json").write_text('{"half')
-    with pytest.raises(FileExistsError, match="cannot be read"):
-        write_dota_scenes(tmp_path, 1, SMALL, progress=False)
-    assert (tmp_path / "images" / "P0001.png").read_bytes() == b"a real image"
-
-
-@pytest.mark.parametrize(
-    "arguments", [{"num_images": 0}, {"seed": -1}, {"num_workers": -1}, {"shard": (2, 2)}]
-)
-def test_bad_numbers_are_refused(tmp_path: Path, arguments: dict) -> None:
-    with pytest.raises(ValueError, match="num_images must be"):
-        write_dota_scenes(tmp_path / "x", **{"num_images": 1, "config": SMALL, **arguments})
-    assert not (tmp_path / "x").exists()
 
 
 def test_imports_without_detectron2_and_torch(repository: Path) -> None:

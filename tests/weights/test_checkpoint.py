@@ -1,6 +1,7 @@
 """Checkpoints: never another model's weights in silence, never code, never half a file."""
 
 import pickle
+import re
 
 import pytest
 import torch
@@ -19,11 +20,12 @@ def test_weights_round_trip_with_and_without_wrapper_prefix(tmp_path):
     torch.save(model.state_dict(), tmp_path / "bare.pth")
     load_weights(other, tmp_path / "bare.pth")
     assert torch.equal(other[0].weight, model[0].weight)
-    wrapped = {f"module.{key}": value for key, value in model.state_dict().items()}
-    torch.save({"model": wrapped, "iteration": 4}, tmp_path / "wrapped.pth")
-    other = _model()
-    assert load_weights(other, tmp_path / "wrapped.pth")["iteration"] == 4
-    assert torch.equal(other[0].weight, model[0].weight)
+    for prefix in ("module.", "_orig_mod.", "module._orig_mod."):
+        wrapped = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
+        torch.save({"model": wrapped, "iteration": 4}, tmp_path / "wrapped.pth")
+        other = _model()
+        assert load_weights(other, tmp_path / "wrapped.pth")["iteration"] == 4
+        assert torch.equal(other[0].weight, model[0].weight)
 
 
 def test_averaged_weights_on_demand(tmp_path):
@@ -181,3 +183,36 @@ def test_a_pyramid_s_own_weights_stay_where_they_are(tmp_path):
     torch.save(detector.state_dict(), tmp_path / "detector.pth")
     load_weights(other, tmp_path / "detector.pth")
     assert all(torch.equal(a, b) for a, b in zip(detector.parameters(), other.parameters()))
+
+
+def test_weights_that_are_not_finite_are_named_and_never_trained_on(tmp_path, caplog):
+    state = _model().state_dict()
+    state["0.weight"][0, 0] = float("nan")
+    torch.save({"model": state}, tmp_path / "diverged.pth")
+    load_weights(_model(), tmp_path / "diverged.pth")
+    sentence = r"NaN or infinite numbers in 1 of 7 tensors \(0\.weight\): are these the right"
+    assert re.search(sentence, caplog.text)
+    with pytest.raises(CheckpointError, match=sentence):
+        Checkpointer(_model(), str(tmp_path)).load(tmp_path / "diverged.pth", checkpointables=[])
+
+
+def test_a_mask_of_minus_infinity_is_a_weight_like_others(tmp_path, caplog):
+    model = _model()
+    model.register_buffer("mask", torch.full((2,), float("-inf")))
+    torch.save(model.state_dict(), tmp_path / "masked.pth")
+    Checkpointer(model, str(tmp_path)).load(tmp_path / "masked.pth", checkpointables=[])
+    assert "infinite" not in caplog.text
+
+
+def test_arrays_of_numpy_are_weights_too(tmp_path):
+    model, other = _model(), _model()
+    state = {key: value.numpy() for key, value in model.state_dict().items()}
+    torch.save({"model": state, "best": state["0.bias"].max()}, tmp_path / "arrays.pth")
+    load_weights(other, tmp_path / "arrays.pth")
+    assert torch.equal(other[0].weight, model[0].weight)
+
+
+def test_a_folder_instead_of_a_file_is_a_sentence(tmp_path):
+    torch.save(_model().state_dict(), tmp_path / "model_final.pth")
+    with pytest.raises(CheckpointError, match=r"is a folder; name the file.*model_final\.pth"):
+        load_checkpoint(tmp_path)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import gzip
+import io
 import os
 import pickle
 import sys
 import types
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -13,7 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from rsd2.weights.tensor_files import read_tensors
+from rsd2.weights.checkpoint import load_checkpoint
+from rsd2.weights.errors import CheckpointError
+from rsd2.weights.tensor_files import read_tensors, read_weight_file, without_wrappers
 
 
 class Evil:
@@ -177,3 +183,101 @@ def test_several_state_dicts_in_one_file_keep_their_names(tmp_path):
     tensors = read_tensors(path)
     assert set(tensors) == {"encoder.a", "target_encoder.a"}
     assert torch.equal(tensors["encoder.a"], torch.ones(2))
+
+
+def test_numbers_of_numpy_are_read_and_objects_of_numpy_are_not(tmp_path):
+    path = tmp_path / "weights.pth"
+    numbers = {"best": np.float64(0.5), "epoch": np.int64(3), "scores": np.arange(3.0)}
+    torch.save({"model": {"w": torch.ones(2)}, **numbers}, path)
+    content = read_weight_file(path)
+    assert content["best"] == 0.5 and content["epoch"] == 3
+    assert content["scores"].tolist() == [0.0, 1.0, 2.0]
+    torch.save({"model": {"w": torch.ones(2)}, "when": np.datetime64("2024-01-01")}, path)
+    with pytest.raises(CheckpointError, match="numpy"):
+        read_weight_file(path)
+
+
+def _without_its_end(content: bytes) -> bytes:
+    return content[: len(content) * 2 // 3]
+
+
+def _archive(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("model_final.pth", content)
+    return stream.getvalue()
+
+
+def _program(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 1), torch.zeros(1, 2)), stream)
+    return stream.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore")  # torch calls its programs deprecated
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda _: b"", r"is empty \(0 bytes\)"),
+        (_without_its_end, "is damaged or incomplete: its end is missing"),
+        (
+            lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n",
+            "is a pointer of git-LFS, not the weights themselves; fetch them with `git lfs pull`",
+        ),
+        (lambda _: b"\n<!DOCTYPE html><html>Log in</html>", "is a web page, not a file of weights"),
+        (lambda _: b"Not Found\n", "is a text that begins with 'Not Found'"),
+        (gzip.compress, "is packed with gzip; unpack it first"),
+        (_archive, "is a zip archive of model_final.pth; unpack it first"),
+        (_program, "is a TorchScript program, not a state dict"),
+    ],
+    ids=["empty", "cut", "git-LFS", "web page", "text", "gzip", "zip", "TorchScript"],
+)
+def test_a_file_that_is_no_file_of_weights_is_called_what_it_is(tmp_path, make, reason):
+    torch.save({"w": torch.randn(50)}, tmp_path / "whole.pth")
+    path = tmp_path / "weights.pth"
+    path.write_bytes(make((tmp_path / "whole.pth").read_bytes()))
+    for read in (read_weight_file, read_tensors, load_checkpoint):
+        with pytest.raises(CheckpointError, match=f"weights.pth {reason}") as error:
+            read(path)
+        assert len(str(error.value).splitlines()) == 1
+        assert "weights_only" not in str(error.value) and "documentation" not in str(error.value)
+
+
+def test_an_object_of_a_foreign_class_is_named(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"model": {"w": torch.ones(2)}, "args": argparse.Namespace(lr=0.1)}, path)
+    with pytest.raises(CheckpointError, match=r"more than tensors .*\(argparse\.Namespace\)"):
+        read_weight_file(path)
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(CheckpointError, match=r"\(torch\.nn\.modules\.linear\.Linear\)"):
+        read_weight_file(path)
+
+
+def test_safetensors_are_read_whatever_their_suffix(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    weight = torch.randn(2, 3)
+    for name in ("weights.safetensors", "weights.pth"):
+        safetensors.save_file({"module.w": weight}, tmp_path / name, {"format": "pt"})
+        assert torch.equal(read_tensors(tmp_path / name)["w"], weight)
+        assert torch.equal(load_checkpoint(tmp_path / name)["model"]["module.w"], weight)
+    whole = (tmp_path / "weights.pth").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-4])
+    with pytest.raises(CheckpointError, match=r"cut\.safetensors is damaged or incomplete"):
+        read_tensors(tmp_path / "cut.safetensors")
+
+
+def test_safetensors_without_their_package_are_a_sentence(tmp_path, monkeypatch):
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    content = len(header).to_bytes(8, "little") + header + bytes(4)
+    (tmp_path / "w.safetensors").write_bytes(content)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(CheckpointError, match="is not installed: pip install safetensors"):
+        read_tensors(tmp_path / "w.safetensors")
+
+
+def test_names_lose_what_wrappers_add_and_two_of_one_name_are_refused():
+    wrapped = {"module._orig_mod.a": 1, "b._orig_mod.c": 2, "d.module.e": 3}
+    assert without_wrappers(wrapped) == {"a": 1, "b.c": 2, "d.module.e": 3}
+    assert without_wrappers({"module.a": 1}, own=["module.a"]) == {"module.a": 1}
+    with pytest.raises(CheckpointError, match="holds a twice"):
+        without_wrappers({"module.a": 1, "a": 2})

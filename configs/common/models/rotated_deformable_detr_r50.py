@@ -7,6 +7,7 @@ from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 from rsd2.modeling import (
     ChannelMapper,
     DeformableEncoder,
+    DetectorQuirks,
     HungarianMatcher,
     RotatedDeformableDecoder,
     RotatedDeformableDETR,
@@ -47,8 +48,7 @@ model = L(RotatedDeformableDETR)(
         num_points="${..encoder.num_points}",
         feedforward_dim="${..encoder.feedforward_dim}",
         dropout="${..encoder.dropout}",
-        official_attention_init=False,
-        official_fold_at_45=False,
+        quirks="${..quirks}",
     ),
     criterion=L(SetCriterion)(
         matcher=L(HungarianMatcher)(
@@ -56,7 +56,7 @@ model = L(RotatedDeformableDETR)(
             l1_weight=2.0,
             giou_weight=5.0,
             angle_weight=2.0,
-            official_l1_formats=False,
+            quirks="${...quirks}",
         ),
         class_weight=2.0,
         l1_weight=2.0,
@@ -74,8 +74,7 @@ model = L(RotatedDeformableDETR)(
     label_noise=0.25,
     box_noise=0.4,
     angle_noise=0.02,
-    official_denoising=False,
-    box_normalization="long_side",
+    quirks=L(DetectorQuirks)(),
     pixel_mean=[123.675, 116.28, 103.53],
     pixel_std=[58.395, 57.12, 57.375],
 )

@@ -8,17 +8,36 @@ P = H_l * W_l, K pixels inside boxes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class AttentionQuirks:
+    """Behaviour of SSPNet's released program that `AttentionLoss` can reproduce.
+
+    Attributes:
+        strict_ranges: all comparisons of sizes are strict, see `level_matches`.
+        short_far_sides: distances to the far sides are one pixel shorter, see `centerness`.
+    """
+
+    strict_ranges: bool = False
+    short_far_sides: bool = False
+
+
+NO_QUIRKS = AttentionQuirks()
+"""The sane behaviour."""
+
 
 TARGET_KINDS = ("tinymap", "heatmap")
 DOWNSAMPLINGS = ("bilinear", "area")
 
 
 def level_matches(
-    boxes: torch.Tensor, strides: Sequence[int], *, official_ranges: bool = False
+    boxes: torch.Tensor, strides: Sequence[int], *, official: bool = False
 ) -> torch.Tensor:
     """Say which levels are to attend to which boxes.
 
@@ -28,7 +47,7 @@ def level_matches(
     Args:
         boxes: (N, 4) x0, y0, x1, y1, pixels of the network's input.
         strides: of the levels, ascending.
-        official_ranges: the official program's comparisons, all strict: a size of exactly the
+        official: the official program's comparisons, all strict: a size of exactly the
             finest stride belongs to no level.
 
     Returns:
@@ -37,9 +56,9 @@ def level_matches(
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
     sizes = sides.prod(dim=1).sqrt()[None]
     low = torch.tensor(strides, dtype=sizes.dtype, device=sizes.device)[:, None]
-    above, below = sizes > low if official_ranges else sizes >= low, sizes < 8 * low
+    above, below = sizes > low if official else sizes >= low, sizes < 8 * low
     below[-1] |= above[-1]
-    if official_ranges:
+    if official:
         above[0] |= sizes[0] < low[0]
     else:
         above[0] = True
@@ -102,8 +121,7 @@ def attention_targets(
     strides: Sequence[int],
     *,
     kind: str = "tinymap",
-    official_ranges: bool = False,
-    official_centerness: bool = False,
+    quirks: AttentionQuirks = NO_QUIRKS,
     downsampling: str = "bilinear",
 ) -> list[torch.Tensor]:
     """Draw one image's target of every level.
@@ -117,8 +135,7 @@ def attention_targets(
         strides: of the levels, ascending.
         kind: "heatmap": 1 in boxes of the level, -1 in boxes of other levels, 0 elsewhere.
             "tinymap": `centerness` in boxes of the level, 0 elsewhere.
-        official_ranges: see `level_matches`.
-        official_centerness: see `centerness`.
+        quirks: of the released program.
         downsampling: from pixels to the level's grid. "bilinear", the original's, looks at the
             four pixels in the middle of each cell, and so misses objects beside them; "area"
             averages the whole cell.
@@ -138,9 +155,9 @@ def attention_targets(
     boxes = boxes.float()
     index, rows, columns = box_pixels(boxes, height, width)
     places = rows * width + columns
-    matches = level_matches(boxes, strides, official_ranges=official_ranges)
+    matches = level_matches(boxes, strides, official=quirks.strict_ranges)
     if kind == "tinymap":
-        values = centerness(boxes[index], rows, columns, official=official_centerness)
+        values = centerness(boxes[index], rows, columns, official=quirks.short_far_sides)
     targets = []
     for stride, matched in zip(strides, matches):
         if kind == "tinymap":
@@ -205,8 +222,7 @@ class AttentionLoss(nn.Module):
         marked_weight: of the cross entropy where the target is negative.
         negatives_per_positive: see `select_pixels`.
         empty_fraction: see `select_pixels`.
-        official_ranges: see `level_matches`.
-        official_centerness: see `centerness`.
+        quirks: of the released program.
         downsampling: see `attention_targets`.
     """
 
@@ -220,8 +236,7 @@ class AttentionLoss(nn.Module):
         marked_weight: float = 3.0,
         negatives_per_positive: float = 3.0,
         empty_fraction: float = 0.05,
-        official_ranges: bool = False,
-        official_centerness: bool = False,
+        quirks: AttentionQuirks = NO_QUIRKS,
         downsampling: str = "bilinear",
     ) -> None:
         super().__init__()
@@ -230,12 +245,7 @@ class AttentionLoss(nn.Module):
         self.marked_weight = marked_weight
         self.negatives_per_positive = negatives_per_positive
         self.empty_fraction = empty_fraction
-        self.target_options = {
-            "kind": kind,
-            "official_ranges": official_ranges,
-            "official_centerness": official_centerness,
-            "downsampling": downsampling,
-        }
+        self.target_options = {"kind": kind, "quirks": quirks, "downsampling": downsampling}
 
     def forward(
         self, logits: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor]

@@ -89,7 +89,8 @@ class ImageClassifier(nn.Module):
 class ClassificationEvaluator(DatasetEvaluator):
     """Share of images whose class is the best, or among the five best.
 
-    Classes of equal score count against the model, so that constant scores earn nothing.
+    Classes of equal score count against the model, so that constant scores earn nothing; so do
+    scores that are NaN.
     """
 
     def __init__(self) -> None:
@@ -108,7 +109,8 @@ class ClassificationEvaluator(DatasetEvaluator):
         """
         for x, output in zip(inputs, outputs):
             scores = output["scores"]
-            rank = int((scores >= scores[int(x["label"])]).sum())  # 1 is the best
+            # 1 is the best. "Not less", because NaN is not greater either and would be first.
+            rank = int((~(scores < scores[int(x["label"])])).sum())
             self._counts = [
                 n + int(hit) for n, hit in zip(self._counts, (True, rank <= 1, rank <= 5))
             ]

@@ -4,9 +4,5 @@ The overrides of mutdet_r50_dota_pretrain.py serve here too. One class instead o
     model.classes=one model.detector.num_classes=1
 """
 
-from rsd2.config import get_config
-
-dataloader, optimizer, lr_multiplier, train = get_config(
-    "MutDet/configs/common/pretrain.py", ("dataloader", "optimizer", "lr_multiplier", "train")
-)
-model = get_config("MutDet/configs/models/detreg_r50.py").model
+from .common.pretrain import dataloader, lr_multiplier, optimizer, train
+from .models.detreg_r50 import model

@@ -7,11 +7,10 @@ dataloader.train.dataset.fraction=0.1           or 0.25, 0.5; nested, by split_s
 
 from rsd2.config import get_config
 
+from .common.finetune import lr_multiplier, optimizer, train
+
 dataloader = get_config("common/data/dota.py").dataloader
 model = get_config("common/models/rotated_deformable_detr_r50.py").model
-optimizer, lr_multiplier, train = get_config(
-    "MutDet/configs/common/finetune.py", ("optimizer", "lr_multiplier", "train")
-)
 
 dataloader.train.dataset.names = "dior_r_trainval"
 dataloader.test.dataset.names = "dior_r_test"

@@ -10,11 +10,10 @@ The paper trains on train and val and sends Task1.zip of test to the server:
 
 from rsd2.config import get_config
 
+from .common.finetune import lr_multiplier, optimizer, train
+
 dataloader = get_config("common/data/dota.py").dataloader
 model = get_config("common/models/rotated_deformable_detr_r50.py").model
-optimizer, lr_multiplier, train = get_config(
-    "MutDet/configs/common/finetune.py", ("optimizer", "lr_multiplier", "train")
-)
 
 dataloader.train.dataset.names = "dota_v1.0_train_1024_200"
 dataloader.test.dataset.names = "dota_v1.0_val_1024_200"

@@ -1,20 +1,22 @@
 """MutDet pre-training as the released program does it: two layers each, and all of its quirks."""
 
-from rsd2.config import get_config
+from detectron2.config import LazyCall as L
 
-dataloader, optimizer, lr_multiplier, train = get_config(
-    "MutDet/configs/common/pretrain.py", ("dataloader", "optimizer", "lr_multiplier", "train")
-)
-model = get_config("MutDet/configs/models/mutdet_r50.py").model
+from rsd2.modeling import DetectorQuirks
+from rsd2.projects.mutdet.quirks import MutDetQuirks
+
+from .common.pretrain import dataloader, lr_multiplier, optimizer, train
+from .models.mutdet_r50 import model
 
 # fine-tuning from it: train.init_inherit.encoder_layers=random and decoder_layers the same
 model.detector.encoder.num_layers = model.detector.decoder.num_layers = 2
-model.detector.decoder.official_attention_init = True
-model.detector.decoder.official_fold_at_45 = True
-model.detector.criterion.matcher.official_l1_formats = True
-model.detector.official_denoising = True
-model.detector.box_normalization = "official_per_axis"
-model.enhancement.official_masking = True
-model.official_denoising_alignment = True
-model.official_query_score = True
+model.detector.quirks = L(DetectorQuirks)(
+    random_sampling_init=True,
+    unswapped_at_45=True,
+    mixed_l1_formats=True,
+    multiplied_angle_noise=True,
+    trained_empty_slots=True,
+    boxes_per_axis=True,
+)
+model.quirks = L(MutDetQuirks)(first_denoising_rows=True, raw_query_score=True, zeroed_rim=True)
 model.max_objects = None

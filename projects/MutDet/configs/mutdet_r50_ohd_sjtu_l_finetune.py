@@ -8,11 +8,10 @@ dataloader.train.mapper.decoded_cache_dir=DIR   decoded images; windows are cut 
 
 from rsd2.config import get_config
 
+from .common.finetune import lr_multiplier, optimizer, train
+
 dataloader = get_config("common/data/dota.py").dataloader
 model = get_config("common/models/rotated_deformable_detr_r50.py").model
-optimizer, lr_multiplier, train = get_config(
-    "MutDet/configs/common/finetune.py", ("optimizer", "lr_multiplier", "train")
-)
 
 dataloader.train.dataset.names = "ohd_sjtu_l_trainval_600_150_virtual"
 dataloader.test.dataset.names = "ohd_sjtu_l_test_600_150_virtual"

@@ -7,11 +7,10 @@ dataloader.train.dataset.fraction=0.1           of the labels
 
 from rsd2.config import get_config
 
+from .common.finetune import lr_multiplier, optimizer, train
+
 dataloader = get_config("common/data/synthetic.py").dataloader
 model = get_config("common/models/rotated_deformable_detr_small.py").model
-optimizer, lr_multiplier, train = get_config(
-    "MutDet/configs/common/finetune.py", ("optimizer", "lr_multiplier", "train")
-)
 
 model.num_classes = 7
 # Far shorter than the paper's, hence the high rate, the clipped gradients and the averaged weights.

@@ -7,11 +7,8 @@ model.embedding_dim=D               components of the embeddings
 
 from rsd2.config import get_config
 
-dataloader, optimizer, lr_multiplier, train = get_config(
-    "MutDet/configs/common/pretrain_small.py",
-    ("dataloader", "optimizer", "lr_multiplier", "train"),
-)
-model = get_config("MutDet/configs/models/mutdet_r50.py").model
+from .common.pretrain_small import dataloader, lr_multiplier, optimizer, train
+from .models.mutdet_r50 import model
 
 model.detector = get_config("common/models/rotated_deformable_detr_small.py").model
 model.detector.num_classes = 64

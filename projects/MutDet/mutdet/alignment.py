@@ -118,12 +118,14 @@ class ContrastiveAlignment:
             Scalar, 0, but attached, without pairs.
         """
         if self.gather:
+            # Every process has to gather as many rows as the others, else they wait for ever.
             groups = smallest_group_count(len(predicted), len(objects), objects.device)
             if len(predicted) < groups:  # a process without objects has no groups either
                 predicted = predicted.expand(groups, -1, -1)
             rows = predicted[:groups].transpose(0, 1)
             predicted = gather_rows(at_least_float32(rows)).transpose(0, 1)
             objects, classes = gather_rows(at_least_float32(objects)), gather_rows(classes)
+
         return self.weight * contrastive_alignment_loss(
             predicted, objects, self.temperature, classes if self.mask_same_class else None
         )
@@ -172,7 +174,7 @@ def denoising_pairs(
     noised: DenoisingBatch,
     embeddings: Sequence[torch.Tensor],
     targets: Sequence[Targets],
-    official_first_rows: bool = False,
+    first_rows: bool = False,
 ) -> Pairs:
     """Pairs of the positive denoising queries.
 
@@ -181,12 +183,12 @@ def denoising_pairs(
         noised: the queries.
         embeddings: B tensors (N_i, D).
         targets: B entries.
-        official_first_rows: reproduce the official program, which strings the groups of image
+        first_rows: reproduce the official program, which strings the groups of image
             after image together and keeps the first sum(N_i) rows: right for one group only, else
             copies of the first image's objects are each other's negatives.
 
     Returns:
-        G groups of all objects of the batch; with ``official_first_rows`` one group.
+        G groups of all objects of the batch; with ``first_rows`` one group.
     """
     groups = noised.num_groups
     rows = [
@@ -195,7 +197,8 @@ def denoising_pairs(
         else states.new_zeros(groups, 0, states.shape[-1])
         for i, (slots, _) in enumerate(noised.matches)
     ]
-    if official_first_rows:
+
+    if first_rows:
         count = sum(len(t) for t in targets)
         return Pairs(
             torch.cat([r.flatten(0, 1) for r in rows])[None, :count],

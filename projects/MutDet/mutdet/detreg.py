@@ -27,6 +27,7 @@ from rsd2.modeling.outputs import (
 )
 
 from .alignment import EmbeddedTargets, Pairs, denoising_pairs, matched_pairs
+from .quirks import NO_QUIRKS, MutDetQuirks
 
 CLASSES = ("clusters", "one")
 _logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class DETReg(RotatedDeformableDETR):
         max_objects: an image with more objects contributes a random choice of so many to each
             step; None for all.
         align_denoising: align the denoising queries too.
-        official_denoising_alignment: see ``official_first_rows`` of `denoising_pairs`.
+        quirks: ``first_denoising_rows``; those of the detector are its own.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class DETReg(RotatedDeformableDETR):
         classes: str = "clusters",
         max_objects: int | None = 300,
         align_denoising: bool = False,
-        official_denoising_alignment: bool = False,
+        quirks: MutDetQuirks = NO_QUIRKS,
     ) -> None:
         if classes not in CLASSES:
             raise ValueError(f"classes must be one of {CLASSES}, got {classes!r}")
@@ -84,14 +85,16 @@ class DETReg(RotatedDeformableDETR):
             )
         if max_objects is not None and max_objects < 1:
             raise ValueError(f"max_objects must be at least 1 or None, got {max_objects}")
+
         nn.Module.__init__(self)
-        # not a child: names in the checkpoint are those of the plain detector
+        # The detector is no child, so that names in the checkpoint are those of the plain one.
         vars(self).update(vars(detector))
         self.alignment, self.embedding_dim, self.classes = alignment, embedding_dim, classes
         self.max_objects, self.align_denoising = max_objects, align_denoising
-        self.official_denoising_alignment = official_denoising_alignment
+        self.pretraining_quirks = quirks
         width = self.query_embed.embedding_dim
         self.embedding_head = MLP(width, width, embedding_dim, 2)
+
         self.backbone.requires_grad_(False)
         self._checks_backbone = True
         self.train(self.training)
@@ -108,6 +111,7 @@ class DETReg(RotatedDeformableDETR):
         if self.training and self._checks_backbone:
             self._checks_backbone = False
             means = [buffer for name, buffer in self.backbone.named_buffers() if "mean" in name]
+            # Only statistics that were never updated are exactly zero.
             if means and not any(mean.any() for mean in means):
                 _logger.warning(
                     "the norm statistics of the frozen backbone are those of an untrained one: "
@@ -145,6 +149,7 @@ class DETReg(RotatedDeformableDETR):
                 f"the embeddings have {width} channels, the model has embedding_dim="
                 f"{self.embedding_dim}; set model.embedding_dim or extract the embeddings anew"
             )
+
         if self.max_objects is not None and len(instances) > self.max_objects:
             instances = instances[torch.randperm(len(instances))[: self.max_objects]]
         if self.classes == "one":
@@ -187,6 +192,7 @@ class DETReg(RotatedDeformableDETR):
         losses["loss_embedding"] = self.align(
             self.embedding_head, pairs, normalizers.queries, f"{prefix}decoder"
         )
+
         if self.align_denoising and self.denoising is not None:
             if outputs.noised is not None:
                 pairs = denoising_pairs(
@@ -194,10 +200,10 @@ class DETReg(RotatedDeformableDETR):
                     outputs.noised,
                     embeddings,
                     targets,
-                    self.official_denoising_alignment,
+                    self.pretraining_quirks.first_denoising_rows,
                 )
-            # without objects the (empty) pairs of the ordinary queries: every process reports the
-            # same losses and takes part in the same reductions
+            # Without objects these are the (empty) pairs of the ordinary queries, so that every
+            # process reports the same losses and takes part in the same reductions.
             losses["loss_embedding_dn"] = self.align(
                 self.embedding_head, pairs, normalizers.denoising
             )

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 import torchvision
+from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -152,11 +153,14 @@ def cut_crops(
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         boxes[:, :4] *= scale
+
     if settings.keep_aspect:
         boxes[:, 2:4] = boxes[:, 2:4].amax(dim=1, keepdim=True)
     boxes[:, 2:4] *= settings.context
+
     rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], dim=1)
     pixels = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float()
+    # Normalised first: what lies beyond the image becomes 0, the mean colour, and not black.
     return roi_align_rotated(
         normalize(pixels), rois, settings.size, sampling_ratio=settings.sampling_ratio
     )
@@ -172,10 +176,10 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
     """Build a backbone and load its weights.
 
     Args:
-        kind: ``"resnet50"``, with a file of torchvision (``fc`` is not needed), or ``"small"``, the
-            backbone of the small detector, with the file of ``train_embedder.py`` or any checkpoint
-            of that detector, of which the part ``backbone`` is taken.
-        weights: the file; read without running any of its code.
+        kind: ``"resnet50"``, or ``"small"``, the backbone of the small detector.
+        weights: the file; read without running any of its code. It is a checkpoint of an embedder
+            or a detector, of which the part ``backbone`` is taken; the state of a small backbone;
+            or torchvision's file of ResNet-50, whose ``fc`` is not needed.
 
     Returns:
         (the backbone with its average, in evaluation mode; a name made of its kind and the hash of
@@ -189,15 +193,23 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
     if kind not in BACKBONES:
         raise ValueError(f"the backbone must be one of {BACKBONES}, got {kind!r}")
     state = read_tensors(weights)
-    if kind == "resnet50":
+    parts = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
+
+    # Without a part "backbone", a ResNet-50 has torchvision's names.
+    if kind == "resnet50" and not parts:
         network = torchvision.models.resnet50(weights=None)
         network.fc = nn.Identity()
         state = {key: value for key, value in state.items() if not key.startswith("fc.")}
         load_state(network, state, strict=True, source=f"{weights} (as torchvision's resnet50)")
         pooled = PooledBackbone(create_feature_extractor(network, {"layer4": "map"}), "map")
     else:
-        network = small_resnet(out_features=["res5"])
-        parts = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
-        load_state(network, parts or state, strict=True, source=f"{weights} (as small_resnet)")
+        network = _resnet50() if kind == "resnet50" else small_resnet(out_features=["res5"])
+        load_state(network, parts or state, strict=True, source=f"{weights} (as {kind} backbone)")
         pooled = PooledBackbone(network, "res5")
     return pooled.eval(), f"{kind}-{weights_digest(pooled.state_dict())}"
+
+
+def _resnet50() -> ResNet:
+    """The backbone of the detectors; a frozen norm's weights fit into its norms, too."""
+    stages = ResNet.make_default_stages(50, stride_in_1x1=False, norm="BN")
+    return ResNet(BasicStem(norm="BN"), stages, out_features=["res5"])

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from iopath.common.file_io import file_lock
@@ -30,12 +30,12 @@ from rsd2.data.formats.pseudo_labels import (
     PseudoLabelError,
     PseudoLabels,
     find_shards,
-    make_run_id,
     read_header,
     read_shard,
     write_shard,
 )
 from rsd2.io.files import make_output_folder, write_atomically
+from rsd2.io.folder_run import FolderRun, claim_folder, make_run_id, refuse_other_parameters
 from rsd2.io.image_io import read_image
 
 from .embedder import FeatureExtractor
@@ -100,8 +100,8 @@ class EmbeddingRun:
             extractor: of the features.
 
         Raises:
-            PseudoLabelError: if shards are missing or have embeddings already, or the output folder
-                belongs to other boxes or another extractor.
+            PseudoLabelError: if shards are missing or have embeddings already.
+            FolderTakenError: if the output folder belongs to other boxes or another extractor.
         """
         self._shards, self._root = find_shards(boxes), Path(image_root)
         self._output, self._extractor = Path(output), extractor
@@ -137,15 +137,12 @@ class EmbeddingRun:
         Raises:
             PseudoLabelError: if an image has another size than when its boxes were made.
             FileNotFoundError: if an image is gone.
-            ValueError: if an image cannot be read any more.
+            ValueError: if an image cannot be read any more, or there is no such shard.
         """
-        parts = [part for k, part in enumerate(self._parts()) if k % shard[1] == shard[0]]
-        total = sum(part.rows for part in parts)
-        with tqdm(total=total, desc="features", unit="box", disable=not progress) as bar:
-            for part in parts:
-                if self._load(part) is None:
-                    self._compute(part)
-                bar.update(part.rows)
+        run = FolderRun(list(self._parts()), lambda part: self._load(part) is not None, shard)
+        run.make(
+            self._compute, title="features", unit="box", size=lambda p: p.rows, progress=progress
+        )
 
     def is_ready(self) -> bool:
         """Whether all features are there, those of other processes too, or the run is finished."""
@@ -252,25 +249,19 @@ class EmbeddingRun:
         """Refuse an output folder of other boxes or features."""
         owner = self._output / _FEATURES / "owner.json"
         mine = {"boxes_run_id": self._boxes_id, "extractor": self._settings}
-        found: dict[str, Any] | None = None
         shards = sorted(self._output.glob("shard-*.npz"))
-        if shards:
-            header = read_header(shards[0])
-            if header.embedding is None:
-                raise PseudoLabelError(f"{self._output} holds boxes without embeddings")
-            found = {
-                "boxes_run_id": header.embedding.boxes_run_id,
-                "extractor": header.embedding.settings,
-            }
-        elif owner.is_file():
-            found = json.loads(owner.read_text(encoding="utf-8"))
-        if found is not None and found != mine:
-            raise PseudoLabelError(
-                f"{self._output} holds features of {found}, asked for are those of {mine}; choose "
-                "another output folder, or delete it"
-            )
+        if not shards:
+            claim_folder(self._output, owner, mine, holds="features")
+            # Several processes may begin the folder at the same moment.
+            write_atomically(owner, json.dumps(mine) + "\n", os.getpid())
+            return
+
+        # The owner's file goes with the features when the run is finished; the shards stay.
+        found = read_header(shards[0]).embedding
         if found is None:
-            write_atomically(owner, (json.dumps(mine) + "\n").encode("utf-8"))
+            raise PseudoLabelError(f"{self._output} holds boxes without embeddings")
+        there = {"boxes_run_id": found.boxes_run_id, "extractor": found.settings}
+        refuse_other_parameters(self._output, "features", there, mine)
 
     def _parts(self) -> Iterator[_Part]:
         for path in self._shards:
@@ -367,7 +358,7 @@ def embed_folder(
     if not run.is_finished():
         run.compute_features(shard)
     if not run.is_ready():
-        report("This part of the features is done; the last of the others goes on.")
+        report("This part of the features is done; the last process to finish goes on.")
         return False
     # Processes that end together would all go on; the first does, the others find it done.
     with file_lock(str(run.lock)):

@@ -7,7 +7,8 @@ Example::
         --weights resnet50.pth --image-size 1024 --device cuda
     python projects/MutDet/tools/extract_embeddings.py --boxes output/boxes \\
         --images datasets/synthetic/train/images --output datasets/pseudo/synthetic_train \\
-        --backbone small --weights output/backbone.pth --crop-size 64 --dim 128 --clusters 64
+        --backbone small --weights output/embedder/model_final.pth \\
+        --crop-size 64 --dim 128 --clusters 64
 
 Each box is cropped with some context and turned, goes through a frozen backbone, and its features
 are reduced by PCA to unit vectors; k-means makes pseudo-classes of them. Both are fitted on these
@@ -26,7 +27,7 @@ from pathlib import Path
 import torch
 
 from rsd2.data.formats.pseudo_labels import read_folder
-from rsd2.projects.mutdet.command_line import parse_shard, run_guarded, torchrun_shard
+from rsd2.io.folder_run import parse_shard, run_command, shard_from_environment
 from rsd2.projects.mutdet.embedder import BACKBONES, CropSettings, FeatureExtractor, load_backbone
 from rsd2.projects.mutdet.embedding_run import EmbeddingRun, FitSettings, embed_folder
 from rsd2.projects.mutdet.label_statistics import write_statistics
@@ -42,7 +43,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--boxes", type=Path, required=True, metavar="DIR", help="of make_pseudo_labels.py")
     add("--images", type=Path, required=True, metavar="DIR", help="that the boxes were made on")
     add("--output", type=Path, required=True, metavar="DIR", help="gets the finished shards")
-    add("--backbone", choices=BACKBONES, default="resnet50", help="default resnet50, torchvision's")
+    add("--backbone", choices=BACKBONES, default="resnet50", help="default resnet50")
     add("--weights", type=Path, required=True, metavar="FILE", help="of the backbone")
     add(
         "--shard", type=parse_shard, metavar="I/N", help="part of the features; default: torchrun's"
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if done, 2 if an argument, an image or a folder cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
-    return run_guarded("extract_embeddings", lambda: _run(args))
+    return run_command("extract_embeddings", lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -108,7 +109,7 @@ def _run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     run = EmbeddingRun(args.boxes, args.images, args.output, extractor)
-    if embed_folder(run, fit, given=args.reduction, shard=args.shard or torchrun_shard()):
+    if embed_folder(run, fit, given=args.reduction, shard=args.shard or shard_from_environment()):
         records, header = read_folder(args.output)
         print(f"Statistics: {write_statistics(args.output, records, header, args.images)}")
 

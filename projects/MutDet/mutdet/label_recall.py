@@ -7,6 +7,7 @@ Objects marked difficult are no part of either.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from rsd2.structures import corners_to_boxes
 Truth = Callable[[str], "tuple[np.ndarray, Sequence[str]] | None"]
 """From the name of an image to its (boxes (M, 5), M class names), or None if it has no labels."""
 THRESHOLDS = (0.5, 0.75)
+
+_logger = logging.getLogger(__name__)
 
 
 def truth_of_dota_folder(folder: str | Path) -> Truth:
@@ -45,7 +48,10 @@ def truth_of_dota_folder(folder: str | Path) -> Truth:
         path = root / Path(file_name).with_suffix(".txt")
         if not path.is_file():
             return None
-        labels = read_dota_labels(path, LabelReport())
+        report = LabelReport()
+        labels = read_dota_labels(path, report)
+        if report.total:  # what is left out here lowers no recall, so it must not go unsaid
+            report.log(_logger, str(path))
         boxes = corners_to_boxes(torch.from_numpy(labels.polygons.reshape(-1, 4, 2))).numpy()
         easy = np.flatnonzero(labels.difficult == 0)
         return boxes[easy], [labels.names[index] for index in easy]

@@ -24,8 +24,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from rsd2.data.formats.pseudo_labels import PseudoLabelError, find_shards, read_folder
+from rsd2.inference.sliding_window import WindowParameters
+from rsd2.io.folder_run import parse_shard, run_command, shard_from_environment
 from rsd2.projects.mutdet.box_filters import FELZENSZWALB_FILTERS, BoxFilters
-from rsd2.projects.mutdet.command_line import parse_shard, run_guarded, torchrun_shard
 from rsd2.projects.mutdet.label_recall import (
     Truth,
     format_recall,
@@ -67,6 +68,12 @@ def get_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="masks to boxes as MutDet's script: longest contour, pixel indices, clipped at 0 only",
     )
+    group = parser.add_argument_group("windows", "of images that are larger; none by default")
+    group.add_argument("--window", type=int, metavar="N", help="side of the windows, pixels")
+    group.add_argument("--overlap", type=int, default=200, help="of neighbours (default 200)")
+    group.add_argument("--seams", choices=("drop", "keep"), default="drop",
+        help="pieces of objects at the seams of windows go where another window shows more "
+        "(default), or stay")  # fmt: skip
     _add_filters(parser)
     _add_felzenszwalb(parser)
     _add_sam(parser)
@@ -157,17 +164,21 @@ def make_labeller(args: argparse.Namespace) -> Labeller:
         FileNotFoundError: if there is no checkpoint.
     """
     given = {f.name: getattr(args, f.name) for f in fields(BoxFilters) if hasattr(args, f.name)}
+    windows = None
+    if args.window is not None:
+        windows = WindowParameters(args.window, args.overlap, seams=args.seams)
     if args.source == "felzenszwalb":
         source: ProposalSource = FelzenszwalbProposals(
             tuple(args.scales), args.sigma, args.min_size, args.max_segment_fraction
         )
-        return Labeller(source, replace(FELZENSZWALB_FILTERS, **given), args.official_boxes)
+        filters = replace(FELZENSZWALB_FILTERS, **given)
+        return Labeller(source, filters, args.official_boxes, windows)
     if args.sam_checkpoint is None:
         raise ValueError("--source sam needs --sam-checkpoint, a file such as sam_vit_h_4b8939.pth")
     model, name = load_sam(args.sam_model, args.sam_checkpoint, device=args.device)
     settings = SamSettings(**{f.name: getattr(args, f.name) for f in fields(SamSettings)})
     source = SamProposals(model, settings, amp=args.amp, name=name)
-    return Labeller(source, BoxFilters(**given), args.official_boxes)
+    return Labeller(source, BoxFilters(**given), args.official_boxes, windows)
 
 
 def find_truth(name: str) -> Truth:
@@ -232,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if done, 2 if an argument, an image or the folder cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
-    return run_guarded("make_pseudo_labels", lambda: _run(args))
+    return run_command("make_pseudo_labels", lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -245,14 +256,14 @@ def _run(args: argparse.Namespace) -> None:
         args.output,
         make_labeller(args),
         skip_unreadable=args.unreadable == "skip",
-        shard=args.shard or torchrun_shard(),
+        shard=args.shard or shard_from_environment(),
         num_workers=workers,
         part_size=args.part_size,
     )
     try:
         find_shards(args.output)
     except PseudoLabelError:
-        print("This shard is done; the last of the others writes the statistics.")
+        print("This shard is done; the last process to finish writes the statistics.")
         return
     report(args, truth)
 

@@ -20,6 +20,7 @@ from rsd2.modeling.outputs import EncodedImages, Proposals
 from .alignment import EmbeddedTargets, matched_pairs
 from .detreg import AlignmentLoss, DETReg
 from .mutual_enhancement import MutualEnhancement
+from .quirks import NO_QUIRKS, MutDetQuirks
 
 ENHANCED = "enhanced_"
 
@@ -46,9 +47,7 @@ class MutDet(DETReg):
         classes: see `DETReg`.
         max_objects: see `DETReg`.
         align_denoising: see `DETReg`.
-        official_denoising_alignment: see `DETReg`.
-        official_query_score: multiply the similarity, a cosine, by the raw logit of the
-            objectness, as the official program does, and not by its sigmoid.
+        quirks: ``raw_query_score`` and what `DETReg` reads; ``enhancement`` has its own.
 
     Raises:
         ValueError: a part is switched on without the part that it needs.
@@ -68,8 +67,7 @@ class MutDet(DETReg):
         classes: str = "clusters",
         max_objects: int | None = 300,
         align_denoising: bool = True,
-        official_denoising_alignment: bool = False,
-        official_query_score: bool = False,
+        quirks: MutDetQuirks = NO_QUIRKS,
     ) -> None:
         super().__init__(
             detector,
@@ -78,12 +76,14 @@ class MutDet(DETReg):
             classes=classes,
             max_objects=max_objects,
             align_denoising=align_denoising,
-            official_denoising_alignment=official_denoising_alignment,
+            quirks=quirks,
         )
         _check_parts(enhancement, enhance_embeddings, enhance_features, align_encoder, siamese_head)
+
         self.enhancement = enhancement
         self.enhance_embeddings, self.enhance_features = enhance_embeddings, enhance_features
-        self.siamese_head, self.official_query_score = siamese_head, official_query_score
+        self.siamese_head = siamese_head
+
         width = self.query_embed.embedding_dim
         target_width = width if enhance_embeddings else embedding_dim
         if target_width != embedding_dim:
@@ -91,8 +91,10 @@ class MutDet(DETReg):
         self.token_embedding_head = None
         if align_encoder:
             self.token_embedding_head = MLP(width, 4 * width, target_width, 2)
+
         if enhance_features and not siamese_head:
-            # nothing of this run reads the plain tokens' scores
+            # Nothing of this run reads the plain tokens' scores, and a parameter without gradient
+            # would stop distributed training.
             self.proposals.enc_output.requires_grad_(False)
             self.proposals.enc_output_norm.requires_grad_(False)
 
@@ -108,19 +110,22 @@ class MutDet(DETReg):
             geometry.valid_extent,
             encoded.padding_mask,
         )
+
         tokens = None
         if self.enhancement is not None:
             enhanced, tokens = self.enhancement(
                 encoded.memory, embeddings, encoded.padding_mask, ~usable
             )
             embeddings = enhanced if self.enhance_embeddings else embeddings
+
         runs: list[tuple[str, EncodedImages, Proposals]] = []
         if tokens is None or self.siamese_head:
             runs.append(("", encoded, self.propose(encoded)))
         if tokens is not None:
             proposals = self.propose_enhanced(tokens, embeddings, grid_logits, usable)
             runs.append((ENHANCED, replace(encoded, memory=tokens), proposals))
-        # one set of denoising queries and of counts for both runs
+
+        # Both runs share one set of denoising queries and of counts.
         noised = self.noise(targets, runs[0][2].boxes.shape[1])
         normalizers, losses = None, {}
         for prefix, images, proposals in runs:
@@ -130,6 +135,8 @@ class MutDet(DETReg):
                 targets, outputs, normalizers, embeddings, prefix
             )
             losses.update(run_losses)
+
+        # The last run, if there are two, is the enhanced one: its matches are meant.
         if self.token_embedding_head is not None:
             pairs = matched_pairs(tokens, assignment.tokens, embeddings, targets)
             losses[f"{ENHANCED}loss_embedding_enc"] = self.align(
@@ -158,11 +165,13 @@ class MutDet(DETReg):
             ``align_encoder``.
         """
         predictions = self.proposals.predict(tokens, grid_logits, self.heads)
+
         with torch.no_grad():
             scores = predictions.class_logits[..., 0].clone()
             if self.token_embedding_head is not None:
                 similarity = self._similarity(tokens, embeddings)
-                scores = scores if self.official_query_score else scores.sigmoid()
+                # A product with a negative logit would prefer what is least similar.
+                scores = scores if self.pretraining_quirks.raw_query_score else scores.sigmoid()
                 scores = scores * similarity
         return self.proposals.select(predictions, scores, usable, self.heads)
 
@@ -187,6 +196,7 @@ def _check_parts(
     siamese_head: bool,
 ) -> None:
     used = enhance_embeddings or enhance_features
+
     if enhancement is None and used:
         raise ValueError("enhance_embeddings and enhance_features need an enhancement module")
     if enhancement is not None and not used:
@@ -194,6 +204,7 @@ def _check_parts(
             "the enhancement module has no use; set enhancement to null, or enhance_embeddings or "
             "enhance_features to true"
         )
+
     if not enhance_features and (align_encoder or siamese_head):
         raise ValueError("align_encoder and siamese_head need enhance_features")
     if enhancement is not None and enhancement.update_tokens != enhance_features:

@@ -15,6 +15,8 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from rsd2.layers import FeedForward
 
+from .quirks import NO_QUIRKS, MutDetQuirks
+
 
 class Attention(nn.Module):
     """Multi-head attention without positions or dropout, in the fused form of PyTorch.
@@ -57,8 +59,10 @@ class Attention(nn.Module):
                 (self.v_proj, keys),
             )
         )
+
         if q.shape[2] == 0 or k.shape[2] == 0:
-            # the fused kernels refuse nothing; the result is zero, attached to the parameters
+            # Written out, attention to nothing is zero and attached to the parameters, which the
+            # fused kernels do not promise.
             attended = (q @ k.transpose(-2, -1)).softmax(dim=-1) @ v
         else:
             mask = None if is_key is None else is_key[:, None, None]
@@ -129,10 +133,7 @@ class MutualEnhancement(nn.Module):
         feedforward_dim: hidden channels.
         update_tokens: return enhanced tokens; without, the last layer lacks the part for them.
         checkpoint: recompute every layer in the backward pass: less memory, more time.
-        official_masking: zero tokens whose proposal is unusable (padding and the rim of the
-            image) before the first projection, and let objects attend to all of them, as the
-            official program does. By default padding is zeroed and not attended to, and the rim
-            counts as image.
+        quirks: ``zeroed_rim``.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class MutualEnhancement(nn.Module):
         *,
         update_tokens: bool = True,
         checkpoint: bool = False,
-        official_masking: bool = False,
+        quirks: MutDetQuirks = NO_QUIRKS,
     ) -> None:
         super().__init__()
         if depth < 1:
@@ -153,6 +154,7 @@ class MutualEnhancement(nn.Module):
         self.embedding_projection = None
         if embedding_dim != embed_dim:
             self.embedding_projection = nn.Linear(embedding_dim, embed_dim)
+
         self.token_projection = nn.Linear(embed_dim, embed_dim)
         self.token_norm = nn.LayerNorm(embed_dim)
         self.layers = nn.ModuleList(
@@ -162,7 +164,8 @@ class MutualEnhancement(nn.Module):
             for index in range(depth)
         )
         self.update_tokens = update_tokens
-        self.checkpoint, self.official_masking = checkpoint, official_masking
+        self.checkpoint, self.quirks = checkpoint, quirks
+
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -200,17 +203,19 @@ class MutualEnhancement(nn.Module):
             memory: (B, S, C) encoder output.
             embeddings: B tensors (N_i, D), unit length; N_i may be 0.
             padding_mask: (B, S) bool, True = padding; None if there is none.
-            unusable: (B, S) bool, tokens without a usable proposal, for ``official_masking``.
+            unusable: (B, S) bool, tokens without a usable proposal, for ``zeroed_rim``.
 
         Returns:
             B tensors (N_i, C), not of unit length, and the tokens (B, S, C), or None without
             ``update_tokens``.
         """
-        hidden = unusable if self.official_masking else padding_mask
+        hidden = unusable if self.quirks.zeroed_rim else padding_mask
         if hidden is not None:
             memory = memory.masked_fill(hidden[..., None], 0.0)
         tokens = self.token_norm(self.token_projection(memory))
-        is_key = None if self.official_masking or padding_mask is None else ~padding_mask
+
+        is_key = None if self.quirks.zeroed_rim or padding_mask is None else ~padding_mask
+        # Image by image, for their numbers of objects differ.
         all_objects, all_tokens = [], []
         for i, objects in enumerate(embeddings):
             if self.embedding_projection is not None:

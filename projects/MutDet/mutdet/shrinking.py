@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from rsd2.testing import mappings, replace_values, shrink_model
+from rsd2.testing import mappings, replace_values, shrink_backbone, shrink_model
 
 
 def shrink_pretraining(model: DictConfig) -> None:
@@ -19,4 +19,13 @@ def shrink_pretraining(model: DictConfig) -> None:
     shrink_model(model.detector, "model.detector")
 
 
-MODEL_RULES = {"DETReg": shrink_pretraining}
+def shrink_embedder(model: DictConfig) -> None:
+    """Make a config of ``ContrastiveEmbedder`` small enough for a test on one CPU core.
+
+    Args:
+        model: config; changed.
+    """
+    shrink_backbone(model.backbone)
+
+
+MODEL_RULES = {"DETReg": shrink_pretraining, "ContrastiveEmbedder": shrink_embedder}

@@ -40,7 +40,9 @@ from .study_report import BASELINE, PSEUDO_LABELS, write_pages
 
 ARMS = {BASELINE: BASELINE, "detreg": "DETReg", "mutdet": "MutDet"}
 """Arm -> its name in the tables."""
-_BACKBONE = "backbone/backbone.pth"
+_BACKBONE = "backbone/model_final.pth"
+_EMBEDDER = "embedder_small_synthetic_pretrain.py"
+_EMBEDDER_BATCH = 64  # crops, of the loss that compares them with each other
 _FINETUNE = "mutdet_small_synthetic_finetune.py"
 _PACKAGE = "rsd2.projects.mutdet"
 
@@ -212,11 +214,15 @@ def _label_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
     """List what all arms share: the first backbone, and boxes and embeddings to learn from."""
     images, boxes = folder / "data/synthetic/train/images", folder / "data/pseudo/boxes"
     seed = settings.seeds[0]
-    embedder = module_command(
-        f"{_PACKAGE}.train_embedder",
-        *("--output", folder / _BACKBONE, "--steps", settings.embedder_steps),
-        *("--scenes", settings.embedder_scenes, "--image-size", settings.image_size),
-        *("--seed", seed, "--test-scenes", settings.val_images),
+    embedder = training_command(
+        project_config(__file__, _EMBEDDER),
+        (folder / _BACKBONE).parent,
+        f"dataloader.train.dataset.scenes={settings.embedder_scenes}",
+        f"dataloader.train.dataset.image_size={settings.image_size}",
+        f"dataloader.test.dataset.scenes={settings.val_images}",
+        steps=settings.embedder_steps,
+        batch=_EMBEDDER_BATCH,
+        seed=seed,
     )
     proposals = module_command(
         f"{_PACKAGE}.make_pseudo_labels",

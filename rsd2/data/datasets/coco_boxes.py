@@ -17,11 +17,13 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from rsd2.data.dataset_dicts import check_record
+from rsd2.data.file_names import FolderFiles
 from rsd2.data.formats.coco import FLAGS, CocoBox, CocoFile, CocoImage, read_coco_file
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.data.windows.box_tiling import BoxTiling, TileBoxes, assign_boxes, place_windows
 
-from .dota import class_names_of
+from .polygon_labels import class_names_of
 
 _POLICIES = {
     "unknown_class": ("report", "ignore"),
@@ -61,7 +63,8 @@ def load_coco_boxes(
 
     Returns:
         a dict for each entry of ``images``, in the file's order: ``file_name`` (full path),
-        ``image_id`` (file name as in the JSON; of a window ``name__width__x___y``), ``json_id``,
+        ``image_id`` (name of the file relative to the folder, whatever spelling of it the JSON has;
+        of a window ``name__width__x___y``), ``json_id`` (a number, or a text such as a UUID),
         ``height``, ``width``, ``annotations`` and, for entries with a ``corner``, ``tile`` as in
         ``load_dota_tiles`` with ``virtual`` True and ``source_id`` the file name. An annotation has
         ``bbox`` (x, y, width, height; pixels of the image or window), ``bbox_mode`` XYWH_ABS,
@@ -83,17 +86,18 @@ def load_coco_boxes(
     categories, strange = _map_categories(content, class_names, aliases or {})
     for message in strange if unknown_class == "report" else ():
         report.add("unknown_class", annotation_file, None, message)
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    files = FolderFiles(folder)
+    found = {name: files.find(name) for name in {i.file_name for i in content.images.values()}}
     dense_files = _find_dense(content) if dense == "drop" else set()
     records, seen, num_dense = [], set(), 0
     for image in content.images.values():
-        record = _make_record(image, folder)
+        record = _make_record(image, folder, found[image.file_name] or image.file_name)
         if record["image_id"] in seen:
             message = f"image id {image.number} shows {record['image_id']} once more"
             report.add("duplicate_id", annotation_file, None, message)
             continue
         seen.add(record["image_id"])
-        if image.file_name not in present:
+        if found[image.file_name] is None:
             report.add("missing_image", annotation_file, None, f"no file {record['file_name']}")
             continue
         if image.file_name in dense_files:
@@ -123,9 +127,13 @@ def make_box_tiles(records: Iterable[dict], tiling: BoxTiling) -> list[dict]:
     Returns:
         dicts of windows with ``tile`` (``virtual``); ``annotations`` in the window's pixels, with
         the area of what is shown.
+
+    Raises:
+        ValueError: if a dict has no ``image_id``, size or annotations; it is named.
     """
     tiles = []
     for record in records:
+        check_record(record, "image_id", "height", "width", "annotations")
         annotations = record["annotations"]
         boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
@@ -193,7 +201,7 @@ def _load_box_tiles(source_dataset: str, tiling: BoxTiling) -> list[dict]:
 
 def _map_categories(
     content: CocoFile, class_names: Sequence[str], aliases: Mapping[str, str]
-) -> tuple[dict[int, int], list[str]]:
+) -> tuple[dict[int | str, int], list[str]]:
     """(category id of the file -> index of the class, complaints about those without class)."""
     classes = {name: index for index, name in enumerate(class_names)}
     unknown = sorted(set(aliases.values()) - set(classes))
@@ -218,10 +226,11 @@ def _find_dense(content: CocoFile) -> set[str]:
     }
 
 
-def _make_record(image: CocoImage, folder: Path) -> dict:
+def _make_record(image: CocoImage, folder: Path, name: str) -> dict:
+    """The dict of an image without its annotations; the name is that of the file in its folder."""
     record = {
-        "file_name": str(folder / image.file_name),
-        "image_id": image.file_name,
+        "file_name": str(folder / name),
+        "image_id": name,
         "json_id": image.number,
         "height": image.height,
         "width": image.width,
@@ -269,12 +278,13 @@ def _make_tile(record: dict, window: np.ndarray, shown: TileBoxes) -> dict:
         annotation = record["annotations"][index]
         across, down = x1 - x0, y1 - y0
         whole = annotation["bbox"][2] * annotation["bbox"][3]
+        area = annotation.get("area", whole)
         tile["annotations"].append(
             annotation
             | {
                 "bbox": [x0, y0, across, down],
-                "area": annotation["area"] * across * down / whole,
-                "ignore": annotation["ignore"] or fragment,
+                "area": area * across * down / whole,
+                "ignore": annotation.get("ignore", False) or fragment,
             }
         )
     return tile

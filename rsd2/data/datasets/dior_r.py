@@ -11,9 +11,11 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 
 from rsd2.data.class_orders import class_order
+from rsd2.data.file_names import NameIndex
 from rsd2.data.formats.dior import read_dior_labels
-from rsd2.data.formats.dota import find_images
+from rsd2.data.formats.dota import find_images, find_labels
 from rsd2.data.formats.label_report import LabelReport
+from rsd2.io.text import read_lines
 
 from .dota import set_dota_metadata
 from .polygon_labels import LabelPolicy, read_polygon_records
@@ -71,8 +73,7 @@ def load_dior_r(
     return read_polygon_records(
         images,
         classes,
-        label_file=lambda image_id: annotations / f"{image_id}.xml",
-        labelled={path.stem for path in annotations.glob("*.xml")},
+        labels=find_labels(annotations, images, report, extension=".xml", only_of_images=False),
         read=partial(read_dior_labels, class_names=classes),
         policy=policy,
         report=report,
@@ -121,22 +122,24 @@ def _listed_images(
 ) -> dict[str, Path]:
     """Image id -> file, in the order of the lists; ids without an image are reported."""
     found = find_images(root / folder, LabelReport())
+    index = NameIndex(found, root / folder, with_extension=False)
     images: dict[str, Path] = {}
     for name in lists:
         path = root / "ImageSets" / "Main" / f"{name}.txt"
         if not path.is_file():
             raise FileNotFoundError(f"There is no list {path}; it names the images of the split.")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        for number, image_id in enumerate(map(str.strip, lines), start=1):
-            if image_id in found:
+        for number, line in enumerate(map(str.strip, read_lines(path)), start=1):
+            image_id = index.find(line)
+            if image_id is not None:
                 images[image_id] = found[image_id]
-            elif image_id:
-                message = f"no image {image_id!r} in {root / folder}"
+            elif line:
+                message = f"no image {line!r} in {root / folder}"
                 report.add("listed_without_image", path, number, message)
     if not images:
+        files = " and ".join(f"{name}.txt" for name in lists)
         raise FileNotFoundError(
             f"None of the images that {', '.join(lists)} of {root / 'ImageSets' / 'Main'} name is "
-            f"in {root / folder}."
+            f"in {root / folder}; correct {files}. {report.summary()}"
         )
     report.images += len(images)
     return images

@@ -12,11 +12,16 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rsd2.data.formats.dota import find_images, find_labels, read_dota_labels
+from rsd2.data.formats.dota import (
+    check_dota_class_names,
+    find_images,
+    find_labels,
+    read_dota_labels,
+)
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.io.image_io import IMAGE_EXTENSIONS
 
-from .polygon_labels import LabelPolicy, category_ids, read_polygon_records
+from .polygon_labels import LabelPolicy, category_ids, class_names_of, read_polygon_records
 
 
 def load_dota_instances(
@@ -66,15 +71,14 @@ def load_dota_instances(
             the problems with file and line.
     """
     policy = LabelPolicy(on_problem, unknown_class, out_of_image, missing_label, border_tolerance)
-    category_ids(class_names)
+    check_dota_class_names(category_ids(class_names))
     report = LabelReport() if report is None else report
     images = find_images(images_dir, report, image_extensions)
     return read_polygon_records(
         images,
         class_names,
-        label_file=None if labels_dir is None else lambda name: Path(labels_dir) / f"{name}.txt",
-        labelled=set() if labels_dir is None else find_labels(labels_dir, images, report),
-        read=read_dota_labels,
+        labels=None if labels_dir is None else find_labels(labels_dir, images, report),
+        read=partial(read_dota_labels, class_names=class_names),
         policy=policy,
         report=report,
         name=str(images_dir if labels_dir is None else labels_dir),
@@ -101,7 +105,7 @@ def register_dota_instances(
     Raises:
         ValueError: if ``thing_classes`` is missing or no list of names.
     """
-    classes = class_names_of(metadata)
+    classes = check_dota_class_names(class_names_of(metadata))
     load = partial(load_dota_instances, labels_dir, images_dir, classes, **options)
     DatasetCatalog.register(name, load)
     labels = None if labels_dir is None else str(labels_dir)
@@ -117,20 +121,3 @@ def set_dota_metadata(name: str, metadata: dict, **extra: str | None) -> None:
         extra: ``labels_dir``, ``images_dir``, ``source_dataset``.
     """
     MetadataCatalog.get(name).set(**{"evaluator_type": "dota", **metadata, **extra})
-
-
-def class_names_of(metadata: dict) -> tuple[str, ...]:
-    """Take the class names out of a metadata dict.
-
-    Args:
-        metadata: with ``thing_classes``.
-
-    Returns:
-        the names, in the order of their category ids.
-
-    Raises:
-        ValueError: if there are none, or they are no list of different names without blanks.
-    """
-    if "thing_classes" not in metadata:
-        raise ValueError(f"metadata needs 'thing_classes', got only {sorted(metadata)}.")
-    return tuple(category_ids(metadata["thing_classes"]))

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from rsd2.data.dataset_dicts import check_record, polygon_of
+from rsd2.data.formats.dota import check_dota_class_names
 from rsd2.data.windows.tile_index import INDEX_NAME, TileIndex
 from rsd2.data.windows.tiling import (
     TilingParameters,
@@ -21,8 +23,14 @@ from rsd2.data.windows.tiling import (
     tile_name,
 )
 
-from .dota import class_names_of, load_dota_instances, set_dota_metadata
-from .polygon_labels import fill_annotations
+from .dota import load_dota_instances, set_dota_metadata
+from .polygon_labels import class_names_of, fill_annotations
+
+_OF_FULL_IMAGE = {
+    *("bbox", "bbox_mode", "category_id", "poly", "difficult"),
+    *("area", "segmentation", "keypoints"),
+}
+"""Fields of an annotation that a tile states anew, or that do not hold in its pixels."""
 
 
 def load_dota_tiles(tiles_dir: str | Path, class_names: Sequence[str], **options) -> list[dict]:
@@ -88,18 +96,25 @@ def make_virtual_tiles(records: Iterable[dict], parameters: TilingParameters) ->
     Names, windows and annotations equal those of tiles written with the same parameters.
 
     Args:
-        records: as ``load_dota_instances`` returns them; not changed.
+        records: as ``load_dota_instances`` returns them, or any of Detectron2's dicts with rotated
+            or upright boxes (see ``rsd2.data.dataset_dicts``); not changed.
         parameters: of the tiling.
 
     Returns:
         dicts whose ``file_name`` is the full image, ``height`` and ``width`` those of the window,
         ``annotations`` in tile pixels, ``tile`` as in ``load_dota_tiles`` with ``virtual`` True.
+        Flags, tracks and the like of an annotation stay; masks and key points do not.
+
+    Raises:
+        ValueError: if a dict has no ``image_id`` or size, or an object no place; it is named.
     """
     tiles = []
     for record in records:
+        check_record(record, "file_name", "image_id", "height", "width")
         annotations = record.get("annotations", [])
-        polygons = np.array([a["poly"] for a in annotations], dtype=np.float64).reshape(-1, 4, 2)
-        difficult = np.array([a["difficult"] for a in annotations], dtype=np.int64)
+        shapes = [polygon_of(annotation, record["image_id"]) for annotation in annotations]
+        polygons = np.array(shapes, dtype=np.float64).reshape(-1, 4, 2)
+        difficult = np.array([a.get("difficult", 0) for a in annotations], dtype=np.int64)
         image_size = (record["height"], record["width"])
         windows, sizes = compute_tile_windows(*reversed(image_size), parameters)
         objects = tile_annotations(polygons, difficult, image_size, windows, parameters)
@@ -117,9 +132,9 @@ def make_virtual_tiles(records: Iterable[dict], parameters: TilingParameters) ->
             tile["tile"] |= {"source_width": record["width"], "source_height": record["height"]}
             if "annotations" in record:
                 own = [annotations[index] for index in indices]
-                heads = [np.subtract(a["head"], (x, y)) if "head" in a else None for a in own]
-                categories = [a["category_id"] for a in own]
-                tile["annotations"] = list(zip(shapes, categories, flags, heads))
+                more = [_kept_fields(annotation, x, y) for annotation in own]
+                categories = [annotation["category_id"] for annotation in own]
+                tile["annotations"] = list(zip(shapes, categories, flags, more))
             tiles.append(tile)
     labelled = [tile for tile in tiles if "annotations" in tile]
     fill_annotations(labelled)
@@ -146,7 +161,7 @@ def register_dota_tiles(
     Raises:
         ValueError: if ``thing_classes`` is missing or no list of names.
     """
-    classes = class_names_of(metadata)
+    classes = check_dota_class_names(class_names_of(metadata))
     DatasetCatalog.register(name, partial(load_dota_tiles, tiles_dir, classes, **options))
     extra = {} if source_dataset is None else {"source_dataset": source_dataset}
     folder = Path(tiles_dir)
@@ -185,6 +200,14 @@ def register_virtual_tiles(name: str, source_dataset: str, **parameters) -> None
 
 def _load_virtual_tiles(source_dataset: str, parameters: TilingParameters) -> list[dict]:
     return make_virtual_tiles(DatasetCatalog.get(source_dataset), parameters)
+
+
+def _kept_fields(annotation: dict, x: int, y: int) -> dict:
+    """What an annotation says besides its place, and the head in pixels of the tile."""
+    kept = {key: value for key, value in annotation.items() if key not in _OF_FULL_IMAGE}
+    if "head" in annotation:
+        kept["head"] = np.subtract(annotation["head"], (x, y)).tolist()
+    return kept
 
 
 def _tile_entry(record: dict, source_id: str, x: int, y: int, virtual: bool) -> dict:

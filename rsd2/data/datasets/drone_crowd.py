@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import zlib
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
@@ -16,10 +15,11 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError, matfile_version
+from scipy.io.matlab import matfile_version
 from tqdm import tqdm
 
 from rsd2.data.formats.label_report import LabelReport
+from rsd2.data.formats.values import LARGEST_COORDINATE
 from rsd2.data.windows.video_clips import NUM_FRAMES, add_frame, add_windows
 from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image_size
 
@@ -29,16 +29,6 @@ POINT_SIDE = 20.0
 """Side of the box that the data set's toolkit puts around a point, pixels."""
 
 _NAME = re.compile(r"img(\d{3})(\d{3})")
-_UNREADABLE = (
-    KeyError,
-    ValueError,
-    TypeError,
-    IndexError,
-    AttributeError,  # of objects of MATLAB's classes, which SciPy gives as bytes
-    OSError,
-    MatReadError,
-    zlib.error,
-)
 _logger = logging.getLogger(__name__)
 
 
@@ -156,7 +146,10 @@ def _read_boxes(path: Path, frames: dict[int, Path], report: LabelReport) -> dic
     found: dict[int, list[dict]] = {number: [] for number in frames}
     for row, (frame, track, x0, y0, x1, y1) in enumerate(rows[:, :6], start=1):
         where = f"row {row} of anno"
-        if int(frame) + 1 not in frames:
+        if frame % 1 or track % 1:
+            message = f"{where}: frame {frame:g} or track {track:g} is no whole number"
+            report.add("track_number", path, None, message)
+        elif int(frame) + 1 not in frames:
             report.add("label_without_image", path, None, f"{where}: no frame {int(frame) + 1}")
         elif not (x1 > x0 and y1 > y0):
             report.add("box_without_area", path, None, f"{where}: {(x0, y0, x1, y1)}")
@@ -178,10 +171,14 @@ def _read_points(
         found[number] = [
             _annotation(
                 (float(row[0]) - side / 2, float(row[1]) - side / 2, side, side),
-                int(row[2]) if len(row) > 2 else None,
+                int(row[2]) if len(row) > 2 and row[2] % 1 == 0 else None,
             )
             for row in rows
         ]
+        strange = [row[2] for row in rows if len(row) > 2 and row[2] % 1]
+        if strange:
+            message = f"{len(strange)} tracks are no whole numbers, the first is {strange[0]:g}"
+            report.add("track_number", folder / f"GT_{image.stem}.mat", None, message, "kept")
     return found
 
 
@@ -200,11 +197,11 @@ def _load_table(path: Path, key: str, columns: int, report: LabelReport) -> np.n
         table = table.reshape(0, columns) if table.size == 0 else table
         if table.ndim != 2 or table.shape[1] < columns:
             raise ValueError(f"{key} has the shape {table.shape}")
-    except _UNREADABLE as error:
+    except Exception as error:  # SciPy's compiled reader lets through whatever broken bytes cause
         report.add("mat_file", path, None, f"no table {key} in it: {error!r}")
         return None
     report.label_files += 1
-    whole = np.isfinite(table).all(axis=1)
+    whole = (np.abs(table) < LARGEST_COORDINATE).all(axis=1)  # False for NaN
     for row in np.flatnonzero(~whole):
         report.add("non_finite", path, None, f"row {row + 1} of {key}: {table[row].tolist()}")
     return table[whole]

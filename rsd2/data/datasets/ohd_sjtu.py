@@ -57,8 +57,7 @@ def load_ohd_sjtu(
     return read_polygon_records(
         images,
         classes,
-        label_file=lambda image_id: labels / f"{image_id}.txt",
-        labelled=find_labels(labels, images, report),
+        labels=find_labels(labels, images, report),
         read=partial(_read_labels, numbers=class_order(dataset, "official")),
         policy=policy,
         report=report,

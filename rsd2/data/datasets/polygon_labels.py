@@ -10,18 +10,25 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from detectron2.structures import BoxMode
 
+from rsd2.data.class_orders import canonical_class_name
 from rsd2.data.formats.dota import DotaLabels, apply_border_policy
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.io.image_io import read_image_size
 from rsd2.structures import corners_to_boxes
 
 _BATCH = 200_000
+_UNREADABLE = (
+    *("foreign_format", "class_number", "fields", "fields_with_head", "number"),
+    *("missing_element", "unreadable_label", "xml"),
+)
+"""Problems that leave no object of a label file."""
 _POLICIES = {
     "on_problem": ("report", "error"),
     "unknown_class": ("report", "ignore", "error"),
@@ -87,9 +94,8 @@ def read_polygon_records(
     images: Mapping[str, Path],
     class_names: Sequence[str],
     *,
-    label_file: Callable[[str], Path] | None,
-    labelled: set[str],
-    read: Callable[[Path, LabelReport], DotaLabels] | None,
+    labels: Mapping[str, Path] | None,
+    read: Callable[[Path, LabelReport], DotaLabels],
     policy: LabelPolicy,
     report: LabelReport,
     name: str,
@@ -102,9 +108,7 @@ def read_polygon_records(
     Args:
         images: id -> file, in the order of the result.
         class_names: category k is ``class_names[k]``.
-        label_file: file that holds, or should hold, the labels of an image id; None for images
-            without labels.
-        labelled: ids whose label file exists.
+        labels: id -> label file, of the images that have one; None for a set without labels.
         read: reader of one label file, which puts its complaints into the report.
         policy: of what to do about problems.
         report: is filled, and logged at the end.
@@ -117,17 +121,19 @@ def read_polygon_records(
         ``difficult`` (0, 1, 2), ``iscrowd`` (0), and ``head`` (x, y) where the format has it.
 
     Raises:
-        ValueError: for a wrong class list, or because a policy says ``"error"``.
+        ValueError: for a wrong class list, because a policy says ``"error"``, or if no object could
+            be read because label files are broken or of another format.
     """
     categories = category_ids(class_names)
     records = []
     for (image_id, image), size in zip(images.items(), _read_sizes(images.values(), report)):
-        path = None if label_file is None else label_file(image_id)
-        missing = path is not None and image_id not in labelled
-        if missing:
+        path = None if labels is None else labels.get(image_id)
+        is_missing = labels is not None and path is None
+        if is_missing:
             fate = "dropped" if policy.missing_label == "drop" else "kept"
-            report.add("image_without_label", image, None, f"no file {path}", fate)
-        if size is None or (missing and policy.missing_label == "drop"):
+            message = f"no label file {image_id!r} among those of {name}"
+            report.add("image_without_label", image, None, message, fate)
+        if size is None or (is_missing and policy.missing_label == "drop"):
             continue
         record = {
             "file_name": str(image),
@@ -135,20 +141,23 @@ def read_polygon_records(
             "height": size[0],
             "width": size[1],
         }
-        if path is not None:
-            labels = DotaLabels.empty() if missing else read(path, report)
-            labels = _select_known(labels, categories, policy.unknown_class, path, report)
+        if labels is not None:
+            objects = DotaLabels.empty() if path is None else read(path, report)
+            objects = _select_known(objects, categories, policy.unknown_class, path, report)
             if policy.out_of_image != "ignore":
-                labels = apply_border_policy(
-                    labels, size, policy.out_of_image, path, report, policy.border_tolerance
+                objects = apply_border_policy(
+                    objects, size, policy.out_of_image, path, report, policy.border_tolerance
                 )
-            record["annotations"] = _rows(labels, categories)
-            report.objects += len(labels)
+            record["annotations"] = _rows(objects, categories)
+            report.objects += len(objects)
         records.append(record)
-    if label_file is not None:
+
+    if labels is not None:
         fill_annotations(records)
     report.log(logging.getLogger(__name__), name)
     policy.raise_if_asked(report, name)
+    if not any(record.get("annotations") for record in records):
+        report.raise_if_any(name, _UNREADABLE)
     return records
 
 
@@ -162,7 +171,7 @@ def category_ids(class_names: Sequence[str]) -> dict[str, int]:
         class name -> category id.
 
     Raises:
-        ValueError: if it is no list of different names without blanks.
+        ValueError: if it is no list of different names.
     """
     if isinstance(class_names, str):
         raise ValueError(
@@ -170,16 +179,33 @@ def category_ids(class_names: Sequence[str]) -> dict[str, int]:
             f"is [{class_names!r}], a tuple ({class_names!r},) with its comma."
         )
     names = list(class_names)
-    wrong = [name for name in names if not isinstance(name, str) or len(name.split()) != 1]
-    if wrong or not names:
+    wrong = [name for name in names if not isinstance(name, str) or name != " ".join(name.split())]
+    if wrong or not names or "" in names:
         raise ValueError(
-            f"Class names must be non-empty strings without blanks, got {wrong or names}; DOTA "
-            "writes 'small-vehicle', not 'small vehicle'."
+            "Class names must be non-empty strings with single blanks between their words and "
+            f"none around them, got {wrong or names}."
         )
     if len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"Class names must differ; given more than once: {repeated}.")
     return {name: index for index, name in enumerate(names)}
+
+
+def class_names_of(metadata: dict) -> tuple[str, ...]:
+    """Take the class names out of a metadata dict.
+
+    Args:
+        metadata: with ``thing_classes``.
+
+    Returns:
+        the names, in the order of their category ids.
+
+    Raises:
+        ValueError: if there are none, or they are no list of different names.
+    """
+    if "thing_classes" not in metadata:
+        raise ValueError(f"metadata needs 'thing_classes', got only {sorted(metadata)}.")
+    return tuple(category_ids(metadata["thing_classes"]))
 
 
 def fill_annotations(records: list[dict]) -> None:
@@ -189,7 +215,7 @@ def fill_annotations(records: list[dict]) -> None:
 
     Args:
         records: dataset dicts whose ``annotations`` are tuples (polygon (4, 2) float64 pixels,
-            category id, difficult, head (x, y) in pixels or None).
+            category id, difficult, dict of what else the annotation has).
     """
     polygons = [row[0] for record in records for row in record["annotations"]]
     boxes = []
@@ -206,17 +232,19 @@ def fill_annotations(records: list[dict]) -> None:
                 "poly": polygon.reshape(-1).tolist(),
                 "difficult": int(flag),
                 "iscrowd": 0,
-                **({} if head is None else {"head": [float(value) for value in head]}),
+                **more,
             }
-            for polygon, category, flag, head in record["annotations"]
+            for polygon, category, flag, more in record["annotations"]
         ]
 
 
 def _rows(labels: DotaLabels, categories: dict[str, int]) -> list[tuple]:
     """The tuples that `fill_annotations` takes."""
-    heads = [None] * len(labels) if labels.heads is None else labels.heads
+    more: list[dict] = [{}] * len(labels)
+    if labels.heads is not None:
+        more = [{"head": head} for head in labels.heads.tolist()]
     numbers = [categories[name] for name in labels.names]
-    return list(zip(labels.polygons, numbers, labels.difficult, heads))
+    return list(zip(labels.polygons, numbers, labels.difficult, more))
 
 
 def _read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, int] | None]:
@@ -240,12 +268,20 @@ def _read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, i
 
 
 def _select_known(
-    labels: DotaLabels, categories: dict[str, int], policy: str, path: Path, report: LabelReport
+    labels: DotaLabels,
+    categories: dict[str, int],
+    policy: str,
+    path: Path | None,
+    report: LabelReport,
 ) -> DotaLabels:
     """Leave out the objects of classes that are not in the list."""
     keep = np.array([name in categories for name in labels.names], dtype=bool)
+    similar = partial(canonical_class_name, known=categories)
     if policy != "ignore":
         for index in np.flatnonzero(~keep):
-            message = f"class {labels.names[index]!r} is not in the class list"
+            found = labels.names[index]
+            message, meant = f"class {found!r} is not in the class list", similar(found)
+            if meant != found:
+                message += f", which has {meant!r}"
             report.add("unknown_class", path, int(labels.lines[index]), message)
     return labels.select(keep)

@@ -7,16 +7,19 @@ as COCO files and, for the test videos, as VOC files in folders.
 from __future__ import annotations
 
 import logging
-import xml.etree.ElementTree as ElementTree
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
+from rsd2.data.formats.foreign import describe_format, guess_xml
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.data.formats.rscardata import RSCARDATA_SPLITS
+from rsd2.data.formats.values import is_coordinate, parse_number
+from rsd2.data.formats.xml_labels import line_of, read_xml
 from rsd2.data.windows.video_clips import NUM_FRAMES, add_windows, list_frames
 from rsd2.io.image_io import read_image_size
 
@@ -143,7 +146,8 @@ def _load_voc(images: Path, new_root: Path | None, report: LabelReport) -> list[
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder of labels {folder}; put them there.")
         frames = list_frames(base / _FRAMES, report)
-        files = {int(p.stem): p for p in folder.glob("*.xml") if p.stem.isdecimal()}
+        found = (path for path in folder.iterdir() if path.suffix.lower() == ".xml")
+        files = {int(path.stem): path for path in found if path.stem.isdecimal()}
         for number in sorted(set(files) - set(frames)):
             report.add("label_without_image", files[number], None, f"no frame {number} in {base}")
         size = read_image_size(next(iter(frames.values()))) if frames else (0, 0)
@@ -185,22 +189,57 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
     Returns:
         x, y, width, height of each object, pixels; None if the file cannot be read.
     """
+    root = read_xml(path, report, with_lines=False)
+    if root is None:
+        return None
     try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError) as error:
-        report.add("xml", path, getattr(error, "position", (None,))[0], f"not readable: {error}")
+        boxes = [_voc_box(item, index) for index, item in enumerate(root.iter("object"))]
+    except _BoxError:
+        boxes = []
+    if not boxes:  # something is wrong, or there is nothing: look again, now with the lines
+        return _read_doubtful_voc(path, report)
+    report.label_files += 1
+    report.objects += len(boxes)
+    return boxes
+
+
+class _BoxError(ValueError):
+    """Kind of problem and message of an object."""
+
+
+def _read_doubtful_voc(path: str | Path, report: LabelReport) -> list[list[float]] | None:
+    """Boxes of a VOC file that has broken objects or none, with lines in the report."""
+    root = read_xml(path, report)
+    if root is None:
+        return None
+    name = guess_xml(root)
+    if name not in ("", "Pascal VOC XML"):
+        report.add("foreign_format", path, line_of(root), describe_format(name))
         return None
     report.label_files += 1
     boxes = []
     for index, item in enumerate(root.iter("object")):
         try:
-            x0, y0, x1, y1 = (float(item.find(f"bndbox/{key}").text) for key in _CORNERS)
-        except (AttributeError, TypeError, ValueError) as error:
-            report.add("voc_object", path, None, f"object {index + 1}: {error}")
-            continue
-        if not (x1 > x0 and y1 > y0):
-            report.add("box_without_area", path, None, f"object {index + 1}: {(x0, y0, x1, y1)}")
-            continue
-        boxes.append([x0, y0, x1 - x0, y1 - y0])
+            boxes.append(_voc_box(item, index))
+        except _BoxError as error:
+            kind, message = error.args
+            report.add(kind, path, line_of(item), message)
     report.objects += len(boxes)
     return boxes
+
+
+def _voc_box(item: ElementTree.Element, index: int) -> list[float]:
+    """x, y, width, height of an object, pixels."""
+    where = f"object {index + 1}"
+    try:
+        box = item.find("bndbox")
+        if box is None:
+            raise ValueError("no bndbox")
+        x0, y0, x1, y1 = [parse_number(box.findtext(key)) for key in _CORNERS]
+    except ValueError as error:
+        raise _BoxError("voc_object", f"{where}: {error}") from error
+    if not is_coordinate(x0, y0, x1, y1):
+        raise _BoxError("non_finite", f"{where}: {(x0, y0, x1, y1)}")
+    if not (x1 > x0 and y1 > y0):
+        raise _BoxError("box_without_area", f"{where}: {(x0, y0, x1, y1)}")
+    return [x0, y0, x1 - x0, y1 - y0]

@@ -140,7 +140,7 @@ def load_scenes(
                 )
                 rows = zip(grid.from_scene(found.polygons), found.names, difficult.tolist())
                 record["annotations"] = [
-                    (polygon, categories[name], flag, None)
+                    (polygon, categories[name], flag, {})
                     for polygon, name, flag in rows
                     if name in categories
                 ]

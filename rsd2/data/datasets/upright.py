@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from rsd2.structures import boxes_to_corners
+from rsd2.data.dataset_dicts import check_record, polygon_of
 
 _UNUSED = ("poly", "difficult", "area")
 
@@ -55,6 +54,7 @@ def _load_upright(source_name: str) -> list[dict]:
 def _upright_record(record: dict) -> dict:
     if "annotations" not in record:  # hidden labels stay hidden, which is not the same as none
         return record
+    check_record(record, "file_name", "height", "width")
     annotations, size = [], (record["width"], record["height"])
     for annotation in record["annotations"]:
         corners = _corners(annotation, record)
@@ -70,11 +70,9 @@ def _upright_record(record: dict) -> dict:
 
 def _corners(annotation: dict, record: dict) -> np.ndarray:
     """(4, 2) xy pixels."""
-    if annotation.get("poly") is not None:
-        return np.asarray(annotation["poly"], dtype=np.float64).reshape(-1, 2)
-    if len(annotation["bbox"]) != 5:
+    if annotation.get("poly") is None and len(annotation["bbox"]) != 5:
         raise ValueError(
             f"a box of {record['file_name']} is {list(annotation['bbox'])}, which is no rotated "
             "one; register_upright is for data sets of rotated boxes"
         )
-    return boxes_to_corners(torch.tensor([annotation["bbox"]], dtype=torch.float64))[0].numpy()
+    return polygon_of(annotation, record["file_name"])

@@ -21,6 +21,7 @@ from rsd2.data.formats.label_report import LabelReport
 from rsd2.data.formats.mot import MotRow, read_mot_rows
 from rsd2.data.windows.video_clips import NUM_FRAMES, add_windows, list_frames
 from rsd2.io.image_io import read_image_size
+from rsd2.io.text import TextError
 
 from .coco_boxes import load_coco_boxes
 
@@ -65,7 +66,8 @@ def load_viso_mot(
 
     Raises:
         FileNotFoundError: if a folder or a file of rows is missing, or there is no video.
-        ValueError: for an unknown class or video, or a broken file.
+        ValueError: for an unknown class or video, or if no file of rows can be read. One that
+            cannot is reported, and its video left out.
     """
     if class_name not in VISO_CLASSES:
         raise ValueError(f"class_name must be one of {', '.join(VISO_CLASSES)}, got {class_name!r}")
@@ -80,9 +82,16 @@ def load_viso_mot(
         raise ValueError(f"{base} has no videos {unknown}; it has {present}")
     records, frames = [], {}
     for video in tqdm(present if videos is None else list(videos), desc=f"VISO {class_name}"):
+        path = base / video / "gt" / "gt.txt"
+        try:
+            rows = read_mot_rows(path, report)
+        except TextError as error:
+            report.add_unreadable(path, error)
+            continue  # unlabelled, which is not the same as a video without objects
         frames[video] = list_frames(base / video / "img", report)
-        rows = read_mot_rows(base / video / "gt" / "gt.txt", report)
         records += _make_records(video, frames[video], rows, base / video, report)
+    if not records:
+        report.raise_if_any(str(base))
     report.images += len(records)
     add_windows(records, frames, num_frames, report)
     report.log(_logger, f"{base}")

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 
+from rsd2.data.dataset_dicts import polygon_of
 from rsd2.structures import boxes_to_corners
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -131,11 +132,7 @@ def draw_dataset_dict(
         (H, W, 3) uint8, a new image.
     """
     boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 5)
-    corners = boxes_to_corners(torch.from_numpy(boxes)).numpy()
-    polygons = [
-        np.array(a["poly"], dtype=np.float64).reshape(4, 2) if "poly" in a else corner
-        for a, corner in zip(annotations, corners)
-    ]
+    polygons = [polygon_of(annotation, "to be drawn") for annotation in annotations]
     names = [class_names[a["category_id"]] + "*" * a.get("difficult", 0) for a in annotations]
     return draw_rotated_boxes(
         image_rgb,

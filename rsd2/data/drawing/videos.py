@@ -5,13 +5,13 @@ Objects of a few pixels need an enlarged picture. Shapes: N objects, H, W frame 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from rsd2.io.files import make_output_folder, replaced_file
 from rsd2.io.image_io import read_image
 
 from .boxes import class_color, draw_rotated_boxes
@@ -135,18 +135,22 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], rate: float = 10
         raise ValueError(f"{path} must end in one of {', '.join(VIDEO_CODECS)}")
     if not rate > 0:
         raise ValueError(f"the frames per second of {path} must be > 0, got {rate}")
+    make_output_folder(path.parent)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # OpenCV chooses the container by the suffix, so the unfinished file keeps it.
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    writer, size, number = None, None, 0
+    # OpenCV chooses the container by the suffix.
+    with replaced_file(path, keep_suffix=True) as unfinished:
+        return _encode(path, unfinished, frames, rate)
+
+
+def _encode(path: Path, unfinished: Path, frames: Iterable[np.ndarray], rate: float) -> int:
+    """Write frames to the unfinished file of a video and close it; return how many they are."""
+    code = cv2.VideoWriter_fourcc(*VIDEO_CODECS[path.suffix.lower()])
+    writer, size, number = cv2.VideoWriter(), None, 0
     try:
         for frame in frames:
-            if writer is None:
+            if size is None:
                 size = frame.shape[1::-1]
-                code = cv2.VideoWriter_fourcc(*VIDEO_CODECS[path.suffix.lower()])
-                writer = cv2.VideoWriter(str(unfinished), code, rate, size)
-                if not writer.isOpened():
+                if not writer.open(str(unfinished), code, rate, size):
                     raise OSError(f"OpenCV cannot write {path}; try another suffix, .avi")
 
             # OpenCV would drop a frame of another size without a word.
@@ -158,16 +162,12 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], rate: float = 10
 
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
             number += 1
-
-        if writer is None:
-            raise ValueError(f"there is no frame to write to {path}")
-        writer.release()
-        writer = None
-        os.replace(unfinished, path)
     finally:
-        if writer is not None:
-            writer.release()
-        unfinished.unlink(missing_ok=True)
+        # Released before the file takes its name: only then is its index written.
+        writer.release()
+
+    if number == 0:
+        raise ValueError(f"there is no frame to write to {path}")
     return number
 
 

@@ -7,19 +7,23 @@ annotation and ``corner`` of an image, the window of a larger image that the ent
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rsd2.io.text import read_json
+
+from .foreign import describe_format, guess_json, is_normalized
 from .label_report import LabelReport
+from .values import is_coordinate, parse_boolean, parse_id, parse_number, parse_whole
 
 FLAGS = ("ignore", "uncertain", "logo", "in_dense_image")
 """Of an annotation in TinyPerson; absent means False."""
 OUT_OF_IMAGE_POLICIES = ("keep", "clip", "drop")
 
+_FLAG_SET = frozenset(FLAGS)
 _TOLERANCE = 1.0
 
 
@@ -28,14 +32,14 @@ class CocoImage:
     """One entry of ``images``.
 
     Attributes:
-        number: its id.
+        number: its id, see `parse_id`.
         file_name: as in the file, relative to the image folder.
         height: of the image, or of the window if there is a ``corner``; pixels.
         width: likewise.
         corner: (x0, y0, x1, y1) of the window in the image file, pixels, or None for all of it.
     """
 
-    number: int
+    number: int | str
     file_name: str
     height: int
     width: int
@@ -47,7 +51,7 @@ class CocoBox:
     """One entry of ``annotations``.
 
     Attributes:
-        number: its id, -1 if it has none.
+        number: its id, see `parse_id`; -1 if it has none.
         category: a key of ``CocoFile.categories``.
         box: x, y, width, height in pixels of the image or window.
         area: of the object, square pixels, > 0; that of the box if the file states none.
@@ -57,8 +61,8 @@ class CocoBox:
             is a whole number, which is reported.
     """
 
-    number: int
-    category: int
+    number: int | str
+    category: int | str
     box: tuple[float, float, float, float]
     area: float
     is_crowd: bool
@@ -76,9 +80,9 @@ class CocoFile:
         categories: id -> name.
     """
 
-    images: dict[int, CocoImage] = field(default_factory=dict)
-    boxes: dict[int, list[CocoBox]] = field(default_factory=dict)
-    categories: dict[int, str] = field(default_factory=dict)
+    images: dict[int | str, CocoImage] = field(default_factory=dict)
+    boxes: dict[int | str, list[CocoBox]] = field(default_factory=dict)
+    categories: dict[int | str, str] = field(default_factory=dict)
 
 
 def read_coco_file(
@@ -98,8 +102,9 @@ def read_coco_file(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON (the message gives line and column), or has not the lists
-            ``images``, ``annotations`` and ``categories``, or ``out_of_image`` is unknown.
+        ValueError: if it is not JSON (the message gives line and column), has not the lists
+            ``images``, ``annotations`` and ``categories``, holds boxes divided by width and height
+            or annotations of which none can be used, or ``out_of_image`` is unknown.
     """
     if out_of_image not in OUT_OF_IMAGE_POLICIES:
         raise ValueError(
@@ -109,15 +114,21 @@ def read_coco_file(
     content = load_coco_lists(path)
     categories = read_coco_categories(content["categories"], path)
     images = read_coco_images(content["images"], path, report)
-    boxes: dict[int, list[CocoBox]] = {number: [] for number in images}
+    boxes: dict[int | str, list[CocoBox]] = {number: [] for number in images}
+    num_read, are_normalized = 0, True
     for index, entry in enumerate(content["annotations"]):
         read = _read_box(entry, index, images, categories, path, report)
         if read is None:
             continue
         number, box = read
+        num_read += 1
+        are_normalized = are_normalized and is_normalized(box.box)
         box = _apply_border_policy(box, images[number], out_of_image, path, report)
         if box is not None:
             boxes[number].append(box)
+    _check_plausible(content["annotations"], num_read, are_normalized, path, report)
+    for number, group in boxes.items():
+        _report_repeated(group, images[number].file_name, path, report)
     report.label_files += 1
     report.images += len(images)
     report.objects += sum(map(len, boxes.values()))
@@ -138,18 +149,11 @@ def load_coco_lists(path: Path) -> dict[str, list]:
         ValueError: if it is not JSON, or lacks a list.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"There is no annotation file {path}; put it there or correct the path."
         ) from None
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}:{error.lineno}:{error.colno}: not valid JSON ({error.msg}); the file is "
-            "broken or was cut off, get it again."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 ({error}); get it again.") from error
     keys = ("images", "annotations", "categories")
     wrong = [
         key
@@ -158,14 +162,53 @@ def load_coco_lists(path: Path) -> dict[str, list]:
     ]
     if wrong:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
+        foreign = guess_json(content)
+        looks = f" {path.name}: {describe_format(foreign)}." if foreign else ""
         raise ValueError(
-            f"{path} has no list {', '.join(wrong)} (found: {found}); a COCO file has the lists "
-            "images, annotations and categories."
+            f"{path} has no list {', '.join(wrong)} (found: {_short(found)}); a COCO file has the "
+            f"lists images, annotations and categories.{looks}"
         )
     return content
 
 
-def read_coco_categories(entries: Sequence[Any], path: Path) -> dict[int, str]:
+def _check_plausible(
+    entries: Sequence[Any], num_read: int, are_normalized: bool, path: Path, report: LabelReport
+) -> None:
+    """Refuse a file of which no annotation can be used, or whose boxes are no pixels."""
+    if entries and not num_read:
+        lengths = {len(e["bbox"]) for e in entries if isinstance(_get(e, "bbox"), list)}
+        name = "COCO JSON of rotated boxes" if lengths == {5} else ""
+        looks = f" {path.name}: {describe_format(name)}." if name else ""
+        raise ValueError(
+            f"None of the {len(entries)} annotations of {path} can be used.{looks} "
+            f"{report.summary()}"
+        )
+    if num_read and are_normalized:
+        name = "COCO JSON with boxes divided by width and height"
+        raise ValueError(
+            f"All numbers of the {num_read} boxes of {path} lie in 0 to 1, so they are no "
+            f"pixels: {describe_format(name)}."
+        )
+
+
+def _report_repeated(
+    boxes: Sequence[CocoBox], file_name: str, path: Path, report: LabelReport
+) -> None:
+    """Note the boxes of an image that are there once more with the same class."""
+    seen: set[tuple] = set()
+    for box in boxes:
+        identity = (box.category, box.box)
+        if identity in seen:
+            message = f"annotation id {box.number} of {file_name} repeats another"
+            report.add("duplicate_object", path, None, message, "kept")
+        seen.add(identity)
+
+
+def _get(entry: Any, key: str) -> Any:
+    return entry.get(key) if isinstance(entry, dict) else None
+
+
+def read_coco_categories(entries: Sequence[Any], path: Path) -> dict[int | str, str]:
     """Read the classes of a COCO file.
 
     Args:
@@ -178,13 +221,14 @@ def read_coco_categories(entries: Sequence[Any], path: Path) -> dict[int, str]:
     Raises:
         ValueError: an entry has no id or name, or an id is there twice.
     """
-    categories: dict[int, str] = {}
+    categories: dict[int | str, str] = {}
     for index, entry in enumerate(entries):
         try:
-            number, name = int(entry["id"]), str(entry["name"])
+            number, name = parse_id(entry["id"]), _text(entry["name"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{path}: categories[{index}] is {entry!r}; it needs 'id' (a number) and 'name'."
+                f"{path}: categories[{index}] is {_short(entry)}; it needs 'id' (a number or a "
+                f"text) and 'name' ({error})."
             ) from error
         if number in categories:
             raise ValueError(f"{path}: category id {number} is there twice; make the ids unique.")
@@ -194,7 +238,7 @@ def read_coco_categories(entries: Sequence[Any], path: Path) -> dict[int, str]:
 
 def read_coco_images(
     entries: Sequence[Any], path: Path, report: LabelReport
-) -> dict[int, CocoImage]:
+) -> dict[int | str, CocoImage]:
     """Read the images of a COCO file.
 
     Args:
@@ -205,13 +249,13 @@ def read_coco_images(
     Returns:
         id -> image, in the order of the file.
     """
-    images: dict[int, CocoImage] = {}
+    images: dict[int | str, CocoImage] = {}
     for index, entry in enumerate(entries):
         try:
-            number, name = int(entry["id"]), str(entry["file_name"])
+            number, name = parse_id(entry["id"]), _text(entry["file_name"])
             corner = None if entry.get("corner") is None else _corner(entry["corner"])
             if corner is None:
-                height, width = int(entry["height"]), int(entry["width"])
+                height, width = parse_whole(entry["height"]), parse_whole(entry["width"])
             else:
                 height, width = corner[3] - corner[1], corner[2] - corner[0]
             if height < 1 or width < 1:
@@ -228,25 +272,31 @@ def read_coco_images(
 
 
 def _corner(value: Any) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = (int(round(float(number))) for number in value)
-    return x0, y0, x1, y1
+    x0, y0, x1, y1 = (parse_number(number) for number in value)
+    if not is_coordinate(x0, y0, x1, y1):
+        raise ValueError(f"corner {_short(value)}")
+    return round(x0), round(y0), round(x1), round(y1)
 
 
 def _read_box(
     entry: Any,
     index: int,
-    images: dict[int, CocoImage],
-    categories: dict[int, str],
+    images: dict[int | str, CocoImage],
+    categories: dict[int | str, str],
     path: Path,
     report: LabelReport,
-) -> tuple[int, CocoBox] | None:
+) -> tuple[int | str, CocoBox] | None:
     """(image id, box) of an entry, or None after a note in the report."""
     try:
-        number, image, category = entry.get("id", -1), entry["image_id"], entry["category_id"]
-        x, y, width, height = (float(value) for value in entry["bbox"])
-        area = float(entry.get("area") or 0.0)
-        crowd = bool(entry.get("iscrowd", 0))
-        flags = frozenset(flag for flag in FLAGS if entry.get(flag, False))
+        number = parse_id(entry.get("id", -1))
+        image, category = parse_id(entry["image_id"]), parse_id(entry["category_id"])
+        if len(entry["bbox"]) != 4:
+            raise ValueError(f"bbox has {len(entry['bbox'])} numbers instead of 4")
+        x, y, width, height = map(parse_number, entry["bbox"])
+        area = parse_number(entry.get("area") or 0.0)
+        crowd = parse_boolean(entry.get("iscrowd"))
+        flags = _FLAG_SET.intersection(entry)
+        flags = frozenset(flag for flag in flags if parse_boolean(entry[flag])) if flags else flags
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         report.add(
             "coco_annotation", path, None, f"annotations[{index}]: {error!r}: {_short(entry)}"
@@ -261,18 +311,18 @@ def _read_box(
         message = f"{where} of {name} has the category id {category!r}"
         report.add("unknown_category", path, None, message)
         return None
-    if not all(map(math.isfinite, (x, y, width, height, area))):
-        report.add("non_finite", path, None, f"{where} of {name}: bbox {entry['bbox']}")
+    if not is_coordinate(x, y, width, height) or not math.isfinite(area):
+        report.add("non_finite", path, None, f"{where} of {name}: bbox {_short(entry['bbox'])}")
         return None
     if width <= 0 or height <= 0:
         report.add("box_without_area", path, None, f"{where} of {name}: bbox {entry['bbox']}")
         return None
     area = area if area > 0 else width * height
     track = entry.get("track_id")
-    if isinstance(track, (int, float)) and track % 1 == 0:
-        track = int(track)
-    elif track is not None:
-        message = f"{where} of {name} has the track_id {track!r}"
+    try:
+        track = None if track is None else parse_whole(track)
+    except ValueError:
+        message = f"{where} of {name} has the track_id {_short(track)}"
         report.add("track_number", path, None, message, "kept")
         track = None
     return image, CocoBox(number, category, (x, y, width, height), area, crowd, flags, track)
@@ -301,6 +351,13 @@ def _apply_border_policy(
     share = (x1 - x0) * (y1 - y0) / (width * height)
     clipped = (x0, y0, x1 - x0, y1 - y0)
     return replace(box, box=clipped, area=box.area * share)
+
+
+def _text(value: Any) -> str:
+    """A name; numbers are names, too."""
+    if not isinstance(value, str | int) or not str(value).strip():
+        raise ValueError(f"{_short(value)} is no name")
+    return str(value)
 
 
 def _short(entry: Any) -> str:

@@ -16,6 +16,7 @@ from rsd2.geo.labels import SceneLabels, keep_objects, quadrilateral
 
 from .coco import CocoImage, load_coco_lists, read_coco_categories, read_coco_images
 from .label_report import LabelReport
+from .values import parse_id
 
 CROWDS = ("detect", "objects", "difficult")
 
@@ -57,7 +58,7 @@ def read_coco_shapes(
     images = read_coco_images(content["images"], path, report)
     report.raise_if_any(str(path))
 
-    owners = [_field(entry, "image_id", index, path) for index, entry in _numbered(content)]
+    owners = [_identifier(entry, "image_id", index, path) for index, entry in _numbered(content)]
     unknown = [index for index, owner in enumerate(owners) if owner not in images]
     if unknown:
         raise ValueError(
@@ -70,7 +71,7 @@ def read_coco_shapes(
     polygons = [quadrilateral(_points(entry, index, size, path)) for index, entry in own]
     names = []
     for index, entry in own:
-        category = _field(entry, "category_id", index, path)
+        category = _identifier(entry, "category_id", index, path)
         if category not in categories:
             raise ValueError(
                 f"{path}: annotations[{index}] has the category id {category!r}, which the file "
@@ -96,10 +97,10 @@ def _numbered(content: dict[str, list]) -> list[tuple[int, dict[str, Any]]]:
     return list(enumerate(content["annotations"]))
 
 
-def _field(entry: Any, name: str, index: int, path: Path) -> int:
-    """A whole number of an annotation."""
+def _identifier(entry: Any, name: str, index: int, path: Path) -> int | str:
+    """An id that an annotation names."""
     try:
-        return int(entry[name])
+        return parse_id(entry[name])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: annotations[{index}] has no usable {name} ({error!r}); annotations need "
@@ -108,8 +109,8 @@ def _field(entry: Any, name: str, index: int, path: Path) -> int:
 
 
 def _choose_image(
-    images: dict[int, CocoImage],
-    labelled: set[int],
+    images: dict[int | str, CocoImage],
+    labelled: set[int | str],
     scene_files: Sequence[str],
     size: tuple[int, int],
     path: Path,

@@ -6,25 +6,25 @@ mix upper and lower case (``Expressway-Service-area``).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
-from xml.parsers import expat
 
 import numpy as np
 
 from rsd2.data.class_orders import canonical_class_name
 
-from .dota import DotaLabels, drop_without_area
+from .dota import DotaLabels, check_polygons
+from .foreign import describe_format, guess_xml
 from .label_report import LabelReport
+from .values import is_coordinate, parse_difficulty, parse_number
+from .xml_labels import line_of, read_xml
 
 _CORNERS = tuple(
     f"{axis}_{corner}"
     for corner in ("left_top", "right_top", "right_bottom", "left_bottom")
     for axis in "xy"
 )
-_LINE = "line of the file"  # blanks: no attribute of a real file has this name
 
 
 def read_dior_labels(
@@ -43,47 +43,32 @@ def read_dior_labels(
     """
     report.label_files += 1
     rows, names, flags, lines = [], [], [], []
-    for element in _objects(path, report):
+    root = read_xml(path, report)
+    name = "" if root is None else guess_xml(root)
+    if name not in ("", "DIOR-R XML"):
+        report.add("foreign_format", path, line_of(root), describe_format(name))
+        root = None
+    for element in () if root is None else root.findall("object"):
         parsed = _parse_object(element, path, report)
         if parsed is not None:
             rows.append(parsed[0])
             names.append(canonical_class_name(parsed[1], class_names))
             flags.append(parsed[2])
-            lines.append(int(element.get(_LINE)))
+            lines.append(line_of(element))
     labels = DotaLabels(
         np.array(rows, dtype=np.float64).reshape(-1, 4, 2),
         names,
         np.array(flags, dtype=np.int64),
         np.array(lines, dtype=np.int64),
     )
-    return drop_without_area(labels, path, report)
-
-
-def _objects(path: str | Path, report: LabelReport) -> list[ElementTree.Element]:
-    """The ``object`` elements of a file, each with its line as an attribute."""
-    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        builder.start(tag, {**attributes, _LINE: str(parser.CurrentLineNumber)})
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    try:
-        parser.Parse(Path(path).read_bytes(), True)
-        return builder.close().findall("object")
-    except OSError as error:
-        report.add("unreadable_label", path, None, f"cannot read the file: {error}")
-    except expat.ExpatError as error:
-        report.add("xml", path, error.lineno, f"not well-formed XML: {error}")
-    return []
+    return check_polygons(labels, path, report)
 
 
 def _parse_object(
     element: ElementTree.Element, path: str | Path, report: LabelReport
 ) -> tuple[list[float], str, int] | None:
     """Eight coordinates, raw class name and difficult flag, or None and a problem."""
-    line = int(element.get(_LINE))
+    line = line_of(element)
     name = (element.findtext("name") or "").strip()
     texts = [(element.findtext(f"robndbox/{corner}") or "").strip() for corner in _CORNERS]
     missing = [corner for corner, text in zip(("name", *_CORNERS), (name, *texts)) if not text]
@@ -93,15 +78,16 @@ def _parse_object(
         report.add("missing_element", path, line, message)
         return None
     try:
-        values = [float(text) for text in texts]
+        values = list(map(parse_number if "_" in "".join(texts) else float, texts))
     except ValueError as error:
         report.add("number", path, line, f"{name}: {error}")
         return None
-    if not all(map(math.isfinite, values)):
+    if not is_coordinate(*values):
         report.add("non_finite", path, line, f"{name}: corners {' '.join(texts)}")
         return None
-    flag = (element.findtext("difficult") or "0").strip()
-    if flag not in ("0", "1", "2"):
+    flag = (element.findtext("difficult") or "").strip()
+    try:
+        return values, name, parse_difficulty(flag)
+    except ValueError:
         report.add("difficult_flag", path, line, f"{name}: difficult flag {flag!r}")
         return None
-    return values, name, int(flag)

@@ -1,8 +1,9 @@
 """The DOTA text format: finding, reading, checking and writing label files. No Detectron2 needed.
 
 A label file has up to two header lines (``imagesource:``, ``gsd:``) and one line
-``x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]`` for each object, in pixels; the order of the vertices
-is kept, because annotators give the first one a meaning (the front left of a plane or a ship).
+``x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]`` for each object, in pixels; class names may have
+several words. The order of the vertices is kept, because annotators give the first one a meaning
+(the front left of a plane or a ship).
 OHD-SJTU writes the point of the object's head, ``x y``, between the vertices and the class.
 
 Shapes: N objects of one image; polygons (N, 4, 2) xy.
@@ -10,8 +11,7 @@ Shapes: N objects of one image; polygons (N, 4, 2) xy.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +19,17 @@ import numpy as np
 
 from rsd2.data.windows.tiling import clip_to_window, visible_fractions
 from rsd2.io.image_io import IMAGE_EXTENSIONS
+from rsd2.io.text import TextError, read_lines
 
+from .foreign import NORMALIZED_LIMIT, describe_folder, describe_format, guess_line
 from .label_report import LabelReport
+from .values import is_coordinate, parse_difficulty, parse_number
 
 _HEADERS = ("imagesource:", "gsd:")
 _ZERO_AREA = 1e-3
+_NUMBER_STARTS = "0123456789.+-"
+_NORMALIZED = describe_format("normalized labels (coordinates divided by width and height)")
+_FLAGS = {"0": 0, "1": 1, "2": 2}
 
 
 @dataclass
@@ -69,39 +75,68 @@ class DotaLabels:
 
 
 def read_dota_labels(
-    path: str | Path, report: LabelReport, *, with_heads: bool = False
+    path: str | Path,
+    report: LabelReport,
+    *,
+    with_heads: bool = False,
+    class_names: Collection[str] = (),
 ) -> DotaLabels:
     """Read one label file; broken lines go to the report, the others are returned.
 
-    Header lines, a byte-order mark, carriage returns, blank lines and a missing difficult flag
-    (then 0) are all allowed. Self-crossing quadrilaterals are reported and kept.
+    Header lines, any encoding that `rsd2.io.text` reads, the line ends of all systems, blank lines,
+    class names of several words and a missing difficult flag (then 0) are all allowed.
+    Self-crossing quadrilaterals and repeated lines are reported and kept.
 
     Args:
         path: of the text file.
-        report: gets one problem for each broken line.
-        with_heads: lines are OHD-SJTU's, with the head point after the vertices.
+        report: gets one problem for each broken line, and each that is of another format.
+        with_heads: lines are OHD-SJTU's, with the head point after the vertices; their classes may
+            be numbers.
+        class_names: names that are classes even though they begin with a number.
 
     Returns:
         the objects; none if the file cannot be read, which is reported too.
     """
     count = 10 if with_heads else 8
     try:
-        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        report.add("unreadable_label", path, None, f"cannot read the file: {error}")
-        text = ""
+        text_lines = read_lines(path)
+    except (OSError, TextError) as error:
+        report.add_unreadable(path, error)
+        text_lines = []
     report.label_files += 1
+
     rows, names, flags, lines = [], [], [], []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text_lines, start=1):
         fields = line.split()
-        if not fields or fields[0].lower().startswith(_HEADERS):
+        if not fields:
             continue
-        parsed = _parse_fields(fields, count, path, number, report)
-        if parsed is not None:
-            rows.append(parsed[0])
-            names.append(fields[count])
-            flags.append(parsed[1])
-            lines.append(number)
+        if fields[0][0] in "iIgG" and fields[0].lower().startswith(_HEADERS):
+            if len(fields) > count:
+                message = f"a header with {len(fields)} fields: a line end is lost"
+                report.add("fields", path, number, message)
+            continue
+        try:
+            values, name, flag = _parse_fields(fields, count)
+            if "_" in line:  # which float() reads between digits, and no label file means
+                values = tuple(map(parse_number, fields[:count]))
+            if not is_coordinate(*values):
+                raise _LineError("non_finite", f"coordinates {' '.join(fields[:count])}")
+            if name[0] in _NUMBER_STARTS and not with_heads and name not in class_names:
+                _refuse_number(name)
+        except ValueError as error:
+            kind, message = error.args if isinstance(error, _LineError) else ("number", str(error))
+            foreign = guess_line(line)
+            if foreign and foreign != ("OHD-SJTU text" if with_heads else "DOTA text"):
+                message = f"{message}: {describe_format(foreign)}"
+                # A lost head point is more likely than another format, and has its own remedy.
+                kind = kind if with_heads and foreign == "DOTA text" else "foreign_format"
+            report.add(kind, path, number, message)
+            continue
+        rows.append(values)
+        names.append(name)
+        flags.append(flag)
+        lines.append(number)
+
     numbers = np.array(rows, dtype=np.float64).reshape(-1, count)
     labels = DotaLabels(
         numbers[:, :8].reshape(-1, 4, 2),
@@ -110,7 +145,7 @@ def read_dota_labels(
         np.array(lines, dtype=np.int64),
         numbers[:, 8:] if with_heads else None,
     )
-    return drop_without_area(labels, path, report)
+    return check_polygons(labels, path, report)
 
 
 def apply_border_policy(
@@ -150,10 +185,9 @@ def apply_border_policy(
         fate = {"keep": "kept", "error": "kept", "drop": "dropped"}.get(policy)
         fate = fate or ("clipped" if fraction > 0 else "dropped")
         keep[index] = fate != "dropped"
-        corners = " ".join(f"{value:g}" for value in labels.polygons[index].reshape(-1))
         message = (
-            f"{labels.names[index]} ({corners}): {fraction:.0%} of it lies inside the image of "
-            f"{size[1]} x {size[0]} pixels"
+            f"{labels.names[index]} ({_corners(labels, index)}): {fraction:.0%} of it lies inside "
+            f"the image of {size[1]} x {size[0]} pixels"
         )
         report.add(kind, path, int(labels.lines[index]), message, fate)
     if policy == "clip":
@@ -209,20 +243,29 @@ def find_images(
 
 
 def find_labels(
-    labels_dir: str | Path, image_names: Iterable[str], report: LabelReport
-) -> set[str]:
-    """List the label files that belong to images, and report the others.
+    labels_dir: str | Path,
+    image_names: Iterable[str],
+    report: LabelReport,
+    *,
+    extension: str = ".txt",
+    only_of_images: bool = True,
+) -> dict[str, Path]:
+    """Find the label files that belong to images, and report the others.
 
     Args:
-        labels_dir: folder of ``.txt`` files.
+        labels_dir: folder of label files.
         image_names: names of the images, without extension.
-        report: gets label files without image.
+        report: gets label files without image, and second ones for an image.
+        extension: of the label files, lower case, with dot; the files may have it in any case.
+        only_of_images: report label files without image; False for a folder that other images
+            share.
 
     Returns:
-        names without extension.
+        name of the image, without extension -> label file.
 
     Raises:
-        FileNotFoundError: if the folder is not there or no label file belongs to any image.
+        FileNotFoundError: if the folder is not there or no label file belongs to any image; the
+            message says what is there instead.
     """
     folder = Path(labels_dir)
     if not folder.is_dir():
@@ -230,16 +273,48 @@ def find_labels(
             f"There is no label folder {folder}; check the path, or pass None for a set without "
             "labels."
         )
-    names = {p.stem for p in folder.glob("*.txt") if not p.name.startswith(".")}
-    known = names & set(image_names)
+    found: dict[str, Path] = {}
+    # The extension in lower case is sorted behind that in upper case, and wins.
+    for path in sorted(folder.iterdir(), reverse=True):
+        if path.suffix.lower() != extension or path.name.startswith("."):
+            continue
+        if found.setdefault(path.stem, path) != path:
+            message = f"{found[path.stem].name} of the same name is used instead"
+            report.add("duplicate_label", path, None, message)
+
+    known = {name: found[name] for name in sorted(found.keys() & set(image_names))}
     if not known:
         raise FileNotFoundError(
-            f"None of the {len(names)} label files of {folder} has the name of an image; expected "
-            "for example labelTxt/P0000.txt beside images/P0000.png."
+            f"None of the {len(found)} label files (*{extension}) of {folder} has the name of an "
+            f"image; expected for example labelTxt/P0000{extension} beside images/P0000.png. "
+            f"{describe_folder(folder)}"
         )
-    for name in sorted(names - known):
-        report.add("label_without_image", folder / f"{name}.txt", None, "no image of this name")
+    for name in sorted(found.keys() - known.keys()) if only_of_images else ():
+        report.add("label_without_image", found[name], None, "no image of this name")
     return known
+
+
+def check_dota_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
+    """Refuse class names that a label file cannot hold.
+
+    Args:
+        class_names: with or without blanks.
+
+    Returns:
+        the names.
+
+    Raises:
+        ValueError: if a name of several words ends in a number, which a line without difficult flag
+            would give away to it.
+    """
+    names = tuple(class_names)
+    wrong = [name for name in names if " " in name and _is_number(name.split()[-1])]
+    if wrong:
+        raise ValueError(
+            f"Class names {wrong} end in a word that DOTA's format takes for the difficult flag; "
+            "write them with a hyphen, as in 'class-1'."
+        )
+    return names
 
 
 def format_dota_labels(polygons: np.ndarray, names: Sequence[str], difficult: np.ndarray) -> str:
@@ -247,7 +322,7 @@ def format_dota_labels(polygons: np.ndarray, names: Sequence[str], difficult: np
 
     Args:
         polygons: (N, 4, 2) xy pixels; written with up to three decimals.
-        names: N class names without blanks.
+        names: N class names, see `check_dota_class_names`.
         difficult: (N,) integers.
 
     Returns:
@@ -260,62 +335,108 @@ def format_dota_labels(polygons: np.ndarray, names: Sequence[str], difficult: np
     return "".join(lines)
 
 
-def _parse_fields(
-    fields: list[str], count: int, path: str | Path, number: int, report: LabelReport
-) -> tuple[list[float], int] | None:
-    """Coordinates (8, or 10 with the head) and difficult flag of a line, or None if broken."""
-    if len(fields) not in (count + 1, count + 2):
-        text = " ".join(fields)[:120]
-        message = f"{len(fields)} fields instead of {count + 1} or {count + 2}: {text!r}"
-        report.add("fields" if count == 8 else "fields_with_head", path, number, message)
-        return None
-    try:
-        values = [float(field) for field in fields[:count]]
-    except ValueError as error:
-        report.add("number", path, number, str(error))
-        return None
-    if not all(map(math.isfinite, values)):
-        report.add("non_finite", path, number, f"coordinates {' '.join(fields[:count])}")
-        return None
-    if len(fields) == count + 2 and fields[-1] not in ("0", "1", "2"):
-        report.add("difficult_flag", path, number, f"difficult flag {fields[-1]!r}")
-        return None
-    return values, int(fields[-1]) if len(fields) == count + 2 else 0
-
-
-def drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport) -> DotaLabels:
-    """Leave out the objects whose four points lie on one line.
+def check_polygons(labels: DotaLabels, path: str | Path, report: LabelReport) -> DotaLabels:
+    """Leave out what is no object in pixels, and note what is doubtful.
 
     Args:
         labels: of one file.
         path: of the file, for the report.
-        report: gets the objects without area, dropped, and self-crossing ones, kept.
+        report: gets, dropped, objects whose coordinates were divided by width and height, and those
+            whose four points lie on one line; kept, self-crossing and repeated ones.
 
     Returns:
-        the objects with an area.
+        the objects that are left.
     """
-    points = labels.polygons
-    # Twice the signed areas of the four triangles of vertices.
-    a012, a013, a023, a123 = (
-        _cross(points[:, j] - points[:, i], points[:, k] - points[:, i])
-        for i, j, k in ((0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3))
-    )
+    if not len(labels):
+        return labels
+    is_small = np.abs(labels.polygons.reshape(-1, 8)).max(axis=1) <= NORMALIZED_LIMIT
+    if is_small.any():  # but an object of one whole pixel may lie in the corner of an image
+        is_small[is_small] = (labels.polygons[is_small] % 1 != 0).any(axis=(1, 2))
+        for index in np.flatnonzero(is_small):
+            message = f"{labels.names[index]} ({_corners(labels, index)}) lies in 0 to 1"
+            line = int(labels.lines[index])
+            report.add("foreign_format", path, line, f"{message}: {_NORMALIZED}")
+        labels = labels.select(~is_small)
+    labels = _drop_without_area(labels, path, report)
+
+    shapes = np.ascontiguousarray(labels.polygons).reshape(-1, 8).view("V64")[:, 0].tolist()
+    objects = list(zip(labels.names, shapes))
+    if len(set(objects)) == len(objects):
+        return labels
+    firsts: dict[tuple, int] = {}
+    for index, one in enumerate(objects):
+        first = firsts.setdefault(one, index)
+        if first != index:
+            message = f"{one[0]} ({_corners(labels, index)}) as on line {labels.lines[first]}"
+            report.add("duplicate_object", path, int(labels.lines[index]), message, "kept")
+    return labels
+
+
+class _LineError(ValueError):
+    """Kind of problem and message of a broken line; other ones are of a broken number."""
+
+
+def _parse_fields(fields: list[str], count: int) -> tuple[tuple[float, ...], str, int]:
+    """Coordinates (8, or 10 with the head), class name and difficult flag of a line."""
+    if len(fields) <= count:
+        message = f"{len(fields)} fields instead of {count + 1} or more: {' '.join(fields)[:120]!r}"
+        raise _LineError("fields" if count == 8 else "fields_with_head", message)
+    values = tuple(map(float, fields[:count]))
+    if len(fields) == count + 1:
+        return values, fields[count], 0
+
+    last = fields[-1]
+    flag = _FLAGS.get(last)
+    if flag is None:
+        if last[0] not in _NUMBER_STARTS or not _is_number(last):
+            return values, " ".join(fields[count:]), 0
+        try:
+            flag = parse_difficulty(last)
+        except ValueError:
+            raise _LineError("difficult_flag", f"difficult flag {last!r}") from None
+    return values, " ".join(fields[count:-1]), flag
+
+
+def _refuse_number(name: str) -> None:
+    """Complain about a class name that begins with a number: fields are missing or in the way."""
+    if _is_number(name.split()[0]):
+        raise _LineError("class_number", f"class {name!r} is a number or begins with one")
+
+
+def _drop_without_area(labels: DotaLabels, path: str | Path, report: LabelReport) -> DotaLabels:
+    """Leave out objects whose four points lie on one line, and report self-crossing ones."""
+    x0, y0, x1, y1, x2, y2, x3, y3 = labels.polygons.reshape(-1, 8).T
+    # Twice the signed areas of the four triangles of vertices. Written out, because most files
+    # hold a few objects, and each call into NumPy costs more than its numbers.
+    a012 = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
+    a013 = (x1 - x0) * (y3 - y0) - (y1 - y0) * (x3 - x0)
+    a023 = (x2 - x0) * (y3 - y0) - (y2 - y0) * (x3 - x0)
+    a123 = (x2 - x1) * (y3 - y1) - (y2 - y1) * (x3 - x1)
     largest = np.maximum(np.maximum(abs(a012), abs(a013)), np.maximum(abs(a023), abs(a123)))
     keep = largest / 2 > _ZERO_AREA
     # Two sides cross if each one's ends lie on different sides of the other.
     crossing = (a012 * a013 < 0) & (a023 * a123 < 0)
     crossing |= (a123 * a012 < 0) & (a013 * a023 < 0)
+    if keep.all() and not crossing.any():
+        return labels
     for index in np.flatnonzero(crossing | ~keep):
-        corners = " ".join(f"{value:g}" for value in points[index].reshape(-1))
         kind, fate = ("self_crossing", "kept") if keep[index] else ("zero_area", "dropped")
-        message = f"{labels.names[index]} ({corners})"
+        message = f"{labels.names[index]} ({_corners(labels, index)})"
         report.add(kind, path, int(labels.lines[index]), message, fate)
-    return labels if keep.all() else labels.select(keep)
+    return labels.select(keep)
 
 
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross products (N,) of vectors (N, 2)."""
-    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+def _corners(labels: DotaLabels, index: int) -> str:
+    """The eight numbers of an object, for messages."""
+    return " ".join(f"{value:g}" for value in labels.polygons[index].reshape(-1))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        parse_number(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _shortest(value: float) -> str:

@@ -10,16 +10,22 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from rsd2.io.text import TextError
+
 REMEDIES = {
-    "fields": "a line is 'x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]', separated by blanks; "
-    "write class names without blanks",
+    "fields": "a line is 'x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]', separated by blanks",
     "fields_with_head": "a line is 'x1 y1 x2 y2 x3 y3 x4 y4 head_x head_y class [difficult]', "
-    "separated by blanks; write class names without blanks",
+    "separated by blanks",
+    "foreign_format": "read the file with what reads its format, or convert it",
+    "class_number": "write classes as words, or give a class list that has the number as a name",
+    "duplicate_object": "delete all but one of the equal objects",
+    "duplicate_label": "keep one label file for each image",
     "xml": "save the annotation as well-formed XML, or download it again",
     "missing_element": "give the object a name and, under robndbox, its eight corner elements "
     "x_left_top ... y_left_bottom, as 'Oriented Bounding Boxes' has them",
     "number": "write the coordinates as plain decimal numbers",
-    "non_finite": "replace NaN or infinite coordinates or delete the line",
+    "non_finite": "replace NaN or infinite coordinates, and those of 1e9 pixels or more, or delete "
+    "the line",
     "difficult_flag": "write the difficult flag as 0, 1 or 2",
     "zero_area": "delete the line or draw the object again: its four points lie on one line",
     "self_crossing": "list the four vertices in their order around the object",
@@ -121,6 +127,18 @@ class LabelReport:
         if self._stored[kind] < self.max_stored:
             self._stored[kind] += 1
             self.problems.append(LabelProblem(kind, str(file), line, message, fate))
+
+    def add_unreadable(self, path: str | Path, error: OSError | TextError) -> None:
+        """Note a label file that cannot be read.
+
+        Args:
+            path: of the file.
+            error: what reading it raised.
+        """
+        reason, line = f"cannot read the file: {error}", None
+        if isinstance(error, TextError):
+            reason, line = error.reason, error.line
+        self.add("unreadable_label", path, line, reason)
 
     def extend(self, problems: list[LabelProblem]) -> None:
         """Note problems found elsewhere, in a worker process for example.

@@ -103,7 +103,7 @@ class ShardHeader:
     """What a shard says about itself and its run.
 
     Attributes:
-        run_id: of the boxes, see `make_run_id`; equal in all shards of a run.
+        run_id: of the boxes, see `rsd2.io.folder_run.make_run_id`; equal in all shards of a run.
         num_images: of the whole run, unreadable ones included.
         shard: number of this shard, from 0.
         num_shards: of the run.
@@ -121,20 +121,6 @@ class ShardHeader:
     skipped: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     embedding: EmbeddingHeader | None = None
-
-
-def make_run_id(settings: Mapping[str, Any], parts: Sequence[str]) -> str:
-    """Name a run by what decides its result.
-
-    Args:
-        settings: plain values that JSON can hold.
-        parts: whatever else decides, in a fixed order: names of images, ids of other runs.
-
-    Returns:
-        16 hexadecimal digits.
-    """
-    text = json.dumps([settings, list(parts)], sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
 def shard_name(shard: int, num_shards: int) -> str:

@@ -12,6 +12,7 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances, RotatedBoxes
 
+from rsd2.data.dataset_dicts import polygon_of
 from rsd2.data.windows.tiling import visible_fractions
 from rsd2.structures import boxes_to_corners, canonicalize
 
@@ -141,7 +142,7 @@ class RotatedDatasetMapper(ImageMapper):
         instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
 
         if self.with_polygons:
-            polygons = np.array([a["poly"] for a in kept], dtype=np.float64).reshape(-1, 4, 2)
+            polygons = np.array([polygon_of(a, "(being read)") for a in kept]).reshape(-1, 4, 2)
             moved = apply_transform_to_polygons(transform, polygons)
             instances.gt_polygons = torch.from_numpy(moved).float()
         if self.with_difficult:

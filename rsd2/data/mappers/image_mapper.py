@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from detectron2.data import transforms as T
 
+from rsd2.data.dataset_dicts import check_record
 from rsd2.data.windows.tiling import PAD_COLOR, crop_window
 from rsd2.geo.radiometry import Radiometry
 from rsd2.io.files import replaced_file
@@ -123,6 +124,7 @@ class ImageMapper:
             FileNotFoundError: if the image is not there.
             ValueError: if it is broken or of another size than the dict says.
         """
+        check_record(dataset_dict, "file_name", "height", "width")
         if "raster" in dataset_dict or self.radiometry is not None:
             return self._rasters.read(dataset_dict)
 

@@ -22,9 +22,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
-from tqdm import tqdm
 
 from rsd2.data.formats.dota import (
     DotaLabels,
@@ -36,8 +34,8 @@ from rsd2.data.formats.dota import (
 )
 from rsd2.data.formats.label_report import LabelProblem, LabelReport
 from rsd2.io.files import make_output_folder, write_atomically
-from rsd2.io.image_io import read_image
-from rsd2.io.worker_pool import run_in_processes
+from rsd2.io.folder_run import FolderRun, FolderTakenError, check_shard, claim_folder
+from rsd2.io.image_io import read_image, write_image
 
 from .tile_index import INDEX_NAME, Tile, TileIndex, TileSource
 from .tiling import (
@@ -101,11 +99,13 @@ def write_tiles(
 
     Raises:
         FileNotFoundError: if a folder is missing or empty.
-        ValueError: if the output folder belongs to other parameters or other images, if two images
-            share a name, or if a policy says ``"error"``.
+        FolderTakenError: if the output folder belongs to other parameters or other images.
+        ValueError: if two images share a name, a policy says ``"error"``, or the shard does not
+            exist.
         RuntimeError: if a worker process dies.
     """
     output = Path(output_dir)
+    check_shard(shard)
     report = LabelReport()
     jobs = _find_jobs(images_dirs, labels_dirs, missing_label, report)
     settings = parameters.as_dict() | {
@@ -115,12 +115,16 @@ def write_tiles(
     }
     if missing_label == "error":
         report.raise_if_any(str(labels_dirs), ("image_without_label",))
-    _prepare_output(output, settings, jobs)
+    _refuse_foreign(jobs)
+    _prepare_output(output, settings, jobs, shard[0])
+
+    # One listing of the folders instead of a look at each of their many files.
     present = {path.name for name in ("images", "labelTxt") for path in (output / name).iterdir()}
-    mine = jobs[shard[0] :: shard[1]]
     suffixes = (".png",) if labels_dirs is None else (".png", ".txt")
-    todo = [job for job in mine if _load_record(output, job, suffixes, present) is None]
-    _clear(output, todo)
+    run = FolderRun(
+        jobs, lambda job: _load_record(output, job, suffixes, present) is not None, shard
+    )
+    _clear(output, run.missing)
     cut = partial(
         _cut_image,
         output=output,
@@ -128,10 +132,7 @@ def write_tiles(
         policy=out_of_image,
         with_labels=labels_dirs is not None,
     )
-    done = run_in_processes(cut, todo, num_workers)
-    # The records are on disk; the loop only drives the work and its bar.
-    for _ in tqdm(done, total=len(todo), desc="images", disable=not progress):
-        pass
+    run.make(cut, title="tiles", unit="image", num_workers=num_workers, progress=progress)
     return _write_index(output, jobs, settings, report, shard[0])
 
 
@@ -150,59 +151,48 @@ def _find_jobs(
     jobs: dict[str, TileJob] = {}
     for index, images_dir in enumerate(images_dirs):
         images = find_images(images_dir, report)
-        labelled = None
+        labels = None
         if labels_dirs is not None:
-            labelled = find_labels(labels_dirs[index], images, report)
+            labels = find_labels(labels_dirs[index], images, report)
         for name, image in images.items():
             if name in jobs:
                 raise ValueError(
                     f"{image} and {jobs[name].image} have the same name, and so would their tiles; "
                     "rename one of them."
                 )
-            label = None
-            if labelled is not None:
-                path = Path(labels_dirs[index]) / f"{name}.txt"
-                label = str(path) if name in labelled else None
-                if label is None:
-                    fate = "dropped" if missing_label == "drop" else "kept"
-                    report.add("image_without_label", image, None, f"no file {path}", fate)
-                    if fate == "dropped":
-                        continue
-            jobs[name] = TileJob(name, str(image), label)
+            label = None if labels is None else labels.get(name)
+            if labels is not None and label is None:
+                fate = "dropped" if missing_label == "drop" else "kept"
+                message = f"no label file {name!r} in {labels_dirs[index]}"
+                report.add("image_without_label", image, None, message, fate)
+                if fate == "dropped":
+                    continue
+            jobs[name] = TileJob(name, str(image), None if label is None else str(label))
     return [jobs[name] for name in sorted(jobs)]
 
 
-def _prepare_output(output: Path, settings: dict, jobs: list[TileJob]) -> None:
+def _refuse_foreign(jobs: list[TileJob]) -> None:
+    """Refuse label files of another format before anything is cut."""
+    report = LabelReport()
+    for job in jobs:
+        if job.label is not None and len(read_dota_labels(job.label, report)):
+            return
+    report.raise_if_any("the images to cut", ("foreign_format",))
+
+
+def _prepare_output(output: Path, settings: dict, jobs: list[TileJob], rank: int) -> None:
     """Make the folders, and refuse those of another run."""
-    records = output / _RECORDS
-    for folder in (output / "images", output / "labelTxt", records):
-        make_output_folder(folder)
+    records, contents = output / _RECORDS, [output / "images", output / "labelTxt"]
     known = records / "parameters.json"
-    if known.is_file():
-        before = json.loads(known.read_text(encoding="utf-8"))
-        changed = {
-            key: (before.get(key), value)
-            for key, value in settings.items()
-            if before.get(key) != value
-        }
-        if changed:
-            text = ", ".join(f"{k}: {old} there, {new} now" for k, (old, new) in changed.items())
-            raise ValueError(
-                f"{output} holds tiles made with other parameters ({text}); delete it or choose "
-                "another output folder."
-            )
-    else:
-        strangers = [p.name for name in ("images", "labelTxt") for p in (output / name).iterdir()]
-        if strangers:
-            raise ValueError(
-                f"{output} already holds {len(strangers)} files that this tool has no record of, "
-                f"for example {strangers[0]}; choose an empty output folder."
-            )
-        write_atomically(known, _to_json(settings))
+    claim_folder(output, known, settings, holds="tiles", contents=contents)
+    for folder in (*contents, records):
+        make_output_folder(folder)
+    write_atomically(known, _to_json(settings), rank)
+
     expected = {f"{job.source_id}.json" for job in jobs} | {"parameters.json"}
     others = sorted(path.name for path in records.glob("*.json") if path.name not in expected)
     if others:
-        raise ValueError(
+        raise FolderTakenError(
             f"{output} holds tiles of {len(others)} images that are not among the input, for "
             f"example {others[0][:-5]}; give all image folders in one call, or choose another "
             "output folder."
@@ -243,7 +233,9 @@ def _cut_image(
             objects=len(indices),
             truncated=int((difficult == TRUNCATED).sum()),
         )
-        _write_png(output / "images" / f"{tile.name}.png", image, window, parameters.pad_color)
+        # OpenCV's default compression is its fastest, and its files are no larger than others.
+        pixels = crop_window(image, window, parameters.pad_color)
+        write_image(output / "images" / f"{tile.name}.png", pixels)
         if with_labels:
             names = [labels.names[index] for index in indices]
             text = format_dota_labels(polygons, names, difficult)
@@ -252,15 +244,6 @@ def _cut_image(
     dropped = len(windows) - len(tiles)
     source = TileSource(job.source_id, width, height, len(labels), int((~seen).sum()), dropped)
     _write_record(output, job, fingerprint, source, tiles, report)
-
-
-def _write_png(path: Path, image: np.ndarray, window: np.ndarray, pad_color: tuple) -> None:
-    """Encode a window with OpenCV's default setting, its fastest and no larger than the others."""
-    tile = cv2.cvtColor(crop_window(image, window, pad_color), cv2.COLOR_RGB2BGR)
-    written, data = cv2.imencode(".png", tile)
-    if not written:
-        raise OSError(f"OpenCV could not encode the tile {path}.")
-    write_atomically(path, data.tobytes())
 
 
 def _fingerprint(job: TileJob) -> dict:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import shapely
 
-from rsd2.io.image_io import PAD_COLOR
+from rsd2.io.padding import PAD_COLOR
 
 TRUNCATED = 2
 """Difficulty of an object of which a tile shows only a part."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rsd2.evaluation.box_records import BoxRecord
+from rsd2.data.formats.values import parse_id, parse_number
 from rsd2.evaluation.matching.boxes import BoxDetections
+from rsd2.evaluation.records import OutputRecord, WindowKey
+from rsd2.io.text import TextError, read_json
 
 _MAX_EXAMPLES = 5
 
@@ -22,16 +23,17 @@ class ResultFileError(ValueError):
 
 def read_coco_results(
     path: str | Path,
-    inputs: Mapping[int, tuple[str, tuple[int, ...]]],
+    inputs: Mapping[int | str, tuple[str, WindowKey]],
     classes: Mapping[int, int],
     *,
     on_problem: str = "error",
-) -> tuple[list[BoxRecord], Counter[str]]:
+) -> tuple[list[OutputRecord], Counter[str]]:
     """Read detections that another program wrote.
 
     Args:
-        path: of the JSON file.
-        inputs: id of the file's images -> (image id, window (x, y, width, height) or empty).
+        path: path of the JSON file.
+        inputs: id of the file's images, see `parse_id` -> (image id, window (x, y, width, height)
+            or empty).
         classes: category id of the file -> class index.
         on_problem: ``"error"``, or ``"drop"`` what is wrong and count it.
 
@@ -55,30 +57,32 @@ def read_coco_results(
             if len(examples) < _MAX_EXAMPLES:
                 examples.append(f"entry {index}: {kind}: {str(entry)[:120]}")
             continue
-        rows.setdefault(entry["image_id"], []).append(row)
+        rows.setdefault(parse_id(entry["image_id"]), []).append(row)
+
     if problems and on_problem == "error":
         counts = ", ".join(f"{number} x {kind}" for kind, number in sorted(problems.items()))
         raise ResultFileError(
             f"{path}: {counts}; correct the file, or pass on_problem='drop' to leave them out. "
             + "; ".join(examples)
         )
+
     records = []
     for number, entries in rows.items():
         table = np.array(entries, dtype=np.float64).reshape(-1, 6)
-        image_id, tile = inputs[number]
-        boxes = table[:, :4] + np.tile(tile[:2] or (0, 0), 2)
+        image_id, window = inputs[number]
+        boxes = table[:, :4] + np.tile(window[:2] or (0, 0), 2)
         labels = table[:, 5].astype(np.int64)
-        records.append(BoxRecord(image_id, tile, boxes, table[:, 4], labels))
+        records.append(OutputRecord(image_id, window, boxes, table[:, 4], labels))
     return records, problems
 
 
 def to_coco_results(
-    detections: BoxDetections, image_numbers: Sequence[int], category_ids: Sequence[int]
+    detections: BoxDetections, image_numbers: Sequence[int | str], category_ids: Sequence[int]
 ) -> list[dict]:
     """Turn detections into COCO's result format.
 
     Args:
-        detections: on whole images.
+        detections: detections on whole images.
         image_numbers: id in the annotation file of each image.
         category_ids: id in the file of each class.
 
@@ -107,11 +111,11 @@ def to_coco_results(
 
 def _load(path: Path) -> list:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no result file {path}; correct the path.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ResultFileError(f"{path}: not valid JSON ({error}); write it again.") from error
+    except TextError as error:
+        raise ResultFileError(str(error)) from error
     if not isinstance(content, list):
         raise ResultFileError(
             f"{path} holds a {type(content).__name__}; a result file is a list of entries with "
@@ -121,13 +125,17 @@ def _load(path: Path) -> list:
 
 
 def _check(
-    entry: object, inputs: Mapping[int, object], classes: Mapping[int, int]
+    entry: object, inputs: Mapping[int | str, object], classes: Mapping[int, int]
 ) -> tuple[str, tuple[float, ...]]:
     """(kind of problem or "", row x0, y0, x1, y1, score, class)."""
     try:
-        x, y, width, height = (float(value) for value in entry["bbox"])
-        score, image, category = float(entry["score"]), entry["image_id"], entry["category_id"]
-        known_image, known_class = image in inputs, category in classes
+        x, y, width, height = (parse_number(value) for value in entry["bbox"])
+        image, category = parse_id(entry["image_id"]), parse_id(entry["category_id"])
+        score, known_image, known_class = (
+            parse_number(entry["score"]),
+            image in inputs,
+            category in classes,
+        )
     except (KeyError, TypeError, ValueError):
         return "malformed entry", ()
     if not known_image:

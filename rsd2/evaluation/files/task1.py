@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rsd2.data.formats.values import parse_number
 from rsd2.evaluation.scoring.dota import Detections, DotaScores, GroundTruth, score_detections
 from rsd2.io.files import write_atomically
+from rsd2.io.text import decode_text, read_text, split_lines
 from rsd2.structures import boxes_to_corners
 
 # Nine significant digits give a float32 score back exactly; a ten-thousandth of a pixel is far
@@ -35,11 +37,11 @@ def write_task1_zip(
     """Write a submission for the DOTA server's Task 1, all of it or nothing.
 
     Args:
-        path: of the zip to make; an existing one is replaced.
+        path: path of the zip to make; an existing one is replaced.
         image_ids: names that ``detections.image_index`` indexes.
         class_names: names that ``detections.class_index`` indexes; a class without detections
             gets an empty file.
-        detections: on full images.
+        detections: detections on full images.
 
     Raises:
         ValueError: if an image id contains white space, which the format cannot express, or a
@@ -50,6 +52,7 @@ def write_task1_zip(
     corners = detections.polygons
     if detections.boxes is not None:
         corners = boxes_to_corners(torch.from_numpy(detections.boxes)).numpy()
+
     numbers = np.column_stack([detections.scores, corners.reshape(-1, 8)])
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -71,8 +74,8 @@ def read_task1(
 
     Args:
         path: a zip, or a folder that holds the text files.
-        image_ids: of the ground truth.
-        class_names: of the ground truth; the file of each must be there.
+        image_ids: ids of the ground truth.
+        class_names: names of the classes; the file of each must be there.
 
     Returns:
         The detections, class by class in the order of the files.
@@ -86,7 +89,7 @@ def read_task1(
     images, classes, rows = [], [], []
     for label, name in enumerate(class_names):
         text = _read_member(Path(path), f"Task1_{name}.txt")
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(split_lines(text), start=1):
             if not line.strip():
                 continue
             image, values = _parse_line(line, f"{path}: Task1_{name}.txt, line {number}")
@@ -98,6 +101,7 @@ def read_task1(
             images.append(index_of[image])
             classes.append(label)
             rows.append(values)
+
     numbers = np.array(rows, dtype=np.float64).reshape(-1, 9)
     return Detections(
         image_index=np.array(images, dtype=np.int64),
@@ -117,8 +121,8 @@ def score_task1(
 
     Args:
         path: a zip or a folder, see :func:`read_task1`.
-        dataset_dicts: of the full images, see :meth:`GroundTruth.from_dicts`.
-        class_names: that ``category_id`` indexes.
+        dataset_dicts: dicts of the full images, see :meth:`GroundTruth.from_dicts`.
+        class_names: names that ``category_id`` indexes.
         **protocol: ``iou_thresholds``, ``ap_method``, ``difficult_policy`` of
             :func:`score_detections`.
 
@@ -131,7 +135,7 @@ def score_task1(
 
 
 def check_task1_names(image_ids: Sequence[str], class_names: Sequence[str]) -> None:
-    """Refuse names that Task 1 files cannot hold.
+    """Check that Task 1 files can hold the names.
 
     Args:
         image_ids: names of the images.
@@ -156,13 +160,13 @@ def _read_member(path: Path, name: str) -> str:
         member = path / name
         if not member.is_file():
             raise FileNotFoundError(f"{path} holds no {name}; a class without detections needs one")
-        return member.read_text()
+        return read_text(member)
     with zipfile.ZipFile(path) as archive:
         if name not in archive.namelist():
             raise FileNotFoundError(
                 f"{path} holds no {name} at its top level; a class without detections needs one"
             )
-        return archive.read(name).decode()
+        return decode_text(archive.read(name), f"{path}: {name}")
 
 
 def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
@@ -170,7 +174,7 @@ def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
     if len(fields) != 10:
         raise ValueError(f"{where}: {len(fields)} fields instead of 'image score x1 y1 ... x4 y4'")
     try:
-        values = [float(field) for field in fields[1:]]
+        values = [parse_number(field) for field in fields[1:]]
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if not all(math.isfinite(value) for value in values):

@@ -15,17 +15,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rsd2.data.dataset_dicts import check_record
+
 _MAX_PAIRS = 2_000_000
 _ALMOST_ONE = 1 - 1e-10
 
 
 @dataclass(frozen=True)
 class BoxTruth:
-    """Ground truth of a data set.
+    """Ground truth of a dataset.
 
     Attributes:
-        image_ids: of all images, those without objects too.
-        class_names: of the classes.
+        image_ids: ids of all images, those without objects too.
+        class_names: names of the classes.
         image_index: (G,) int64 into ``image_ids``.
         class_index: (G,) int64 into ``class_names``.
         boxes: (G, 4) float64.
@@ -48,8 +50,8 @@ class BoxTruth:
         """Collect the annotations of dataset dicts.
 
         Args:
-            records: as of ``rsd2.data.datasets.load_coco_boxes``.
-            class_names: of the category ids.
+            records: dataset dicts as those of ``rsd2.data.datasets.load_coco_boxes``.
+            class_names: names of the category ids.
 
         Returns:
             Ground truth in the order of the dicts.
@@ -57,15 +59,18 @@ class BoxTruth:
         Raises:
             ValueError: if image ids repeat, or an image has no ``annotations``.
         """
+        for record in records:
+            check_record(record, "image_id")
         ids = tuple(str(record["image_id"]) for record in records)
         if len(set(ids)) < len(ids):
-            raise ValueError("image ids of the data set repeat; give every image one of its own")
+            raise ValueError("image ids of the dataset repeat; give every image one of its own")
         rows, numbers = [], []
         for number, record in enumerate(records):
             if "annotations" not in record:
                 raise ValueError(f"image {ids[number]!r} has no annotations; it cannot be scored")
             rows += record["annotations"]
             numbers += [number] * len(record["annotations"])
+
         boxes = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         crowd = [row.get("ignore", False) or bool(row.get("iscrowd", 0)) for row in rows]
@@ -84,7 +89,7 @@ class BoxTruth:
 
 
 class BoxDetections(NamedTuple):
-    """Detections on the images of a data set.
+    """Detections on the images of a dataset.
 
     Attributes:
         image_index: (D,) int64 into the ground truth's ``image_ids``.
@@ -165,7 +170,7 @@ def rank_detections(detections: BoxDetections, max_detections: int | None) -> Bo
 
     Args:
         detections: in any order.
-        max_detections: of one class in one image, >= 1; None keeps all.
+        max_detections: most detections of one class in one image, >= 1; None keeps all.
 
     Returns:
         Detections; of equal scores the earlier one comes first.
@@ -174,6 +179,7 @@ def rank_detections(detections: BoxDetections, max_detections: int | None) -> Bo
     ranked = detections.select(order)
     if max_detections is None or not len(order):
         return ranked
+
     keys = np.stack([ranked.image_index, ranked.class_index], axis=1)
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = (keys[1:] != keys[:-1]).any(axis=1)
@@ -186,8 +192,8 @@ def find_overlaps(truth: BoxTruth, detections: BoxDetections, least: float) -> O
     """Find the pairs that any later matching can use.
 
     Args:
-        truth: of the data set.
-        detections: as ``rank_detections`` returns them.
+        truth: labels of the dataset.
+        detections: result of ``rank_detections``.
         least: smallest threshold of IoU or IoD that will be asked for, > 0.
 
     Returns:
@@ -199,6 +205,8 @@ def find_overlaps(truth: BoxTruth, detections: BoxDetections, least: float) -> O
     order = np.argsort(truth_keys, kind="stable")
     starts = np.searchsorted(truth_keys[order], keys, side="left")
     counts = np.searchsorted(truth_keys[order], keys, side="right") - starts
+
+    # In portions, so that a crowded dataset does not make all its pairs at once.
     areas, truth_areas = detections.areas(), box_areas(truth.boxes)
     parts = []
     bounds = np.searchsorted(np.cumsum(counts), np.arange(0, counts.sum() + 1, _MAX_PAIRS))
@@ -236,7 +244,7 @@ def match_greedily(
     region of IoU >= ``iou_threshold`` for itself.
 
     Args:
-        pairs: of ``find_overlaps``.
+        pairs: result of ``find_overlaps``.
         num_detections: D, ranked within each image and class.
         truth_ignored: (G,) bool.
         iou_threshold: in (0, 1].
@@ -250,12 +258,15 @@ def match_greedily(
     num_truth = len(truth_ignored)
     found = _accept_rows(pairs, close & ~in_region, num_detections, num_truth)
     ignored = np.zeros(num_detections, dtype=bool)
+
     if iod_threshold is not None:
+        # A region takes any number of detections, an object only one.
         ignored[pairs.detection[in_region & (pairs.iod >= iod_threshold)]] = True
     else:
         rows = close & in_region & (found[pairs.detection] < 0)
         ignored = _accept_rows(pairs, rows, num_detections, num_truth) >= 0
     ignored &= found < 0
+
     overlap = np.zeros(num_detections)
     of_match = pairs.truth == found[pairs.detection]
     overlap[pairs.detection[of_match]] = pairs.iou[of_match]
@@ -275,7 +286,7 @@ def defer_acceptance(
 
     Args:
         detection: (P,) int64, non-decreasing; of one image, lower ones choose first.
-        truth: (P,) int64, the object that each may choose; of one detection the dearest first.
+        truth: (P,) int64, the object that each may choose; of one detection the best match first.
         num_detections: D.
         num_truth: G.
 
@@ -287,6 +298,9 @@ def defer_acceptance(
     choice = ends - counts
     holder = np.full(num_truth, num_detections)
     asking = np.flatnonzero(counts)
+
+    # Every round, all that are still without an object ask at once; the best-ranked asker of an
+    # object holds it until a better one comes, and who is refused asks its next choice.
     while len(asking):
         wanted = truth[choice[asking]]
         before = holder[wanted]
@@ -296,6 +310,7 @@ def defer_acceptance(
         refused = np.concatenate([asking[~won], turned_out])
         choice[refused] += 1
         asking = refused[choice[refused] < ends[refused]]
+
     found = np.full(num_detections, -1)
     taken = np.flatnonzero(holder < num_detections)
     found[holder[taken]] = taken

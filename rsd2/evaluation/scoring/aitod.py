@@ -53,18 +53,24 @@ class AitodScores:
     lrp: np.ndarray
 
 
-def score_aitod(truth: BoxTruth, detections: BoxDetections) -> AitodScores:
+def score_aitod(
+    truth: BoxTruth,
+    detections: BoxDetections,
+    max_detections: Sequence[int] = AITOD_MAX_DETECTIONS,
+) -> AitodScores:
     """Score detections by AI-TOD's rules.
 
     Args:
-        truth: of the data set; what is flagged ``ignore`` is a crowd in COCO's sense.
-        detections: on its images.
+        truth: labels of the dataset; what is flagged ``ignore`` is a crowd in COCO's sense.
+        detections: detections on its images.
+        max_detections: M numbers of detections of one class in one image, increasing.
 
     Returns:
         The scores.
     """
-    precision, recall = score_coco(truth, detections)
-    return AitodScores(precision, recall, optimal_lrp(truth, detections))
+    precision, recall = score_coco(truth, detections, max_detections=max_detections)
+    lrp = optimal_lrp(truth, detections, max_detections[-1])
+    return AitodScores(precision, recall, lrp)
 
 
 def optimal_lrp(
@@ -77,9 +83,9 @@ def optimal_lrp(
     the optimum is the least over all s. AI-TOD calls it oLRP.
 
     Args:
-        truth: of the data set.
-        detections: on its images.
-        max_detections: of one class in one image.
+        truth: labels of the dataset.
+        detections: detections on its images.
+        max_detections: most detections of one class in one image.
 
     Returns:
         (4, K) float64 in [0, 1]: the least error, and at its s the mean of 1 - IoU of the true
@@ -93,12 +99,14 @@ def optimal_lrp(
     )
     order = np.argsort(-ranked.scores, kind="stable")
     order = order[~matching.ignored[order]]
+
     errors = np.full((4, len(truth.class_names)), np.nan)
     for k in range(len(truth.class_names)):
         num_objects = int((~truth.ignore & (truth.class_index == k)).sum())
         if not num_objects:
             continue
         rows = order[ranked.class_index[order] == k]
+
         is_true = matching.truth[rows] >= 0
         scores = np.append(ranked.scores[rows], -np.inf)
         cuts = np.flatnonzero(scores[:-1] != scores[1:])  # equal scores are cut off together
@@ -127,8 +135,8 @@ def score_coco(
     """Average precision and recall at COCO's thresholds, by faster-coco-eval.
 
     Args:
-        truth: of the data set; what is flagged ``ignore`` is a crowd in COCO's sense.
-        detections: on its images.
+        truth: labels of the dataset; what is flagged ``ignore`` is a crowd in COCO's sense.
+        detections: detections on its images.
         area_ranges: A names -> (least, greatest) area in square pixels, both ends included.
         max_detections: M numbers of detections of one class in one image, increasing.
 
@@ -139,6 +147,7 @@ def score_coco(
     nan = np.full((len(AITOD_IOU_THRESHOLDS), len(area_ranges), num_classes), np.nan)
     if not len(truth.boxes):
         return nan, np.repeat(nan[..., None], len(max_detections), axis=3)
+
     images = [{"id": index + 1} for index in range(len(truth.image_ids))]
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(truth.class_names)]
     ground_truth, results = COCO(), COCO()
@@ -164,6 +173,7 @@ def score_coco(
     results.dataset = {"images": images, "annotations": found, "categories": categories}
     ground_truth.createIndex()
     results.createIndex()
+
     scorer = COCOeval_faster(ground_truth, results, iouType="bbox")
     scorer.params.imgIds = [image["id"] for image in images]
     scorer.params.catIds = [category["id"] for category in categories]
@@ -173,6 +183,7 @@ def score_coco(
     scorer.params.areaRngLbl = list(area_ranges)
     scorer.evaluate()
     scorer.accumulate()
+
     # COCO marks classes without object by -1. Axes: T, recall points, K, A, M.
     curves = np.asarray(scorer.eval["precision"])[..., -1]
     curves = np.where(curves < 0, np.nan, curves).mean(axis=1)

@@ -55,7 +55,7 @@ def average_precision(precision: np.ndarray, recall: np.ndarray, method: str = "
     after precision has been made non-increasing in recall (VOC 2010 and later).
 
     Args:
-        precision: (D,) of :func:`precision_recall`; may be empty.
+        precision: (D,) of the curve of :func:`precision_recall`; may be empty.
         recall: (D,) non-decreasing, of :func:`precision_recall`.
         method: ``"voc07"`` or ``"area"``.
 
@@ -79,11 +79,32 @@ def average_precision(precision: np.ndarray, recall: np.ndarray, method: str = "
     return float((steps * best_from_here).sum())
 
 
+def average_precision_by_group(
+    is_true: np.ndarray, groups: np.ndarray, num_objects: np.ndarray
+) -> np.ndarray:
+    """Exact area under the curve of each group of detections, such as those of a class.
+
+    Args:
+        is_true: (D,) bool, true positives among detections in decreasing score; others are false.
+        groups: (D,) int64, group of each detection.
+        num_objects: (N,) int64, objects that count of each group.
+
+    Returns:
+        (N,) float64 in [0, 1]; ``nan`` for groups without objects.
+    """
+    result = np.full(len(num_objects), np.nan)
+    for group in np.flatnonzero(num_objects):
+        own = is_true[groups == group]
+        curve = precision_recall(own, ~own, int(num_objects[group]))
+        result[group] = average_precision(*curve, method="area")
+    return result
+
+
 def best_precision_at(precision: np.ndarray, recall: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Greatest precision at some recalls or beyond, as PASCAL VOC 2007 and COCO average it.
 
     Args:
-        precision: (D,) of :func:`precision_recall`; may be empty.
+        precision: (D,) of the curve of :func:`precision_recall`; may be empty.
         recall: (D,) non-decreasing, without ``nan``.
         points: (R,) recalls in [0, 1].
 
@@ -95,7 +116,7 @@ def best_precision_at(precision: np.ndarray, recall: np.ndarray, points: np.ndar
 
 
 def check_ap_method(method: str) -> None:
-    """Refuse a name that is not one of ``AP_METHODS``.
+    """Check that a name is one of ``AP_METHODS``.
 
     Args:
         method: the name to check.

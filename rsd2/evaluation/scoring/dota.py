@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from rsd2.data.dataset_dicts import check_record, polygon_of
+from rsd2.data.formats.values import LARGEST_COORDINATE
 from rsd2.evaluation.matching.polygons import Regions, best_overlaps
 from rsd2.evaluation.matching.serial_torch import serial_torch
-from rsd2.structures import boxes_to_corners
 
 from .average_precision import average_precision, check_ap_method, precision_recall
 
@@ -32,8 +32,6 @@ DIFFICULT_POLICIES: dict[str, tuple[int, ...]] = {
     "v1.5": (0, 1),
     "count-all": (0, 1, 2),
 }
-
-_LARGEST_COORDINATE = 1e9
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,12 @@ class GroundTruth:
         _check_range("class index", self.class_index, len(self.class_names))
         _check_range("image index", self.image_index, len(self.image_ids))
         _check_range("difficulty", self.difficult, 3)
-        bad = np.flatnonzero(~(abs(self.polygons) < _LARGEST_COORDINATE).all(axis=(1, 2)))
+        bad = np.flatnonzero(~(abs(self.polygons) < LARGEST_COORDINATE).all(axis=(1, 2)))
         if len(bad):
             image = self.image_ids[self.image_index[bad[0]]]
             raise ValueError(
                 f"{len(bad)} ground-truth polygons are not finite or beyond "
-                f"{_LARGEST_COORDINATE:g} px, the first in image {image!r}: "
+                f"{LARGEST_COORDINATE:g} px, the first in image {image!r}: "
                 f"{self.polygons[bad[0]].ravel().tolist()}; correct the labels"
             )
 
@@ -82,19 +80,20 @@ class GroundTruth:
 
         Args:
             dataset_dicts: one per image, with ``image_id`` and, unless the labels are hidden,
-                ``annotations``: ``category_id``, ``poly`` (8 floats, pixels) or else a rotated
-                ``bbox`` of 5, and optionally ``difficult`` (0, 1 or 2; default 0).
+                ``annotations``: ``category_id``, a place as of `polygon_of`, and optionally
+                ``difficult`` (0, 1 or 2; default 0).
             class_names: C names that ``category_id`` indexes.
 
         Returns:
             The ground truth, images and objects in the order given.
 
         Raises:
-            ValueError: for an object with neither polygon nor rotated box, a crowd region, or a
+            ValueError: for an object with neither polygon nor box, a crowd region, or a
                 class or difficulty outside its range.
         """
         image_index, class_index, polygons, difficult = [], [], [], []
         for index, record in enumerate(dataset_dicts):
+            check_record(record, "image_id")
             for obj in record.get("annotations", ()):
                 if obj.get("iscrowd", 0):
                     raise ValueError(
@@ -103,7 +102,7 @@ class GroundTruth:
                     )
                 image_index.append(index)
                 class_index.append(obj["category_id"])
-                polygons.append(_polygon_of(obj, record["image_id"]))
+                polygons.append(polygon_of(obj, record["image_id"]))
                 difficult.append(obj.get("difficult", 0))
         return cls(
             image_ids=tuple(str(record["image_id"]) for record in dataset_dicts),
@@ -188,7 +187,7 @@ class DotaScores:
 
 
 def finite_rows(scores: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
-    """Tell which detections have nothing but finite numbers.
+    """Return which detections have finite numbers only.
 
     Args:
         scores: (D,).
@@ -215,7 +214,7 @@ def score_detections(
 
     Args:
         ground_truth: objects with their quadrilaterals.
-        detections: on the same images and classes.
+        detections: detections on the same images and classes.
         iou_thresholds: T values in [0, 1); a match needs polygon IoU strictly above.
         ap_method: ``"voc07"`` or ``"area"``.
         difficult_policy: which difficulty labels count: ``"v1.0"`` 0 alone, ``"v1.5"`` 0 and 1,
@@ -242,12 +241,15 @@ def score_detections(
             ground_truth.image_index * num_classes + ground_truth.class_index,
             min_iou=min(thresholds),
         )
+
     # lexsort is stable: equal keys keep the order of the arrays.
     rank = np.lexsort((detections.image_index, -detections.scores, detections.class_index))
     best, best_iou = best[rank], best_iou[rank]
+
     counts = np.isin(ground_truth.difficult, DIFFICULT_POLICIES[difficult_policy])
     num_counted = np.bincount(ground_truth.class_index[counts], minlength=num_classes)
     num_detections = np.bincount(detections.class_index, minlength=num_classes)
+
     ends = np.cumsum(num_detections)
     ap = np.full((len(thresholds), num_classes), np.nan)
     recall = np.full((len(thresholds), num_classes), np.nan)
@@ -258,6 +260,7 @@ def score_detections(
             curve = precision_recall(is_true[of_class], is_false[of_class], num_counted[label])
             ap[row, label] = average_precision(*curve, method=ap_method)
             recall[row, label] = curve[1][-1] if len(curve[1]) else 0.0
+
     return DotaScores(
         iou_thresholds=thresholds,
         ap=ap,
@@ -273,7 +276,7 @@ def score_detections(
 def check_protocol(
     iou_thresholds: Sequence[float], ap_method: str, difficult_policy: str
 ) -> tuple[float, ...]:
-    """Refuse a protocol that cannot be computed.
+    """Validate the protocol.
 
     Args:
         iou_thresholds: see :func:`score_detections`.
@@ -292,6 +295,7 @@ def check_protocol(
             f"unknown difficult policy {difficult_policy!r}; choose one of "
             f"{', '.join(DIFFICULT_POLICIES)}"
         )
+
     # Rounded, so that 0.65 made by adding steps of 0.05 is the threshold 0.65.
     thresholds = tuple(sorted({round(float(value), 10) for value in iou_thresholds}))
     if not thresholds or not all(0.0 <= value < 1.0 for value in thresholds):
@@ -322,25 +326,6 @@ def judge_ranked(
     is_false = np.ones(len(best), dtype=bool)
     is_false[ranked] = counts[objects] & ~is_true[ranked]
     return is_true, is_false
-
-
-def _polygon_of(obj: dict, image_id: object) -> np.ndarray:
-    """Quadrilateral (4, 2) of an annotation: ``poly``, else the corners of its rotated box."""
-    if obj.get("poly") is not None:
-        polygon = np.asarray(obj["poly"], dtype=np.float64)
-        if polygon.size != 8:
-            raise ValueError(
-                f"an object of image {image_id!r} has {polygon.size} numbers in 'poly'; DOTA's "
-                "protocol needs 4 vertices, x1 y1 ... x4 y4"
-            )
-        return polygon.reshape(4, 2)
-    if len(obj.get("bbox", ())) != 5:
-        raise ValueError(
-            f"an object of image {image_id!r} has neither 'poly' (8 numbers) nor a rotated 'bbox' "
-            f"(5 numbers): {obj}"
-        )
-    box = torch.tensor([float(value) for value in obj["bbox"]], dtype=torch.float64)
-    return boxes_to_corners(box).numpy()
 
 
 def _check_range(what: str, values: np.ndarray, limit: int) -> None:

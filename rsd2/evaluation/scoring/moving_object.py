@@ -24,7 +24,7 @@ from rsd2.evaluation.matching.boxes import (
     rank_detections,
 )
 
-from .average_precision import average_precision, precision_recall
+from .average_precision import average_precision_by_group
 
 RULES = ("iou", "distance")
 
@@ -41,9 +41,9 @@ class MovingObjectProtocol:
         rule: ``"iou"``: pairs are chosen that maximise the sum of the IoUs, and those with an IoU
             above the threshold count; ``"distance"``: pairs are chosen that minimise the sum of
             the distances of the centres, and those nearer than the threshold count.
-        threshold: of the IoU, in [0, 1), or of the distance, pixels, > 0; not included itself.
-        score_thresholds: detections must score more. Of several the one with the best mean F1 is
-            reported.
+        threshold: least IoU, in [0, 1), or greatest distance, pixels, > 0; excluded itself.
+        score_thresholds: detections count above this score. Of several the one with the best mean
+            F1 is reported.
         mean_ap: also report the area under the precision-recall curve; for the rule ``"iou"``.
         labels: whose labels the published numbers refer to; only for the record.
     """
@@ -56,7 +56,7 @@ class MovingObjectProtocol:
     labels: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be counted."""
+        """Validate the protocol."""
         if self.rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, got {self.rule!r}")
         limits_hold = 0 <= self.threshold < 1 if self.rule == "iou" else self.threshold > 0
@@ -100,7 +100,7 @@ class MovingObjectScores:
     """Counts of each video.
 
     Attributes:
-        protocol: by which was counted.
+        protocol: protocol of the counts.
         videos: V names.
         counts: (S, V, 3) int64: true positives, false positives, false negatives.
         average_precision: (V,) in [0, 1], ``nan`` without objects; None if not asked for.
@@ -184,6 +184,8 @@ def count_matches(
         overlap = shared / (union + 1e-7)  # as the official evaluation
         rows, columns = linear_sum_assignment(overlap, maximize=True)
         return int((overlap[rows, columns] > protocol.threshold).sum())
+
+    # What is too far costs the same wherever it is, so that the sum prefers pairs that count.
     centers, others = (boxes[:, :2] + boxes[:, 2:] for boxes in (detections, objects))
     distance = np.linalg.norm(centers[:, None] - others[None, :], axis=2) / 2
     cost = np.where(distance > protocol.threshold, protocol.threshold + _FAR, distance)
@@ -203,9 +205,9 @@ def score_moving_objects(
     ``ignore`` do not count. A frame without detections misses all its objects.
 
     Args:
-        truth: of I frames.
-        detections: on them.
-        videos: name of the video of each frame.
+        truth: labels of I frames.
+        detections: detections on them.
+        videos: name of each frame's video.
         protocol: what counts as found.
 
     Returns:
@@ -222,6 +224,7 @@ def score_moving_objects(
     truth_rows = _rows_by_key(
         truth.image_index * num_classes + truth.class_index, np.flatnonzero(~truth.ignore)
     )
+
     keys = detections.image_index * num_classes + detections.class_index
     counts = np.zeros((len(protocol.score_thresholds), len(names), 3), dtype=np.int64)
     none = np.zeros(0, dtype=np.int64)
@@ -232,6 +235,7 @@ def score_moving_objects(
             true = count_matches(detections.boxes[found], truth.boxes[real], protocol)
             video = position[videos[key // num_classes]]
             counts[s, video] += (true, len(found) - true, len(real) - true)
+
     precision = None
     if protocol.mean_ap:
         index = np.array([position[name] for name in videos], dtype=np.int64)
@@ -261,17 +265,14 @@ def _average_precision(
     matching = match_greedily(pairs, len(ranked.scores), truth.ignore, above, None)
     order = np.argsort(-ranked.scores, kind="stable")
     order = order[~matching.ignored[order]]
-    result = np.full((num_videos, len(truth.class_names)), np.nan)
-    for video in range(num_videos):
-        for label in range(len(truth.class_names)):
-            own_truth = (video_index[truth.image_index] == video) & (truth.class_index == label)
-            num_objects = int((own_truth & ~truth.ignore).sum())
-            if not num_objects:
-                continue
-            own = (video_index[ranked.image_index] == video) & (ranked.class_index == label)
-            is_true = matching.truth[order[own[order]]] >= 0
-            curve = precision_recall(is_true, ~is_true, num_objects)
-            result[video, label] = average_precision(*curve, method="area")
+
+    num_classes = len(truth.class_names)
+    objects = video_index[truth.image_index] * num_classes + truth.class_index
+    groups = video_index[ranked.image_index] * num_classes + ranked.class_index
+    num_objects = np.bincount(objects[~truth.ignore], minlength=num_videos * num_classes)
+    result = average_precision_by_group(matching.truth[order] >= 0, groups[order], num_objects)
+    result = result.reshape(num_videos, num_classes)
+
     counted = np.isfinite(result)
     total = np.where(counted, result, 0).sum(axis=1)
     return np.where(counted.any(axis=1), total / np.maximum(counted.sum(axis=1), 1), np.nan)

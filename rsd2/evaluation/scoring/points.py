@@ -18,7 +18,7 @@ from rsd2.evaluation.matching.boxes import (
     rank_detections,
 )
 
-from .average_precision import average_precision, precision_recall
+from .average_precision import average_precision_by_group
 
 LOCALIZATION_DISTANCES = tuple(range(1, 26))
 """Pixels, over which L-mAP is the mean."""
@@ -36,10 +36,10 @@ def score_points(
     distance <= d. All frames are pooled; the area under the curve is VOC 2010's.
 
     Args:
-        truth: of the data set; objects flagged ``ignore`` do not count.
-        detections: on its frames.
+        truth: labels of the dataset; objects flagged ``ignore`` do not count.
+        detections: detections on its frames.
         distances: R values d, pixels, > 0.
-        max_detections: of one class in one frame; None keeps all.
+        max_detections: most detections of one class in one frame; None keeps all.
 
     Returns:
         (R, K) float64 in [0, 1]; ``nan`` for classes without object.
@@ -51,17 +51,16 @@ def score_points(
         raise ValueError(f"distances must be positive, got {distances}")
     ranked = rank_detections(detections, max_detections)
     detection, found, distance = _near_pairs(truth, ranked, max(distances))
+
     order = np.argsort(-ranked.scores, kind="stable")
-    result = np.full((len(distances), len(truth.class_names)), np.nan)
+    counted = truth.class_index[~truth.ignore]
+    num_objects = np.bincount(counted, minlength=len(truth.class_names))
+    result = np.full((len(distances), len(num_objects)), np.nan)
     for r, limit in enumerate(distances):
         near = distance <= limit
         match = defer_acceptance(detection[near], found[near], len(ranked.scores), len(truth.boxes))
-        for label in range(len(truth.class_names)):
-            num_objects = int(((truth.class_index == label) & ~truth.ignore).sum())
-            if num_objects:
-                is_true = match[order[ranked.class_index[order] == label]] >= 0
-                curve = precision_recall(is_true, ~is_true, num_objects)
-                result[r, label] = average_precision(*curve, method="area")
+        is_true, labels = match[order] >= 0, ranked.class_index[order]
+        result[r] = average_precision_by_group(is_true, labels, num_objects)
     return result
 
 
@@ -75,6 +74,7 @@ def _near_pairs(
     counted = counted[np.argsort(truth_keys, kind="stable")]
     truth_keys = np.sort(truth_keys)
     keys = ranked.image_index * num_classes + ranked.class_index  # sorted
+
     centers = (ranked.boxes[:, :2] + ranked.boxes[:, 2:]) / 2
     places = (truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2
     none = np.zeros(0, dtype=np.int64)

@@ -60,13 +60,13 @@ class TinyProtocol:
     Attributes:
         iou_thresholds: T values in (0, 1], reported one by one and never averaged.
         size_ranges: name -> (least, greatest) size in pixels; None means TINY_SIZE_RANGES.
-        max_detections: of one class in one image; 200 in TinyBenchmark, 1000 in newer reports.
-            Numbers of different values are not comparable.
+        max_detections: most detections of one class in one image; 200 in TinyBenchmark,
+            1000 in newer reports. Numbers of different values are not comparable.
         ignore_uncertain: uncertain objects are ignored.
         use_iod: a detection that found nothing is ignored if an ignored object covers at least
             the IoU threshold of the detection's own area; without, ignored objects are matched by
             IoU, one detection each.
-        miss_rate_max_detections: as ``max_detections``, for the miss rate.
+        miss_rate_max_detections: the same for the miss rate.
         miss_rate_quirks: count as the released script does: a ranking that starts beyond a point
             of false positives per image takes its last recall there instead of 0, and the IoD with
             ignored objects is converted once more as if it were an IoU.
@@ -81,7 +81,7 @@ class TinyProtocol:
     miss_rate_quirks: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be counted."""
+        """Validate the protocol."""
         thresholds = tuple(float(value) for value in self.iou_thresholds)
         if not thresholds or not all(0 < value <= 1 for value in thresholds):
             raise ValueError(f"iou_thresholds must lie in (0, 1], got {self.iou_thresholds}")
@@ -122,8 +122,8 @@ def score_tiny(truth: BoxTruth, detections: BoxDetections, protocol: TinyProtoco
     nothing is ignored by IoD, or if its own size lies outside the range.
 
     Args:
-        truth: whole images.
-        detections: on them, merged.
+        truth: labels of whole images.
+        detections: detections on them, merged.
         protocol: what is counted.
 
     Returns:
@@ -135,6 +135,7 @@ def score_tiny(truth: BoxTruth, detections: BoxDetections, protocol: TinyProtoco
     shape = (len(protocol.iou_thresholds), len(ranges), num_classes)
     precision, recall = np.full(shape, np.nan), np.full(shape, np.nan)
     counted = np.zeros(shape[1:], dtype=np.int64)
+
     by_class = _rank_by_class(ranked, num_classes)
     for a, limits in enumerate(ranges.values()):
         ignored = _ignored_objects(truth, limits, protocol.ignore_uncertain)
@@ -162,8 +163,8 @@ def score_miss_rate(
     ranking starts beyond such a number nothing is found, unless the protocol asks for the quirks.
 
     Args:
-        truth: whole images, at least one.
-        detections: on them, merged.
+        truth: labels of whole images, at least one.
+        detections: detections on them, merged.
         protocol: what is counted.
 
     Returns:
@@ -183,10 +184,12 @@ def score_miss_rate(
         pairs = find_overlaps(truth, kept, _ANY_SHARE if protocol.miss_rate_quirks else least)
         if protocol.miss_rate_quirks:
             pairs = _convert_twice(pairs, truth, kept)
+
         ignored = _ignored_objects(truth, limits, protocol.ignore_uncertain)
         counted = np.bincount(truth.class_index[~ignored], minlength=num_classes)
         by_class = _rank_by_class(kept, num_classes)
         nowhere = np.zeros(len(kept.scores), dtype=bool)
+
         above = np.nextafter(_REGION_THRESHOLD, 1)
         for t, threshold in enumerate(protocol.iou_thresholds):
             matching = match_greedily(pairs, len(kept.scores), ignored, threshold, above)

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from rsd2.io.files import write_atomically
-from rsd2.synthetic.writer import RECORD_NAME, finish_folder, scene_name, write_image
+from rsd2.io.image_io import write_image
+from rsd2.synthetic.writer import RECORD_NAME, SCENE_PNG, NumberedFolder, scene_files
 
 from .scene import TINY_CATEGORIES, TinyScene, TinySceneConfig, draw_tiny_scene
 
 ANNOTATION_NAME = "annotations.json"
-_LABELS = ("records", ".json")
+_LABELS = "records/{}.json"
 _BINS = {"tiny1": (0, 8), "tiny2": (8, 12), "tiny3": (12, 20), "larger": (20, np.inf)}
 
 
@@ -49,16 +50,18 @@ def write_tiny_scenes(
 
     Raises:
         ValueError: if a number is out of range.
-        FileExistsError: if the folder holds scenes of other parameters, or files of another origin.
+        FolderTakenError: if the folder holds scenes of other parameters, or files of another
+            origin.
     """
     folder = Path(folder)
-    record = {"parameters": {**config.to_dict(), "seed": seed}, "classes": list(TINY_CATEGORIES)}
+    head = {"parameters": {**config.to_dict(), "seed": seed}, "classes": list(TINY_CATEGORIES)}
+    files = partial(scene_files, folder, _LABELS)
     work = partial(_write_scene, folder, config, seed)
-    if finish_folder(folder, record, num_images, work, num_workers, progress, shard, _LABELS):
-        coco = _gather(folder, num_images)
-        write_atomically(folder / ANNOTATION_NAME, json.dumps(coco) + "\n")
-        record.update(complete=True, **describe_annotations(coco))
-        write_atomically(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
+    gather = partial(_gather, folder, num_images)
+    scenes = NumberedFolder(
+        folder / RECORD_NAME, head, "tiny scenes", num_images, files, work, gather
+    )
+    scenes.finish(num_workers, progress, shard)
     return folder
 
 
@@ -97,10 +100,10 @@ def describe_annotations(coco: dict) -> dict:
 
 
 def _write_scene(folder: Path, config: TinySceneConfig, seed: int, index: int) -> None:
-    scene, name = draw_tiny_scene(config, seed, index), scene_name(index)
-    write_image(folder / "images" / f"{name}.png", scene.image)
-    text = json.dumps(_to_record(scene, f"{name}.png"))
-    write_atomically(folder / _LABELS[0] / f"{name}{_LABELS[1]}", text)
+    scene = draw_tiny_scene(config, seed, index)
+    image, labels = scene_files(folder, _LABELS, index)
+    write_image(image, scene.image, SCENE_PNG)
+    write_atomically(labels, json.dumps(_to_record(scene, image.name)))
 
 
 def _to_record(scene: TinyScene, file_name: str) -> dict:
@@ -127,14 +130,16 @@ def _to_record(scene: TinyScene, file_name: str) -> dict:
 
 
 def _gather(folder: Path, num_images: int) -> dict:
-    """The COCO file of all scenes."""
+    """Write the COCO file of all scenes, and count what it holds."""
     images, annotations = [], []
     for index in range(num_images):
-        path = folder / _LABELS[0] / f"{scene_name(index)}{_LABELS[1]}"
+        path = scene_files(folder, _LABELS, index)[-1]
         record = json.loads(path.read_text(encoding="utf-8"))
         images.append({"id": index + 1, **record["image"]})
         for annotation in record["annotations"]:
             number = len(annotations) + 1
             annotations.append({"id": number, "image_id": index + 1, **annotation})
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(TINY_CATEGORIES)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    write_atomically(folder / ANNOTATION_NAME, json.dumps(coco) + "\n")
+    return describe_annotations(coco)

@@ -13,20 +13,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from rsd2.data.formats.rscardata import RSCARDATA_SPLITS
 from rsd2.io.files import make_output_folder, write_atomically
-from rsd2.io.worker_pool import run_in_processes
-from rsd2.synthetic.writer import check_parameters
+from rsd2.io.image_io import write_image
+from rsd2.synthetic.writer import NumberedFolder
 
 from .config import VideoConfig
 from .scene import VideoLabel, VideoPlan, VideoRenderer, plan_video
 
 _SAMPLED_FRAMES = 8  # of each video, for the statistics of its pixels
-
-
-"""The name ``test1024`` stays, whatever the size of synthetic frames is."""
 
 
 def write_videos(
@@ -41,7 +37,8 @@ def write_videos(
 ) -> Path:
     """Write one split of a folder in RsCarData's format, or finish one that was begun.
 
-    Videos are named ``001`` and so on. A video is complete when its record
+    Videos are named ``001`` and so on, and the folder of test frames ``test1024``, whatever their
+    size is. A video is complete when its folder of frames is there and its record
     ``records/<split>/001.json`` is there; the COCO files and ``videos_<split>.json`` (parameters)
     come when all are.
 
@@ -61,34 +58,20 @@ def write_videos(
 
     Raises:
         ValueError: if a number is out of range or the split unknown.
-        FileExistsError: if the split is there with other parameters or more videos.
+        FolderTakenError: if the split is there with other parameters or more videos.
     """
-    folder, (rank, world_size) = Path(folder), shard
+    folder = Path(folder)
     if split not in RSCARDATA_SPLITS:
         raise ValueError(f"split must be one of {', '.join(RSCARDATA_SPLITS)}, got {split!r}")
-    if num_videos < 1 or seed < 0 or num_workers < 0 or not 0 <= rank < world_size:
-        raise ValueError(
-            "num_videos must be >= 1, seed >= 0, num_workers >= 0 and 0 <= rank < number of "
-            f"processes; got {num_videos}, {seed}, {num_workers} and shard {shard}"
-        )
     parameters = {**config.to_dict(), "seed": seed}
-    path = folder / f"videos_{split}.json"
-    records = folder / "records" / split
-    _check_split(path, records, parameters, num_videos, folder / RSCARDATA_SPLITS[split].images)
-    for name in (records, folder / "annotations"):
-        make_output_folder(name)
     head = {"parameters": parameters, "split": split, "num_videos": num_videos}
-    write_atomically(path, json.dumps({**head, "complete": False}, indent=2) + "\n")
-    part = range(rank, num_videos, world_size)
-    missing = [index for index in part if not _record_path(records, index).is_file()]
+    path = folder / f"videos_{split}.json"
+    files = partial(_video_files, folder, split)
     work = partial(_write_video, folder, split, config, seed)
-    done = run_in_processes(work, missing, num_workers)
-    bar = {"initial": len(part) - len(missing), "desc": f"{split} videos", "unit": "video"}
-    for _ in tqdm(done, total=len(part), disable=not progress, **bar):
-        pass
-    if all(_record_path(records, index).is_file() for index in range(num_videos)):
-        _gather(folder, split, num_videos, config.old_label_drop)
-        write_atomically(path, json.dumps({**head, "complete": True}, indent=2) + "\n")
+    gather = partial(_gather, folder, split, num_videos, config.old_label_drop)
+    holds = f"synthetic {split} videos"
+    videos = NumberedFolder(path, head, holds, num_videos, files, work, gather)
+    videos.finish(num_workers, progress, shard)
     return path
 
 
@@ -142,33 +125,17 @@ def video_name(index: int) -> str:
     return f"{index + 1:03d}"
 
 
-def _record_path(records: Path, index: int) -> Path:
-    return records / f"{video_name(index)}.json"
-
-
-def _check_split(
-    path: Path, records: Path, parameters: dict, num_videos: int, images: Path
-) -> None:
-    if not path.exists():
-        if images.is_dir() and any(images.iterdir()):
-            raise FileExistsError(
-                f"{images} holds files but {path} is missing, so they may not be synthetic "
-                "videos; choose an empty folder"
-            )
-        return
-    check_parameters(path, parameters)
-    present = len(list(records.glob("*.json")))
-    if present > num_videos:
-        raise FileExistsError(
-            f"{records} knows {present} videos, more than the {num_videos} asked for; choose "
-            f"another folder, delete this one, or ask for at least {present}"
-        )
+def _video_files(folder: Path, split: str, index: int) -> list[Path]:
+    """The folder of a video and its record, which stands for the whole."""
+    name = video_name(index)
+    images = folder / RSCARDATA_SPLITS[split].images
+    return [images / name, folder / "records" / split / f"{name}.json"]
 
 
 def _write_video(folder: Path, split: str, config: VideoConfig, seed: int, index: int) -> None:
     """Frames first, the record last, so that it stands for a complete video."""
     names, plan = RSCARDATA_SPLITS[split], plan_video(config, seed, index)
-    base = folder / names.images / video_name(index)
+    base, record_path = _video_files(folder, split, index)
     make_output_folder(base / "img1")
     if names.voc:
         make_output_folder(base / names.voc)
@@ -183,10 +150,7 @@ def _write_video(folder: Path, split: str, config: VideoConfig, seed: int, index
             pixels = image.astype(np.float64)
             moments.append((pixels.mean(), (pixels**2).mean()))
         name = f"{frame + 1:06d}"
-        ok, packed = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-        if not ok:
-            raise RuntimeError(f"cv2 could not encode frame {name} of {base} as JPEG")
-        write_atomically(base / "img1" / f"{name}.jpg", packed.tobytes())
+        write_image(base / "img1" / f"{name}.jpg", image, options)
         if names.voc:
             labels = [label for label in plan.labels[frame] if label.track not in dropped]
             write_atomically(
@@ -194,7 +158,7 @@ def _write_video(folder: Path, split: str, config: VideoConfig, seed: int, index
             )
     mean, square = np.mean(moments, axis=0)
     record = make_record(plan) | {"image": [float(mean), float(np.sqrt(square - mean**2))]}
-    write_atomically(_record_path(folder / "records" / split, index), json.dumps(record))
+    write_atomically(record_path, json.dumps(record))
 
 
 def _dropped_tracks(record: dict, share: float) -> set[int]:
@@ -218,16 +182,15 @@ def _voc(name: str, size: tuple[int, int], labels: list[VideoLabel]) -> str:
     return "\n".join([*lines, "</annotation>"]) + "\n"
 
 
-def _gather(folder: Path, split: str, num_videos: int, drop: float) -> None:
-    """The COCO files of a complete split."""
+def _gather(folder: Path, split: str, num_videos: int, drop: float) -> dict:
+    """Write the COCO files of a complete split; the record gets no more values."""
     names = RSCARDATA_SPLITS[split]
     images: list[dict] = []
     old: list[dict] = []
     new: list[dict] = []
     first_track = 0  # tracks are numbered through the whole file
     for index in range(num_videos):
-        path = _record_path(folder / "records" / split, index)
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(_video_files(folder, split, index)[-1].read_text(encoding="utf-8"))
         dropped = _dropped_tracks(record, drop)
         height, width = record["size"]
         for frame, rows in enumerate(record["frames"], start=1):
@@ -246,6 +209,9 @@ def _gather(folder: Path, split: str, num_videos: int, drop: float) -> None:
     plain = [
         {key: image[key] for key in ("id", "file_name", "height", "width")} for image in images
     ]
+
+    make_output_folder(folder / "annotations")
     for path, shown, labels in ((names.old, plain, old), (names.new, images, new)):
         content = {"images": shown, "annotations": labels, "categories": categories}
         write_atomically(folder / path, json.dumps(content) + "\n")
+    return {}

@@ -104,6 +104,53 @@ def test_crowds_are_to_be_ignored(folder: Path) -> None:
     assert annotation["iscrowd"] == 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["./far/b.png", "x/../far/b.png", "far//b.png", "far\\b.png", "FAR/B.PNG", "Far/b.PNG"]
+    + ["{folder}/images/far/b.png", "D:\\data\\images\\far\\b.png", "/other/images/far/b.png"],
+)
+def test_file_names_are_paths_and_not_text(folder: Path, name: str) -> None:
+    data = json.loads((folder / "labels.json").read_text())
+    expected = load(folder)
+    data["images"][1]["file_name"] = name.format(folder=folder)
+    (folder / "labels.json").write_text(json.dumps(data))
+    assert load(folder) == expected
+    data["images"].append({**data["images"][1], "id": 5, "file_name": "far/b.png"})
+    (folder / "labels.json").write_text(json.dumps(data))
+    report = LabelReport()
+    assert load(folder, report=report) == expected
+    assert report.count("duplicate_id") == 1, "the same image, spelt otherwise"
+
+
+def test_linked_folders_and_files_elsewhere_are_found(folder: Path) -> None:
+    (folder / "images" / "far").rename(folder / "elsewhere")
+    (folder / "images" / "far").symlink_to(folder / "elsewhere")
+    (folder / "images" / "loop").symlink_to(folder / "images")
+    assert [r["image_id"] for r in load(folder)] == ["a.png", "far/b.png"]
+    (folder / "images" / "far").unlink()
+    text = (folder / "labels.json").read_text()
+    for name in ("../elsewhere/b.png", f"{folder}/elsewhere/b.png"):
+        (folder / "labels.json").write_text(text.replace("far/b.png", name))
+        assert Path(load(folder)[1]["file_name"]).samefile(folder / "elsewhere" / "b.png")
+    (folder / "images" / "A.png").write_bytes((folder / "images" / "a.png").read_bytes())
+    (folder / "labels.json").write_text(text.replace("a.png", "a.PNG"))
+    with pytest.raises(FileNotFoundError, match=r"a\.PNG"):  # which of the two cannot be told
+        load(folder)
+
+
+def test_class_names_with_blanks_are_accepted(folder: Path) -> None:
+    text = (folder / "labels.json").read_text().replace("dog", "storage tank")
+    (folder / "labels.json").write_text(text)
+    files = (folder / "labels.json", folder / "images")
+    (found, _) = load_coco_boxes(*files, ["storage tank"], unknown_class="ignore")
+    assert [a["bbox"] for a in found["annotations"]] == [[50, 50, 9, 9]]
+    try:
+        register_coco_boxes("coco_of_tanks", {"thing_classes": ["storage tank"]}, *files)
+    finally:
+        DatasetCatalog.remove("coco_of_tanks")
+        MetadataCatalog.remove("coco_of_tanks")
+
+
 def test_missing_images(folder: Path) -> None:
     (folder / "images" / "far" / "b.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"(?s)1 of 2 images .*b\.png"):

@@ -94,6 +94,13 @@ def test_splits_annotations_and_order_of_the_list(root):
     assert [len(r["annotations"]) for r in load_dior_r(root, "test")] == [1]
 
 
+def test_lists_name_images_by_paths_in_any_encoding(root):
+    names = "./00002\r\nJPEGIMAGES-trainval/../00001.JPG\r\n"
+    (root / "ImageSets" / "Main" / "train.txt").write_text(names, encoding="utf-16")
+    records = load_dior_r(root, "train", on_problem="error")
+    assert [r["image_id"] for r in records] == ["00002", "00001"]
+
+
 def test_orders_differ_in_the_dam_alone(root):
     def ids(order):
         records = load_dior_r(root, "train", order=order)
@@ -148,6 +155,53 @@ def test_every_defect_is_counted_with_file_and_line(root, caplog):
     for policy in ("on_problem", "unknown_class", "out_of_image", "missing_label"):
         with pytest.raises(ValueError, match="Problems in the labels of DIOR-R trainval"):
             load_dior_r(root, "trainval", **{policy: "error"})
+
+
+FOREIGN = {
+    "FAIR1M XML": "<annotation><objects><object><points><point>1,2</point></points>"
+    "<possibleresult><name>A220</name></possibleresult></object></objects></annotation>",
+    "HRSC2016 XML": "<HRSC_Image><HRSC_Objects><HRSC_Object><mbox_cx>5</mbox_cx></HRSC_Object>"
+    "</HRSC_Objects></HRSC_Image>",
+    "Pascal VOC XML": "<annotation><object><bndbox><xmin>1</xmin></bndbox></object></annotation>",
+    "roLabelImg XML": "<annotation><object><robndbox><cx>5</cx></robndbox></object></annotation>",
+    "CVAT XML": "<annotations><image><box label='s' xtl='1'/></image></annotations>",
+    "XML with the root <kml>": "<kml xmlns='http://www.opengis.net/kml/2.2'><Document/></kml>",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_xml_of_other_formats_is_told_and_never_an_empty_image(root, name):
+    labels = root / "Annotations" / "Oriented Bounding Boxes"
+    (labels / "00002.xml").write_text(f"<?xml version='1.0'?>\n{FOREIGN[name]}")
+    report = LabelReport()
+    records = load_dior_r(root, "train", report=report)
+    assert [len(r["annotations"]) for r in records] == [0, 2]
+    (problem,) = report.problems
+    assert (problem.kind, problem.line) == ("foreign_format", 2)
+    assert problem.message.startswith(f"it looks like {name}, which ")
+    (labels / "00001.xml").write_text(FOREIGN[name])
+    with pytest.raises(ValueError, match=f"(?s)Problems in the labels of DIOR-R train .*{name}"):
+        load_dior_r(root, "train")
+
+
+def test_a_folder_of_other_files_says_what_is_there(root):
+    labels = root / "Annotations" / "Oriented Bounding Boxes"
+    for path in list(labels.iterdir()):
+        path.with_suffix(".txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.3 0.1 0.3")
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"\*\.xml.*4 of \.txt\).*YOLO-OBB text"):
+        load_dior_r(root, "train")
+
+
+@pytest.mark.parametrize("flag", ["0.0", " 1 ", ""])
+def test_flags_may_have_a_decimal_point(root, flag):
+    path = root / "Annotations" / "Oriented Bounding Boxes" / "00002.xml"
+    extra = f"<difficult>{flag}</difficult>"
+    path.write_text(xml_file("00002", xml_object("dam", DAM, extra), xml_object("dam", DAM, extra)))
+    report = LabelReport()
+    first = load_dior_r(root, "train", report=report)[0]["annotations"][0]
+    assert first["difficult"] == float(flag or 0)
+    assert [(p.kind, p.fate) for p in report.problems] == [("duplicate_object", "kept")]
 
 
 def test_missing_folders_and_lists_are_named(root):

@@ -18,6 +18,10 @@ from rsd2.data.datasets import (
     register_dota_instances,
 )
 from rsd2.data.formats.label_report import LabelReport
+from rsd2.data.formats.values import LARGEST_COORDINATE
+from rsd2.data.windows.tile_writer import write_tiles
+from rsd2.data.windows.tiling import TilingParameters
+from rsd2.evaluation.scoring.dota import GroundTruth
 from rsd2.structures import boxes_to_corners
 from rsd2.testing import TINY_CLASSES, write_tiny_dota
 
@@ -144,7 +148,8 @@ def test_policies(folder):
 
 
 @pytest.mark.parametrize(
-    "classes", ["ship", ("ship"), [], ["ship", "ship"], ["small vehicle"], [1]]
+    "classes",
+    ["ship", ("ship"), [], ["ship", "ship"], ["small  vehicle"], [" ship"], [""], [1], ["class 1"]],
 )
 def test_class_lists_that_cannot_be_meant(folder, classes):
     with pytest.raises(ValueError, match="[Cc]lass names"):
@@ -183,6 +188,40 @@ def test_registration_is_lazy_and_fits_detectron2(folder, register):
     assert len(get_detection_dataset_dicts(["tiny_set"], filter_empty=True)) == 3
     with pytest.raises(AssertionError, match="already registered"):
         register_dota_instances("tiny_set", {"thing_classes": ["ship"]}, *folder)
+
+
+def test_one_file_of_another_format_is_reported_and_a_set_of_them_refused(folder, tmp_path):
+    yolo = "0 0.10 0.10 0.50 0.10 0.50 0.30 0.10 0.30\n"
+    (folder[0] / "P0001.txt").write_text(yolo)
+    report = LabelReport()
+    records = load_dota_instances(*folder, TINY_CLASSES, report=report)
+    assert [len(r["annotations"]) for r in records] == [3, 0, 3, 0]
+    assert report.count("foreign_format") == report.total == 1
+    for path in folder[0].iterdir():
+        path.write_text(yolo)
+    with pytest.raises(ValueError, match=r"(?s)P0000\.txt:1: .*YOLO-OBB text .*does not read yet"):
+        load_dota_instances(*folder, TINY_CLASSES, unknown_class="ignore")
+    with pytest.raises(ValueError, match="(?s)images to cut: .*YOLO-OBB text"):
+        write_tiles([folder[1]], [folder[0]], tmp_path / "t", TilingParameters(), progress=False)
+    assert not (tmp_path / "t").exists()
+
+
+def test_another_spelling_of_a_class_is_named(folder):
+    (folder[0] / "P0000.txt").write_text("0 0 10 0 10 10 0 10 Small Vehicle 0\n")
+    report = LabelReport()
+    load_dota_instances(*folder, ["plane", "ship", "small-vehicle"], report=report)
+    message = "class 'Small Vehicle' is not in the class list, which has 'small-vehicle'"
+    assert message in [problem.message for problem in report.problems]
+    (record, *_) = load_dota_instances(*folder, ["plane", "ship", "Small Vehicle"])
+    assert record["annotations"][0]["category_id"] == 2
+
+
+def test_what_a_reader_keeps_the_evaluator_takes(folder):
+    for coordinate, count in ((LARGEST_COORDINATE * 0.99, 1), (LARGEST_COORDINATE, 0), (1e12, 0)):
+        (folder[0] / "P0000.txt").write_text(f"0 0 {coordinate:.0f} 0 {coordinate:.0f} 9 0 9 ship")
+        records = load_dota_instances(*folder, TINY_CLASSES)
+        assert len(records[0]["annotations"]) == count
+        GroundTruth.from_dicts(records, TINY_CLASSES)
 
 
 def test_three_thousand_objects_in_one_image(tmp_path):

@@ -87,6 +87,20 @@ def test_what_is_wrong_is_reported(root: Path) -> None:
     assert [report.count(kind) for kind in kinds] == [1] * 5
 
 
+def test_fractions_for_frames_and_tracks_are_no_numbers(root: Path) -> None:
+    bad = np.vstack([ROWS.astype(float), [0.5, 9, 5, 5, 9, 9], [0, 3.5, 5, 5, 9, 9]])
+    savemat(root / "annotations" / "00011.mat", {"anno": bad})
+    points = np.array([[12.0, 23.0, 3.5], [20.0, 20.0, 4.0]])
+    savemat(root / "test_data" / "ground_truth" / "GT_img011001.mat", {"image_info": points})
+    report = LabelReport()
+    assert len(load_drone_crowd(root, "test", report=report)[0]["annotations"]) == 2
+    assert report.count("track_number", "dropped") == report.total == 2
+    report = LabelReport()
+    annotations = load_drone_crowd(root, "test", "points", report=report)[0]["annotations"]
+    assert [a.get("track_id") for a in annotations] == [None, 4]
+    assert report.count("track_number", "kept") == report.total == 1
+
+
 def write_matlab_7_3(path: Path) -> None:
     """The header of MATLAB 7.3: its text, version 0x0200, the byte order; then HDF5's signature."""
     text = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, HDF5 schema 1.00 .".ljust(116)

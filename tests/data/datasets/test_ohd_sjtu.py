@@ -64,7 +64,10 @@ def test_broken_lines_are_named(folder):
         ("non_finite", 5),
         ("difficult_flag", 6),
     ]
-    assert "10 fields instead of 11 or 12" in report.problems[0].message
+    assert "10 fields instead of 11 or more" in report.problems[0].message
+    assert "it looks like DOTA text, which rsd2.data.datasets.load_dota_instances reads" in str(
+        report.problems[0]
+    )
     assert "head_x head_y" in report.summary()
     with pytest.raises(ValueError, match="versions 'S' and 'L', got 'M'"):
         load_ohd_sjtu(folder, "M")

@@ -90,6 +90,26 @@ def test_broken_voc_files_are_reported_and_never_read_as_empty(root: Path) -> No
     assert report.problems[0].line == 1
 
 
+def test_xml_of_other_formats_and_huge_boxes_are_told(root: Path) -> None:
+    folder = root / "images" / "test1024" / "001" / "xml_det"
+    (folder / "000002.xml").write_text(
+        "<annotation><object><robndbox><cx>5</cx></robndbox></object></annotation>"
+    )
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>1e12</xmax><ymax>9</ymax></bndbox>"
+    (folder / "000003.xml").write_text(
+        f"<?xml version='1.0' encoding='gb2312'?>\n<annotation>\n<object><name>汽车</name>{box}"
+        "</object></annotation>",
+        encoding="gb2312",
+    )
+    report = LabelReport()
+    records = load_rscardata(root, "test", "old_voc", report=report)
+    frames = [r["frame_id"] for r in records if r["video_id"] == "001"]
+    assert frames == [1, 3, 4, 5, 6, 7]
+    found = [(p.kind, p.line) for p in report.problems]
+    assert found == [("foreign_format", 1), ("non_finite", 3)]
+    assert "it looks like roLabelImg XML, which rsd2 does not" in report.problems[0].message
+
+
 def test_zero_size_boxes_are_reported_and_left_out(root: Path) -> None:
     path = root / RSCARDATA_SPLITS["train"].old
     content = json.loads(path.read_text())

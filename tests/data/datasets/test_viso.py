@@ -55,6 +55,20 @@ def test_rows_of_both_dialects(tmp_path: Path) -> None:
     assert report.count("label_without_image") == 1 and report.problems[0].line == 2
 
 
+def test_a_video_with_unreadable_rows_is_left_out_and_named(tmp_path: Path) -> None:
+    for video in ("001", "002"):
+        write_video(tmp_path, "car", video, "1,9,1,2,5,6\n", range(1, 2))
+    (tmp_path / "mot" / "car" / "001" / "gt" / "gt.txt").write_bytes(b"1,9,1,2,5,6\n\xff\xff\n")
+    report = LabelReport()
+    records = load_viso_mot(tmp_path, "car", report=report)
+    assert [r["image_id"] for r in records] == ["002/000001"]
+    (problem,) = report.problems
+    assert (problem.kind, problem.line) == ("unreadable_label", 2)
+    assert problem.file.endswith("001/gt/gt.txt")
+    with pytest.raises(ValueError, match=r"gt\.txt:2: no text in UTF-8"):
+        load_viso_mot(tmp_path, "car", videos=["001"])
+
+
 def test_chosen_videos_and_wrong_names(tmp_path: Path) -> None:
     for video in ("001", "002"):
         write_video(tmp_path, "car", video, "", range(1, 2))

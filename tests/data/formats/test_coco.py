@@ -50,11 +50,48 @@ def test_tracks_are_whole_numbers_and_others_cost_no_box(tmp_path: Path) -> None
     data = content()
     box = data["annotations"][0]
     tracks = [5, 6.0, None, "car_12", 1.5, float("inf"), float("nan")]
-    data["annotations"] = [{**box, "track_id": track} for track in tracks]
+    data["annotations"] = [
+        {**box, "bbox": [k, 20, 4, 8], "track_id": track} for k, track in enumerate(tracks)
+    ]
     found, report = read(tmp_path, data)
     assert [b.track for b in found.boxes[7]] == [5, 6, None, None, None, None, None]
     assert report.count("track_number", "kept") == 4 == report.total
     assert "'car_12'" in report.problems[0].message
+
+
+UUID = "3f0c6d2e-8a41-4c7b-9d55-0e1f2a3b4c5d"
+
+
+@pytest.mark.parametrize(
+    ("in_images", "in_annotations", "number"),
+    [("7", 7, 7), (7, "7", 7), (7.0, " 7 ", 7), (UUID, UUID, UUID), ("007", "007", "007")],
+)
+def test_ids_of_both_sides_are_of_one_type(
+    tmp_path: Path, in_images: object, in_annotations: object, number: object
+) -> None:
+    data = content()
+    data["images"][0]["id"] = in_images
+    data["categories"][0]["id"], data["categories"][1]["id"] = "1", "ship-class"
+    for annotation, category in zip(data["annotations"], ("ship-class", 1.0)):
+        annotation |= {"image_id": in_annotations, "category_id": category}
+    found, report = read(tmp_path, data)
+    assert report.total == 0
+    assert list(found.images) == [number, 8] and found.categories.keys() == {1, "ship-class"}
+    assert [box.category for box in found.boxes[number]] == ["ship-class", 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "is_set"),
+    [("0", False), ("false", False), ("False", False), (None, False), ("", False), (0.0, False)]
+    + [("1", True), ("true", True), (1, True), (True, True), (1.0, True)],
+)
+def test_booleans_that_arrive_as_text_are_booleans(
+    tmp_path: Path, value: object, is_set: bool
+) -> None:
+    data = content()
+    data["annotations"][1] |= {"iscrowd": value, "ignore": value}
+    box = read(tmp_path, data)[0].boxes[7][1]
+    assert box.is_crowd is is_set and ("ignore" in box.flags) is is_set
 
 
 def test_a_corner_is_the_window_and_its_size(tmp_path: Path) -> None:
@@ -75,6 +112,15 @@ def test_a_corner_is_the_window_and_its_size(tmp_path: Path) -> None:
         ({"bbox": [1, 2, float("nan"), 4]}, "non_finite", "a.png"),
         ({"bbox": [1, 2, 0, 4]}, "box_without_area", "id 3"),
         ({"bbox": [1, 2, 5, -4]}, "box_without_area", "-4"),
+        ({"bbox": [1, 2, 1e12, 4]}, "non_finite", "1000000000000.0"),
+        ({"image_id": [7]}, "coco_annotation", "the id [7] is no whole number and no text"),
+        ({"image_id": {"a": 1}}, "coco_annotation", "annotations[2]: ValueError"),
+        ({"image_id": 7.5}, "coco_annotation", "7.5 is no whole number"),
+        ({"category_id": None}, "coco_annotation", "None is no whole number"),
+        ({"iscrowd": "maybe"}, "coco_annotation", "'maybe' is neither true nor false"),
+        ({"iscrowd": 2}, "coco_annotation", "2 is neither true nor false"),
+        ({"bbox": [1, 2, True, 4]}, "coco_annotation", "True is no number"),
+        ({"bbox": [1, 2, "1_0", 4]}, "coco_annotation", "'1_0'"),
     ],
 )
 def test_bad_annotations_are_counted_and_named(
@@ -97,6 +143,10 @@ def test_bad_annotations_are_counted_and_named(
         ({"id": 9, "file_name": "c.png", "height": 0, "width": 5}, "coco_image"),
         ({"id": 9, "file_name": "c.png", "corner": [5, 5, 5, 9]}, "coco_image"),
         ("c.png", "coco_image"),
+        ({"id": [9], "file_name": "c.png", "height": 5, "width": 5}, "coco_image"),
+        ({"id": 9, "file_name": None, "height": 5, "width": 5}, "coco_image"),
+        ({"id": 9, "file_name": "c.png", "height": 5.5, "width": 5}, "coco_image"),
+        ({"id": "7", "file_name": "c.png", "height": 5, "width": 5}, "duplicate_id"),
         ({"id": 7, "file_name": "c.png", "height": 5, "width": 5}, "duplicate_id"),
     ],
 )
@@ -134,6 +184,14 @@ def test_border_policies(
     [
         ('{"images": [}', "labels.json:1:13"),
         ("[]", "has no list images, annotations, categories"),
+        ('{"shapes": [], "imagePath": "a"}', "it looks like LabelMe or X-AnyLabeling JSON, which"),
+        ('[{"data": {}, "annotations": []}]', "Label Studio JSON, which rsd2 does not read yet"),
+        ('{"type": "FeatureCollection", "features": []}', "it looks like GeoJSON"),
+        ('{"images": {}, "annotations": [], "categories": []}', "it looks like SODA-A JSON"),
+        (
+            '[{"image_id": 1, "category_id": 1, "bbox": [], "score": 1}]',
+            "COCO results, which rsd2.evaluation.files.coco_results.read_coco_results reads",
+        ),
         ('{"images": [], "annotations": {}, "categories": []}', "has no list annotations"),
         ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "categories[0]"),
         (
@@ -149,6 +207,32 @@ def test_broken_files_are_refused(tmp_path: Path, text: str, words: str) -> None
     with pytest.raises(ValueError) as caught:
         read_coco_file(path, LabelReport())
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([{"bbox": [9, 9, 5, 5, 30]}], "it looks like COCO JSON of rotated boxes, which rsd2 does"),
+        ([{"bbox": [0.1, 0.2, 0.3, 0.1]}] * 2, "the 2 boxes of .* COCO JSON with boxes divided by"),
+        ([{"image_id": 99}, {"category_id": 99}], "(?s)None of the 2 annotations .*unknown_image"),
+    ],
+)
+def test_annotations_of_which_none_is_a_box_in_pixels_are_refused(
+    tmp_path: Path, entries: list[dict], words: str
+) -> None:
+    data = content()
+    whole = {"id": 3, "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    data["annotations"] = [whole | entry for entry in entries]
+    with pytest.raises(ValueError, match=words):
+        read(tmp_path, data)
+
+
+def test_repeated_annotations_are_reported_and_kept(tmp_path: Path) -> None:
+    data = content()
+    data["annotations"].append({**data["annotations"][0], "id": 9})
+    found, report = read(tmp_path, data)
+    assert len(found.boxes[7]) == 3 and report.count("duplicate_object", "kept") == 1
+    assert "annotation id 9 of a.png repeats another" in report.problems[0].message
 
 
 def test_missing_files_and_unknown_policies(tmp_path: Path) -> None:

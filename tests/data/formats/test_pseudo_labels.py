@@ -19,7 +19,6 @@ from rsd2.data.formats.pseudo_labels import (
     PseudoLabels,
     ShardHeader,
     find_shards,
-    make_run_id,
     read_folder,
     read_header,
     read_shard,
@@ -205,10 +204,3 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
         np.savez(stream, header=np.array([{"format": 1}], dtype=object))
     with pytest.raises(PseudoLabelError, match="cannot be read"):
         read_shard(path)
-
-
-def test_a_run_id_depends_on_all_that_decides_the_result() -> None:
-    base = make_run_id({"a": 1, "b": [2]}, ["x", "y"])
-    assert base == make_run_id({"b": [2], "a": 1}, ["x", "y"])
-    others = [({"a": 1, "b": [3]}, ["x", "y"]), ({"a": 1, "b": [2]}, ["y", "x"])]
-    assert base not in {make_run_id(*other) for other in others}

@@ -26,14 +26,15 @@ def write(tmp_path: Path, content: object) -> Path:
 
 
 def test_boxes_of_windows_are_shifted(tmp_path: Path) -> None:
-    path = write(tmp_path, [entry(), entry(image_id=8, category_id=2), entry(score=0.25)])
+    texts = {"image_id": "7", "category_id": "1", "score": "0.25", "bbox": ["1", 2, 3, 4]}
+    path = write(tmp_path, [entry(), entry(image_id=8, category_id=2), entry(**texts)])
     records, problems = read_coco_results(path, INPUTS, CLASSES)
     assert not problems
     first, second = records
     assert first.boxes.tolist() == [[1, 2, 4, 6], [1, 2, 4, 6]]
     assert first.scores.tolist() == [0.5, 0.25]
     assert second.boxes.tolist() == [[101, 52, 104, 56]]
-    assert second.tile == (100, 50, 64, 64)
+    assert second.window == (100, 50, 64, 64)
     assert second.classes.tolist() == [1]
 
 

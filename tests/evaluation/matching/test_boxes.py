@@ -8,33 +8,18 @@ import pytest
 from rsd2.evaluation import BoxDetections, BoxTruth
 from rsd2.evaluation.matching import boxes as matching
 
+from ..cases import upright_case
+
 
 def make(
     boxes: list, found: list, scores: list | None = None, images: list | None = None
 ) -> tuple[BoxTruth, BoxDetections]:
     """Objects and detections of one class; ``images`` numbers both, all in image 0 without it."""
-    count, total = len(boxes), len(found)
-    where = images or ([0] * count, [0] * total)
-    none = np.zeros(count, dtype=bool)
-    corners = np.array(boxes, dtype=np.float64).reshape(-1, 4)
-    truth = BoxTruth(
-        ("a", "b"),
-        ("person",),
-        np.array(where[0], dtype=np.int64),
-        np.zeros(count, dtype=np.int64),
-        corners,
-        matching.box_areas(corners),
-        none,
-        none,
-    )
-    values = np.linspace(1, 0.5, total) if scores is None else np.array(scores, dtype=np.float64)
-    detections = BoxDetections(
-        np.array(where[1], dtype=np.int64),
-        np.zeros(total, dtype=np.int64),
-        values,
-        np.array(found, dtype=np.float64).reshape(-1, 4),
-    )
-    return truth, detections
+    where = images or ([0] * len(boxes), [0] * len(found))
+    values = np.linspace(1, 0.5, len(found)) if scores is None else scores
+    objects = [{"image": image, "box": box} for image, box in zip(where[0], boxes)]
+    detections = [(*row[:1], 0, *row[1:]) for row in zip(where[1], values, found)]
+    return upright_case(objects, detections, num_images=2)
 
 
 def one_after_the_other(

@@ -8,6 +8,8 @@ import pytest
 from rsd2.evaluation import BoxDetections, BoxTruth, score_aitod
 from rsd2.evaluation.scoring.aitod import AITOD_AREA_RANGES, optimal_lrp
 
+from ..cases import upright_case
+
 RANGES = list(AITOD_AREA_RANGES)
 
 
@@ -15,17 +17,14 @@ def make(
     objects: list[tuple], detections: list[tuple], num_classes: int = 1, num_images: int = 1
 ) -> tuple[BoxTruth, BoxDetections]:
     """Objects (image, class, x, y, w, h, ignore), detections (image, class, x, y, w, h, score)."""
-    rows = np.array(objects, dtype=np.float64).reshape(-1, 7)
-    boxes = np.concatenate([rows[:, 2:4], rows[:, 2:4] + rows[:, 4:6]], axis=1)
-    truth = BoxTruth(
-        tuple(map(str, range(num_images))), tuple(f"c{k}" for k in range(num_classes)),
-        rows[:, 0].astype(np.int64), rows[:, 1].astype(np.int64), boxes, rows[:, 4] * rows[:, 5],
-        rows[:, 6] > 0, np.zeros(len(rows), dtype=bool),
-    )  # fmt: skip
-    rows = np.array(detections, dtype=np.float64).reshape(-1, 7)
-    found = np.concatenate([rows[:, 2:4], rows[:, 2:4] + rows[:, 4:6]], axis=1)
-    return truth, BoxDetections(
-        rows[:, 0].astype(np.int64), rows[:, 1].astype(np.int64), rows[:, 6], found
+    return upright_case(
+        [
+            {"image": i, "label": k, "box": (x, y, x + w, y + h), "ignore": flag > 0}
+            for i, k, x, y, w, h, flag in objects
+        ],
+        [(i, k, score, (x, y, x + w, y + h)) for i, k, x, y, w, h, score in detections],
+        num_images,
+        num_classes,
     )
 
 

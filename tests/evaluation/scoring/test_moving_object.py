@@ -17,6 +17,7 @@ from rsd2.evaluation import (
 )
 from rsd2.evaluation.scoring.moving_object import count_matches
 
+from ..cases import upright_case
 from . import moving_object_oracle as oracle
 
 IOU, DISTANCE = (MOVING_OBJECT_PROTOCOLS[name] for name in ("micml", "distance5"))
@@ -24,25 +25,10 @@ IOU, DISTANCE = (MOVING_OBJECT_PROTOCOLS[name] for name in ("micml", "distance5"
 
 def make_data(frames: Sequence[dict]) -> tuple[BoxTruth, BoxDetections, list[str]]:
     """Frames as of the oracle, in the form of the library."""
-    objects = [(k, box) for k, frame in enumerate(frames) for box in frame["objects"]]
-    found = [(k, *item) for k, frame in enumerate(frames) for item in frame["detections"]]
-    boxes = np.array([box for _, box in objects], dtype=np.float64).reshape(-1, 4)
-    none = np.zeros(len(objects), dtype=bool)
-    truth = BoxTruth(
-        image_ids=tuple(map(str, range(len(frames)))),
-        class_names=("car",),
-        image_index=np.array([k for k, _ in objects], dtype=np.int64),
-        class_index=np.zeros(len(objects), dtype=np.int64),
-        boxes=boxes,
-        areas=np.ones(len(objects)),
-        ignore=none,
-        uncertain=none,
-    )
-    detections = BoxDetections(
-        np.array([k for k, _, _ in found], dtype=np.int64),
-        np.zeros(len(found), dtype=np.int64),
-        np.array([score for _, _, score in found], dtype=np.float64),
-        np.array([box for _, box, _ in found], dtype=np.float64).reshape(-1, 4),
+    truth, detections = upright_case(
+        [{"image": k, "box": box} for k, frame in enumerate(frames) for box in frame["objects"]],
+        [(k, 0, s, box) for k, frame in enumerate(frames) for box, s in frame["detections"]],
+        len(frames),
     )
     return truth, detections, [frame["video"] for frame in frames]
 

@@ -42,7 +42,7 @@ def square(size, x=0.0, y=0.0):
 def test_levels_of_a_size(size, sane, official):
     boxes = torch.tensor([square(size), [0, 0, size * 2, size / 2]])
     for flag, expected in ((False, sane), (True, official)):
-        found = level_matches(boxes, STRIDES, official_ranges=flag)
+        found = level_matches(boxes, STRIDES, official=flag)
         for column in found.T:  # the size is the root of the area, whatever the shape
             assert "".join(str(int(v)) for v in column) == expected
 

@@ -81,6 +81,9 @@ def test_evaluator_by_hand():
     found = evaluator.evaluate()["classification"]
     assert found == {"top1": 20.0, "top5": 60.0, "images": 5}
     evaluator.reset()
+    evaluator.process([{"label": 0}], [{"scores": torch.full((6,), math.nan)}])
+    assert evaluator.evaluate()["classification"] == {"top1": 0, "top5": 0, "images": 1}
+    evaluator.reset()
     found = evaluator.evaluate()["classification"]
     assert math.isnan(found["top1"]) and found["images"] == 0
 

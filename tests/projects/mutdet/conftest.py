@@ -18,7 +18,7 @@ from rsd2.testing import random_rotated_boxes, shrink
 EMBEDDING_DIM = 12
 
 
-def build_model(name: str, *overrides: str, seed: int = 0) -> nn.Module:
+def build_model(name: str, *overrides: str) -> nn.Module:
     cfg = shrink(get_config(f"MutDet/configs/{name}.py"))
     cfg.model.detector.num_classes = 5
     cfg.model.embedding_dim = EMBEDDING_DIM
@@ -26,7 +26,7 @@ def build_model(name: str, *overrides: str, seed: int = 0) -> nn.Module:
     for layers in (cfg.model.detector.encoder, cfg.model.detector.decoder):
         layers.dropout = 0.0
     apply_overrides(cfg, list(overrides))
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     return instantiate(cfg.model)
 
 
@@ -46,9 +46,19 @@ def make_batch(*counts: int, size: tuple[int, int] = (64, 64), num_classes: int 
 
 
 @pytest.fixture(scope="session")
-def build_pretraining() -> Callable[..., nn.Module]:
-    """Function that builds a config's model tiny, with overrides: 5 classes, 12 channels."""
-    return build_model
+def build_pretraining(ablation_rows: dict) -> Callable[..., nn.Module]:
+    """Function that builds the model of a config or of a row of the ablation, with overrides.
+
+    The model is tiny: 5 classes, 12 channels.
+    """
+
+    def build(name: str, *overrides: str) -> nn.Module:
+        if name in ablation_rows:
+            _, config, changes = ablation_rows[name]
+            return build_model(config.stem, *changes, *overrides)
+        return build_model(name, *overrides)
+
+    return build
 
 
 @pytest.fixture(scope="session")

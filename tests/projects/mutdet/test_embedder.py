@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from detectron2.config import instantiate
 
+from rsd2.config import get_config
 from rsd2.modeling.backbones.small_resnet import small_resnet
 from rsd2.projects.mutdet.embedder import (
     PIXEL_MEAN,
@@ -108,12 +110,25 @@ def test_torchvision_weights(tmp_path: Path) -> None:
         load_backbone("resnet50", tmp_path / "resnet18.pth")
 
 
+def test_resnet_of_an_embedder_and_of_a_detector(tmp_path: Path) -> None:
+    model = get_config("common/models/rotated_deformable_detr_r50.py").model
+    model.backbone.out_features = ["res5"]
+    detector = instantiate(model.backbone).eval()
+    state = {f"backbone.{key}": value for key, value in detector.state_dict().items()}
+    torch.save({"model": {**state, "neck.x": torch.ones(1)}}, tmp_path / "detector.pth")
+    backbone, _ = load_backbone("resnet50", tmp_path / "detector.pth")
+    crops = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = detector(crops)["res5"].mean((2, 3))
+        torch.testing.assert_close(backbone(crops), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_small_weights_of_embedder_and_of_a_detector(tmp_path: Path) -> None:
     state = small_resnet(out_features=["res5"]).state_dict()
     prefixed = {f"backbone.{key}": value for key, value in state.items()}
     names = set()
     for k, content in enumerate(
-        (state, {"model": prefixed}, {"model": {**prefixed, "neck.x": torch.ones(1)}})
+        (state, {"model": prefixed, "about": {}}, {"model": {**prefixed, "neck.x": torch.ones(1)}})
     ):
         torch.save(content, tmp_path / f"{k}.pth")
         backbone, name = load_backbone("small", tmp_path / f"{k}.pth")

@@ -14,6 +14,7 @@ from rsd2.commands.convert_checkpoint import rules_for
 from rsd2.modeling import (
     ChannelMapper,
     DeformableEncoder,
+    DetectorQuirks,
     HungarianMatcher,
     RotatedDeformableDecoder,
     RotatedDeformableDETR,
@@ -22,6 +23,7 @@ from rsd2.modeling import (
 from rsd2.projects.mutdet.alignment import ContrastiveAlignment
 from rsd2.projects.mutdet.mutdet import MutDet
 from rsd2.projects.mutdet.mutual_enhancement import MutualEnhancement
+from rsd2.projects.mutdet.quirks import MutDetQuirks
 from rsd2.weights.conversion import convert_state_dict
 
 # cx, cy, w, h in pixels and the angle in radians, clockwise
@@ -98,30 +100,35 @@ def official_state(golden_rule):
 
 @pytest.fixture(scope="module")
 def build(golden_rule, official_state):
-    def build(official_l1_formats: bool) -> MutDet:
+    def build(mixed_l1_formats: bool) -> MutDet:
+        quirks = DetectorQuirks(
+            random_sampling_init=True,
+            unswapped_at_45=True,
+            mixed_l1_formats=mixed_l1_formats,
+            multiplied_angle_noise=True,
+            trained_empty_slots=True,
+            boxes_per_axis=True,
+        )
+        own_quirks = MutDetQuirks(first_denoising_rows=True, raw_query_score=True, zeroed_rim=True)
         backbone = golden_rule.GivenFeatures()
         detector = RotatedDeformableDETR(
             backbone=backbone,
             neck=ChannelMapper(backbone.output_shape(), list(golden_rule.CHANNELS)),
             encoder=DeformableEncoder(2, dropout=0.0),
-            decoder=RotatedDeformableDecoder(
-                2, dropout=0.0, official_attention_init=True, official_fold_at_45=True
-            ),
+            decoder=RotatedDeformableDecoder(2, dropout=0.0, quirks=quirks),
             num_classes=256,
-            criterion=SetCriterion(HungarianMatcher(official_l1_formats=official_l1_formats)),
-            official_denoising=True,
+            criterion=SetCriterion(HungarianMatcher(quirks=quirks)),
             label_noise=0.0,
             box_noise=0.0,
             angle_noise=0.0,
-            box_normalization="official_per_axis",
+            quirks=quirks,
         )
         model = MutDet(
             detector,
             ContrastiveAlignment(),
-            enhancement=MutualEnhancement(official_masking=True),
+            enhancement=MutualEnhancement(quirks=own_quirks),
             max_objects=None,
-            official_denoising_alignment=True,
-            official_query_score=True,
+            quirks=own_quirks,
         )
         own = model.state_dict()
         rules = rules_for("mutdet", official_state, own)

@@ -56,6 +56,14 @@ def test_by_hand(tmp_path: Path) -> None:
     assert "| all | 3 | 0.667 | 0.333 |" in text and "precision 0.500" in text
 
 
+def test_lines_of_the_truth_that_cannot_be_read_are_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.txt").write_text("1 2 3 plane 0\n")
+    measure_recall([record("a.png", [])], truth_of_dota_folder(tmp_path))
+    assert f"{tmp_path / 'a.txt'}:1: 5 fields instead of 9 or more" in caplog.text
+
+
 def test_of_dataset_dicts_and_of_nothing() -> None:
     annotations = [
         {"bbox": [15, 15, 10, 10, 0], "category_id": 1},

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from rsd2.data.formats.pseudo_labels import PseudoLabelError, read_folder
+from rsd2.data.formats.pseudo_labels import read_folder
+from rsd2.inference.sliding_window import WindowParameters
+from rsd2.io.folder_run import FolderTakenError
 from rsd2.projects.mutdet.box_filters import BoxFilters
 from rsd2.projects.mutdet.label_run import (
     Labeller,
@@ -68,6 +65,13 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+def test_images_of_linked_folders_are_listed(images: Path, tmp_path: Path) -> None:
+    before = list_images(images)
+    (images / "sub").rename(tmp_path / "elsewhere")
+    (images / "sub").symlink_to(tmp_path / "elsewhere")
+    assert list_images(images) == before and any(name.startswith("sub/") for name in before)
+
+
 def test_every_image_is_labelled_once(images: Path, tmp_path: Path) -> None:
     assert label_folder(images, tmp_path / "out", LABELLER, progress=False).is_file()
     records, header = read_folder(tmp_path / "out")
@@ -79,76 +83,10 @@ def test_every_image_is_labelled_once(images: Path, tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["shard-00000-of-00001.npz"]
 
 
-def test_workers_and_parts_do_not_change_a_byte(images: Path, tmp_path: Path) -> None:
-    results = []
-    for name, options in {
-        "a": {},
-        "b": {"part_size": 1},
-        "c": {"part_size": 3, "num_workers": 2},
-    }.items():
-        label_folder(images, tmp_path / name, LABELLER, progress=False, **options)
-        results.append(digests(tmp_path / name))
-    assert results[0] == results[1] == results[2]
-
-
-def test_shards_hold_the_same_as_one(images: Path, tmp_path: Path) -> None:
-    label_folder(images, tmp_path / "one", LABELLER, progress=False)
-    for index in (2, 0, 1):
-        label_folder(images, tmp_path / "many", LABELLER, shard=(index, 3), progress=False)
-    one, many = read_folder(tmp_path / "one"), read_folder(tmp_path / "many")
-    assert [r.file_name for r in one[0]] == [r.file_name for r in many[0]]
-    for first, second in zip(one[0], many[0]):
-        np.testing.assert_array_equal(first.boxes, second.boxes)
-    assert one[1].run_id == many[1].run_id and one[1].counts == many[1].counts
-
-
-def test_a_killed_run_continues_to_the_same_bytes(
-    images: Path, tmp_path: Path, repository: Path
-) -> None:
-    """Kill the command itself, by the signal that nobody can catch, after some parts are saved."""
-    for index in range(30):
-        cv2.imwrite(
-            str(images / f"n{index:02d}.png"),
-            np.random.default_rng(index).integers(0, 255, (96, 96, 3), np.uint8),
-        )
-    tool = repository / "projects" / "MutDet" / "tools" / "make_pseudo_labels.py"
-    command = [sys.executable, str(tool), "--images", str(images), "--part-size", "2"]
-    command += ["--num-workers", "0", "--output"]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        [*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while len(list(killed.glob(".parts-*/part-*.npz"))) < 3:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert list(killed.glob(".parts-*/part-*.npz")) and not list(killed.glob("shard-*"))
-    subprocess.run([*command, str(killed)], check=True, capture_output=True)
-    assert digests(killed) == digests(tmp_path / "whole")
-    assert not list(killed.glob(".parts-*"))
-
-
-def test_parts_that_are_done_are_not_done_again(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-
-    def counted(self: BrightPixels, image: np.ndarray) -> list[MaskProposal]:
-        calls.append(1)
-        if len(calls) == 8:
-            raise KeyboardInterrupt
-        return []
-
-    monkeypatch.setattr(BrightPixels, "__call__", counted)
-    with pytest.raises(KeyboardInterrupt):
-        label_folder(images, tmp_path / "out", LABELLER, part_size=2, progress=False)
-    label_folder(images, tmp_path / "out", LABELLER, part_size=2, progress=False)
-    assert len(calls) == 8 + 11 - 6  # three parts of two were saved
-    label_folder(images, tmp_path / "out", LABELLER, progress=False)
-    assert len(calls) == 13
+def test_the_size_of_parts_does_not_change_a_byte(images: Path, tmp_path: Path) -> None:
+    for size in (1, 3, 16):
+        label_folder(images, tmp_path / str(size), LABELLER, part_size=size, progress=False)
+    assert digests(tmp_path / "1") == digests(tmp_path / "3") == digests(tmp_path / "16")
 
 
 def test_parts_of_another_size_or_damaged_are_made_again(images: Path, tmp_path: Path) -> None:
@@ -181,28 +119,62 @@ def test_a_folder_of_another_run_is_refused(images: Path, tmp_path: Path) -> Non
     out = tmp_path / "out"
     label_folder(images, out, LABELLER, progress=False)
     others = {
-        "threshold: 200 there, 100 now": {"labeller": Labeller(BrightPixels(100))},
-        "num_shards: 1 there, 2 now": {"shard": (0, 2)},
+        "threshold: 200 there, 100 asked for": {"labeller": Labeller(BrightPixels(100))},
+        "num_shards: 1 there, 2 asked for": {"shard": (0, 2)},
         "top_k": {"labeller": Labeller(BrightPixels(), BoxFilters(top_k=1))},
     }
     for message, change in others.items():
-        with pytest.raises(PseudoLabelError, match=message):
+        with pytest.raises(FolderTakenError, match=message):
             label_folder(images, out, **({"labeller": LABELLER, "progress": False} | change))
     (images / "i00.png").unlink()
-    with pytest.raises(PseudoLabelError, match="num_images: 11 there, 10 now"):
+    with pytest.raises(FolderTakenError, match="num_images: 11 there, 10 asked for"):
         label_folder(images, out, LABELLER, progress=False)
-    with pytest.raises(PseudoLabelError, match="another run"):  # of unfinished runs, too
-        (out / ".parts-x").mkdir()
-        (out / "shard-00000-of-00001.npz").rename(out / ".parts-x" / "part-000000.npz")
+    (images / "notes.txt").rename(images / "other.png")
+    with pytest.raises(FolderTakenError, match="hash of settings and images: .* there"):
         label_folder(images, out, LABELLER, progress=False)
 
 
-def test_folders_without_images_and_wrong_shards(tmp_path: Path) -> None:
+def test_folders_without_images_and_empty_parts(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no image folder"):
         label_folder(tmp_path / "none", tmp_path / "out", LABELLER)
     with pytest.raises(FileNotFoundError, match=r"holds no file ending in \.png"):
         label_folder(tmp_path, tmp_path / "out", LABELLER)
-    for options in ({"shard": (2, 2)}, {"part_size": 0}):
-        with pytest.raises(ValueError, match="index < number"):
-            label_folder(tmp_path, tmp_path / "out", LABELLER, **options)
+    with pytest.raises(ValueError, match="part_size must be >= 1, got 0"):
+        label_folder(tmp_path, tmp_path / "out", LABELLER, part_size=0)
     assert not (tmp_path / "out").exists()
+
+
+class BrightRegions(BrightPixels):
+    """A source that proposes every connected region of bright pixels."""
+
+    def __call__(self, image: np.ndarray) -> Sequence[MaskProposal]:
+        bright = (image[:, :, 0] > self.threshold).astype(np.uint8)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(bright)
+        found = []
+        for index in range(1, count):
+            x, y, w, h = stats[index, :4].tolist()
+            found.append(MaskProposal(labels[y : y + h, x : x + w] == index, x, y, float(w * h)))
+        return found
+
+
+def test_large_images_are_labelled_in_windows_without_pieces_at_their_seams() -> None:
+    image = np.zeros((64, 150, 3), np.uint8)
+    objects = [(4, 50), (60, 76), (90, 130)]  # the first and the last cross the edge of a window
+    for start, end in objects:
+        image[20:26, start:end] = 255
+    whole, _ = Labeller(BrightRegions())(image, "a.png")
+    labels, counts = Labeller(BrightRegions(), windows=WindowParameters(64, 32))(image, "a.png")
+    kept, _ = Labeller(BrightRegions(), windows=WindowParameters(64, 32, seams="keep"))(image, "a")
+
+    assert len(kept.boxes) > len(labels.boxes) == len(whole.boxes) == 3
+    assert counts["pieces_at_seams"] > 0
+    order, expected = np.argsort(labels.boxes[:, 0]), np.argsort(whole.boxes[:, 0])
+    np.testing.assert_allclose(labels.boxes[order], whole.boxes[expected], atol=1e-4)
+
+
+def test_windows_are_part_of_the_settings_only_where_there_are_any() -> None:
+    assert "windows" not in Labeller(BrightPixels()).settings(), "old runs keep their names"
+    settings = Labeller(BrightPixels(), windows=WindowParameters(64, 16)).settings()
+    assert settings["windows"] == {"window": 64, "overlap": 16, "padding": False, "seams": "drop"}
+    with pytest.raises(ValueError, match="dropped or kept, not joined"):
+        Labeller(BrightPixels(), windows=WindowParameters(64, 16, seams="join"))

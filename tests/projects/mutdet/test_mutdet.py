@@ -14,9 +14,9 @@ SIDE_LENGTH = 64
 NO_DENOISING = "model.detector.num_denoising_queries=0"
 ROWS = {
     "detreg": (BASELINE, ()),
-    "contrastive": ("ablation/contrastive_r50_dota_pretrain", ()),
-    "embedding": ("ablation/enhanced_embedding_r50_dota_pretrain", ()),
-    "feature": ("ablation/enhanced_feature_r50_dota_pretrain", ()),
+    "contrastive": ("contrastive", ()),
+    "embedding": ("enhanced_embedding", ()),
+    "feature": ("enhanced_feature", ()),
     "full": (FULL, ()),
     "gathering": (FULL, ("model.alignment.gather=true",)),
     "masking": (FULL, ("model.alignment.mask_same_class=true",)),
@@ -134,7 +134,7 @@ def test_raw_embeddings_stay_fixed_targets_without_enhanced_ones(
 )
 def test_queries_are_the_tokens_most_like_an_object(build_pretraining, official, expected):
     """With equal and negative objectness logits the official score prefers the least similar."""
-    model = build_pretraining(FULL, f"model.official_query_score={official}".lower())
+    model = build_pretraining(FULL, f"model.quirks.raw_query_score={official}".lower())
     model.proposals.num_queries = 3
     model.token_embedding_head = nn.Identity()
     head = model.heads.class_heads[model.heads.encoder_index]

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from rsd2.projects.mutdet.mutual_enhancement import Attention, MutualEnhancement
+from rsd2.projects.mutdet.quirks import MutDetQuirks
 
 C = 32
 
@@ -118,7 +119,7 @@ def test_padding_is_not_attended_to_but_the_official_program_does():
     padding[:, 4:] = True
     memory, (given,) = torch.randn(1, 6, C), objects(3)
     for official in (False, True):
-        module = small(official_masking=official)
+        module = small(quirks=MutDetQuirks(zeroed_rim=official))
         (with_padding,), tokens = module(memory, [given], padding, padding)
         (without,), cut = module(memory[:, :4], [given], None, usable(1, 4))
         changed = memory.clone()
@@ -134,7 +135,7 @@ def test_official_masking_zeroes_the_rim_too():
     rim[:, 0] = True
     memory, (given,) = torch.randn(1, 5, C), objects(2)
     zeroed = memory.masked_fill(rim[..., None], 0.0)
-    ours, theirs = small(), small(official_masking=True)
+    ours, theirs = small(), small(quirks=MutDetQuirks(zeroed_rim=True))
     assert torch.equal(theirs(memory, [given], None, rim)[1], ours(zeroed, [given], None, rim)[1])
     assert not torch.equal(ours(memory, [given], None, rim)[1], ours(zeroed, [given], None, rim)[1])
 

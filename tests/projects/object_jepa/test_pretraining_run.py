@@ -19,7 +19,6 @@ from rsd2.testing import shrink, write_tiny_dota
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / "projects" / "ObjectJEPA" / "configs"
 SMALL = CONFIGS / "object_jepa_small_synthetic_pretrain.py"
-ABLATION = sorted(path.stem for path in CONFIGS.glob("ablation/*_pretrain.py"))
 TINY = (
     "model.encoder.embed_dim=32",
     "model.encoder.depth=1",
@@ -109,20 +108,14 @@ def test_biases_and_norms_do_not_decay():
             assert id(parameter) not in {id(p) for group in groups for p in group["params"]}
 
 
-def test_ablation_changes_one_thing():
-    base = load_config(CONFIGS / "object_jepa_vit_s_dota_pretrain.py")
-    seen_modes, seen_sets = set(), set()
-    assert len(ABLATION) >= 15
-    for name in ABLATION:
-        cfg = load_config(CONFIGS / "ablation" / f"{name}.py")
-        assert (cfg.model, cfg.dataloader) != (base.model, base.dataloader), name
-        for one in (cfg, base):  # its data follow those of the training
-            one.train.hooks.telemetry = None
-        for part in ("optimizer", "lr_multiplier", "train"):
-            assert cfg[part] == base[part], name
-        seen_modes.add(cfg.model.masks.mode)
-        seen_sets.add(cfg.model.masks.loss_set)
-    assert seen_modes == set(MODES) and seen_sets == set(LOSS_SETS)
+def test_ablation_tries_every_mask_and_loss_set(ablation_rows):
+    masks = [
+        load_config(row.config, row.overrides).model.masks
+        for row in ablation_rows.values()
+        if CONFIGS in row.config.parents
+    ]
+    assert {one.mode for one in masks} == set(MODES)
+    assert {one.loss_set for one in masks} == set(LOSS_SETS)
 
 
 def suggestions(path):
@@ -133,29 +126,28 @@ def suggestions(path):
             yield words[0].split()
 
 
-def test_what_the_configs_suggest_can_be_run():
-    found = 0
-    for path in sorted(CONFIGS.rglob("*_pretrain.py")):
-        for opts in suggestions(path):
-            cfg = load_config(path, opts)
-            model = instantiate(cfg.model)
-            side = cfg.dataloader.train.mapper.augmentations[0].crop_size[0]
-            kept, hidden, predicted = model.masks.counts(
-                (side // cfg.model.encoder.patch_size) ** 2
-            )
-            assert min(kept, hidden, predicted) >= 1, (path.name, opts)
-            found += 1
-    assert found >= 8
+def test_what_configs_and_tables_suggest_can_be_run(ablation_rows):
+    commands = [
+        (path, opts) for path in sorted(CONFIGS.glob("*_pretrain.py")) for opts in suggestions(path)
+    ]
+    commands += [row[1:] for row in ablation_rows.values() if CONFIGS in row.config.parents]
+    assert len(commands) >= 26
+
+    for path, opts in commands:
+        cfg = load_config(path, opts)
+        model = instantiate(cfg.model)
+        side = cfg.dataloader.train.mapper.augmentations[0].crop_size[0]
+        kept, hidden, predicted = model.masks.counts((side // cfg.model.encoder.patch_size) ** 2)
+        assert min(kept, hidden, predicted) >= 1, (path.name, opts)
 
 
-def test_the_four_of_mask_and_target_differ_in_these_alone():
-    def leaves(name):
-        cfg = load_config(CONFIGS / f"{name}_vit_s_dota_pretrain.py")
-        return cfg.model
+def test_the_four_of_mask_and_target_differ_in_these_alone(ablation_rows):
+    def model_of(name):
+        return load_config(*ablation_rows[name][1:]).model
 
-    object_latent = leaves("object_jepa")
-    random_latent = leaves("ablation/random_latent")
-    object_pixel, random_pixel = leaves("ablation/object_pixel"), leaves("ablation/random_pixel")
+    object_latent = load_config(CONFIGS / "object_jepa_vit_s_dota_pretrain.py").model
+    random_latent = model_of("random_latent")
+    object_pixel, random_pixel = model_of("object_pixel"), model_of("random_pixel")
     assert random_latent.masks == random_pixel.masks != object_latent.masks
     assert object_pixel.masks == object_latent.masks
     assert object_pixel.predictor == random_pixel.predictor

@@ -197,32 +197,6 @@ def test_a_folder_is_a_coco_file_with_the_extra_fields(tmp_path: Path) -> None:
     assert record["num_images"] == 6
 
 
-def test_an_interrupted_folder_is_finished(tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    write_tiny_scenes(whole, 4, SMALL, progress=False)
-    write_tiny_scenes(broken, 3, SMALL, progress=False)
-    (broken / "records" / "S000001.json").unlink()
-    (broken / "annotations.json").unlink()
-    kept = (broken / "images" / "S000000.png").stat().st_mtime_ns
-    write_tiny_scenes(broken, 4, SMALL, progress=False)
-    assert (broken / "images" / "S000000.png").stat().st_mtime_ns == kept
-    for name in ("annotations.json", "scenes.json"):
-        assert (broken / name).read_text() == (whole / name).read_text()
-
-
-def test_shards_share_a_folder(tmp_path: Path) -> None:
-    write_tiny_scenes(tmp_path, 4, SMALL, progress=False, shard=(1, 2))
-    assert not (tmp_path / "annotations.json").exists()
-    write_tiny_scenes(tmp_path, 4, SMALL, progress=False, shard=(0, 2))
-    assert len(json.loads((tmp_path / "annotations.json").read_text())["images"]) == 4
-
-
-def test_folders_of_another_kind_are_refused(tmp_path: Path) -> None:
-    write_tiny_scenes(tmp_path, 1, SMALL, progress=False)
-    with pytest.raises(FileExistsError, match="density"):
-        write_tiny_scenes(tmp_path, 1, TinySceneConfig(size=(96, 128), density=2), progress=False)
-
-
 def test_statistics_by_hand() -> None:
     flags = {"ignore": False, "uncertain": False, "logo": False, "in_dense_image": False}
     areas = [(49, {}), (64, {}), (143, {}), (400, {}), (10, {"uncertain": True})]

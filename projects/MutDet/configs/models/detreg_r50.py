@@ -5,6 +5,7 @@ from detectron2.config import LazyCall as L
 from rsd2.config import get_config
 from rsd2.projects.mutdet.alignment import EmbeddingRegression
 from rsd2.projects.mutdet.detreg import DETReg
+from rsd2.projects.mutdet.quirks import MutDetQuirks
 
 model = L(DETReg)(
     detector=get_config("common/models/rotated_deformable_detr_r50.py").model,
@@ -13,6 +14,6 @@ model = L(DETReg)(
     classes="clusters",
     max_objects="${.detector.num_queries}",
     align_denoising=False,
-    official_denoising_alignment=False,
+    quirks=L(MutDetQuirks)(),
 )
 model.detector.num_classes = 256

@@ -6,6 +6,7 @@ from rsd2.config import get_config
 from rsd2.projects.mutdet.alignment import ContrastiveAlignment
 from rsd2.projects.mutdet.mutdet import MutDet
 from rsd2.projects.mutdet.mutual_enhancement import MutualEnhancement
+from rsd2.projects.mutdet.quirks import MutDetQuirks
 
 model = L(MutDet)(
     detector=get_config("common/models/rotated_deformable_detr_r50.py").model,
@@ -20,7 +21,7 @@ model = L(MutDet)(
         feedforward_dim=2048,
         update_tokens="${..enhance_features}",
         checkpoint=False,
-        official_masking=False,
+        quirks="${..quirks}",
     ),
     enhance_embeddings=True,
     enhance_features=True,
@@ -30,7 +31,6 @@ model = L(MutDet)(
     classes="clusters",
     max_objects="${.detector.num_queries}",
     align_denoising=True,
-    official_denoising_alignment=False,
-    official_query_score=False,
+    quirks=L(MutDetQuirks)(),
 )
 model.detector.num_classes = 256

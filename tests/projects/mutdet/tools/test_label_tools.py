@@ -116,13 +116,6 @@ def test_errors_are_one_line(
     assert not list(tmp_path.rglob("*.npz"))
 
 
-@pytest.mark.parametrize("text", ["2/2", "1", "a/2", "-1/2", "1/"])
-def test_shards_that_do_not_exist(tool: Callable, text: str, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        tool("make_pseudo_labels").main(["--images", "x", "--output", "y", f"--shard={text}"])
-    assert "INDEX/NUMBER" in capsys.readouterr().err
-
-
 def test_sam_by_the_command(
     tool: Callable,
     load_module: Callable,
@@ -175,7 +168,7 @@ def test_embeddings_by_the_command(
     capsys.readouterr()
     for wrong, message in (
         (["--output", str(tmp_path / "third"), "--clusters", "5000"], "cannot make 5000 clusters"),
-        (["--output", str(tmp_path / "out"), "--crop-size", "40"], "choose another output folder"),
+        (["--output", str(tmp_path / "out"), "--crop-size", "40"], "choose another folder"),
         (["--output", str(tmp_path / "x"), "--batch-size", "0"], "--batch-size must be"),
         (["--output", str(tmp_path / "x"), "--weights", "none.pth"], "none.pth"),
         (["--output", str(tmp_path / "x"), "--device", "gpu"], "device"),
@@ -185,27 +178,7 @@ def test_embeddings_by_the_command(
         assert message in error
 
 
-def test_the_embedder_by_the_command(
-    tool: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    main = tool("train_embedder").main
-    command = ["--output", str(tmp_path / "b.pth"), "--steps", "2", "--batch-size", "4"]
-    command += ["--scenes", "3", "--image-size", "64", "--view-size", "16", "--test-scenes", "6"]
-    assert main(command) == 0
-    out = capsys.readouterr().out
-    assert (
-        "2 steps" in out
-        and "this backbone, plain: of " in out
-        and "random weights, whitened: of " in out
-    )
-    stamp = (tmp_path / "b.pth").stat().st_mtime_ns
-    assert main([*command, "--test-scenes", "0"]) == 0  # done already
-    assert (tmp_path / "b.pth").stat().st_mtime_ns == stamp
-    assert main([*command, "--lr", "0.5"]) == 2
-    assert "made with other settings" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["make_pseudo_labels", "extract_embeddings", "train_embedder"])
+@pytest.mark.parametrize("name", ["make_pseudo_labels", "extract_embeddings"])
 def test_help_names_every_option(
     tool: Callable, name: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

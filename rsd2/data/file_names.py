@@ -1,0 +1,144 @@
+"""Files named by lists and label files, compared as paths and not as text."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from rsd2.io.image_io import IMAGE_EXTENSIONS
+
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
+
+
+class NameIndex:
+    """Names to look up: of the files of a folder, relative to it, or of the images of a data set.
+
+    ``./a.png``, ``x/../a.png``, ``x//a.png``, ``x\\a.png``, another case and names made absolute
+    are all found, as long as only one name can be meant.
+    """
+
+    def __init__(
+        self, names: Iterable[str], folder: str | Path | None = None, *, with_extension: bool = True
+    ) -> None:
+        """Index the names.
+
+        Args:
+            names: with ``/``; of files relative to the folder.
+            folder: that the names are relative to, for absolute names. None: of an absolute name,
+                any trailing part may be meant.
+            with_extension: compare the extensions of images, too; False for ids, which lists give
+                with or without.
+        """
+        self._names = set(names)
+        self._folder = None if folder is None else _normalize(str(Path(folder).absolute()))
+        self._with_extension = with_extension
+        self._by_key: dict[str, set[str]] | None = None
+
+    def find(self, name: str) -> str | None:
+        """Find the name that another spelling of it means.
+
+        Args:
+            name: as a list or a label file writes it.
+
+        Returns:
+            the name as it was given to the index; None if there is none, or more than one could be
+            meant.
+        """
+        if name in self._names:
+            return name
+        for candidate in self._relative(_normalize(name)):
+            if candidate in self._names:
+                return candidate
+            found = self._keys().get(self._key(candidate), set())
+            if len(found) == 1:
+                return next(iter(found))
+        return None
+
+    def _relative(self, name: str) -> list[str]:
+        """Ways to read a normalized name as one that is relative to the folder, the best first."""
+        if not _ABSOLUTE.match(name):
+            return [name]
+        parts = name.split("/")
+        tails = ["/".join(parts[k:]) for k in range(1, len(parts))]
+        if self._folder is None:
+            return tails
+
+        inside = self._folder + "/"
+        ways = [name.removeprefix(inside)] if name.startswith(inside) else []
+        # Of another machine: what follows the last folder that is called like ours.
+        own = posixpath.basename(self._folder).lower()
+        return ways + [tail for part, tail in zip(parts, tails) if part.lower() == own][::-1]
+
+    def _keys(self) -> dict[str, set[str]]:
+        """The names by what is compared when the spelling differs; made when first needed."""
+        if self._by_key is None:
+            self._by_key = {}
+            for name in self._names:
+                self._by_key.setdefault(self._key(name), set()).add(name)
+        return self._by_key
+
+    def _key(self, name: str) -> str:
+        stem, extension = posixpath.splitext(name.casefold())
+        is_dispensable = extension in IMAGE_EXTENSIONS and not self._with_extension
+        return stem if is_dispensable else name.casefold()
+
+
+class FolderFiles:
+    """The files of a folder and of all folders in it, linked ones included."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """List the files.
+
+        Args:
+            folder: has to be there.
+        """
+        self._folder = Path(folder)
+        self._index = NameIndex(list_files(self._folder), self._folder)
+
+    def find(self, name: str) -> str | None:
+        """Find a file by the name that a label file gives it.
+
+        Args:
+            name: relative to the folder, or absolute; in any of the spellings of `NameIndex`.
+
+        Returns:
+            the name relative to the folder, with ``/``, of a file that is there; the absolute or
+            ascending path of a file elsewhere; None if there is no such file.
+        """
+        found = self._index.find(name)
+        if found is not None:
+            return found
+        path = _normalize(name)
+        is_elsewhere = _ABSOLUTE.match(path) or path.startswith("../")
+        return path if is_elsewhere and (self._folder / path).is_file() else None
+
+
+def list_files(folder: Path, above: frozenset[str] = frozenset()) -> list[str]:
+    """List the files of a folder and of all folders in it, linked ones included.
+
+    Args:
+        folder: has to be there.
+        above: resolved folders that hold it; given by the function itself.
+
+    Returns:
+        names relative to the folder, with ``/``, in no order.
+    """
+    real = os.path.realpath(folder)
+    if real in above:  # a link to a folder that holds it would never end
+        return []
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                inner = list_files(Path(entry.path), above | {real})
+                names += [f"{entry.name}/{name}" for name in inner]
+            else:
+                names.append(entry.name)
+    return names
+
+
+def _normalize(name: str) -> str:
+    return posixpath.normpath(name.strip().replace("\\", "/"))

@@ -1,0 +1,361 @@
+"""What is known before the first step, judged before the first step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import DictConfig, ListConfig
+
+from .errors import RunError
+from .random_state import preserved_random_state
+
+# Where models say how many classes they tell apart; the last one is a pre-training's, whose
+# classes are clusters, of which the data may have fewer.
+_CLASS_KEYS = ("num_classes", "roi_heads.num_classes")
+_CLUSTER_KEY = "detector.num_classes"
+_SHOWN = 12
+_MAX_FILES = 10_000
+
+
+def prepare_output_dir(output_dir: str, key: str = "train.output_dir") -> Path:
+    """Create an output folder and prove that it can be written to.
+
+    Args:
+        output_dir: local folder.
+        key: of the config, for the message.
+
+    Returns:
+        Its path.
+
+    Raises:
+        RunError: it cannot be created or written to.
+    """
+    folder = Path(output_dir)
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("writable")
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"the output folder {folder} cannot be written to ({error.strerror or error}); "
+            f"choose another with {key}=..."
+        ) from error
+    return folder
+
+
+def check_run(cfg: DictConfig, *, is_training: bool) -> None:
+    """Judge all that can be known of a run before its first step.
+
+    The classes of the model are compared with those of the data, the data of the evaluation are
+    read, and the evaluators are built and given their labels, so that a training does not end in
+    an error that was there when it began. Random generators are left as they were.
+
+    Args:
+        cfg: the whole config.
+        is_training: compare the classes of ``dataloader.train`` too. Its data are judged by
+            :func:`build_loader` alone, because reading them twice would take long.
+
+    Raises:
+        RunError: the first thing that stands against the run, with the names.
+    """
+    splits = ("train", "test") if is_training else ("test",)
+    with preserved_random_state():
+        _check_evaluation(cfg)
+    # Last, because some formats tell their classes only when they are read.
+    check_classes(cfg, splits)
+
+
+def check_classes(cfg: DictConfig, splits: Sequence[str] = ("train", "test")) -> None:
+    """Compare the classes of the model with those of its data, as far as they are known.
+
+    Args:
+        cfg: the whole config.
+        splits: of ``train`` and ``test``.
+
+    Raises:
+        RunError: a class list is empty, has another length than the model has classes, or the
+            same classes have another order in training and test.
+    """
+    key, wanted = num_classes(cfg)
+    if key is None:
+        return
+    found: dict[str, tuple[str, list[str]]] = {}
+    for split in splits:
+        for name in dataset_names(cfg, split):
+            classes = classes_of(name)
+            if classes is None:
+                continue
+            if not classes:
+                raise RunError(f"dataloader.{split}: data set {name} has an empty list of classes")
+            if len(classes) != wanted:
+                raise RunError(
+                    f"{key}={wanted}, but data set {name} of dataloader.{split} has {len(classes)} "
+                    f"class{'es' * (len(classes) != 1)} ({_listed(classes)}); set "
+                    f"{key}={len(classes)}, or name another data set with "
+                    f"dataloader.{split}.dataset.names=..."
+                )
+            found.setdefault(split, (name, classes))
+
+    if len(found) == 2:
+        (train, first), (test, second) = found["train"], found["test"]
+        if first != second and sorted(first) == sorted(second):
+            raise RunError(
+                f"data set {test} of dataloader.test has the classes of {train} in another order "
+                f"({_listed(second)} instead of {_listed(first)}), so that every one would be "
+                "scored as another; register both with one list"
+            )
+
+
+def num_classes(cfg: DictConfig, keys: Sequence[str] = _CLASS_KEYS) -> tuple[str | None, int]:
+    """Look up how many classes the model of a config tells apart.
+
+    Args:
+        cfg: the whole config.
+        keys: of the model, of which the first one counts that there is.
+
+    Returns:
+        (dotted key, number), or (None, 0) if the model has no such key: some pre-trainings have
+        no classes, or classes of their own.
+    """
+    for key in keys:
+        node: Any = cfg.model
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, DictConfig) else None
+        if isinstance(node, int):
+            return f"model.{key}", node
+    return None, 0
+
+
+def dataset_names(cfg: DictConfig, split: str) -> list[str]:
+    """Names of the registered data sets of a loader.
+
+    Args:
+        cfg: the whole config.
+        split: ``train`` or ``test``.
+
+    Returns:
+        The names; none if its data come without.
+    """
+    loader = cfg.dataloader.get(split)
+    dataset = loader.get("dataset") if isinstance(loader, DictConfig) else None
+    names = dataset.get("names") if isinstance(dataset, DictConfig) else None
+    if isinstance(names, str):
+        return [names]
+    return [str(name) for name in names] if isinstance(names, ListConfig) else []
+
+
+def classes_of(name: str) -> list[str] | None:
+    """Classes of a data set.
+
+    Args:
+        name: registered or not.
+
+    Returns:
+        Their names in order; None if they are not known, or not before it is read.
+    """
+    # The metadata catalog makes an entry for every name that it is asked for.
+    if name not in DatasetCatalog.list():
+        return None
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    return None if classes is None else list(classes)
+
+
+def build_loader(config: DictConfig, name: str, whole: DictConfig | None = None) -> Any:
+    """Build a loader of the config; data that cannot be used are one sentence, not a traceback.
+
+    Args:
+        config: the node of the loader.
+        name: its key, for the message, like ``dataloader.train``.
+        whole: the whole config; if it is given, the labels have to fit the model's classes.
+
+    Returns:
+        The loader.
+
+    Raises:
+        RunError: a data set is not registered, its files are missing or cannot be used, it shows
+            no object, or an object of a class that the model does not have.
+    """
+    with one_sentence(name):
+        # The images come first, because the loader does not give them out again.
+        parts = {key: config[key] for key in config}
+        parts["dataset"] = instantiate(parts["dataset"]) if "dataset" in parts else None
+        records = parts["dataset"]
+        if whole is not None and isinstance(records, list):
+            if num_classes(whole)[0] is not None:
+                _check_objects(records, config, name)
+            _check_files(records, config, name)
+            _check_categories(records, name, *num_classes(whole, (*_CLASS_KEYS, _CLUSTER_KEY)))
+        if records is None:
+            del parts["dataset"]
+        return instantiate(parts)
+
+
+def build_evaluators(config: DictConfig | ListConfig) -> Any:
+    """Build the evaluators of the config.
+
+    Args:
+        config: of one evaluator, or a list of them.
+
+    Returns:
+        The evaluator, or a list of them.
+
+    Raises:
+        RunError: a protocol is impossible, or the output folder cannot be written to.
+    """
+    with one_sentence("dataloader.evaluator"):
+        evaluators = instantiate(config)
+    return list(evaluators) if isinstance(evaluators, ListConfig) else evaluators
+
+
+def check_evaluators(cfg: DictConfig) -> list[Any]:
+    """Build the evaluators once, so that a folder or an option of theirs fails before the work.
+
+    Args:
+        cfg: the whole config.
+
+    Returns:
+        The evaluators; none if the config has none.
+
+    Raises:
+        RunError: an evaluator cannot write its results or cannot score as it is asked to.
+    """
+    if cfg.dataloader.get("evaluator") is None:
+        return []
+    with preserved_random_state():
+        evaluators = build_evaluators(cfg.dataloader.evaluator)
+    return evaluators if isinstance(evaluators, list) else [evaluators]
+
+
+def _check_objects(records: Sequence[Any], config: DictConfig, name: str) -> None:
+    """Refuse labels without a single object, as of a class list that fits no label."""
+    labelled = [r for r in records if isinstance(r, Mapping) and "annotations" in r]
+    if not labelled or any(record["annotations"] for record in labelled):
+        return
+    names = config.dataset.get("names") if isinstance(config.dataset, DictConfig) else None
+    names = [names] if isinstance(names, str) else list(names or [])
+    classes = next((classes_of(one) for one in names if classes_of(one)), None)
+    listed = f" ({_listed(classes)})" if classes else ""
+    raise RunError(
+        f"{name}: none of the {len(labelled)} labelled images of {', '.join(names) or 'the data'} "
+        f"shows an object of its classes{listed}; compare their spelling with that of the label "
+        "files, whose unknown classes are in the log above"
+    )
+
+
+def _check_files(records: Sequence[Any], config: DictConfig, name: str) -> None:
+    """Refuse images that are not there, which a loader would meet in the middle of a run."""
+    target = (config.get("mapper") or {}).get("_target_")
+    module = target if isinstance(target, str) else getattr(target, "__module__", "")
+    if not module.startswith(("rsd2.", "detectron2.")):
+        return  # a mapper of the user's may make its images, or have them elsewhere
+
+    # Of very many images every n-th one is looked for: this must not take minutes.
+    step = max(1, len(records) // _MAX_FILES)
+    files = [r["file_name"] for r in records[::step] if isinstance(r, Mapping) and "file_name" in r]
+    missing = [file for file in dict.fromkeys(files) if not Path(file).exists()]
+    if missing:
+        raise RunError(
+            f"{name}: {len(missing)} of {len(set(files))} images that were looked for are not "
+            f"there, for example {missing[0]}; put them where the labels say, or correct the path "
+            "of the data set"
+        )
+
+
+def _check_categories(records: Sequence[Any], name: str, key: str | None, number: int) -> None:
+    """Refuse labels of a class that the model does not have."""
+    if key is None:
+        return
+    for record in records:
+        if not isinstance(record, Mapping):
+            continue
+        labels = [a.get("category_id", 0) for a in record.get("annotations", ())]
+        labels += [record["label"]] if "label" in record else []
+
+        wrong = [label for label in labels if not 0 <= label < number]
+        if wrong:
+            raise RunError(
+                f"{name}: image {record.get('file_name', record.get('image_id'))} has an object of "
+                f"class {wrong[0]}, counted from 0, and {key}={number}; set {key} to the number of "
+                "classes of the data"
+            )
+
+
+def _check_evaluation(cfg: DictConfig) -> None:
+    """Build everything that the evaluation after the last step needs."""
+    dataloader = cfg.dataloader
+    if dataloader.get("evaluator") is None or dataloader.get("test") is None:
+        return
+    build_loader(dataloader.test, "dataloader.test", cfg)
+
+    for evaluator in check_evaluators(cfg):
+        with one_sentence("dataloader.evaluator"):
+            evaluator.reset()
+    configs = dataloader.evaluator
+    for config in configs if isinstance(configs, ListConfig) else [configs]:
+        _check_dataset_of(config, cfg)
+        if config.get("output_dir"):
+            prepare_output_dir(config.output_dir, "dataloader.evaluator.output_dir")
+
+
+def _check_dataset_of(config: DictConfig, cfg: DictConfig) -> None:
+    """Refuse an evaluator of other images than those that the model will see."""
+    name, tested = config.get("dataset_name"), dataset_names(cfg, "test")
+    if not isinstance(name, str) or not tested or name in tested:
+        return
+    with one_sentence("dataloader.evaluator"):
+        scored = {name, MetadataCatalog.get(name).get("source_dataset") or name}
+        known = {one for each in scored for one in _image_ids(each)}
+        seen = {one for each in tested for one in _image_ids(each)}
+    if known and seen and not known & seen:
+        raise RunError(
+            f"dataloader.evaluator.dataset_name={name} has none of the images of "
+            f"dataloader.test.dataset.names={', '.join(tested)}; name one data set in both"
+        )
+
+
+def _image_ids(name: str) -> Iterator[str]:
+    for record in DatasetCatalog.get(name):
+        yield str(record.get("image_id"))
+        if record.get("tile"):
+            yield str(record["tile"].get("source_id"))
+
+
+@contextmanager
+def one_sentence(name: str) -> Iterator[None]:
+    """Turn what says that data or a setting cannot be used into one kind of error.
+
+    Args:
+        name: of what is built in the block, for the message: a key of the config.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RunError: the block raised an error about values, files, or names of Detectron2.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except (ValueError, OSError) as error:
+        raise RunError(f"{name}: {error}") from error
+    except (KeyError, AttributeError, AssertionError) as error:
+        # Detectron2 has these for a name that nobody registered, classes that nobody named, and
+        # data without images. Others are mistakes of a program, whose place matters.
+        text = str(error.args[0]) if error.args else ""
+        known = ("is not registered", "does not exist in the meta", "is empty!", "No valid data")
+        if not any(part in text for part in known):
+            raise
+        raise RunError(f"{name}: {text.splitlines()[0]}") from error
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", ... ({len(names) - _SHOWN} more)" if len(names) > _SHOWN else ""
+    return ", ".join(map(str, names[:_SHOWN])) + more
