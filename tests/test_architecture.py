@@ -26,7 +26,7 @@ MAY_IMPORT = {  # room -> rooms that it may import, besides itself
     "config": {"io"},
     "weights": {"io", "layers"},
     "engine": {"io"},
-    "data": {"io", "ops", "structures"},
+    "data": {"io", "ops", "structures", "geo"},
     "synthetic": {"io", "ops", "structures", "data", "geo"},
     "evaluation": {"io", "ops", "structures", "data"},
     "inference": {"io", "ops", "structures", "data", "evaluation", "geo"},

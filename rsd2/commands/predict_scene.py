@@ -19,6 +19,9 @@ longitude and latitude of the centre. A GeoPackage opens coloured by class in QG
 --output, or --format where that is a folder, chooses among .gpkg, .geojson, .geojsonl, .fgb, .csv.
 A picture of the scene with the detections lies beside the map, as <map>.png.
 
+With --labels the maps are scored when they are written: average precision at an IoU of 0.5 with the
+number of objects and an interval. Give a low --score-threshold, like 0.05, for that.
+
 The run is resumed by the same command: rows of windows that are done lie in <map>.parts until the
 map is written. Several processes share the rows by RANK and WORLD_SIZE, as torchrun and job arrays
 set them; the last one writes the map.
@@ -42,12 +45,14 @@ import shapely
 from tqdm import tqdm
 
 from rsd2.config import load_config
+from rsd2.data.datasets.scenes import find_labels
 from rsd2.geo.labels import read_area
 from rsd2.geo.radiometry import Radiometry
 from rsd2.geo.raster import Raster
 from rsd2.geo.scene_files import SceneFiles, find_scenes
 from rsd2.geo.vector_files import FORMATS, check_vector_output, read_metadata
 from rsd2.inference.scene_results import write_map
+from rsd2.inference.scene_scoring import format_scores, read_scored_scene
 from rsd2.inference.scene_search import Scene, ScenePart, SceneReader, search_part
 from rsd2.inference.sliding_window import Detect, WindowParameters
 from rsd2.io.folder_run import FolderRun, make_run_id, shard_from_environment
@@ -72,6 +77,13 @@ def get_parser() -> argparse.ArgumentParser:
     add("--format", choices=sorted(ending[1:] for ending in FORMATS), default="gpkg",
         help="format of the maps in an output folder (default gpkg)")  # fmt: skip
     add("--area", metavar="FILE", help="polygons of interest, GeoJSON, GPKG or FGB in any CRS")
+
+    add("--labels", nargs="+", metavar="PATH",
+        help="score the maps: a folder with a file of each scene's name, or a file for each scene, "
+        "vector file or COCO")  # fmt: skip
+    add("--class-column", default="class", metavar="NAME",
+        help="of vector files of labels, with the classes (default class); '' if there is none and "
+        "all are the first class")  # fmt: skip
 
     model = parser.add_argument_group("detection")
     add = model.add_argument
@@ -329,6 +341,41 @@ def _search(scene: Scene, run: FolderRun[ScenePart], detect: Detect, name: str) 
         run.make(search, title=name, unit="part", progress=False)
 
 
+def score_maps(
+    scenes: list[SceneFiles], maps: list[Path], labels: list[str | Path | None], run: SceneRun
+) -> str:
+    """Score the maps that are written.
+
+    Args:
+        scenes: the scenes.
+        maps: the map of each.
+        labels: the labels of each, or None.
+        run: how they were searched.
+
+    Returns:
+        A table.
+
+    Raises:
+        ValueError: the labels or a map cannot be used.
+        OSError: a file cannot be read.
+    """
+    args, scored = run.args, []
+    for files, path, file in zip(scenes, maps, labels):
+        if file is None or not path.is_file():
+            print(f"{files.name} has no {'map' if file else 'labels'} and is not scored")
+            continue
+        with Raster(files.paths, crs=args.crs) as raster:
+            area = None
+            if args.area is not None:
+                area = read_area(args.area, raster.georeference, (raster.height, raster.width))
+            scored.append(
+                read_scored_scene(
+                    files.name, path, file, raster, run.class_names, args.class_column or None, area
+                )
+            )
+    return format_scores(scored) if scored else "there is no map to score"
+
+
 def _summary(path: Path, counts: dict[str, int]) -> str:
     """Return a sentence about a map."""
     text = f"{path}: {counts['detections']} detections in {counts['windows']} windows"
@@ -409,6 +456,30 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
     return run, scenes, maps
 
 
+def prepare_labels(
+    args: argparse.Namespace, scenes: list[SceneFiles], run: SceneRun
+) -> list[str | Path | None] | None:
+    """Find the labels before any work.
+
+    Args:
+        args: command line.
+        scenes: the scenes.
+        run: how they are searched.
+
+    Returns:
+        File of each scene, or None without ``--labels``.
+
+    Raises:
+        ValueError: they are not as many as the scenes, or the classes have no names.
+        OSError: a file is missing.
+    """
+    if args.labels is None:
+        return None
+    if not run.class_names:
+        raise ConfigError("labels are compared by the names of the classes: give --classes")
+    return find_labels(args.labels[0] if len(args.labels) == 1 else args.labels, scenes)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Detect objects in scenes and write maps.
 
@@ -421,11 +492,19 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     try:
         run, scenes, maps = prepare(args)
+        labels = prepare_labels(args, scenes, run)
     except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"rsd2 scene: error: {error}", file=sys.stderr)
         return 2
 
-    return run_all(scenes, maps, lambda files, path: search_scene(files, path, run))
+    code = run_all(scenes, maps, lambda files, path: search_scene(files, path, run))
+    if labels is not None and code in (0, 1):
+        try:
+            print(score_maps(scenes, maps, labels, run))
+        except (ValueError, OSError) as error:
+            print(f"rsd2 scene: error: {error}", file=sys.stderr)
+            return 2
+    return code
 
 
 def run_all(

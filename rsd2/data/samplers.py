@@ -84,6 +84,52 @@ class SeededMapDataset(Dataset):
         )
 
 
+class ObjectSampler(Sampler):
+    """An endless order in which windows with objects have a fixed share.
+
+    A scene has many windows without any object. Each kind is walked through in a shuffled order of
+    its own, again and again, so that no window is forgotten.
+    """
+
+    def __init__(self, dataset: Sequence[Mapping[str, Any]], share: float = 0.5, seed: int = 0):
+        """Divide the data set.
+
+        Args:
+            dataset: dataset dicts with ``annotations``.
+            share: of samples with objects, in (0, 1]; 1 never shows the others.
+            seed: of the order, >= 0.
+
+        Raises:
+            ValueError: the share is out of range, or no sample has an object.
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"share must be in (0, 1], got {share}")
+        filled = [bool(record.get("annotations")) for record in dataset]
+        self._filled = [index for index, has in enumerate(filled) if has]
+        self._empty = [index for index, has in enumerate(filled) if not has]
+        self._share, self._seed = share, seed
+        if not self._filled:
+            raise ValueError("no sample of the data set has an object; look at its labels")
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield indices without end, every n-th of them to each of n processes."""
+        return itertools.islice(self._all(), comm.get_rank(), None, comm.get_world_size())
+
+    def _all(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed)
+        filled, empty = _walk(self._filled, generator), _walk(self._empty, generator)
+        while True:
+            with_object = not self._empty or float(torch.rand(1, generator=generator)) < self._share
+            yield next(filled if with_object else empty)
+
+
+def _walk(indices: Sequence[int], generator: torch.Generator) -> Iterator[int]:
+    """Go through indices again and again, each time in another order."""
+    while True:
+        for place in torch.randperm(len(indices), generator=generator).tolist():
+            yield indices[place]
+
+
 class _Batches(Sampler):
     """Batches of (place in the stream, index), the first ``skip`` of them left out."""
 

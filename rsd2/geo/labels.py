@@ -5,6 +5,7 @@ Shapes: N objects; polygons (N, 4, 2) x, y in pixels of the scene.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,29 +105,14 @@ def read_scene_labels(
     # An empty layer has no columns, and that is no error.
     shapes, owners = _split_parts(shapes)
     corners, is_shape = _to_pixels(shapes, georeference, None if in_pixels else crs, in_pixels)
-    polygons = np.array([_quadrilateral(points) for points in corners]).reshape(-1, 4, 2)
-    has_area = is_shape & (_signed_area(polygons) > _LEAST_AREA)
+    polygons = np.array([quadrilateral(points) for points in corners]).reshape(-1, 4, 2)
+    polygons[~is_shape] = 0
 
     names = [class_name] * len(shapes)
     if class_column is not None:
         values = columns.get(class_column, np.zeros(0))
         names = [_class_text(values[owner]) for owner in owners]
-    has_class = np.array([bool(name) for name in names], dtype=bool)
-
-    # Only objects with area are compared with the scene; the others are counted as such.
-    height, width = size
-    scene = shapely.box(0, 0, width, height)
-    meets = np.zeros(len(polygons), dtype=bool)
-    meets[has_area] = shapely.intersects(shapely.polygons(polygons[has_area]), scene)
-
-    keep = has_area & has_class & meets
-    return SceneLabels(
-        polygons=polygons[keep],
-        names=[name for name, kept in zip(names, keep) if kept],
-        num_outside=int((has_area & ~meets).sum()),
-        num_without_class=int((has_area & meets & ~has_class).sum()),
-        num_without_area=int((~has_area).sum()),
-    )
+    return keep_objects(polygons, names, size)[1]
 
 
 def read_area(
@@ -232,8 +218,16 @@ def _to_pixels(
     return corners, np.array(good, dtype=bool)
 
 
-def _quadrilateral(points: np.ndarray) -> np.ndarray:
-    """Return four corners (4, 2), clockwise on the screen, for outer corners (k, 2)."""
+def quadrilateral(points: np.ndarray) -> np.ndarray:
+    """Enclose an object.
+
+    Args:
+        points: (k, 2) its outer corners, or any points of it.
+
+    Returns:
+        (4, 2) corners, clockwise on the screen: the points themselves if they are four, else the
+        smallest rectangle around them; zeros if it has no area.
+    """
     if len(points) < 3 or not np.isfinite(points).all():
         return np.zeros((4, 2))
     # The smallest rectangle: a rotated box is what the model learns.
@@ -247,6 +241,40 @@ def _quadrilateral(points: np.ndarray) -> np.ndarray:
         # The first corner keeps its meaning; only the sense changes.
         points = np.concatenate([points[:1], points[:0:-1]])
     return points
+
+
+def keep_objects(
+    polygons: np.ndarray, names: Sequence[str], size: tuple[int, int]
+) -> tuple[np.ndarray, SceneLabels]:
+    """Leave out what is no object of a scene, and count it.
+
+    Args:
+        polygons: (N, 4, 2) pixels of the scene, clockwise on the screen; zeros for none.
+        names: N classes; empty for none.
+        size: H, W of the scene.
+
+    Returns:
+        (N,) bool, which were kept, and those.
+    """
+    height, width = size
+    polygons = np.asarray(polygons, dtype=np.float64).reshape(-1, 4, 2)
+    has_area = _signed_area(polygons) > _LEAST_AREA
+    has_class = np.array([bool(name) for name in names], dtype=bool)
+
+    # Only objects with area are compared with the scene; the others are counted as such.
+    meets = np.zeros(len(polygons), dtype=bool)
+    meets[has_area] = shapely.intersects(
+        shapely.polygons(polygons[has_area]), shapely.box(0, 0, width, height)
+    )
+
+    keep = has_area & has_class & meets
+    return keep, SceneLabels(
+        polygons=polygons[keep],
+        names=[name for name, kept in zip(names, keep) if kept],
+        num_outside=int((has_area & ~meets).sum()),
+        num_without_class=int((has_area & meets & ~has_class).sum()),
+        num_without_area=int((~has_area).sum()),
+    )
 
 
 def _signed_area(polygons: np.ndarray) -> np.ndarray:

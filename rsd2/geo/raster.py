@@ -101,7 +101,7 @@ class Raster:
             for file, dataset in enumerate(datasets)
             for number in dataset.indexes
         ]
-        self.dtypes = [dtype for dataset in datasets for dtype in dataset.dtypes]
+        self.dtypes: Sequence[str] = [kind for dataset in datasets for kind in dataset.dtypes]
         self.nodata = [value for dataset in datasets for value in dataset.nodatavals]
         self._colors = [kind.name for dataset in datasets for kind in dataset.colorinterp]
         self._masks = [flags for dataset in datasets for flags in dataset.mask_flag_enums]

@@ -14,5 +14,8 @@ from .matcher import HungarianMatcher as HungarianMatcher
 from .neck import ChannelMapper as ChannelMapper
 from .quirks import DetectorQuirks as DetectorQuirks
 from .rotated_deformable_detr import RotatedDeformableDETR as RotatedDeformableDETR
+from .rotated_rcnn import BoundedMemoryRRPN as BoundedMemoryRRPN
+from .rotated_rcnn import RectangleTransform as RectangleTransform
+from .rotated_rcnn import RotatedFasterRCNN as RotatedFasterRCNN
 from .transformer import DeformableEncoder as DeformableEncoder
 from .transformer import RotatedDeformableDecoder as RotatedDeformableDecoder

@@ -16,7 +16,14 @@ from detectron2.layers import nonzero_tuple
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.structures import Boxes, Instances, pairwise_ioa, pairwise_iou
+from detectron2.structures import (
+    Boxes,
+    Instances,
+    RotatedBoxes,
+    pairwise_ioa,
+    pairwise_iou,
+    pairwise_iou_rotated,
+)
 from torch import nn
 
 # Pairs of an anchor and a box that are compared at a time.
@@ -65,15 +72,16 @@ class MinimumQualityMatcher(Matcher):
         """Match anchors with boxes without the table of all pairs.
 
         Args:
-            boxes: (N, 4) true boxes, N >= 0.
-            anchors: (A, 4) on the same device.
+            boxes: (N, 4) true boxes, N >= 0; or (N, 5) rotated ones.
+            anchors: (A, 4) or (A, 5) of the same kind, on the same device.
 
         Returns:
             (A,) int64 index of the box with the greatest IoU, 0 without boxes, and (A,) int8 label
             of every anchor.
         """
+        overlap = pairwise_iou_rotated if isinstance(boxes, RotatedBoxes) else pairwise_iou
         return self._match(
-            len(boxes), anchors.tensor[:, 0], lambda index: pairwise_iou(boxes, anchors[index])
+            len(boxes), anchors.tensor[:, 0], lambda index: overlap(boxes, anchors[index])
         )
 
     def _match(
@@ -142,12 +150,13 @@ class BoundedMemoryRPN(RPN):
 
         Args:
             anchors: anchors of each level.
-            gt_instances: objects of each image, with ``gt_boxes`` (N, 4), N >= 0.
+            gt_instances: objects of each image, with ``gt_boxes`` (N, 4), or (N, 5) rotated ones,
+                N >= 0.
 
         Returns:
-            For each image labels (A,) 1, 0 or -1 (not sampled), and matched boxes (A, 4).
+            For each image labels (A,) 1, 0 or -1 (not sampled), and matched boxes like anchors.
         """
-        everything = Boxes.cat(anchors)
+        everything = type(anchors[0]).cat(anchors)
         labels, matched = [], []
         for instances in gt_instances:
             boxes = instances.gt_boxes

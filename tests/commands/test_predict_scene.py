@@ -23,6 +23,7 @@ from rsd2.commands.predict_scene import SceneRun, get_parser, run_all, search_sc
 from rsd2.geo.scene_files import SceneFiles, find_scenes  # noqa: E402
 from rsd2.geo.vector_files import read_metadata, read_vector_file  # noqa: E402
 from rsd2.inference.sliding_window import WindowParameters  # noqa: E402
+from rsd2.structures import boxes_to_corners  # noqa: E402
 
 HEIGHT, WIDTH = 300, 400
 MARKS = [(60, 40), (200, 90), (330, 250), (128, 128), (250, 180)]
@@ -249,3 +250,59 @@ def test_the_command_line_has_the_last_word_on_the_radiometry() -> None:
     configured = {"_target_": "x", "scaling": "range", "low": 0, "high": 10, "gamma": 2.0}
     rule = predict_scene.read_radiometry(args, configured)
     assert rule.scaling == "percentile" and rule.bands == (4, "red") and rule.gamma == 2.0
+
+
+def write_labels(path: Path, boxes: list[tuple[float, ...]], name: str = "ship") -> Path:
+    """Boxes of the scene's pixels as a GeoJSON file in longitude and latitude."""
+    from pyproj import Transformer
+
+    to_degrees = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    features = []
+    for corners in boxes_to_corners(torch.tensor(boxes, dtype=torch.float64)).tolist():
+        ring = [to_degrees.transform(*(TRANSFORM @ tuple(corner))) for corner in corners]
+        geometry = {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+        features.append({"type": "Feature", "properties": {"class": name}, "geometry": geometry})
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+def score(tmp_path: Path, labels: Path, *flags: str) -> list[str]:
+    """Rows of the table for a scene whose marks are all found."""
+    scene, path = write_scene(tmp_path / "scene.tif"), tmp_path / "map.gpkg"
+    run = make_run(FindsMarks(), tmp_path, *flags)
+    search(scene, path, run)
+    files = [SceneFiles("scene", (str(scene),))]
+    return predict_scene.score_maps(files, [path], [labels], run).splitlines()
+
+
+def test_maps_are_scored_against_labels_with_coordinates(tmp_path: Path) -> None:
+    marked = [(x + 0.5, y + 0.5, 20, 8, 30) for x, y in MARKS]
+    rows = score(tmp_path, write_labels(tmp_path / "all.geojson", marked))
+    assert rows[1].split() == ["scene", "5", "5", "100.0", "100.0", "100.0", "to", "100.0"]
+
+    # One more that was not found, one at another angle that does not overlap by half.
+    other = [*marked[:4], (*marked[4][:4], 110), (100.0, 250.0, 20, 8, 0)]
+    rows = score(tmp_path, write_labels(tmp_path / "other.geojson", other))
+    assert rows[1].split()[:4] == ["scene", "6", "5", "66.7"]
+
+
+def test_labels_of_other_classes_and_outside_the_area_do_not_count(tmp_path: Path) -> None:
+    marked = [(x + 0.5, y + 0.5, 20, 8, 30) for x, y in MARKS]
+    rows = score(tmp_path, write_labels(tmp_path / "boats.geojson", marked, "boat"))
+    assert rows[1].split()[:2] == ["scene", "0"] and "5 labels of other classes: boat" in rows[1]
+
+    west = write_labels(tmp_path / "west.geojson", [(75.0, 75.0, 150, 150, 0)])
+    labels = write_labels(tmp_path / "l.geojson", marked)
+    rows = score(tmp_path, labels, "--area", str(west), "--overwrite")
+    assert rows[1].split()[:5] == ["scene", "2", "2", "100.0", "100.0"]
+    assert "3 labels outside the area" in rows[1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(["absent.geojson"], "no file of labels absent"), (["a.json", "b.json"], "2 files of labels")],
+)
+def test_labels_are_looked_for_before_any_work(tmp_path: Path, labels: list[str], message: str):
+    run = make_run(FindsMarks(), tmp_path, "--labels", *labels)
+    with pytest.raises((OSError, ValueError), match=message):
+        predict_scene.prepare_labels(run.args, [SceneFiles("scene", ("scene.tif",))], run)

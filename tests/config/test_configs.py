@@ -96,7 +96,7 @@ def as_the_model_takes(batch, cfg):
     """The batch with upright boxes, or with labels of whole images, where the model wants them."""
     for x in batch:
         boxes = x["instances"].gt_boxes
-        if "roi_heads" in cfg.model:
+        if "roi_heads" in cfg.model and not finds_rotated_boxes(cfg):
             centers, sides = boxes.tensor[:, :2], boxes.tensor[:, 2:4]
             x["instances"].gt_boxes = Boxes(
                 torch.cat([centers - sides / 2, centers + sides / 2], 1)
@@ -114,6 +114,10 @@ def as_the_model_takes(batch, cfg):
             image = x.pop("image")
             x["frames"] = torch.stack([image.roll(-t, dims=1) for t in range(5)])
     return batch
+
+
+def finds_rotated_boxes(cfg):
+    return "RROIHeads" in str(cfg.model.roi_heads._target_)
 
 
 def takes_clips(cfg):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rsd2.data.samplers import build_train_loader
+from rsd2.data.samplers import ObjectSampler, build_train_loader
 
 
 def _mapper(sample):
@@ -94,3 +94,28 @@ def test_unusable_arguments_are_refused():
         build_train_loader([], mapper=_mapper, total_batch_size=2)
     with pytest.raises(ValueError, match="total_batch_size=0"):
         build_train_loader(_dicts(), mapper=_mapper, total_batch_size=0)
+
+
+def windows_with_objects(filled: int, empty: int) -> list[dict]:
+    return [{"annotations": [{}] * (k < filled)} for k in range(filled + empty)]
+
+
+def test_objects_have_their_share_and_no_window_is_forgotten():
+    sampler = ObjectSampler(windows_with_objects(5, 50), share=0.75, seed=3)
+    order = list(itertools.islice(sampler, 1000))
+    share = np.mean([index < 5 for index in order])
+    assert abs(share - 0.75) < 0.05 and set(order) == set(range(55))
+    assert order == list(itertools.islice(sampler, 1000))
+
+
+@pytest.mark.parametrize(("filled", "empty", "share"), [(4, 3, 1.0), (4, 0, 0.1)])
+def test_where_one_kind_is_unwanted_or_absent_the_other_fills_in(filled, empty, share):
+    sampler = ObjectSampler(windows_with_objects(filled, empty), share)
+    assert set(itertools.islice(sampler, 40)) == set(range(filled))
+
+
+def test_a_share_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="share"):
+        ObjectSampler(windows_with_objects(2, 2), share=0.0)
+    with pytest.raises(ValueError, match="no sample of the data set has an object"):
+        ObjectSampler(windows_with_objects(0, 2))

@@ -12,6 +12,7 @@ from .builtin import register_all as register_all
 from .builtin import register_all_dior_r as register_all_dior_r
 from .builtin import register_all_dota as register_all_dota
 from .builtin import register_all_ohd_sjtu as register_all_ohd_sjtu
+from .builtin import register_all_scenes as register_all_scenes
 from .builtin import register_all_synthetic as register_all_synthetic
 from .builtin import register_all_tiny as register_all_tiny
 from .builtin import register_all_video as register_all_video
@@ -43,6 +44,8 @@ from .ohd_sjtu import register_ohd_sjtu as register_ohd_sjtu
 from .rscardata import RSCARDATA_CLASSES as RSCARDATA_CLASSES
 from .rscardata import load_rscardata as load_rscardata
 from .rscardata import register_rscardata as register_rscardata
+from .scenes import load_scenes as load_scenes
+from .scenes import register_scenes as register_scenes
 from .tiny_person import PERSON_ALIASES as PERSON_ALIASES
 from .tiny_person import SYNTHETIC_TINY_CLASSES as SYNTHETIC_TINY_CLASSES
 from .tiny_person import TINY_PERSON_CLASSES as TINY_PERSON_CLASSES

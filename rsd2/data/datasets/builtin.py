@@ -15,6 +15,8 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from rsd2.data.class_orders import SYNTHETIC_CLASSES, class_order
+from rsd2.geo.radiometry import Radiometry
+from rsd2.geo.scene_files import SceneFiles
 
 from .aitod import AITOD_SPLITS, AITOD_VERSIONS, register_aitod
 from .classification import register_classification
@@ -24,6 +26,7 @@ from .dota_tiles import register_dota_tiles, register_virtual_tiles
 from .drone_crowd import DRONE_CROWD_SPLITS, register_drone_crowd
 from .ohd_sjtu import register_ohd_sjtu
 from .rscardata import RSCARDATA_LABELS, register_rscardata
+from .scenes import register_scene_files
 from .tiny_person import OVERLAPS, WINDOW, register_synthetic_tiny, register_tiny_person
 from .upright import register_upright
 from .viso import VISO_CLASSES, VISO_SPLITS, register_viso_coco, register_viso_mot
@@ -35,6 +38,12 @@ _DOTA_VERSIONS = {
 }
 _TILINGS = ((800, 200), (1024, 200))
 _OHD_TILING = (600, 150)
+_SEN2SHIPS_PORTS = {
+    "train": ["algiers", "athens", "casablanca", "durban", "genoa", "hedland", "klang", "valencia"],
+    "test": ["busan", "cartagena", "honolulu"],
+}
+_SEN2SHIPS_TILING = (384, 128)
+_SEN2SHIPS_SCALE = 3.0
 
 
 def register_all_dota(root: str | Path) -> None:
@@ -159,6 +168,34 @@ def register_all_tiny(root: str | Path) -> None:
             register_synthetic_tiny(name, root / "synthetic_tiny" / split, metadata)
 
 
+def register_all_scenes(root: str | Path) -> None:
+    """Register the georeferenced scenes of Sen2Ships: ports at 10 m, three times enlarged.
+
+    Names are ``sen2ships_train`` and ``sen2ships_test`` (whole ports), and the same with
+    ``_384_128`` behind them (windows). A ship of 20 x 7 pixels becomes one of 60 x 21. Calling it
+    again is as harmless as with `register_all_dota`.
+
+    Args:
+        root: folder that holds ``sen2ships``.
+    """
+    for split, ports in _SEN2SHIPS_PORTS.items():
+        name, folder = f"sen2ships_{split}", Path(root) / "sen2ships" / split
+        window, overlap = _SEN2SHIPS_TILING
+        if _is_registered_under(name, str(root), (_SEN2SHIPS_TILING,), ()):
+            continue
+        register_scene_files(
+            name,
+            [SceneFiles(port, (str(folder / f"{port}.tif"),)) for port in ports],
+            [folder / f"{port}.json" for port in ports],
+            ["ship"],
+            window=window,
+            overlap=overlap,
+            metadata={"builtin_root": str(root)},
+            radiometry=Radiometry(scaling="percentile", percentiles=(1.0, 99.5)),
+            scale=_SEN2SHIPS_SCALE,
+        )
+
+
 def register_all_video(root: str | Path) -> None:
     """Register the datasets of videos: RsCarData, VISO, DroneCrowd, and generated videos.
 
@@ -237,6 +274,7 @@ def register_all(root: str | Path) -> None:
         register_all_ohd_sjtu,
         register_all_synthetic,
         register_all_tiny,
+        register_all_scenes,
         register_all_video,
         register_classification,
     ):

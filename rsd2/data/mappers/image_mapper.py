@@ -19,8 +19,11 @@ from detectron2.data import transforms as T
 
 from rsd2.data.dataset_dicts import check_record
 from rsd2.data.windows.tiling import PAD_COLOR, crop_window
+from rsd2.geo.radiometry import Radiometry
 from rsd2.io.files import replaced_file
 from rsd2.io.image_io import read_image
+
+from .raster_windows import RasterWindows
 
 _IGNORE_FLAGS = ("ignore", "iscrowd", "uncertain", "logo")
 
@@ -74,6 +77,9 @@ class ImageMapper:
         decoded_cache_dir: folder for decoded full images (.npy, 3 bytes for each pixel) that all
             workers map into memory; made on demand. It serves the shuffled walk of a training
             loader over virtual tiles, which else decodes a full image for each tile.
+        radiometry: how numbers of rasters become colours, the same rule in training and prediction.
+            Images are then read window by window through GDAL. None: so are only the scenes of
+            ``register_scenes``, by their own rule.
     """
 
     is_train: bool
@@ -84,6 +90,7 @@ class ImageMapper:
     pad_color: tuple[int, int, int] = PAD_COLOR
     cached_images: int = 1
     decoded_cache_dir: str | Path | None = None
+    radiometry: Radiometry | None = None
 
     def __post_init__(self) -> None:
         """Validate the arguments.
@@ -101,21 +108,26 @@ class ImageMapper:
 
         self.augment = T.AugmentationList(list(self.augmentations))
         self._recent = RecentImages(self.cached_images)
+        self._rasters = RasterWindows(self.radiometry)
 
     def read(self, dataset_dict: Mapping[str, Any]) -> np.ndarray:
         """Read an image or cut a virtual tile, after a check of the image's size.
 
         Args:
-            dataset_dict: ``file_name``, ``height`` and ``width``; ``tile`` for tiles.
+            dataset_dict: ``file_name``, ``height`` and ``width``; ``tile`` for tiles; ``raster``
+                for scenes.
 
         Returns:
-            (H, W, 3) uint8 RGB; do not write into it.
+            (H, W, 3) uint8 RGB; do not write into it. Of a scene (H, W, B) as its radiometry says.
 
         Raises:
             FileNotFoundError: if the image is not there.
             ValueError: if it is broken or of another size than the dict says.
         """
         check_record(dataset_dict, "file_name", "height", "width")
+        if "raster" in dataset_dict or self.radiometry is not None:
+            return self._rasters.read(dataset_dict)
+
         path, tile = dataset_dict["file_name"], dataset_dict.get("tile")
         if not (tile and tile["virtual"]):
             image = read_image(path)

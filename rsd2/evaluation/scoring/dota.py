@@ -274,7 +274,7 @@ def score_detections(
     recall = np.full((len(thresholds), num_classes), np.nan)
     for row, threshold in enumerate(thresholds):
         # The best object does not depend on the threshold, so overlaps are computed once.
-        is_true, is_false = _judge(best, best_iou > threshold, counts)
+        is_true, is_false = judge_ranked(best, best_iou > threshold, counts)
         for label in np.flatnonzero(num_counted):
             of_class = slice(ends[label] - num_detections[label], ends[label])
             curve = precision_recall(is_true[of_class], is_false[of_class], num_counted[label])
@@ -323,10 +323,19 @@ def check_protocol(
     return thresholds
 
 
-def _judge(
+def judge_ranked(
     best: np.ndarray, matches: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return masks of true and of false positives among ranked detections; the rest is ignored."""
+    """Tell true from false positives among ranked detections; the rest is ignored.
+
+    Args:
+        best: (D,) object of greatest overlap of each detection, from the best rank to the worst.
+        matches: (D,) bool, whether that overlap is a match.
+        counts: (G,) bool, whether an object counts; the others are neither found nor missed.
+
+    Returns:
+        (D,) bool true positives, (D,) bool false positives.
+    """
     (ranked,) = np.nonzero(matches)
     objects = best[ranked]
     first = np.full(len(counts), -1, dtype=np.int64)
