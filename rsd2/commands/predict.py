@@ -564,11 +564,13 @@ def run(args: argparse.Namespace) -> int:
         UsageError: nothing can be done; the message says what to change.
         OSError: a result cannot be written.
     """
+    detector: ImageDetector | OnnxDetector
     try:
         if is_onnx(args.weights):
-            detector, origin = build_onnx_detector(args)
-            classes = exported_class_names(args.classes, detector)
-            window = detector.description.window
+            exported, origin = build_onnx_detector(args)
+            detector = exported
+            classes = exported_class_names(args.classes, exported)
+            window = exported.description.window
             parameters = read_parameters(args, 0.1, window, min(200, window // 4))
         else:
             parameters = read_parameters(args, 0.1)

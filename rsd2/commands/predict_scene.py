@@ -44,7 +44,7 @@ from typing import Any
 import shapely
 from tqdm import tqdm
 
-from rsd2.config import load_config
+from rsd2.config import ConfigError, load_config
 from rsd2.data.datasets.scenes import find_labels
 from rsd2.geo.labels import read_area
 from rsd2.geo.radiometry import Radiometry

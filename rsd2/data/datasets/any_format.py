@@ -31,7 +31,7 @@ def load_dataset(
     *,
     format: str | LabelFormat = "auto",
     report: LabelReport | None = None,
-    **policies: str | float,
+    **policies: Any,
 ) -> list[dict]:
     """Read labels of any annotation tool into Detectron2's dataset dicts.
 
@@ -95,7 +95,7 @@ def register_dataset(
     *,
     classes: Sequence[str],
     metadata: dict | None = None,
-    **policies: str | float,
+    **policies: Any,
 ) -> None:
     """Register labels of any annotation tool; nothing is read before ``DatasetCatalog.get(name)``.
 

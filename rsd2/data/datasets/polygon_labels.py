@@ -168,7 +168,7 @@ def apply_policies(
     size: tuple[int, int],
     categories: Mapping[str, int],
     policy: LabelPolicy,
-    path: str | Path | None,
+    path: str | Path,
     report: LabelReport,
 ) -> DotaLabels:
     """Leave out, clip and report objects of one image as the policies say.
@@ -295,14 +295,14 @@ def _select_known(
     labels: DotaLabels,
     categories: Mapping[str, int],
     policy: str,
-    path: Path,
+    path: str | Path,
     report: LabelReport,
 ) -> DotaLabels:
     """Drop the objects of classes that are not in the list."""
     keep = np.array([name in categories for name in labels.names], dtype=bool)
     similar = partial(canonical_class_name, known=categories)
     if policy != "ignore":
-        for index in np.flatnonzero(~keep):
+        for index in np.flatnonzero(~keep).tolist():
             found = labels.names[index]
             message, meant = f"class {found!r} is not in the class list", similar(found)
             # Another spelling of a known class is the usual reason, and easy to correct.

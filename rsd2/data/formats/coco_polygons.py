@@ -208,7 +208,8 @@ def _corners(entry: dict[str, Any], attributes: dict[str, Any], factor: float) -
     bbox, segmentation = entry.get("bbox"), entry.get("segmentation")
     if isinstance(bbox, list) and len(bbox) == 5:
         cx, cy, width, height, angle = parse_coordinates(bbox)
-        return rectangle_corners(cx, cy, *parse_sides(width, height), angle * factor)
+        width, height = parse_sides(width, height)
+        return rectangle_corners(cx, cy, width, height, angle * factor)
 
     upright = None
     if isinstance(bbox, list) and len(bbox) == 4:

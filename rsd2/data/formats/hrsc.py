@@ -201,11 +201,14 @@ def _parse_object(element: ElementTree.Element, names: dict[int, str]) -> Object
         raise EntryError("unknown_category", f"no class has the Class_ID {number}")
 
     cx, cy = parse_coordinates(child_text(element, tag) for tag in ("mbox_cx", "mbox_cy"))
-    sides = parse_sides(child_text(element, "mbox_w"), child_text(element, "mbox_h"))
+    width, height = parse_sides(child_text(element, "mbox_w"), child_text(element, "mbox_h"))
     (angle,) = parse_coordinates([child_text(element, "mbox_ang")])
-    corners = rectangle_corners(cx, cy, *sides, angle)
+    corners = rectangle_corners(cx, cy, width, height, angle)
 
     head = [(element.findtext(tag) or "").strip() for tag in ("header_x", "header_y")]
-    heading = tuple(parse_coordinates(head)) if all(head) else None
+    heading = None
+    if all(head):
+        x, y = parse_coordinates(head)
+        heading = (x, y)
     flag = parse_difficulty((element.findtext("difficult") or "").strip())
     return ObjectRow(corners, name, flag, heading=heading)

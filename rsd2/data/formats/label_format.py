@@ -372,8 +372,10 @@ class FileForAll(LabelFormat):
                 found[name] = image
 
         for name in sorted(sizes.keys() - found.keys()):
-            report.add("image_without_label", folder.folder / name, None, f"not in {path}", "kept")
-            found[name] = LabelledImage(name, *sizes[name], [])
+            where = Path(name) if folder is None else folder.folder / name
+            report.add("image_without_label", where, None, f"not in {path}", "kept")
+            height, width = sizes[name]
+            found[name] = LabelledImage(name, height, width, [])
         return list(found.values())
 
     def _write_all(
@@ -489,17 +491,19 @@ class FilePerImage(LabelFormat):
         folder.drop_second_ones(report)
         sizes = folder.read_sizes(report)
         label_of = _match(folder.names, files, labels, report)
-        found = []
+        found: list[LabelledImage] = []
         for name, size in tqdm(sizes.items(), desc="labels", unit="file", delay=2, leave=False):
             file = label_of.get(name)
             if file is None:
                 if not path.is_file():
                     message = f"no label file of this name in {labels}"
                     report.add("image_without_label", folder.folder / name, None, message, "kept")
-                    found.append(LabelledImage(name, *size, []))
+                    found.append(LabelledImage(name, size[0], size[1], []))
                 continue
             page = self.parse(labels / file, size, classes, report)
-            found.append(make_image(name, size, page, labels / file, classes, report))
+            image = make_image(name, size, page, labels / file, classes, report)
+            if image is not None:
+                found.append(image)
         return found
 
     def _write_all(
@@ -543,12 +547,13 @@ def make_image(
     Returns:
         the image; None and a problem if nothing states its size.
     """
-    if size is None and page.size is None:
+    known_size = size or page.size
+    if known_size is None:
         report.add("label_entry", path, None, f"{name}: no width and height are stated")
         return None
-    if None not in (size, page.size) and size != page.size:
+    if page.size is not None and page.size != known_size:
         message = f"{name}: {page.size[1]} x {page.size[0]} pixels, the image has"
-        report.add("image_size", path, None, f"{message} {size[1]} x {size[0]}", "kept")
+        report.add("image_size", path, None, f"{message} {known_size[1]} x {known_size[0]}", "kept")
 
     rows = page.rows
     # NaN stands for what an object does not have, so that arrays hold all objects.
@@ -563,6 +568,7 @@ def make_image(
         np.array([np.nan if row.score is None else row.score for row in rows], float),
     )
     labels = check_polygons(labels, path, report)
+    assert labels.scores is not None and labels.heads is not None, "both were given just above"
 
     # A number that differs from itself is NaN.
     objects = [
@@ -583,7 +589,7 @@ def make_image(
             labels.lines.tolist(),
         )
     ]
-    return LabelledImage(name, *(size or page.size), objects, str(path))
+    return LabelledImage(name, known_size[0], known_size[1], objects, str(path))
 
 
 def to_labels(image: LabelledImage) -> DotaLabels:

@@ -31,7 +31,9 @@ def open_xml(path: Path, kinds: Sequence[str], report: LabelReport) -> ElementTr
     if _is_foreign(path, ".xml", report):
         return None
     root = read_xml(path, report)
-    kind = "" if root is None else guess_xml(root)
+    if root is None:
+        return None
+    kind = guess_xml(root)
     if kind and kind not in kinds:
         report.add("foreign_format", path, line_of(root), describe_format(kind))
         return None

@@ -89,7 +89,7 @@ class LabelMe(FilePerImage):
                 shape["direction"] = angle % (2 * math.pi)
             shapes.append(shape)
 
-        content = {
+        content: dict[str, Any] = {
             "version": VERSION,
             "flags": {},
             "shapes": shapes,

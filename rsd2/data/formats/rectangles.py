@@ -82,7 +82,8 @@ def fit_rectangle(polygon: np.ndarray) -> tuple[tuple[float, float, float, float
     box = (*centre, math.hypot(*along), math.hypot(*across), math.atan2(along[1], along[0]))
     error = np.abs(np.reshape(rectangle_corners(*box), (4, 2)) - polygon).max()
     if error <= EXACT:
-        return tuple(map(float, box)), True
+        x, y, width, height, angle = map(float, box)
+        return (x, y, width, height, angle), True
 
     return _start_at(smallest_rectangle(polygon), first), False
 

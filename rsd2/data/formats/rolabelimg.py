@@ -81,8 +81,8 @@ class RoLabelImg(FilePerImage):
 
             box = add_element(element, "robndbox")
             *sides, angle = fit_rectangle(one.polygon)[0]
-            for tag, value in zip(("cx", "cy", "w", "h"), sides):
-                add_element(box, tag, shortest_decimal(value, 6))
+            for tag, length in zip(("cx", "cy", "w", "h"), sides):
+                add_element(box, tag, shortest_decimal(length, 6))
             add_element(box, "angle", shortest_decimal(angle % (2 * math.pi), 10))
         return to_xml(root)
 

@@ -78,6 +78,9 @@ class YoloObb(FilePerImage):
     ) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
         page = LabelPage()
+        if size is None:
+            report.add("label_entry", path, None, "shares of an image whose size is not known")
+            return page
         try:
             lines = read_lines(path)
         except (OSError, TextError) as error:
