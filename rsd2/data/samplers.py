@@ -92,7 +92,7 @@ class ObjectSampler(Sampler):
     """
 
     def __init__(self, dataset: Sequence[Mapping[str, Any]], share: float = 0.5, seed: int = 0):
-        """Divide the data set.
+        """Divide the dataset.
 
         Args:
             dataset: dataset dicts with ``annotations``.
@@ -109,7 +109,7 @@ class ObjectSampler(Sampler):
         self._empty = [index for index, has in enumerate(filled) if not has]
         self._share, self._seed = share, seed
         if not self._filled:
-            raise ValueError("no sample of the data set has an object; look at its labels")
+            raise ValueError("no sample of the dataset has an object; look at its labels")
 
     def __iter__(self) -> Iterator[int]:
         """Yield indices without end, every n-th of them to each of n processes."""

@@ -93,12 +93,12 @@ def check_classes(cfg: DictConfig, splits: Sequence[str] = ("train", "test")) ->
             if classes is None:
                 continue
             if not classes:
-                raise RunError(f"dataloader.{split}: data set {name} has an empty list of classes")
+                raise RunError(f"dataloader.{split}: dataset {name} has an empty list of classes")
             if len(classes) != wanted:
                 raise RunError(
-                    f"{key}={wanted}, but data set {name} of dataloader.{split} has {len(classes)} "
+                    f"{key}={wanted}, but dataset {name} of dataloader.{split} has {len(classes)} "
                     f"class{'es' * (len(classes) != 1)} ({_listed(classes)}); set "
-                    f"{key}={len(classes)}, or name another data set with "
+                    f"{key}={len(classes)}, or name another dataset with "
                     f"dataloader.{split}.dataset.names=..."
                 )
             found.setdefault(split, (name, classes))
@@ -107,7 +107,7 @@ def check_classes(cfg: DictConfig, splits: Sequence[str] = ("train", "test")) ->
         (train, first), (test, second) = found["train"], found["test"]
         if first != second and sorted(first) == sorted(second):
             raise RunError(
-                f"data set {test} of dataloader.test has the classes of {train} in another order "
+                f"dataset {test} of dataloader.test has the classes of {train} in another order "
                 f"({_listed(second)} instead of {_listed(first)}), so that every one would be "
                 "scored as another; register both with one list"
             )
@@ -134,7 +134,7 @@ def num_classes(cfg: DictConfig, keys: Sequence[str] = _CLASS_KEYS) -> tuple[str
 
 
 def dataset_names(cfg: DictConfig, split: str) -> list[str]:
-    """Names of the registered data sets of a loader.
+    """Names of the registered datasets of a loader.
 
     Args:
         cfg: the whole config.
@@ -152,7 +152,7 @@ def dataset_names(cfg: DictConfig, split: str) -> list[str]:
 
 
 def classes_of(name: str) -> list[str] | None:
-    """Classes of a data set.
+    """Classes of a dataset.
 
     Args:
         name: registered or not.
@@ -179,7 +179,7 @@ def build_loader(config: DictConfig, name: str, whole: DictConfig | None = None)
         The loader.
 
     Raises:
-        RunError: a data set is not registered, its files are missing or cannot be used, it shows
+        RunError: a dataset is not registered, its files are missing or cannot be used, it shows
             no object, or an object of a class that the model does not have.
     """
     with one_sentence(name):
@@ -264,7 +264,7 @@ def _check_files(records: Sequence[Any], config: DictConfig, name: str) -> None:
         raise RunError(
             f"{name}: {len(missing)} of {len(set(files))} images that were looked for are not "
             f"there, for example {missing[0]}; put them where the labels say, or correct the path "
-            "of the data set"
+            "of the dataset"
         )
 
 
@@ -316,7 +316,7 @@ def _check_dataset_of(config: DictConfig, cfg: DictConfig) -> None:
     if known and seen and not known & seen:
         raise RunError(
             f"dataloader.evaluator.dataset_name={name} has none of the images of "
-            f"dataloader.test.dataset.names={', '.join(tested)}; name one data set in both"
+            f"dataloader.test.dataset.names={', '.join(tested)}; name one dataset in both"
         )
 
 

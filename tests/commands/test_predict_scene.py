@@ -92,7 +92,7 @@ def test_a_map_holds_every_object_once_with_its_place_and_size(tmp_path: Path) -
     expected = np.array([TRANSFORM @ (x + 0.5, y + 0.5) for x, y in MARKS])
     order, wanted = np.lexsort(centers.T), np.lexsort(expected.T)
     np.testing.assert_allclose(centers[order], expected[wanted], atol=1e-6)
-    # 20 x 8 pixels of two metres; UTM shrinks lengths by up to 0.04 per cent.
+    # 20 x 8 pixels of two metres; UTM shrinks lengths by up to 0.04 percent.
     np.testing.assert_allclose(columns["length_m"], 40, rtol=1e-3)
     np.testing.assert_allclose(columns["width_m"], 16, rtol=1e-3)
     np.testing.assert_allclose(columns["azimuth"], 60, atol=1.0)  # the grid's north is not true

@@ -35,7 +35,7 @@ def test_stream_depends_on_the_seed_and_not_on_workers_or_the_global_generators(
     assert _take(8) == expected
     assert _take(8, num_workers=2) == expected
     assert _take(8, seed=5) != expected
-    # Each pass over the data set shows each image once, and never with the same numbers.
+    # Each pass over the dataset shows each image once, and never with the same numbers.
     samples = [sample for batch in expected for sample in batch]
     assert sorted(s[0] for s in samples[:5]) == sorted(s[0] for s in samples[5:10]) == [*range(5)]
     assert len({s[1:] for s in samples}) == len(samples)
@@ -117,5 +117,5 @@ def test_where_one_kind_is_unwanted_or_absent_the_other_fills_in(filled, empty, 
 def test_a_share_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match="share"):
         ObjectSampler(windows_with_objects(2, 2), share=0.0)
-    with pytest.raises(ValueError, match="no sample of the data set has an object"):
+    with pytest.raises(ValueError, match="no sample of the dataset has an object"):
         ObjectSampler(windows_with_objects(0, 2))

@@ -1,4 +1,4 @@
-"""The loaders of the video data sets: registered names, clips of the size asked for, overrides."""
+"""The loaders of the video datasets: registered names, clips of the size asked for, overrides."""
 
 from __future__ import annotations
 

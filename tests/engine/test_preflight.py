@@ -27,7 +27,7 @@ EXPERIMENTS = [
 
 @pytest.fixture
 def register(tmp_path):
-    """Register data sets of images of planes and ships; they are forgotten after the test."""
+    """Register datasets of images of planes and ships; they are forgotten after the test."""
     names = []
 
     def add(name, classes=TINY_CLASSES, labels="labelTxt", images="images"):
@@ -71,8 +71,8 @@ def test_number_of_classes_is_that_of_the_data(register, refusal, evaluates):
     register("of_two")
     loader = "dataloader.test" if evaluates else "dataloader.train"
     assert refusal("of_two", "of_two", evaluates=evaluates) == (
-        f"model.num_classes=7, but data set of_two of {loader} has 2 classes (plane, ship); set "
-        f"model.num_classes=2, or name another data set with {loader}.dataset.names=..."
+        f"model.num_classes=7, but dataset of_two of {loader} has 2 classes (plane, ship); set "
+        f"model.num_classes=2, or name another dataset with {loader}.dataset.names=..."
     )
 
 
@@ -80,7 +80,7 @@ def test_test_data_of_other_classes_are_refused_before_the_training(register, re
     register("of_two")
     register("of_one", ("ship",))
     reason = refusal("of_two", "of_one", "model.num_classes=2")
-    assert reason.startswith("model.num_classes=2, but data set of_one of dataloader.test has 1 ")
+    assert reason.startswith("model.num_classes=2, but dataset of_one of dataloader.test has 1 ")
     register("of_two_swapped", TINY_CLASSES[::-1])
     reason = refusal("of_two", "of_two_swapped", "model.num_classes=2")
     assert "in another order (ship, plane instead of plane, ship)" in reason
@@ -162,7 +162,7 @@ def test_an_evaluator_of_other_images_is_refused(register, refusal, tmp_path):
     options = ("model.num_classes=2", "dataloader.evaluator.dataset_name=of_others")
     assert refusal("of_two", "of_two", *options) == (
         "dataloader.evaluator.dataset_name=of_others has none of the images of "
-        "dataloader.test.dataset.names=of_two; name one data set in both"
+        "dataloader.test.dataset.names=of_two; name one dataset in both"
     )
 
 

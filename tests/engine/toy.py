@@ -1,4 +1,4 @@
-"""A toy detector, data set and evaluator with the interfaces of the real ones.
+"""A toy detector, dataset and evaluator with the interfaces of the real ones.
 
 Configs name it as the module ``toy``; tests put this folder on the path.
 """

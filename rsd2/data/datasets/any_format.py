@@ -1,4 +1,4 @@
-"""Labels of any annotation tool as Detectron2 data sets."""
+"""Labels of any annotation tool as Detectron2 datasets."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def register_dataset(
     """Register labels of any annotation tool; nothing is read before ``DatasetCatalog.get(name)``.
 
     Args:
-        name: of the data set; a name can be registered once per process.
+        name: of the dataset; a name can be registered once per process.
         path: a label file or a folder of them.
         images: folder of the images.
         format: as for ``load_dataset``.

@@ -1,4 +1,4 @@
-"""Georeferenced scenes with labels as data sets: windows are read when they are needed.
+"""Georeferenced scenes with labels as datasets: windows are read when they are needed.
 
 Labels are polygons with coordinates (GeoPackage, GeoJSON, FlatGeobuf, ...) or COCO's JSON. Nothing
 is written: the mapper reads each window from the raster, through the radiometry of the scene.
@@ -168,7 +168,7 @@ def register_scenes(
     their windows, which the mapper reads from the rasters.
 
     Args:
-        name: of the data set.
+        name: of the dataset.
         scenes: a raster, a folder of them, a list in a ``.txt`` file, or several of these; a
             sequence inside the sequence holds the files of one scene's bands.
         labels: file of each scene, in their order; one file for all; a folder with a file of the
@@ -181,7 +181,7 @@ def register_scenes(
             ``gsd``, ``scale``, ``crs``.
 
     Returns:
-        Name of the data set of windows.
+        Name of the dataset of windows.
 
     Raises:
         FileNotFoundError: a scene or a file of labels is missing.
@@ -214,7 +214,7 @@ def register_scene_files(
     """Register scenes whose files need not be there yet; see `register_scenes`.
 
     Args:
-        name: of the data set.
+        name: of the dataset.
         scenes: files of each scene.
         labels: file of each scene, or None.
         classes: names of the classes.
@@ -224,7 +224,7 @@ def register_scene_files(
         options: of `load_scenes`.
 
     Returns:
-        Name of the data set of windows.
+        Name of the dataset of windows.
 
     Raises:
         ValueError: an argument is wrong.

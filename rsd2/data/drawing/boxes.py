@@ -58,7 +58,7 @@ def draw_rotated_boxes(
         boxes: (N, 5) cx, cy, w, h in pixels, angle in degrees; rows with a NaN are not drawn.
         labels: N texts, written above the boxes, or below where there is no room; where another
             text stands already they are left out, so that what is written can be read.
-        scores: N numbers in [0, 1], written as per cent after the labels.
+        scores: N numbers in [0, 1], written as percent after the labels.
         colors: N RGB triples; those of class 0 if None.
         polygons: (N, 4, 2) xy pixels, drawn instead of the boxes' outlines; for annotated
             quadrilaterals, whose first vertex has a meaning.

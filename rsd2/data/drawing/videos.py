@@ -38,7 +38,7 @@ def draw_tracked_boxes(
         boxes: (N, 4) x0, y0, x1, y1 in pixels of the frame.
         zoom: factor of enlargement, a whole number >= 1.
         colors: N RGB triples; those of class 0 if None.
-        scores: N numbers in [0, 1], written as per cent.
+        scores: N numbers in [0, 1], written as percent.
         trails: each (K, 2) xy pixels of the frame, a path that led to an object.
 
     Returns:

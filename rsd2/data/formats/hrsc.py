@@ -1,6 +1,6 @@
 """HRSC2016's XML: ships as boxes with an angle in radians, clockwise, and the point of the bow.
 
-``Class_ID`` is a number of nine digits; ``sysdata.xml`` of the data set names them, and the table
+``Class_ID`` is a number of nine digits; ``sysdata.xml`` of the dataset names them, and the table
 below does where that file is absent.
 """
 
@@ -64,7 +64,7 @@ HRSC_CLASSES = {
     32: "Midway-class",
     33: "Invincible-class",
 }
-"""Last two digits of ``Class_ID`` -> name, as the data set's users know them."""
+"""Last two digits of ``Class_ID`` -> name, as the dataset's users know them."""
 
 _TABLE = "sysdata.xml"
 _LEVELS = 4  # of folders above the labels
@@ -186,7 +186,7 @@ def _read_table(path: Path, changed: int) -> dict[int, str]:
 
 
 def _numbers(classes: Sequence[str]) -> dict[str, int]:
-    """Name -> number: that of the data set where it knows all names, else in their order from 1."""
+    """Name -> number: that of the dataset where it knows all names, else in their order from 1."""
     known = {name: number for number, name in HRSC_CLASSES.items()}
     if all(name in known for name in classes):
         return {name: known[name] for name in classes}
@@ -195,7 +195,7 @@ def _numbers(classes: Sequence[str]) -> dict[str, int]:
 
 def _parse_object(element: ElementTree.Element, names: dict[int, str]) -> ObjectRow:
     number = parse_whole(child_text(element, "Class_ID"))
-    # Some copies of the data set write the last two digits alone.
+    # Some copies of the dataset write the last two digits alone.
     name = names.get(number - FIRST_ID if number >= FIRST_ID else number)
     if name is None:
         raise EntryError("unknown_category", f"no class has the Class_ID {number}")

@@ -110,7 +110,7 @@ def read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, in
 
     paths = list(paths)
     groups = [paths[start : start + 64] for start in range(0, len(paths), 64)]
-    # Threads hide the latency of network file systems, where data sets of 10 000 images live.
+    # Threads hide the latency of network file systems, where datasets of 10 000 images live.
     with ThreadPoolExecutor(8) as pool:
         results = [size for group in pool.map(lambda g: [*map(read, g)], groups) for size in group]
 

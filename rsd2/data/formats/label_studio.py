@@ -1,4 +1,4 @@
-"""Label Studio's JSON: boxes in per cent of the image, turned clockwise about their own corner.
+"""Label Studio's JSON: boxes in percent of the image, turned clockwise about their own corner.
 
 ``x`` and ``y`` are the place of the upper left corner after the box was turned, ``rotation`` is in
 degrees. Predictions of a model come in as pre-labels in ``predictions``.

@@ -18,7 +18,7 @@ from .image_mapper import ImageMapper, is_ignored, to_tensor
 
 @dataclass(eq=False, kw_only=True)
 class BoxDatasetMapper(ImageMapper):
-    """Read, crop (virtual tiles), erase, augment and convert one image of a data set of boxes.
+    """Read, crop (virtual tiles), erase, augment and convert one image of a dataset of boxes.
 
     Detectron2's ``DatasetMapper`` knows neither windows nor regions to ignore. All randomness comes
     from ``np.random``. ``min_side`` 0 keeps all boxes that have an area.

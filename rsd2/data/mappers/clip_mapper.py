@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 class ClipDatasetMapper:
     """Read the window of a frame, augment all its frames alike, and convert them.
 
-    A frame that cannot be used (not there, broken, of another size than the data set says) is
+    A frame that cannot be used (not there, broken, of another size than the dataset says) is
     counted and logged once. In its place stands the next later frame of the window; for the key
     frame itself, the next earlier one at test, and none in training, where the loader then draws
     another sample. All randomness comes from ``np.random``.
@@ -183,8 +183,8 @@ class ClipDatasetMapper:
             image = self._recent.get(path, lambda name: read_image(name, "BGR"))
             if image.shape[:2] != size:
                 raise ValueError(
-                    f"Frame {path} has {image.shape[1]} x {image.shape[0]} pixels, but its data "
-                    f"set says {size[1]} x {size[0]}; frames of a video must have one size."
+                    f"Frame {path} has {image.shape[1]} x {image.shape[0]} pixels, but its dataset "
+                    f"says {size[1]} x {size[0]}; frames of a video must have one size."
                 )
         except (FileNotFoundError, ValueError) as error:
             if self.broken_frame == "error":

@@ -28,7 +28,7 @@ _ROUNDING = 1e-6
 
 @dataclass(eq=False, kw_only=True)
 class RotatedDatasetMapper(ImageMapper):
-    """Read, crop (virtual tiles), augment, and convert one image of a rotated data set.
+    """Read, crop (virtual tiles), augment, and convert one image of a rotated dataset.
 
     All randomness comes from ``np.random``, which Detectron2 seeds in every loader worker.
 

@@ -186,7 +186,7 @@ def is_ignored(annotation: Mapping[str, Any]) -> bool:
 def _check_size(path: str, image: np.ndarray, expected: tuple[int, int]) -> None:
     if image.shape[:2] != tuple(expected):
         raise ValueError(
-            f"Image {path} has {image.shape[1]} x {image.shape[0]} pixels, but its data set says "
-            f"{expected[1]} x {expected[0]}; the file has changed since the data set was read, or "
-            "its labels belong to another image. Register the data set anew."
+            f"Image {path} has {image.shape[1]} x {image.shape[0]} pixels, but its dataset says "
+            f"{expected[1]} x {expected[0]}; the file has changed since the dataset was read, or "
+            "its labels belong to another image. Register the dataset anew."
         )

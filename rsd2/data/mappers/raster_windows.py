@@ -48,9 +48,9 @@ class RasterWindows:
         grid = _grid_of(dataset_dict, raster)
         if (raster.height, raster.width) != (grid.scene_height, grid.scene_width):
             raise ValueError(
-                f"Scene {raster.name} has {raster.width} x {raster.height} pixels, but its data "
-                f"set says {grid.scene_width} x {grid.scene_height}; the file has changed since "
-                "the data set was read. Register the data set anew."
+                f"Scene {raster.name} has {raster.width} x {raster.height} pixels, but its dataset "
+                f"says {grid.scene_width} x {grid.scene_height}; the file has changed since "
+                "the dataset was read. Register the dataset anew."
             )
 
         tile = dataset_dict.get("tile") or {"y": 0, "x": 0, **_size_of(dataset_dict)}
@@ -72,7 +72,7 @@ class RasterWindows:
         return scene
 
     def _fixed(self, raster: Raster, described: Mapping[str, Any]) -> Radiometry:
-        """The rule of the mapper, or else of the data set, fixed for a scene."""
+        """The rule of the mapper, or else of the dataset, fixed for a scene."""
         of_data = described.get("radiometry")
         rule = self.radiometry
         if rule is None or rule.to_dict() == of_data:

@@ -130,10 +130,10 @@ class SizeHistogram:
 
     @classmethod
     def of_dataset(cls, name: str) -> SizeHistogram:
-        """Measure a registered data set.
+        """Measure a registered dataset.
 
         Args:
-            name: name of the data set, whose boxes are upright.
+            name: name of the dataset, whose boxes are upright.
 
         Returns:
             The histogram of its objects.
@@ -143,12 +143,12 @@ class SizeHistogram:
         """
         sizes = measure_sizes(DatasetCatalog.get(name))
         if not len(sizes):
-            raise ValueError(f"the data set {name} has no object whose size could be matched")
+            raise ValueError(f"the dataset {name} has no object whose size could be matched")
         return cls.from_sizes(sizes)
 
 
 def measure_sizes(records: Iterable[dict]) -> np.ndarray:
-    """Collect the sizes of the objects of a data set.
+    """Collect the sizes of the objects of a dataset.
 
     Args:
         records: dataset dicts of upright boxes; regions to ignore, uncertain objects and crowds are
@@ -191,8 +191,8 @@ class ScaleMatch(T.Augmentation):
         """Set the distributions.
 
         Args:
-            target: sizes of the data set that will be trained on later, or its registered name.
-            source: sizes of this data set, or its name, for monotone scale match.
+            target: sizes of the dataset that will be trained on later, or its registered name.
+            source: sizes of this dataset, or its name, for monotone scale match.
             scale_limits: least and greatest factor, both excluded when drawing.
             default_scale: factor of images whose draws all lie outside the limits, and of images
                 without boxes; None cuts the factor at the limits instead (and leaves images without
@@ -200,7 +200,7 @@ class ScaleMatch(T.Augmentation):
             num_draws: tries to draw a factor within the limits, >= 1.
 
         Raises:
-            ValueError: for limits that are not 0 < low < high or ``num_draws`` < 1, or a data set
+            ValueError: for limits that are not 0 < low < high or ``num_draws`` < 1, or a dataset
                 without objects.
         """
         super().__init__()

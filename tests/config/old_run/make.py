@@ -48,7 +48,7 @@ def evaluate(cfg: DictConfig, model: torch.nn.Module, folder: Path, name: str) -
         cfg: of the run; its test set becomes ``name``, which is registered here.
         model: with its weights, in evaluation mode.
         folder: gets images, labels and the files of the evaluation.
-        name: of the data set.
+        name: of the dataset.
 
     Returns:
         ``metrics``, and ``found``: of each image the number of detections, the sum of their scores

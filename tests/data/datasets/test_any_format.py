@@ -1,4 +1,4 @@
-"""Labels of annotation tools as data sets: what becomes of classes, borders and missing files."""
+"""Labels of annotation tools as datasets: what becomes of classes, borders and missing files."""
 
 from __future__ import annotations
 

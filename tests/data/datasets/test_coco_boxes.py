@@ -1,4 +1,4 @@
-"""COCO files of boxes as data sets: dicts, windows, policies."""
+"""COCO files of boxes as datasets: dicts, windows, policies."""
 
 from __future__ import annotations
 

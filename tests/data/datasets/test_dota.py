@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def register():
-    """Register data sets for one test."""
+    """Register datasets for one test."""
     names = []
 
     def _register(name, *args, **options):

@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def names():
-    """Data sets named in this list are removed after the test."""
+    """Datasets named in this list are removed after the test."""
     registered = []
     yield registered
     for name in registered:

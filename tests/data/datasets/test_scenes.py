@@ -1,4 +1,4 @@
-"""Scenes with labels as data sets: registration, windows, pixels, and scores of whole scenes."""
+"""Scenes with labels as datasets: registration, windows, pixels, and scores of whole scenes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def scene(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registered(scene: Path, tmp_path: Path):
-    """Names of the data sets of whole scenes and of windows."""
+    """Names of the datasets of whole scenes and of windows."""
     labels = write_geojson(tmp_path / "port.geojson")
     name = f"scenes of {tmp_path.name}"
     tiles = register_scenes(
@@ -190,7 +190,7 @@ def test_a_scene_that_has_changed_is_refused(registered, scene):
     ):  # fmt: skip
         pass
     mapper = RotatedDatasetMapper(is_train=False, augmentations=[])
-    with pytest.raises(ValueError, match="20 x 10 pixels, but its data set says 200 x 150"):
+    with pytest.raises(ValueError, match="20 x 10 pixels, but its dataset says 200 x 150"):
         mapper(tile)
 
 
@@ -221,5 +221,5 @@ def test_a_plain_data_set_of_rasters_is_read_by_the_rule_of_the_mapper(scene):
     place |= {"source_height": HEIGHT, "source_width": WIDTH}
     tile = mapper({**whole, "height": 8, "width": 8, "tile": place})["image"]
     assert torch.equal(tile, image[:, 2:10, 1:9])
-    with pytest.raises(ValueError, match="its data set says 200 x 149"):
+    with pytest.raises(ValueError, match="its dataset says 200 x 149"):
         mapper({**whole, "height": HEIGHT - 1})

@@ -50,7 +50,7 @@ many = settings(
 
 @dataclass
 class Reader:
-    """A data set with one label file to mutate.
+    """A dataset with one label file to mutate.
 
     Attributes:
         file: the label file.

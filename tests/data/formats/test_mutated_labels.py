@@ -1,6 +1,6 @@
 """Published label files of annotation tools, mutated: read right, or named with file and line.
 
-As ``test_mutated_files.py`` does with the formats of data sets: encodings, truncation, wrong types
+As ``test_mutated_files.py`` does with the formats of datasets: encodings, truncation, wrong types
 and single bytes; never an error that names no file, never an object that no valid file has.
 """
 

@@ -35,7 +35,7 @@ def write_squares(folder, side):
 
 @pytest.fixture
 def names(tmp_path):
-    """Names of a data set of squares of 40 pixels, and of one with squares of 20."""
+    """Names of a dataset of squares of 40 pixels, and of one with squares of 20."""
     made = {f"pretrain_{side}": write_squares(tmp_path / str(side), side) for side in (40, 20)}
     for name, records in made.items():
         DatasetCatalog.register(name, lambda records=records: records)

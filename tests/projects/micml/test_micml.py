@@ -274,7 +274,7 @@ def test_it_learns_one_clip(build):
 
 
 def test_half_precision_trains_like_single(build, make_clips):
-    """bfloat16 has 8 bits: losses agree to some per cent, offsets and decoding stay float32."""
+    """bfloat16 has 8 bits: losses agree to some percent, offsets and decoding stay float32."""
     model, batch = build().train(), make_clips((32, 32), (32, 32))
     single = model(batch)
     with torch.autocast("cpu", torch.bfloat16):
