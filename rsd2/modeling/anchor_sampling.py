@@ -22,9 +22,10 @@ from detectron2.structures import (
     RotatedBoxes,
     pairwise_ioa,
     pairwise_iou,
-    pairwise_iou_rotated,
 )
 from torch import nn
+
+from rsd2.ops import box_iou_rotated
 
 # Pairs of an anchor and a box that are compared at a time.
 PORTION_PAIRS = 2**21
@@ -79,10 +80,13 @@ class MinimumQualityMatcher(Matcher):
             (A,) int64 index of the box with the greatest IoU, 0 without boxes, and (A,) int8 label
             of every anchor.
         """
-        overlap = pairwise_iou_rotated if isinstance(boxes, RotatedBoxes) else pairwise_iou
-        return self._match(
-            len(boxes), anchors.tensor[:, 0], lambda index: overlap(boxes, anchors[index])
-        )
+
+        def overlaps(index: slice | torch.Tensor) -> torch.Tensor:
+            if isinstance(boxes, RotatedBoxes):
+                return box_iou_rotated(boxes.tensor, anchors.tensor[index])
+            return pairwise_iou(boxes, anchors[index])
+
+        return self._match(len(boxes), anchors.tensor[:, 0], overlaps)
 
     def _match(
         self,

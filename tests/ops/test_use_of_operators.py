@@ -24,6 +24,8 @@ REFUSED = {
     "torchvision.ops.box_iou": GEOMETRY,
 }
 EXCEPTIONS = {
+    # Anchors in portions of bounded memory: each anchor and each object needs its best partner.
+    ("rsd2/modeling/anchor_sampling.py", "rsd2.ops.box_iou_rotated"),
     # Parts of boxes that two windows share, which are no rectangles.
     ("rsd2/inference/seams.py", "shapely.intersection"),
     # Labels and detections of any shape with the outline of a scene, and with the date line.
