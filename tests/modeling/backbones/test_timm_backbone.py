@@ -6,10 +6,14 @@ import sys
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.modeling.backbone.fpn import FPN
+from omegaconf import OmegaConf
 from torch import nn
 
+from rsd2.config import get_config
 from rsd2.modeling import SimplePyramid, TimmBackbone
+from rsd2.testing import shrink_backbone
 
 timm = pytest.importorskip("timm")
 
@@ -230,6 +234,35 @@ def test_mean_and_deviation_are_those_of_the_weights():
     cfg = timm.get_pretrained_cfg("test_resnet")
     assert model.pixel_mean == pytest.approx([255 * value for value in cfg.mean])
     assert model.pixel_std == pytest.approx([255 * value for value in cfg.std])
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "swin_tiny"])
+def test_models_of_the_configs_fit_their_backbones(name):
+    cfg = get_config(f"common/models/rotated_deformable_detr_{name}.py").model
+    with torch.device("meta"):
+        backbone = instantiate(cfg.backbone)
+    shapes = {key: instantiate(node) for key, node in cfg.neck.input_shapes.items()}
+    assert shapes == backbone.output_shape()
+    # The weights come from images normalised with these numbers.
+    assert cfg.pixel_mean == pytest.approx(backbone.pixel_mean)
+    assert cfg.pixel_std == pytest.approx(backbone.pixel_std)
+
+
+@pytest.mark.parametrize(
+    ("name", "small"),
+    [
+        ("swin_tiny_patch4_window7_224", "test_convnext"),
+        ("resnet50", "test_resnet"),
+        ("vit_small_patch16_dinov3", "test_vit"),
+    ],
+)
+def test_shrink_takes_a_small_model_with_the_same_maps(name, small):
+    cfg = {"_target_": "rsd2.modeling.TimmBackbone", "name": name, "freeze_at": 3}
+    cfg = OmegaConf.create(cfg | {"options": {"drop_path_rate": 0.1}, "weights": "absent.pth"})
+    before = SMALL.get(name, [2, 4, 8, 16, 32])
+    shrink_backbone(cfg)
+    assert cfg.name == small and cfg.options.drop_path_rate == 0.1
+    assert [shape.stride for shape in instantiate(cfg).output_shape().values()] == before
 
 
 @pytest.mark.parametrize(
