@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,9 +176,32 @@ def _import_timm() -> ModuleType:
 def _any_size(model: nn.Module) -> dict[str, bool]:
     """Arguments that let a model of this class take images of any size; often none."""
     # Subclasses pass on what they do not name.
-    signatures = [inspect.signature(c.__init__).parameters for c in type(model).__mro__]
+    signatures = [inspect.signature(c).parameters for c in type(model).__mro__ if c is not object]
     accepted = {name for parameters in signatures for name in parameters}
     return {name: value for name, value in _ANY_SIZE.items() if name in accepted}
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a file without running code of it; errors as in `_load`."""
+    from safetensors import SafetensorError
+    from timm.models import load_state_dict
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file of weights; for a detector that is loaded whole, set weights "
+            "of the backbone to null"
+        )
+    # What broken bytes make the readers raise.
+    unreadable = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, AttributeError)
+    try:
+        tensors = load_state_dict(str(path))
+    except (*unreadable, TypeError, ValueError, SafetensorError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{path} cannot be read as a state dict: {reason}; save the "
+            "tensors alone: torch.save(model.state_dict(), ...)"
+        ) from error
+    return {key: value for key, value in tensors.items() if isinstance(value, torch.Tensor)}
 
 
 def _load(
@@ -193,17 +217,12 @@ def _load(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a weight is missing or of another shape.
+        ValueError: the file cannot be read, or a weight is missing or of another shape.
     """
-    from timm.models import adapt_input_conv, load_state_dict
+    from timm.models import adapt_input_conv
 
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file of weights; for a detector that is loaded whole, set weights "
-            "of the backbone to null"
-        )
     # timm folds "stages.0" into "stages_0" where it cuts a model into maps.
-    tensors = {key.replace(".", "_"): value for key, value in load_state_dict(str(path)).items()}
+    tensors = {key.replace(".", "_"): value for key, value in _read(path).items()}
     first = [first_conv] if isinstance(first_conv, str) else list(first_conv or ())
     adaptable = {f"{name}.weight".replace(".", "_") for name in first}
 

@@ -229,6 +229,17 @@ def test_weights_that_do_not_fill_the_model_are_refused(tmp_path):
         TimmBackbone("test_convnext", weights=str(tmp_path / "none.pth"))
 
 
+@pytest.mark.parametrize("kind", ["text.pth", "text.safetensors", "whole_model.pth", "list.pth"])
+def test_files_that_are_no_state_dict_are_refused_by_name(kind, tmp_path):
+    path = tmp_path / kind
+    if kind.startswith("text"):
+        path.write_bytes(b"hello")
+    else:
+        torch.save([1] if kind == "list.pth" else nn.Linear(1, 1), path)
+    with pytest.raises(ValueError, match=f"{kind} cannot be read as a state dict: .*save the"):
+        TimmBackbone("test_resnet", weights=str(path))
+
+
 def test_mean_and_deviation_are_those_of_the_weights():
     model = TimmBackbone("test_resnet")
     cfg = timm.get_pretrained_cfg("test_resnet")
