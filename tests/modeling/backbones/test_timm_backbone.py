@@ -89,6 +89,18 @@ def test_strides_and_channels_are_those_of_the_maps(name):
     assert model.size_divisibility == math.lcm(*SMALL[name])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(timm.list_modules()))
+def test_a_model_of_every_family_builds_with_the_strides_that_timm_states(family):
+    name = timm.list_models(module=family)[0]
+    with torch.device("meta"):
+        shapes = TimmBackbone(name).output_shape()
+        info = timm.create_model(name, features_only=True).feature_info
+    # Later maps replace earlier ones of the same stride.
+    stated = dict(zip(info.reduction(), info.channels()))
+    assert {shape.stride: shape.channels for shape in shapes.values()} == stated
+
+
 @pytest.mark.parametrize(
     "name", ["swin_tiny_patch4_window7_224", "test_vit", "test_convnext", "test_resnet"]
 )
