@@ -221,6 +221,7 @@ setup(
     extras_require={
         "pretrain": ["scikit-learn", "scikit-image"],
         "sam": ["segment-anything"],
+        "timm": ["timm>=1.0.20"],
         "geo": ["rasterio>=1.4", "pyogrio>=0.10", "pyproj"],
         "export": ["onnx", "onnxscript", "onnxruntime"],
         "dev": [

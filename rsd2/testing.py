@@ -113,10 +113,10 @@ def shrink(cfg: DictConfig) -> DictConfig:
     Widths, depths, numbers of queries, image sizes, batch, workers and iterations become small;
     the subject of an experiment (modules, norm, losses, augmentations, learning rates, classes)
     stays, and so does every interpolation. Known are models of the kind of
-    ``RotatedDeformableDETR`` (subclasses too) on Detectron2's ``ResNet``, ``small_resnet`` or a
-    ``SimplePyramid``, ``GeneralizedRCNN`` on an ``FPN`` or a ``SimplePyramid``, and those of the
-    projects that bring a module ``shrinking`` with a dict ``MODEL_RULES``, from the name of a
-    class to a function that makes its config smaller in place.
+    ``RotatedDeformableDETR`` (subclasses too) on Detectron2's ``ResNet``, ``small_resnet``, a
+    ``TimmBackbone`` or a ``SimplePyramid``, ``GeneralizedRCNN`` on an ``FPN`` or a
+    ``SimplePyramid``, and those of the projects that bring a module ``shrinking`` with a dict
+    ``MODEL_RULES``, from the name of a class to a function that makes its config smaller in place.
 
     Args:
         cfg: a loaded LazyConfig with at least ``model``; not changed.
@@ -311,6 +311,26 @@ def _shrink_vit(encoder: DictConfig) -> None:
         encoder.window_size = 3
 
 
+def _shrink_timm_backbone(backbone: DictConfig) -> None:
+    from detectron2.config import instantiate
+
+    # timm keeps models of a few hundred thousand parameters for tests, one for each kind of maps.
+    everything = {**backbone, "out_features": None, "weights": None, "pretrained": False}
+    with torch.device("meta"):
+        strides = [shape.stride for shape in instantiate(everything).output_shape().values()]
+    is_plain, is_early = len(strides) == 1, min(strides) < 4
+    name = "test_vit" if is_plain else "test_resnet" if is_early else "test_convnext"
+
+    options = backbone.get("options") or {}
+    # Other options, like sizes of images, belong to the model that is replaced.
+    options = {key: value for key, value in options.items() if key == "drop_path_rate"}
+    if name == "test_convnext":
+        # Behind a scale that starts near zero, the first step would reach no weight.
+        options["ls_init_value"] = 1.0
+    backbone.update(name=name, options=options, weights=None, pretrained=False)
+    backbone.freeze_at = min(backbone.get("freeze_at", 0), 2)
+
+
 _MODEL_RULES = {
     "RotatedDeformableDETR": _shrink_deformable_detr,
     "GeneralizedRCNN": _shrink_rcnn,
@@ -322,6 +342,7 @@ _BACKBONE_RULES = {  # of a class and its subclasses: the nearest one counts
     "BottomHeavyResNet": _shrink_bottom_heavy_resnet,
     "SimpleFeaturePyramid": _shrink_simple_pyramid,
     "VisionTransformer": _shrink_vit,
+    "TimmBackbone": _shrink_timm_backbone,
 }
 
 

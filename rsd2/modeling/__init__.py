@@ -7,6 +7,7 @@ from .angle_coder import AngleCoder as AngleCoder
 from .backbones.bottom_heavy_resnet import BottomHeavyResNet as BottomHeavyResNet
 from .backbones.simple_pyramid import SimplePyramid as SimplePyramid
 from .backbones.small_resnet import small_resnet as small_resnet
+from .backbones.timm_backbone import TimmBackbone as TimmBackbone
 from .backbones.vit import VisionTransformer as VisionTransformer
 from .criterion import SetCriterion as SetCriterion
 from .denoising import DenoisingQueries as DenoisingQueries
