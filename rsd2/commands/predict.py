@@ -426,7 +426,9 @@ def report(
     return not (counts.non_finite or damage or counts.failed)
 
 
-def damage_of(detector: ImageDetector | ClipDetector, origin: dict[str, Any]) -> str | None:
+def damage_of(
+    detector: ImageDetector | ClipDetector | OnnxDetector, origin: dict[str, Any]
+) -> str | None:
     """Describe weights that are NaN or infinite in a sentence.
 
     Args:
@@ -434,8 +436,11 @@ def damage_of(detector: ImageDetector | ClipDetector, origin: dict[str, Any]) ->
         origin: origin as `build_detector` returns it.
 
     Returns:
-        The sentence; None if all weights are finite.
+        The sentence; None if all weights are finite, or if the detector is an exported file, whose
+        weights are not read one by one.
     """
+    if isinstance(detector, OnnxDetector):
+        return None
     damage = describe_damage(detector.model)
     return f"{origin['weights']} {damage}" if damage else None
 
@@ -545,6 +550,7 @@ def run(args: argparse.Namespace) -> int:
         UsageError: nothing can be done; the message says what to change.
         OSError: a result cannot be written.
     """
+    detector: ImageDetector | OnnxDetector
     try:
         if is_onnx(args.weights):
             detector, origin = build_onnx_detector(args)
