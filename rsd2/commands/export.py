@@ -186,7 +186,7 @@ def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
     detector, origin = predict.build_image_detector(args, cfg)
     names = predict.class_names(args.classes, cfg)
 
-    graph: DetectionGraph = graph_of(detector.model, detector.image_format)
+    graph = graph_of(detector.model, detector.image_format)
     if names and len(names) != graph.num_classes:
         raise ExportError(
             f"there are {len(names)} names, but the model has {graph.num_classes} classes; give "
@@ -212,13 +212,14 @@ def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
         version=rsd2.__version__,
     )
     props = description.to_props()
+    traced: DetectionGraph | DeepnessGraph = graph
     if args.program == "deepness":
-        graph = DeepnessGraph(graph)
+        traced = DeepnessGraph(graph)
         props = deepness_props(description)
 
     print(f"tracing a {description.model} at {size[1]} x {size[0]} pixels", flush=True)
-    program = trace(graph, size, batch)
-    write_onnx(program, args.output, graph.output_names, props)
+    program = trace(traced, size, batch)
+    write_onnx(program, args.output, traced.output_names, props)
     return detector, description
 
 
@@ -242,7 +243,8 @@ def check(args: argparse.Namespace, detector: ImageDetector, description: Descri
     windows = []
     for path in paths:
         image = read_image(path)
-        windows += [crop_window(image, x) for x in place_windows(*image.shape[:2], parameters)]
+        height, width = image.shape[:2]
+        windows += [crop_window(image, x) for x in place_windows(height, width, parameters)]
 
     exported = OnnxDetector(args.output, num_threads=torch.get_num_threads())
     with tqdm(desc="comparing", total=len(windows), unit="window") as bar:

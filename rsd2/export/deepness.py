@@ -80,7 +80,7 @@ def deepness_props(description: Description) -> dict[str, str]:
 
     Raises:
         ExportError: the images would have to be resized before the graph, which the plugin does
-            not do.
+            not do, or the resolution is unknown.
     """
     height, width = description.input_size
     if (height, width) != (description.window, description.window):
@@ -88,6 +88,11 @@ def deepness_props(description: Description) -> dict[str, str]:
             f"Deepness cuts windows and does not resize them: the model's test images have {width}"
             f" pixels; pass --window {width}, and the --resolution of the images at that size"
         )
+    if description.resolution is None:
+        raise ExportError(
+            "Deepness needs the size of a pixel, which is unknown; pass --resolution METRES"
+        )
+
     finishing = description.finishing
     own: dict[str, Any] = {
         "model_type": "Detector",

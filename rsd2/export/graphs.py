@@ -13,6 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from rsd2.modeling.postprocessing import best_pairs
+from rsd2.modeling.rotated_deformable_detr import RotatedDeformableDETR
+
+from .description import ExportError
 
 
 class DetectionGraph(nn.Module):
@@ -31,7 +34,7 @@ class DetectionGraph(nn.Module):
     """
 
     outputs = ""
-    output_names = ("boxes", "scores", "classes")
+    output_names: tuple[str, ...] = ("boxes", "scores", "classes")
     any_batch = True
     input_dtype = torch.uint8
 
@@ -45,17 +48,18 @@ class DetectionGraph(nn.Module):
         images = pixels.float()
         if self.is_bgr:
             images = images[:, [2, 1, 0]]
-        return (images - self.model.pixel_mean) / self.model.pixel_std
+        mean, deviation = (self.model.get_buffer(name) for name in ("pixel_mean", "pixel_std"))
+        return (images - mean) / deviation
 
     @property
     def num_classes(self) -> int:
         """K."""
-        return self.model.num_classes
+        raise NotImplementedError
 
     def rgb_mean(self) -> tuple[float, float, float]:
         """Mean colour, 0-255, RGB: what becomes zero in the model, as its padding is."""
-        mean = self.model.pixel_mean.flatten().tolist()
-        return tuple(mean[::-1] if self.is_bgr else mean)
+        first, second, third = self.model.get_buffer("pixel_mean").flatten().tolist()
+        return (third, second, first) if self.is_bgr else (first, second, third)
 
     def finishing(self) -> dict[str, Any]:
         """Return what has to follow the graph."""
@@ -68,9 +72,26 @@ class RotatedDetrGraph(DetectionGraph):
     Args:
         model: the detector.
         image_format: see `DetectionGraph`.
+
+    Raises:
+        ExportError: the model is another detector.
     """
 
     outputs = "rotated_pairs"
+    model: RotatedDeformableDETR
+
+    def __init__(self, model: nn.Module, image_format: str = "RGB") -> None:
+        if not isinstance(model, RotatedDeformableDETR):
+            raise ExportError(
+                f"a {type(model).__name__} of {type(model).__module__} is no RotatedDeformableDETR "
+                "of rsd2, and cannot be exported as one"
+            )
+        super().__init__(model, image_format)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.model.num_classes
 
     def predict(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Describe every query.

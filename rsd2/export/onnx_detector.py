@@ -29,7 +29,8 @@ def _finish_rotated_pairs(
     tensors: Sequence[torch.Tensor], input_size: Size, output_size: Size, finishing: dict
 ) -> Instances:
     """Threshold, rotated NMS and scaling of `rsd2.modeling.postprocessing`."""
-    return finish_detections(*tensors, input_size, output_size, **finishing)
+    boxes, scores, classes = tensors
+    return finish_detections(boxes, scores, classes, input_size, output_size, **finishing)
 
 
 def _finish_regions(

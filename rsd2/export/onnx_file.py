@@ -10,6 +10,7 @@ P points.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import warnings
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from rsd2.io.files import write_atomically
 
+from .deepness import DeepnessGraph
 from .description import ExportError
 from .graphs import DetectionGraph
 
@@ -69,16 +71,18 @@ def attention_by_grid_sample(
     # Runtimes turn coordinates into integers, which a distant point would not fit; 3 is outside.
     grids = (2 * locations - 1).permute(3, 0, 2, 4, 1, 5).flatten(1, 2).clamp(-3.0, 3.0)
     shares = weights.permute(3, 0, 2, 4, 1).flatten(1, 2).unsqueeze(2)
-    total = None
-    for level, (part, shape) in enumerate(zip(parts, shapes)):
-        samples = F.grid_sample(part.unflatten(2, shape), grids[level], align_corners=False)
-        mixed = (samples * shares[level]).sum(2)
-        total = mixed if total is None else total + mixed
+
+    def mix(level: int) -> torch.Tensor:
+        features = parts[level].unflatten(2, shapes[level])
+        samples = F.grid_sample(features, grids[level], align_corners=False)
+        return (samples * shares[level]).sum(2)
+
+    total = functools.reduce(torch.add, map(mix, range(len(shapes))))
     return total.reshape(batch, heads * channels, -1).transpose(1, 2)
 
 
 def trace(
-    graph: DetectionGraph, input_size: tuple[int, int], batch: int | None = 1
+    graph: DetectionGraph | DeepnessGraph, input_size: tuple[int, int], batch: int | None = 1
 ) -> torch.export.ExportedProgram:
     """Trace a detector by ``torch.export``; rsd2's operators stay operators.
 
@@ -143,17 +147,21 @@ def write_onnx(
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of the exporter's own deprecations
         try:
-            model = torch.onnx.export(
+            exported = torch.onnx.export(
                 program.run_decompositions(forms),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["pixels"],
                 output_names=list(output_names),
                 verbose=False,
-            ).model_proto
+            )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ExportError(f"the model cannot be written as ONNX: {reason}") from error
+
+    if exported is None:
+        raise ExportError("the model cannot be written as ONNX: torch.onnx.export gave no program")
+    model = exported.model_proto
 
     # The exporter's notes on each node name files of the machine that exported.
     for node in model.graph.node:

@@ -111,12 +111,13 @@ def compare(
     """
     parity = Parity()
     for window in windows:
-        found = []
+        found: list[Detections] = []
         for detect, seconds in zip((first, second), parity.seconds):
             start = time.perf_counter()
             found.append(detect([window])[0])
             seconds.append(time.perf_counter() - start)
-        add_differences(parity, *found, score_floor)
+        expected, actual = found
+        add_differences(parity, expected, actual, score_floor)
         parity.num_windows += 1
         if progress is not None:
             progress()
@@ -157,4 +158,5 @@ def _nearest(distance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if distance.shape[1] == 0:
         rows = distance.shape[0]
         return distance.new_full((rows,), torch.inf), torch.zeros(rows, dtype=torch.int64)
-    return tuple(distance.min(dim=1))
+    nearest = distance.min(dim=1)
+    return nearest.values, nearest.indices

@@ -9,10 +9,14 @@ Shapes: B images, H, W size of the input, R regions of an image, K classes, A an
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
+from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from detectron2.structures import Boxes, Instances
 from torch import nn
@@ -27,32 +31,33 @@ class FasterRcnnGraph(DetectionGraph):
     """Detectron2's ``GeneralizedRCNN`` from pixels to its regions, before the last NMS.
 
     Args:
-        model: with ``StandardROIHeads`` of upright boxes.
+        model: with an ``RPN`` and ``StandardROIHeads`` of upright boxes.
         image_format: see `DetectionGraph`.
 
     Raises:
-        ExportError: the model has other heads.
+        ExportError: the model is another detector or has other stages.
     """
 
     outputs = "regions"
     output_names = ("boxes", "scores")
     any_batch = False
+    model: GeneralizedRCNN
 
     def __init__(self, model: nn.Module, image_format: str = "RGB") -> None:
-        super().__init__(model, image_format)
-        heads = model.roi_heads
-        if not isinstance(heads, StandardROIHeads) or not isinstance(
-            heads.box_predictor, FastRCNNOutputLayers
-        ):
+        if not isinstance(model, GeneralizedRCNN):
             raise ExportError(
-                f"a {type(model).__name__} with {type(heads).__name__} cannot be exported; what "
-                "can has StandardROIHeads with FastRCNNOutputLayers"
+                f"a {type(model).__name__} of {type(model).__module__} is no GeneralizedRCNN of "
+                "Detectron2, and cannot be exported as one"
             )
+        super().__init__(model, image_format)
+        # Found here, what cannot be exported is reported before any work.
+        self._proposal_generator()
+        self._predictor()
 
     @property
     def num_classes(self) -> int:
         """K."""
-        return self.model.roi_heads.num_classes
+        return self._heads().num_classes
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Detect.
@@ -65,9 +70,10 @@ class FasterRcnnGraph(DetectionGraph):
             pixels of the input, and scores (B, R, K + 1), the last of which is of the background;
             all are 0 in places that no region has taken.
         """
-        size = tuple(pixels.shape[-2:])
+        height, width = pixels.shape[-2:]
+        size = (height, width)
         features = self.model.backbone(self._pad(self.normalize(pixels)))
-        generator = self.model.proposal_generator
+        generator, heads = self._proposal_generator(), self._heads()
         levels = [features[name] for name in generator.in_features]
         logits, deltas = generator.rpn_head(levels)
         logits = [_last(x).flatten(1) for x in logits]
@@ -78,9 +84,7 @@ class FasterRcnnGraph(DetectionGraph):
         for image in range(pixels.shape[0]):
             own = [(x.tensor, y[image], z[image]) for x, y, z in zip(anchors, logits, deltas)]
             regions, is_taken = self._propose(own, size)
-            maps = [
-                features[name][image : image + 1] for name in self.model.roi_heads.box_in_features
-            ]
+            maps = [features[name][image : image + 1] for name in heads.box_in_features]
             found = self._classify(maps, regions, size)
             boxes.append(found[0])
             scores.append(found[1] * is_taken[:, None])
@@ -88,12 +92,42 @@ class FasterRcnnGraph(DetectionGraph):
 
     def finishing(self) -> dict[str, Any]:
         """Return the arguments of Detectron2's ``fast_rcnn_inference_single_image``."""
-        predictor = self.model.roi_heads.box_predictor
+        predictor = self._predictor()
         return {
             "score_thresh": predictor.test_score_thresh,
             "nms_thresh": predictor.test_nms_thresh,
             "topk_per_image": predictor.test_topk_per_image,
         }
+
+    def _proposal_generator(self) -> RPN:
+        """First stage."""
+        generator = self.model.proposal_generator
+        if not isinstance(generator, RPN):
+            raise ExportError(
+                f"a {type(self.model).__name__} with {type(generator).__name__} cannot be "
+                "exported; what can has an RPN"
+            )
+        return generator
+
+    def _heads(self) -> StandardROIHeads:
+        """Second stage."""
+        heads = self.model.roi_heads
+        if not isinstance(heads, StandardROIHeads):
+            raise self._unfit_heads()
+        return heads
+
+    def _predictor(self) -> FastRCNNOutputLayers:
+        """Last layers of the second stage."""
+        predictor = self._heads().box_predictor
+        if not isinstance(predictor, FastRCNNOutputLayers):
+            raise self._unfit_heads()
+        return predictor
+
+    def _unfit_heads(self) -> ExportError:
+        return ExportError(
+            f"a {type(self.model).__name__} with {type(self.model.roi_heads).__name__} cannot be "
+            "exported; what can has StandardROIHeads with FastRCNNOutputLayers"
+        )
 
     def _pad(self, images: torch.Tensor) -> torch.Tensor:
         """Fill up with zeros as Detectron2's ``ImageList`` does."""
@@ -107,7 +141,9 @@ class FasterRcnnGraph(DetectionGraph):
         return F.pad(images, (0, -width % multiple, 0, -height % multiple))
 
     def _propose(
-        self, levels: list[tuple[torch.Tensor, ...]], size: tuple[int, int]
+        self,
+        levels: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+        size: tuple[int, int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """First stage of one image.
 
@@ -118,12 +154,12 @@ class FasterRcnnGraph(DetectionGraph):
         Returns:
             regions (R, 4) by falling logit, and which places are taken (R,).
         """
-        generator = self.model.proposal_generator
+        generator = self._proposal_generator()
         height, width = size
         limit = torch.tensor([width, height, width, height], dtype=torch.float32)
         boxes, scores = [], []
         for anchors, logits, deltas in levels:
-            best, index = logits.topk(min(generator.pre_nms_topk[False], logits.shape[0]))
+            best, index = logits.topk(min(int(generator.pre_nms_topk[False]), logits.shape[0]))
             decoded = generator.box2box_transform.apply_deltas(deltas[index], anchors[index])
             decoded = torch.minimum(decoded.clamp(min=0), limit)
 
@@ -137,7 +173,7 @@ class FasterRcnnGraph(DetectionGraph):
             scores.append(best.masked_fill(~is_kept, -torch.inf))
 
         all_scores = torch.cat(scores)
-        count = min(generator.post_nms_topk[False], all_scores.shape[0])
+        count = min(int(generator.post_nms_topk[False]), all_scores.shape[0])
         best, index = all_scores.topk(count)
         return torch.cat(boxes)[index], best > -torch.inf
 
@@ -154,11 +190,11 @@ class FasterRcnnGraph(DetectionGraph):
         Returns:
             boxes (R, 4 K or 4) and scores (R, K + 1).
         """
-        heads = self.model.roi_heads
-        predictions = heads.box_predictor(heads.box_head(pool(heads.box_pooler, maps, regions)))
+        heads, predictor = self._heads(), self._predictor()
+        predictions = predictor(heads.box_head(pool(heads.box_pooler, maps, regions)))
         proposals = Instances(size, proposal_boxes=Boxes(regions))
-        (boxes,) = heads.box_predictor.predict_boxes(predictions, [proposals])
-        (scores,) = heads.box_predictor.predict_probs(predictions, [proposals])
+        (boxes,) = predictor.predict_boxes(predictions, [proposals])
+        (scores,) = predictor.predict_probs(predictions, [proposals])
         return boxes, scores
 
 
@@ -193,11 +229,11 @@ def pool(pooler: ROIPooler, maps: list[torch.Tensor], regions: torch.Tensor) -> 
         pooler.canonical_box_size,
         pooler.canonical_level,
     )
-    total = None
-    for index, (pool_level, features) in enumerate(zip(pooler.level_poolers, maps)):
+
+    def pool_level(index: int) -> torch.Tensor:
         is_here = levels == index
         # A region of another level shrinks to a point there, which costs next to nothing.
-        pooled = pool_level(features, rows * is_here[:, None])
-        pooled = pooled * is_here[:, None, None, None]
-        total = pooled if total is None else total + pooled
-    return total
+        pooled = pooler.level_poolers[index](maps[index], rows * is_here[:, None])
+        return pooled * is_here[:, None, None, None]
+
+    return functools.reduce(torch.add, map(pool_level, range(len(maps))))

@@ -181,7 +181,8 @@ class VisionTransformer(Backbone):
         Returns:
             (1, h * w, D), on the device and of the type of the parameters.
         """
-        grid, weight = tuple(grid), self.patch_embed.proj.weight
+        height, width = grid
+        grid, weight = (height, width), self.patch_embed.proj.weight
         own = self.position_grid or grid
         if self.pos_embed is None:
             scale = (1.0, 1.0)
