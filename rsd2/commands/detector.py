@@ -31,8 +31,8 @@ def load_detector(
     Args:
         weights: checkpoint file, or the ``.onnx`` file of ``rsd2 export``, which needs no config
             and knows its window and its classes; ONNX Runtime runs it on the CPU.
-        config: config of the model, .py or saved .yaml; None takes ``config.yaml`` beside the weights,
-            where a training leaves it.
+        config: config of the model, .py or saved .yaml; None takes ``config.yaml`` beside the
+            weights, where a training leaves it.
         ema: use the averaged weights of the checkpoint.
         device: "auto", "cpu", "cuda" or "cuda:N".
         window: side of the windows that larger images are cut into, pixels, > 0; None for 1024,
