@@ -50,7 +50,8 @@ class FasterRcnnGraph(DetectionGraph):
                 "Detectron2, and cannot be exported as one"
             )
         super().__init__(model, image_format)
-        # Found here, what cannot be exported is reported before any work.
+
+        # Both raise for a stage that cannot be exported, which is better known before the trace.
         self._proposal_generator()
         self._predictor()
 
@@ -124,6 +125,7 @@ class FasterRcnnGraph(DetectionGraph):
         return predictor
 
     def _unfit_heads(self) -> ExportError:
+        """Say that the second stage cannot be exported."""
         return ExportError(
             f"a {type(self.model).__name__} with {type(self.model.roi_heads).__name__} cannot be "
             "exported; what can has StandardROIHeads with FastRCNNOutputLayers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from rsd2.commands import export
+from rsd2.export.deepness import deepness_props
 from rsd2.export.description import ExportError
 from rsd2.export.onnx_detector import OnnxDetector
 
@@ -112,3 +114,9 @@ def test_windows_that_would_be_resized_are_refused(
     assert export.main(flags) == 2
     assert "pass --window 64" in capsys.readouterr().err
     assert not (tmp_path / "a.onnx").exists()
+
+
+def test_an_unknown_size_of_a_pixel_is_named(exported: Path) -> None:
+    description = replace(OnnxDetector(exported).description, resolution=None)
+    with pytest.raises(ExportError, match="pass --resolution METRES"):
+        deepness_props(description)

@@ -11,7 +11,7 @@ from detectron2.config import LazyConfig, instantiate
 from torch import nn
 
 from rsd2.export.description import ExportError
-from rsd2.export.kinds import graph_of
+from rsd2.export.kinds import GRAPHS, graph_of
 from rsd2.export.onnx_detector import FINISHERS
 from rsd2.export.onnx_file import attention_by_grid_sample, trace
 from rsd2.inference.image_detector import ImageDetector
@@ -98,6 +98,23 @@ def test_attention_in_the_form_of_the_graph_equals_the_operator() -> None:
 def test_models_without_a_graph_are_refused() -> None:
     with pytest.raises(ExportError, match="a Linear cannot be exported; what can is Rotated"):
         graph_of(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_model_that_only_bears_the_name_is_refused(name: str) -> None:
+    foreign = type(name, (nn.Module,), {})
+    with pytest.raises(ExportError, match=f"is no {name} of"):
+        graph_of(foreign())
+
+
+@pytest.mark.parametrize(
+    ("stage", "needed"), [("proposal_generator", "an RPN"), ("roi_heads", "StandardROIHeads")]
+)
+def test_other_stages_are_refused(stage: str, needed: str, repository: Path) -> None:
+    model = tiny_model(repository / CONFIGS[3])
+    setattr(model, stage, nn.Identity())
+    with pytest.raises(ExportError, match=f"with Identity cannot be exported; .* has {needed}"):
+        graph_of(model)
 
 
 def test_an_open_number_of_images_is_refused_where_the_graph_has_one(repository: Path) -> None:
