@@ -25,6 +25,7 @@ from rsd2.evaluation.records import make_record
 from rsd2.geo.grid import Grid
 from rsd2.geo.radiometry import Radiometry
 from rsd2.geo.raster import Raster, RasterWindow
+from rsd2.io.arrays import read_arrays
 from rsd2.io.files import replaced_file
 
 from .seams import WindowDetections, to_window_detections
@@ -288,6 +289,6 @@ def _concatenate(found: Sequence[WindowDetections]) -> WindowDetections:
 
 def _read_part(part: ScenePart) -> tuple[WindowDetections, np.ndarray, dict[str, int]]:
     """Return the detections of a part, the row of each within the part, and counts."""
-    with np.load(part.path) as arrays:
-        found = WindowDetections(*(arrays[name] for name in WindowDetections._fields))
-        return found, arrays["row"], json.loads(str(arrays["counts"]))
+    arrays = read_arrays(part.path, (*WindowDetections._fields, "row", "counts"))
+    found = WindowDetections(*(arrays[name] for name in WindowDetections._fields))
+    return found, arrays["row"], json.loads(str(arrays["counts"]))

@@ -16,7 +16,6 @@ import io
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from rsd2.data.formats.pseudo_labels import (
     read_shard,
     write_shard,
 )
+from rsd2.io.arrays import ArrayFileError, read_arrays
 from rsd2.io.files import make_output_folder, write_atomically
 from rsd2.io.folder_run import FolderRun, claim_folder, make_run_id, refuse_other_parameters
 from rsd2.io.image_io import read_image
@@ -322,9 +322,8 @@ class EmbeddingRun:
     def _load(self, part: _Part) -> np.ndarray | None:
         """Read the features (N, F) of a part; None if missing, damaged or of other boxes."""
         try:
-            with np.load(part.path, allow_pickle=False) as content:
-                features, boxes = content["features"], content["boxes"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            features, boxes = read_arrays(part.path, ("features", "boxes")).values()
+        except (OSError, ArrayFileError):
             return None
 
         same = np.array_equal(boxes, _stack(part.records)) and len(features) == len(boxes)

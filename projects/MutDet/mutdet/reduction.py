@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.decomposition import IncrementalPCA
 
 from rsd2.data.formats.pseudo_labels import PseudoLabelError
+from rsd2.io.arrays import read_arrays
 from rsd2.io.files import write_atomically
 
 FORMAT = "rsd2-reduction-1"
@@ -116,16 +116,16 @@ def load_reduction(path: str | Path) -> Reduction:
         PseudoLabelError: if it is missing, damaged or of another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
-            header = json.loads(content["header"].tobytes().decode("utf-8"))
-            if header["format"] != FORMAT:
-                raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
-            arrays = [content[name] for name in ("matrix", "offset", "centers")]
+        content = read_arrays(path)
+        header = json.loads(content["header"].tobytes().decode("utf-8"))
+        if header["format"] != FORMAT:
+            raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
+        arrays = [content[name] for name in ("matrix", "offset", "centers")]
 
         dim = len(arrays[0])
         if arrays[1].shape != (dim,) or arrays[2].shape[1:] != (dim,):
             raise ValueError(f"its arrays have shapes {[a.shape for a in arrays]}")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise PseudoLabelError(f"{path} cannot be read as a reduction: {error}") from error
     return Reduction(*arrays, about=header["about"])
 

@@ -8,8 +8,6 @@ Shapes: N images, H, W height and width.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR100
 from torchvision.datasets.folder import find_classes, make_dataset
 
+from rsd2.io.arrays import ArrayFileError, read_arrays
 from rsd2.io.image_io import IMAGE_EXTENSIONS
 
 BACKGROUND = "background"
@@ -148,11 +147,12 @@ def load_imagenet32(folder: str | Path, train: bool) -> ArrayImages:
 
 def _read_imagenet32(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            # The published files may hold a list of labels instead of an array.
-            data, labels = file["data"], np.asarray(file["labels"]).reshape(-1)
-    except (OSError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path, ("data", "labels"))
+    except (OSError, ArrayFileError) as error:
         raise ValueError(f"{path} is damaged or not a file of ImageNet32: {error}") from error
+
+    # The published files may hold a list of labels instead of an array.
+    data, labels = arrays["data"], arrays["labels"].reshape(-1)
 
     side = _IMAGENET32_SIDE
     if data.dtype != np.uint8 or data.shape != (len(labels), 3 * side * side):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .dota import format_dota_labels, read_dota_labels
-from .label_format import FilePerImage, LabelledImage, LabelPage, ObjectRow, to_labels
+from .label_format import FilePerImage, LabelledImage, LabelPage, Names, ObjectRow, Size, to_labels
 from .label_report import LabelReport
 
 _DECIMALS = 6
@@ -21,13 +21,7 @@ class DotaText(FilePerImage):
     suffix = ".txt"
     no_labels = ("classes.txt",)
 
-    def parse(
-        self,
-        path: Path,
-        size: tuple[int, int] | None,
-        classes: tuple[str, ...],
-        report: LabelReport,
-    ) -> LabelPage:
+    def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
         # What is wrong with the shapes is reported once, by what follows all parsers.
         own = LabelReport(max_stored=report.max_stored)

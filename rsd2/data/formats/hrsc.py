@@ -18,7 +18,9 @@ from .label_format import (
     FilePerImage,
     LabelledImage,
     LabelPage,
+    Names,
     ObjectRow,
+    Size,
     add_entry_problem,
     clean_name,
     parse_coordinates,
@@ -82,13 +84,7 @@ class Hrsc(FilePerImage):
     states_size = True
     no_labels = (_TABLE,)
 
-    def parse(
-        self,
-        path: Path,
-        size: tuple[int, int] | None,
-        classes: tuple[str, ...],
-        report: LabelReport,
-    ) -> LabelPage:
+    def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
         root = open_xml(path, self.kinds, report)
         if root is None:

@@ -32,6 +32,12 @@ from .label_sample import Sample, look_at
 from .rectangles import fit_rectangle
 from .values import is_coordinate, parse_number, shortest_decimal
 
+Size = tuple[int, int] | None
+"""(height, width) of an image in pixels, where it is known."""
+
+Names = tuple[str, ...]
+"""Names of the classes, in the order of their numbers."""
+
 LOSSES = {
     "difficult": "difficult flags",
     "cut": "difficult flags 2 of objects that tiling cut, written as 1",
@@ -402,13 +408,7 @@ class FilePerImage(LabelFormat):
     no_labels: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def parse(
-        self,
-        path: Path,
-        size: tuple[int, int] | None,
-        classes: tuple[str, ...],
-        report: LabelReport,
-    ) -> LabelPage:
+    def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file.
 
         Args:

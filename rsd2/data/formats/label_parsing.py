@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from rsd2.io.text import TextError, read_json
 
 from .foreign import describe_format, guess_file, guess_json, guess_xml
-from .label_format import EntryError
+from .label_format import ENTRY_ERRORS, EntryError, LabelPage, ObjectRow, add_entry_problem
 from .label_report import LabelReport
 from .values import parse_whole
 from .xml_labels import line_of, read_xml
@@ -141,3 +141,27 @@ def to_xml(root: ElementTree.Element) -> str:
 def to_json(content: Any) -> str:
     """Write the content of a JSON file: readable, names of any script as they are."""
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
+def add_xml_rows(
+    page: LabelPage,
+    elements: Iterable[ElementTree.Element],
+    parse: Callable[[ElementTree.Element], ObjectRow],
+    path: Path,
+    report: LabelReport,
+) -> None:
+    """Parse the objects of an XML file, and report those that cannot be used.
+
+    Args:
+        page: gets the objects.
+        elements: element of each object, from `open_xml`.
+        parse: parser of one element; raises one of ``ENTRY_ERRORS``.
+        path: path of the file.
+        report: gets the problems.
+    """
+    for element in elements:
+        line = line_of(element)
+        try:
+            page.rows.append(parse(element)._replace(line=line))
+        except ENTRY_ERRORS as error:
+            add_entry_problem(report, path, line, "object", error)

@@ -16,7 +16,9 @@ from .label_format import (
     FilePerImage,
     LabelledImage,
     LabelPage,
+    Names,
     ObjectRow,
+    Size,
     add_entry_problem,
     clean_name,
     parse_coordinates,
@@ -41,13 +43,7 @@ class LabelMe(FilePerImage):
     suffix = ".json"
     states_size = True
 
-    def parse(
-        self,
-        path: Path,
-        size: tuple[int, int] | None,
-        classes: tuple[str, ...],
-        report: LabelReport,
-    ) -> LabelPage:
+    def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
         content = open_json(path, self.kinds, report)
         if content is None:

@@ -28,7 +28,6 @@ import hashlib
 import io
 import json
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -37,6 +36,7 @@ from typing import Any
 
 import numpy as np
 
+from rsd2.io.arrays import ArrayFileError, read_arrays
 from rsd2.io.files import write_atomically
 
 FORMAT = "rsd2-pseudo-labels"
@@ -300,17 +300,13 @@ def find_shards(folder: str | Path) -> list[Path]:
 def _load(path: str | Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
     """Load arrays of an npz file, without pickles."""
     try:
-        with np.load(path, allow_pickle=False) as content:
-            return {name: content[name] for name in names or content.files}
+        return read_arrays(path, names)
     except FileNotFoundError:
         raise PseudoLabelError(f"there is no file {path}") from None
-    except KeyError as error:
-        raise PseudoLabelError(f"{path} is not a file of pseudo-labels: {error}") from error
-    # NumPy raises any of these for a truncated or foreign file.
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except ArrayFileError as error:
         raise PseudoLabelError(
-            f"{path} cannot be read ({error}); it is damaged or not a file of pseudo-labels: "
-            "delete it and run the command that made it again"
+            f"{path} cannot be read ({error.__cause__}); it is damaged or not a file of "
+            "pseudo-labels: delete it and run the command that made it again"
         ) from error
 
 

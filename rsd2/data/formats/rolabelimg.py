@@ -7,21 +7,27 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from .label_format import (
-    ENTRY_ERRORS,
     FilePerImage,
     LabelledImage,
     LabelPage,
+    Names,
     ObjectRow,
-    add_entry_problem,
+    Size,
     clean_name,
     parse_coordinates,
     parse_sides,
 )
-from .label_parsing import add_element, child_text, open_xml, stated_size, to_xml
+from .label_parsing import (
+    add_element,
+    add_xml_rows,
+    child_text,
+    open_xml,
+    stated_size,
+    to_xml,
+)
 from .label_report import LabelReport
 from .rectangles import fit_rectangle, rectangle_corners, upright_corners
 from .values import parse_difficulty, shortest_decimal
-from .xml_labels import line_of
 
 
 class RoLabelImg(FilePerImage):
@@ -34,13 +40,7 @@ class RoLabelImg(FilePerImage):
     suffix = ".xml"
     states_size = True
 
-    def parse(
-        self,
-        path: Path,
-        size: tuple[int, int] | None,
-        classes: tuple[str, ...],
-        report: LabelReport,
-    ) -> LabelPage:
+    def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
         root = open_xml(path, self.kinds, report)
         if root is None:
@@ -50,12 +50,7 @@ class RoLabelImg(FilePerImage):
             size=stated_size(root.findtext("size/height"), root.findtext("size/width")),
         )
 
-        for element in root.findall("object"):
-            line = line_of(element)
-            try:
-                page.rows.append(_parse_object(element)._replace(line=line))
-            except ENTRY_ERRORS as error:
-                add_entry_problem(report, path, line, "object", error)
+        add_xml_rows(page, root.findall("object"), _parse_object, path, report)
         return page
 
     def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:

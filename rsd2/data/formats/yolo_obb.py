@@ -22,7 +22,9 @@ from .label_format import (
     FilePerImage,
     LabelledImage,
     LabelPage,
+    Names,
     ObjectRow,
+    Size,
     add_entry_problem,
     add_file_problem,
     clean_name,
@@ -69,13 +71,7 @@ class YoloObb(FilePerImage):
                     return read_class_list(place / name)
         return ()
 
-    def parse(
-        self,
-        path: Path,
-        size: tuple[int, int] | None,
-        classes: tuple[str, ...],
-        report: LabelReport,
-    ) -> LabelPage:
+    def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
         page = LabelPage()
         if size is None:

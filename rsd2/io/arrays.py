@@ -1,0 +1,44 @@
+"""NPZ files of arrays, without pickles, and one error for whatever is wrong with one."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+# What NumPy and the ZIP reader below it raise for truncated, foreign and altered files. A changed
+# byte may also pretend to be encryption or a compression that Python lacks.
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
+class ArrayFileError(ValueError):
+    """An NPZ file is damaged, of another kind, or lacks an array."""
+
+
+def read_arrays(path: str | Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Read arrays of an NPZ file.
+
+    Args:
+        path: path of the file.
+        names: names of the arrays; None reads all.
+
+    Returns:
+        Name -> array.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ArrayFileError: it cannot be read; the message has file and reason.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in names or content.files}
+    except FileNotFoundError:
+        raise
+    except _DAMAGE as error:
+        raise ArrayFileError(f"{path} is damaged or of another kind ({error})") from error
