@@ -86,11 +86,12 @@ for path in sorted(pathlib.Path("rsd2/evaluation").rglob("*.py")):
     module = path.with_suffix("")
     if module.name != "__init__" and not (module.parent.name == "evaluation" and module.name in bound):
         names.append(".".join(module.parts))
-# detection in images and videos, but for the two that hold a trained model
+# detection in images, videos and scenes, but for what holds a trained model or reads datasets
 for path in sorted(pathlib.Path("rsd2/inference").glob("*.py")):
-    if path.stem not in ("__init__", "image_detector", "clip_detector", "detector"):
+    if path.stem not in ("__init__", "image_detector", "clip_detector", "detector", "scene_scoring"):
         names.append(f"rsd2.inference.{path.stem}")
-names += ["rsd2.io.files", "rsd2.io.image_io", "rsd2.io.worker_pool", "rsd2.data.windows.tiling"]
+names += [f"rsd2.io.{path.stem}" for path in sorted(pathlib.Path("rsd2/io").glob("[!_]*.py"))]
+names.append("rsd2.data.windows.tiling")
 for name in names:
     importlib.import_module(name)
     print("imports without Detectron2:", name)
