@@ -313,28 +313,33 @@ def _read_box(
         area = parse_number(entry.get("area") or 0.0)
         crowd = parse_boolean(entry.get("iscrowd"))
         # Most annotations have no flag at all, so the present ones are found first.
-        flags = _FLAG_SET.intersection(entry)
-        flags = frozenset(flag for flag in flags if parse_boolean(entry[flag])) if flags else flags
+        flags: frozenset[str] = frozenset()
+        if not _FLAG_SET.isdisjoint(entry):
+            present = _FLAG_SET.intersection(entry)
+            flags = frozenset(flag for flag in present if parse_boolean(entry[flag]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         report.add(
             "coco_annotation", path, None, f"annotations[{index}]: {error!r}: {_short(entry)}"
         )
         return None
 
-    where = f"annotations[{index}] (id {number})"
+    # Files have millions of entries, so messages are put together only for what is wrong.
     if image not in images:
+        where = _entry_name(index, number)
         report.add("unknown_image", path, None, f"{where} belongs to image id {image!r}")
         return None
     name = images[image].file_name
     if category not in categories:
-        message = f"{where} of {name} has the category id {category!r}"
+        message = f"{_entry_name(index, number)} of {name} has the category id {category!r}"
         report.add("unknown_category", path, None, message)
         return None
 
     if not is_coordinate(x, y, width, height) or not math.isfinite(area):
+        where = _entry_name(index, number)
         report.add("non_finite", path, None, f"{where} of {name}: bbox {_short(entry['bbox'])}")
         return None
     if width <= 0 or height <= 0:
+        where = _entry_name(index, number)
         report.add("box_without_area", path, None, f"{where} of {name}: bbox {entry['bbox']}")
         return None
     # Generated files state an area of 0 or none; evaluation by size needs one.
@@ -344,11 +349,16 @@ def _read_box(
     try:
         track = None if track is None else parse_whole(track)
     except ValueError:
-        message = f"{where} of {name} has the track_id {_short(track)}"
+        message = f"{_entry_name(index, number)} of {name} has the track_id {_short(track)}"
         report.add("track_number", path, None, message, "kept")
         track = None
 
     return image, CocoBox(number, category, (x, y, width, height), area, crowd, flags, track)
+
+
+def _entry_name(index: int, number: int | str) -> str:
+    """Name an annotation for a message by its place in the file and its id."""
+    return f"annotations[{index}] (id {number})"
 
 
 def _apply_border_policy(

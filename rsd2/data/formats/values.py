@@ -56,6 +56,8 @@ def parse_number(value: Any) -> float:
     """
     if type(value) is float:
         return value
+    if type(value) is int and -(2**53) <= value <= 2**53:
+        return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{_short(value)} is not a number")
     if isinstance(value, str) and "_" in value:  # which Python would read: "1_0" is 10
@@ -97,6 +99,9 @@ def parse_boolean(value: Any) -> bool:
     Raises:
         ValueError: for any other value.
     """
+    # The whole numbers of almost all files come first.
+    if type(value) is int and 0 <= value <= 1:
+        return value == 1
     if value is None or value is False or value == "":
         return False
     if isinstance(value, str):
