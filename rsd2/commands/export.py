@@ -48,6 +48,7 @@ from rsd2.inference.image_detector import ImageDetector
 from rsd2.inference.prediction_inputs import expand_image_inputs
 from rsd2.inference.sliding_window import WindowParameters, place_windows
 from rsd2.io.image_io import read_image
+from rsd2.weights.checkpoint import describe_damage
 
 from . import predict
 
@@ -185,6 +186,9 @@ def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
     cfg = predict.read_model_config(args)
     detector, origin = predict.build_image_detector(args, cfg)
     names = predict.class_names(args.classes, cfg)
+    # Afterwards nobody looks at single weights: the file would find nothing, without a word.
+    if damage := describe_damage(detector.model):
+        raise ExportError(f"{origin['weights']} {damage}")
 
     graph = graph_of(detector.model, detector.image_format)
     if names and len(names) != graph.num_classes:

@@ -244,8 +244,9 @@ def _check_objects(records: Sequence[Any], config: DictConfig, name: str) -> Non
     listed = f" ({_listed(classes)})" if classes else ""
     raise RunError(
         f"{name}: none of the {len(labelled)} labelled images of {', '.join(names) or 'the data'} "
-        f"shows an object of its classes{listed}; compare their spelling with that of the label "
-        "files, whose unknown classes are in the log above"
+        f"shows an object of its classes{listed}. If the log above has unknown classes, compare "
+        "their spelling with that of the label files; else the labels hold no object: add images "
+        "that show some"
     )
 
 

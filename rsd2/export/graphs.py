@@ -5,6 +5,7 @@ Shapes: B images, H, W height and width of the input, K classes, N detections of
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from rsd2.modeling.rotated_deformable_detr import RotatedDeformableDETR
 from .description import ExportError
 
 
-class DetectionGraph(nn.Module):
+class DetectionGraph(nn.Module, ABC):
     """A detector from pixels to what stands before the suppression of double detections.
 
     Args:
@@ -52,18 +53,18 @@ class DetectionGraph(nn.Module):
         return (images - mean) / deviation
 
     @property
+    @abstractmethod
     def num_classes(self) -> int:
         """K."""
-        raise NotImplementedError
 
     def rgb_mean(self) -> tuple[float, float, float]:
         """Mean colour, 0-255, RGB: what becomes zero in the model, as its padding is."""
         first, second, third = self.model.get_buffer("pixel_mean").flatten().tolist()
         return (third, second, first) if self.is_bgr else (first, second, third)
 
+    @abstractmethod
     def finishing(self) -> dict[str, Any]:
         """Return what has to follow the graph."""
-        raise NotImplementedError
 
 
 class RotatedDetrGraph(DetectionGraph):

@@ -17,7 +17,7 @@ import torch
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, RROIHeads, StandardROIHeads
 from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.nn import functional as F
@@ -113,7 +113,7 @@ class FasterRcnnGraph(DetectionGraph):
     def _heads(self) -> StandardROIHeads:
         """Second stage."""
         heads = self.model.roi_heads
-        if not isinstance(heads, StandardROIHeads):
+        if not isinstance(heads, StandardROIHeads) or isinstance(heads, RROIHeads):
             raise self._unfit_heads()
         return heads
 
@@ -128,7 +128,7 @@ class FasterRcnnGraph(DetectionGraph):
         """Say that the second stage cannot be exported."""
         return ExportError(
             f"a {type(self.model).__name__} with {type(self.model.roi_heads).__name__} cannot be "
-            "exported; what can has StandardROIHeads with FastRCNNOutputLayers"
+            "exported; what can has StandardROIHeads of upright boxes with FastRCNNOutputLayers"
         )
 
     def _pad(self, images: torch.Tensor) -> torch.Tensor:

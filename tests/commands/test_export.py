@@ -50,6 +50,13 @@ def test_unusable_arguments_are_named(refuses) -> None:
     assert "may be one ResizeShortestEdge" in text and "RandomFlip" in text
 
 
+def test_weights_that_are_not_finite_are_refused(refuses, trained: Path) -> None:
+    state = torch.load(trained / "model.pth", weights_only=True)["model"]
+    state["query_embed.weight"] = torch.full_like(state["query_embed.weight"], torch.nan)
+    torch.save({"model": state}, trained / "nan.pth")
+    assert "nan.pth holds NaN or infinite" in refuses("--weights", str(trained / "nan.pth"))
+
+
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
@@ -76,8 +83,17 @@ def test_the_size_of_the_graph_is_that_of_a_resized_window() -> None:
     assert export.input_size(T.ResizeShortestEdge(800, 1333), 400) == (800, 800)
 
 
+class OneClass(DetectionGraph):
+    """A graph that is only asked for its number of images."""
+
+    num_classes = 1
+
+    def finishing(self) -> dict:
+        return {}
+
+
 def test_the_number_of_windows_is_open_where_it_can_be() -> None:
-    graph = DetectionGraph(nn.Identity())
+    graph = OneClass(nn.Identity())
     assert export.batch_size(None, graph, None) is None
     assert export.batch_size(None, graph, "deepness") == 1
     assert export.batch_size("4", graph, "deepness") == 4

@@ -93,8 +93,8 @@ def test_classes_that_no_label_has_are_refused_with_their_names(register, refusa
     names = ("misspelt", "of_two") if split == "train" else ("of_two", "misspelt")
     assert refusal(*names, "model.num_classes=2") == (
         f"dataloader.{split}: none of the 4 labelled images of misspelt shows an object of its "
-        "classes (Plane, Ship); compare their spelling with that of the label files, whose unknown "
-        "classes are in the log above"
+        "classes (Plane, Ship). If the log above has unknown classes, compare their spelling with "
+        "that of the label files; else the labels hold no object: add images that show some"
     )
 
 

@@ -117,6 +117,13 @@ def test_other_stages_are_refused(stage: str, needed: str, repository: Path) -> 
         graph_of(model)
 
 
+def test_rotated_stages_are_refused(repository: Path) -> None:
+    """Their regions have five numbers, which the graph of upright boxes would cut otherwise."""
+    model = tiny_model(repository / "configs/rotated_faster_rcnn_small_synthetic.py")
+    with pytest.raises(ExportError, match="cannot be exported"):
+        graph_of(model)
+
+
 def test_an_open_number_of_images_is_refused_where_the_graph_has_one(repository: Path) -> None:
     graph = graph_of(tiny_model(repository / CONFIGS[3]))
     with pytest.raises(ExportError, match="--batch 1"):
