@@ -16,12 +16,9 @@ from typing import Any
 import numpy as np
 
 from .coco import load_lists, parse_categories, parse_images
-from .label_format import (
+from .label_entries import (
     ENTRY_ERRORS,
     EntryError,
-    FileForAll,
-    LabelledImage,
-    LabelledObject,
     LabelPage,
     ObjectRow,
     add_entry_problem,
@@ -31,6 +28,7 @@ from .label_format import (
     parse_score,
     parse_sides,
 )
+from .label_format import FileForAll, LabelledImage, LabelledObject
 from .label_parsing import to_json
 from .label_report import LabelReport
 from .label_sample import Sample

@@ -12,12 +12,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from .label_format import (
+from .label_entries import (
     ENTRY_ERRORS,
     EntryError,
-    FileForAll,
-    LabelledImage,
-    LabelledObject,
     LabelPage,
     ObjectRow,
     add_entry_problem,
@@ -28,6 +25,7 @@ from .label_format import (
     parse_score,
     parse_sides,
 )
+from .label_format import FileForAll, LabelledImage, LabelledObject
 from .label_parsing import add_element, open_xml, stated_size, to_xml
 from .label_report import LabelReport
 from .masks import mask_corners

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .dota import format_dota_labels, read_dota_labels
-from .label_format import FilePerImage, LabelledImage, LabelPage, Names, ObjectRow, Size, to_labels
+from .label_entries import LabelPage, Names, ObjectRow, Size
+from .label_format import FilePerImage, LabelledImage, to_labels
 from .label_report import LabelReport
 
 _DECIMALS = 6

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from .label_format import (
+from .label_entries import (
     EntryError,
-    FilePerImage,
-    LabelledImage,
     LabelPage,
     Names,
     ObjectRow,
@@ -17,6 +15,7 @@ from .label_format import (
     parse_coordinates,
     parse_score,
 )
+from .label_format import FilePerImage, LabelledImage
 from .label_parsing import (
     add_element,
     add_xml_rows,

@@ -12,11 +12,9 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from .label_format import (
+from .label_entries import (
     ENTRY_ERRORS,
     EntryError,
-    FilePerImage,
-    LabelledImage,
     LabelPage,
     Names,
     ObjectRow,
@@ -26,6 +24,7 @@ from .label_format import (
     parse_coordinates,
     parse_sides,
 )
+from .label_format import FilePerImage, LabelledImage
 from .label_parsing import add_element, child_text, open_xml, stated_size, to_xml
 from .label_report import LabelReport
 from .rectangles import fit_rectangle, rectangle_corners

@@ -8,13 +8,12 @@ wrong or cannot be carried over is the same for all and is done here.
 from __future__ import annotations
 
 import posixpath
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from tqdm import tqdm
@@ -22,21 +21,19 @@ from tqdm import tqdm
 from rsd2.data.class_orders import canonical_class_name
 from rsd2.data.file_names import list_files
 from rsd2.io.files import make_output_folder, write_atomically
-from rsd2.io.text import TextError
 
 from .dota import DotaLabels, check_polygons
 from .foreign import describe_folder
+from .label_entries import (
+    LabelPage,
+    Names,
+    Size,
+    clean_file_name,
+)
 from .label_images import ImageFolder, group_by_stem, stem_of
 from .label_report import LabelReport
 from .label_sample import Sample, look_at
 from .rectangles import fit_rectangle
-from .values import is_coordinate, parse_number, shortest_decimal
-
-Size = tuple[int, int] | None
-"""(height, width) of an image in pixels, where it is known."""
-
-Names = tuple[str, ...]
-"""Names of the classes, in the order of their numbers."""
 
 LOSSES = {
     "difficult": "difficult flags",
@@ -47,63 +44,12 @@ LOSSES = {
 }
 """What a format may be unable to hold -> how a report calls it."""
 
-ENTRY_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
-"""What a parser raises for an entry of another shape than its format asks for."""
 
-_NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 # Not of objects: a file of images without label, for example, is no file of another format.
 _OF_IMAGES = {
     *("label_without_image", "image_without_label", "absent_image", "image_size"),
     *("duplicate_image", "duplicate_label", "unreadable_image", "several_annotations"),
 }
-
-
-class EntryError(ValueError):
-    """An object that cannot be used.
-
-    Attributes:
-        kind: of the problem, a key of ``REMEDIES``.
-    """
-
-    def __init__(self, kind: str, message: str) -> None:
-        """Put the message together."""
-        super().__init__(message)
-        self.kind = kind
-
-
-class ObjectRow(NamedTuple):
-    """An object as a parser hands it over.
-
-    Attributes:
-        corners: x1, y1, ... y4 in pixels.
-        name: of its class.
-        difficult: 0, 1 or 2.
-        score: of a prediction, or None.
-        heading: point x, y in pixels to which the object points, or None.
-        line: 1-based line of the file; 0 in formats whose objects have no line.
-    """
-
-    corners: Sequence[float]
-    name: str
-    difficult: int = 0
-    score: float | None = None
-    heading: tuple[float, float] | None = None
-    line: int = 0
-
-
-@dataclass
-class LabelPage:
-    """What a label file says about one image.
-
-    Attributes:
-        rows: its objects.
-        file_name: of the image, as the file has it; None where it has not.
-        size: (height, width) of the image in pixels, as the file has it; None where it has not.
-    """
-
-    rows: list[ObjectRow] = field(default_factory=list)
-    file_name: str | None = None
-    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -610,145 +556,6 @@ def to_labels(image: LabelledImage) -> DotaLabels:
         np.array([one.line or 0 for one in objects], dtype=np.int64),
         None if None in heads or not heads else np.array(heads, dtype=np.float64),
     )
-
-
-def clean_name(value: Any) -> str:
-    """Bring a class name into the form in which it is compared.
-
-    Args:
-        value: text, or a whole number.
-
-    Returns:
-        the name, with single blanks between its words.
-
-    Raises:
-        EntryError: for an empty name, one with control characters, or a value of another type.
-    """
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise EntryError("label_entry", f"{value!r:.80} is no class name")
-    name = " ".join(str(value).split())
-    if not name or _NO_TEXT.search(name):
-        raise EntryError("label_entry", f"{value!r:.80} is no class name")
-    return name
-
-
-def clean_file_name(name: str) -> str:
-    """Make a name relative, so that nothing is written beside the output folder.
-
-    Args:
-        name: as a label file has it.
-
-    Returns:
-        the name with ``/`` and without drive, root and ``..``.
-    """
-    parts = name.replace("\\", "/").split("/")
-    return "/".join(part for part in parts if part not in ("", ".", "..") and part[-1] != ":")
-
-
-def parse_coordinates(values: Iterable[Any]) -> list[float]:
-    """Turn values into coordinates in pixels.
-
-    Args:
-        values: numbers, or texts that are.
-
-    Returns:
-        the numbers.
-
-    Raises:
-        EntryError: for NaN, infinite or huge ones.
-        ValueError: for a value that is no number.
-    """
-    numbers = [parse_number(value) for value in values]
-    if not is_coordinate(*numbers):
-        raise EntryError("non_finite", f"coordinates {' '.join(f'{n:g}' for n in numbers)}")
-    return numbers
-
-
-def parse_sides(*values: Any) -> list[float]:
-    """Turn values into lengths of sides in pixels.
-
-    Args:
-        values: numbers, or texts that are.
-
-    Returns:
-        the numbers.
-
-    Raises:
-        EntryError: for one that is not > 0.
-        ValueError: for a value that is no number.
-    """
-    sides = parse_coordinates(values)
-    if min(sides) <= 0:
-        raise EntryError("box_without_area", f"sides {' '.join(f'{side:g}' for side in sides)}")
-    return sides
-
-
-def parse_score(value: Any) -> float | None:
-    """Turn a value into a score.
-
-    Args:
-        value: a number or text; None and an empty text are none.
-
-    Returns:
-        the score, or None.
-
-    Raises:
-        ValueError: if it is no number or not finite.
-    """
-    if value is None or value == "":
-        return None
-    score = parse_number(value)
-    if not is_coordinate(score):
-        raise ValueError(f"score {value!r:.80}")
-    return score
-
-
-def parse_heading(value: Any) -> tuple[float, float] | None:
-    """Turn an attribute of an object into the point to which it points.
-
-    Args:
-        value: the text ``x,y``, a pair of numbers, or None or an empty text for none.
-
-    Returns:
-        x, y in pixels, or None.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    if value is None or value == "":
-        return None
-    pair = parse_coordinates(value.split(",") if isinstance(value, str) else value)
-    if len(pair) != 2:
-        raise EntryError("label_entry", f"the heading {value!r:.40} is not 'x,y'")
-    return pair[0], pair[1]
-
-
-def format_heading(point: tuple[float, float]) -> str:
-    """Write the point to which an object points as an attribute: ``x,y``."""
-    return ",".join(shortest_decimal(value, 6) for value in point)
-
-
-def add_entry_problem(
-    report: LabelReport, path: Path, line: int | None, where: str, error: Exception
-) -> None:
-    """Note an object that cannot be used.
-
-    Args:
-        report: gets it.
-        path: of the label file.
-        line: 1-based, or None.
-        where: the entry, for example ``annotations[3]``.
-        error: that parsing it raised.
-    """
-    kind = error.kind if isinstance(error, EntryError) else "label_entry"
-    missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-    report.add(kind, path, line, f"{where}: {missing}")
-
-
-def add_file_problem(report: LabelReport, path: Path, error: OSError | TextError) -> LabelPage:
-    """Note a label file that cannot be read, and return an empty page."""
-    report.add_unreadable(path, error)
-    return LabelPage()
 
 
 def _image_name(label_name: str, page: LabelPage) -> str:

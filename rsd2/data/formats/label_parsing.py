@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from rsd2.io.text import TextError, read_json
 
 from .foreign import describe_format, guess_file, guess_json, guess_xml
-from .label_format import ENTRY_ERRORS, EntryError, LabelPage, ObjectRow, add_entry_problem
+from .label_entries import ENTRY_ERRORS, EntryError, LabelPage, ObjectRow, add_entry_problem
 from .label_report import LabelReport
 from .values import parse_whole
 from .xml_labels import line_of, read_xml

@@ -15,12 +15,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from .label_format import (
+from .label_entries import (
     ENTRY_ERRORS,
     EntryError,
-    FileForAll,
-    LabelledImage,
-    LabelledObject,
     LabelPage,
     ObjectRow,
     add_entry_problem,
@@ -29,6 +26,7 @@ from .label_format import (
     parse_score,
     parse_sides,
 )
+from .label_format import FileForAll, LabelledImage, LabelledObject
 from .label_parsing import open_json, stated_size, to_json
 from .label_report import LabelReport
 from .rectangles import fit_rectangle, polygon_corners

@@ -10,11 +10,9 @@ import math
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .label_format import (
+from .label_entries import (
     ENTRY_ERRORS,
     EntryError,
-    FilePerImage,
-    LabelledImage,
     LabelPage,
     Names,
     ObjectRow,
@@ -24,6 +22,7 @@ from .label_format import (
     parse_coordinates,
     parse_score,
 )
+from .label_format import FilePerImage, LabelledImage
 from .label_parsing import open_json, stated_size, to_json
 from .label_report import LabelReport
 from .rectangles import fit_rectangle, polygon_corners, upright_corners

@@ -6,9 +6,7 @@ import math
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from .label_format import (
-    FilePerImage,
-    LabelledImage,
+from .label_entries import (
     LabelPage,
     Names,
     ObjectRow,
@@ -17,6 +15,7 @@ from .label_format import (
     parse_coordinates,
     parse_sides,
 )
+from .label_format import FilePerImage, LabelledImage
 from .label_parsing import (
     add_element,
     add_xml_rows,

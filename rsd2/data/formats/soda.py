@@ -9,11 +9,9 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .label_format import (
+from .label_entries import (
     ENTRY_ERRORS,
     EntryError,
-    FilePerImage,
-    LabelledImage,
     LabelPage,
     Names,
     ObjectRow,
@@ -22,6 +20,7 @@ from .label_format import (
     clean_name,
     parse_coordinates,
 )
+from .label_format import FilePerImage, LabelledImage
 from .label_parsing import open_json, stated_size, to_json
 from .label_report import LabelReport
 from .rectangles import polygon_corners

@@ -16,11 +16,9 @@ import yaml
 from rsd2.io.text import TextError, read_lines, read_text
 
 from .foreign import describe_format, guess_line, is_normalized
-from .label_format import (
+from .label_entries import (
     ENTRY_ERRORS,
     EntryError,
-    FilePerImage,
-    LabelledImage,
     LabelPage,
     Names,
     ObjectRow,
@@ -31,6 +29,7 @@ from .label_format import (
     parse_coordinates,
     parse_score,
 )
+from .label_format import FilePerImage, LabelledImage
 from .label_report import LabelReport
 from .rectangles import polygon_corners, upright_corners
 from .values import parse_id, shortest_decimal
