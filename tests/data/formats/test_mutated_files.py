@@ -7,7 +7,6 @@ never an error that names no file, never an object that no valid file has.
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from rsd2.data.splits import read_split, select_images, write_split
 from rsd2.data.windows.tile_index import Tile, TileIndex, TileSource
 from rsd2.evaluation.files.coco_results import read_coco_results
 from rsd2.evaluation.files.task1 import read_task1
+from tests.data.formats.mutations import byte_changes, change_bytes, put_strange_value, retype
 
 NAMES = ["ship", "storage tank", "渔船"]
 SHAPES = [
@@ -380,20 +380,8 @@ def test_the_order_of_elements_does_not_matter(make, builder) -> None:
 @given(seed=st.integers(0, 10**6))
 @many
 def test_the_order_of_keys_and_the_types_of_values_do_not_matter(make, builder, seed) -> None:
-    reader, choose = make(builder), random.Random(seed)
-
-    def other(value: Any) -> Any:
-        if isinstance(value, dict):
-            items = [(key, other(one)) for key, one in value.items()]
-            return dict(choose.sample(items, len(items)))
-        if isinstance(value, list):
-            return [other(one) for one in value]
-        if isinstance(value, int | float):
-            return choose.choice([value, str(value), float(value)])
-        return value
-
-    changed = other(json.loads(reader.valid))
-    assert reader.outcome(json.dumps(changed).encode()) == (reader.objects, [])
+    reader = make(builder)
+    assert reader.outcome(retype(reader.valid, seed)) == (reader.objects, [])
 
 
 @pytest.mark.parametrize("builder", [*JSON, *OWN])
@@ -401,17 +389,7 @@ def test_the_order_of_keys_and_the_types_of_values_do_not_matter(make, builder, 
 @many
 def test_values_of_wrong_types_are_right_or_named(make, builder, data) -> None:
     reader = make(builder)
-    content = json.loads(reader.valid)
-    strange = st.sampled_from([None, True, [], [7], {}, {"a": 1}, "", "x", 1.5, -3, 1e300, 10**400])
-    owner = content
-    while True:
-        keys = list(owner) if isinstance(owner, dict) else list(range(len(owner)))
-        key = data.draw(st.sampled_from(keys))
-        if not isinstance(owner[key], dict | list) or not owner[key] or data.draw(st.booleans()):
-            break
-        owner = owner[key]
-    owner[key] = data.draw(strange | st.floats())
-    objects, problems = reader.outcome(json.dumps(content).encode())
+    objects, problems = reader.outcome(put_strange_value(reader.valid, data))
     changed = [one for one in objects if one not in reader.objects]
     # A number in the place of another one is an object like any other.
     assert problems or builder in OWN or len(changed) <= 3 and len(objects) <= len(reader.objects)
@@ -431,13 +409,8 @@ def test_truncated_files_are_right_or_named(make, builder, share) -> None:
 
 # Not of MAT files: SciPy's compiled reader may crash on them, which no reader above it can help.
 @pytest.mark.parametrize("builder", [*TEXT, *LISTS, *XML, *JSON, *OWN, shard])
-@given(
-    share=st.floats(0, 1, exclude_max=True),
-    length=st.integers(0, 4),
-    inserted=st.binary(max_size=4) | st.sampled_from([b"\0", b"\xff\xfe", b"<", b'"', b"nan"]),
-)
+@given(**byte_changes)
 @many
 def test_changed_bytes_end_in_no_other_error(make, builder, share, length, inserted) -> None:
     reader = make(builder)
-    place = int(share * len(reader.valid))
-    reader.outcome(reader.valid[:place] + inserted + reader.valid[place + length :])
+    reader.outcome(change_bytes(reader.valid, share, length, inserted))

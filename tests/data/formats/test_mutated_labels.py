@@ -7,7 +7,6 @@ and single bytes; never an error that names no file, never an object that no val
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from hypothesis import strategies as st
 from rsd2.data.formats.label_format import FileForAll, LabelFormat
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.data.formats.registry import LABEL_FORMATS
+from tests.data.formats.mutations import byte_changes, change_bytes, put_strange_value, retype
 from tests.data.formats.published_labels import HEIGHT, PUBLISHED, WIDTH
 
 NAMES = list(LABEL_FORMATS)
@@ -109,20 +109,8 @@ def test_encodings_and_line_ends_change_nothing(make, name, encoding, line_end) 
 @given(seed=st.integers(0, 10**6))
 @many
 def test_the_order_of_keys_and_the_types_of_values_do_not_matter(make, name, seed) -> None:
-    reader, choose = make(name), random.Random(seed)
-
-    def other(value: Any) -> Any:
-        if isinstance(value, dict):
-            items = [(key, other(one)) for key, one in value.items()]
-            return dict(choose.sample(items, len(items)))
-        if isinstance(value, list):
-            return [other(one) for one in value]
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return choose.choice([value, str(value), float(value)])
-        return value
-
-    changed = other(json.loads(reader.valid))
-    assert reader.outcome(json.dumps(changed).encode()) == (reader.objects, [])
+    reader = make(name)
+    assert reader.outcome(retype(reader.valid, seed)) == (reader.objects, [])
 
 
 @pytest.mark.parametrize("name", JSON)
@@ -130,17 +118,15 @@ def test_the_order_of_keys_and_the_types_of_values_do_not_matter(make, name, see
 @many
 def test_values_of_wrong_types_are_right_or_named(make, name, data) -> None:
     reader = make(name)
-    content = json.loads(reader.valid)
-    strange = st.sampled_from([None, True, [], [7], {}, {"a": 1}, "", "x", 1.5, -3, 1e300, 10**400])
-    owner = content
-    while True:
-        keys = list(owner) if isinstance(owner, dict) else list(range(len(owner)))
-        key = data.draw(st.sampled_from(keys))
-        if not isinstance(owner[key], dict | list) or not owner[key] or data.draw(st.booleans()):
-            break
-        owner = owner[key]
-    owner[key] = data.draw(strange | st.floats())
-    objects, _ = reader.outcome(json.dumps(content).encode())
+    content = put_strange_value(reader.valid, data)
+    objects, problems = reader.outcome(content)
+    changed = [one for one in objects if one not in reader.objects]
+    lost = [one for one in reader.objects if one not in objects]
+    # A value in the place of another one may be as good, or name another image: then objects are
+    # other ones. Whatever is gone without another one in its place is named; but an empty list
+    # says that there is nothing.
+    emptied = content.count(b"[]") > json.dumps(json.loads(reader.valid)).count("[]")
+    assert problems or emptied or len(lost) <= len(changed), (objects, problems)
     assert len(objects) <= len(reader.objects)
 
 
@@ -160,16 +146,11 @@ def test_truncated_files_are_right_or_named(make, name, share) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(
-    share=st.floats(0, 1, exclude_max=True),
-    length=st.integers(0, 4),
-    inserted=st.binary(max_size=4) | st.sampled_from([b"\0", b"\xff\xfe", b"<", b'"', b"nan"]),
-)
+@given(**byte_changes)
 @many
 def test_changed_bytes_end_in_no_other_error(make, name, share, length, inserted) -> None:
     reader = make(name)
-    place = int(share * len(reader.valid))
-    reader.outcome(reader.valid[:place] + inserted + reader.valid[place + length :])
+    reader.outcome(change_bytes(reader.valid, share, length, inserted))
 
 
 @pytest.mark.parametrize("name", ["rolabelimg", "cvat", "hrsc", "fair1m", "yolo-obb", "dota"])
