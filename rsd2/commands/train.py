@@ -312,7 +312,7 @@ def run_or_explain(args: argparse.Namespace) -> None:
         raise SystemExit(1) from problem
 
 
-def _explain(problem: Exception) -> None:
+def _explain(problem: Exception | str) -> None:
     print(f"lazyconfig_train_net.py: error: {problem}", file=sys.stderr)
 
 
@@ -350,6 +350,14 @@ def main(argv: list[str] | None = None) -> int:
         _explain(problem)
         return 1
     except ProcessExitedException as stop:
-        return stop.exit_code
+        if stop.exit_code > 0:
+            return stop.exit_code
+        # A process may be killed for want of memory; one whose partner has left aborts, too, and
+        # then the partner has said why. A signal's number is negative, and no exit code.
+        _explain(
+            f"process {stop.error_index} of the run was ended by {stop.signal_name or 'a signal'}; "
+            "what the processes said before stands above. SIGKILL often means want of memory"
+        )
+        return 1
 
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import instantiate
+from torch.multiprocessing import ProcessExitedException
 
 from rsd2.commands import train
 from rsd2.config import load_config, save_config
@@ -234,6 +235,21 @@ def test_two_processes_compute_what_one_does_with_the_whole_batch():
     results = json.loads(Path("two/results.json").read_text())
     assert results["processes"] == 2
     assert Path("two/log.txt.rank1").is_file()
+
+
+@pytest.mark.parametrize(("code", "name"), [(3, None), (-9, "SIGKILL"), (-6, "SIGABRT")])
+def test_a_process_that_a_signal_ends_fails_the_run(monkeypatch, capsys, code, name):
+    """Of a signal the exit code is negative, which a shell would show as another number."""
+
+    def launch(*_, **__):
+        raise ProcessExitedException("gone", 1, 7, code, name)
+
+    monkeypatch.setattr(train, "launch", launch)
+    assert train.main(["--config-file", "config.py", "--num-gpus", "2"]) == (
+        code if code > 0 else 1
+    )
+    said = capsys.readouterr().err
+    assert (f"process 1 of the run was ended by {name}" in said) == (code < 0)
 
 
 def test_processes_of_the_tool_explain_themselves_too():
