@@ -346,7 +346,7 @@ def _check_numbers(raster: Raster, rule: Radiometry) -> None:
     kinds = sorted({raster.dtypes[band - 1] for band in bands})
     if rule.scaling == "uint8" and kinds != ["uint8"]:
         raise RadiometryError(
-            f"{raster.name} holds {' and '.join(kinds)} numbers, which are no 8-bit colours; pass "
+            f"{raster.name} holds {' and '.join(kinds)} numbers, not 8-bit colours; pass "
             "radiometry=Radiometry(scaling='percentile'), or 'range' with low and high, and give "
             "the same one to the mappers of the config"
         )

@@ -126,7 +126,7 @@ def _parse_shape(element: ElementTree.Element) -> ObjectRow:
     elif element.tag == "mask":
         corners = _parse_mask(element)
     else:
-        raise EntryError("label_shape", "it is no box, polygon or mask")
+        raise EntryError("label_shape", "it is not a box, polygon or mask")
 
     texts = {one.get("name"): (one.text or "").strip() for one in element.iterfind("attribute")}
     flag = parse_difficulty(texts.get("difficult"))

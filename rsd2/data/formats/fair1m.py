@@ -85,7 +85,7 @@ def _parse_object(element: ElementTree.Element) -> ObjectRow:
     unit = (element.findtext("coordinate") or "pixel").strip().lower()
     # Other units, such as degrees of longitude, would pass as tiny pixel coordinates.
     if unit != "pixel":
-        raise EntryError("label_entry", f"the coordinates are no pixels but {unit!r:.40}")
+        raise EntryError("label_entry", f"the unit of coordinates is not pixel but {unit!r:.40}")
 
     values: list[float] = []
     for point in element.findall("points/point"):

@@ -89,12 +89,12 @@ def clean_name(value: Any) -> str:
         EntryError: for an empty name, one with control characters, or a value of another type.
     """
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise EntryError("label_entry", f"{value!r:.80} is no class name")
+        raise EntryError("label_entry", f"{value!r:.80} is not a class name")
 
     # Control characters and lone surrogates would break the files that name classes.
     name = " ".join(str(value).split())
     if not name or _NO_TEXT.search(name):
-        raise EntryError("label_entry", f"{value!r:.80} is no class name")
+        raise EntryError("label_entry", f"{value!r:.80} is not a class name")
     return name
 
 

@@ -135,7 +135,7 @@ def _results(
     chosen = finished[:1] or (task.get("predictions") or [])[:1]
     results = chosen[0]["result"] if chosen else []
     if not isinstance(results, list):
-        raise EntryError("label_entry", "result is no list")
+        raise EntryError("label_entry", "result is not a list")
     return results
 
 
@@ -156,7 +156,7 @@ def _parse_result(result: dict[str, Any], page: LabelPage) -> ObjectRow | None:
     value = result["value"]
     labels = next((value[key] for key in _NAMES if value.get(key)), None)
     if not isinstance(labels, list) or len(labels) != 1:
-        raise EntryError("label_entry", f"the labels {labels!r:.80} are not one name")
+        raise EntryError("label_entry", f"the labels {labels!r:.80} are not exactly one name")
 
     if "points" in value:
         scaled = [
@@ -166,7 +166,7 @@ def _parse_result(result: dict[str, Any], page: LabelPage) -> ObjectRow | None:
         ]
         corners = polygon_corners(scaled)
     elif "rle" in value or "format" in value or not {"x", "y", "width", "height"} <= value.keys():
-        raise EntryError("label_shape", f"{kind or 'it'} is no rectangle or polygon")
+        raise EntryError("label_shape", f"{kind or 'it'} is not a rectangle or polygon")
     else:
         corners = _rectangle(value, width, height)
 

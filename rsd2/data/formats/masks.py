@@ -74,7 +74,7 @@ def mask_corners(counts: Any, length: int, number: int, *, by_columns: bool) -> 
         ValueError: for counts that do not fill the image, or an empty mask.
     """
     if length < 1 or number < 1:
-        raise ValueError(f"a mask of {length} x {number} pixels")
+        raise ValueError(f"a mask of {length} x {number} pixels is empty or its size is negative")
 
     runs = [parse_whole(count) for count in counts]
     if min(runs, default=0) < 0 or sum(runs) != length * number or length * number >= 1 << 62:

@@ -137,7 +137,7 @@ def polygon_corners(values: Sequence[float]) -> list[float]:
         ValueError: for fewer than three points, or an odd number of values.
     """
     if len(values) % 2:
-        raise ValueError(f"the polygon has {len(values)} numbers, half a point is left")
+        raise ValueError(f"the polygon has {len(values)} numbers, but each point needs two")
 
     values = list(values)
     # Tools close outlines; the repeated point would make five corners of a quadrilateral.

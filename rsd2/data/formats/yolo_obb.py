@@ -158,7 +158,7 @@ def _parse_fields(
 ) -> ObjectRow:
     values = parse_coordinates(fields)
     if values[0] % 1 or values[0] < 0:
-        raise EntryError("number", f"the class {fields[0]!r} is no whole number from 0")
+        raise EntryError("number", f"the class {fields[0]!r} is not a whole number >= 0")
 
     number = int(values[0])
     if number >= len(classes):

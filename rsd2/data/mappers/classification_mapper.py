@@ -39,7 +39,7 @@ class ClassificationMapper:
             ValueError: if ``cached_images`` is negative.
         """
         if cached_images < 0:
-            raise ValueError(f"cached_images has to be >= 0, got {cached_images}")
+            raise ValueError(f"cached_images must be >= 0, got {cached_images}")
         self.augment = T.AugmentationList(list(augmentations))
         self._recent = RecentImages(cached_images)
 
@@ -177,6 +177,8 @@ class CenterCrop(T.Augmentation):
         """
         height, width = image.shape[:2]
         if min(height, width) < self.size:
-            raise ValueError(f"an image of {width} x {height} pixels has no {self.size} of them")
+            raise ValueError(
+                f"an image of {width} x {height} pixels is smaller than the crop of {self.size}"
+            )
         corner = ((width - self.size) // 2, (height - self.size) // 2)
         return CropTransform(*corner, self.size, self.size)
