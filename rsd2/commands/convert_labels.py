@@ -10,8 +10,8 @@ coco-rotated (boxes of five numbers), label-studio, labelme (and X-AnyLabeling),
 soda-a. Those with a label file for each image write a folder; cvat, label-studio and those of COCO
 write one file. ``--images`` may be left out where the labels state the sizes of all images.
 
-What is wrong in the labels is printed with file, place and remedy, and what the new format cannot
-hold is counted. Exit code 0: done. 2: nothing was written.
+The command prints what is wrong in the labels with file, place and remedy, and counts what the new
+format cannot hold. Exit code 0: done. 2: nothing was written.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: arguments of the command; None takes those of the process.
 
     Returns:
-        0 if done, 2 if the labels or the output cannot be used.
+        0 if done, 2 if the labels or the output cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
     return run_command("convert_labels", lambda: _run(args))
@@ -73,20 +73,23 @@ def keep_classes(
     """Leave out the objects of other classes.
 
     Args:
-        images: with objects of any class.
-        classes: that are wanted.
-        report: gets each object that is left out.
+        images: images with objects of any class.
+        classes: names of the wanted classes.
+        report: report that gets each object that is left out.
 
     Returns:
-        the images, those without objects too.
+        all images, also those that are left without objects.
     """
     kept = []
     for image in images:
         for one in (one for one in image.objects if one.name not in classes):
+            # A name in another case or spelling is usually a slip, so the message shows the known
+            # one.
             meant = canonical_class_name(one.name, classes)
             hint = f", which has {meant!r}" if meant != one.name else ""
             message = f"class {one.name!r} of {image.file_name} is not in the class list{hint}"
             report.add("unknown_class", image.label_file, one.line, message)
+
         objects = [one for one in image.objects if one.name in classes]
         kept.append(replace(image, objects=objects))
     return kept
@@ -96,10 +99,10 @@ def to_rectangles(images: Sequence[LabelledImage]) -> list[LabelledImage]:
     """Replace objects by their smallest rectangles; the first vertex stays the first.
 
     Args:
-        images: with objects of any shape.
+        images: images with objects of any shape.
 
     Returns:
-        the images.
+        the images with rectangles in place of their objects.
     """
 
     def fit(polygon: np.ndarray) -> np.ndarray:
@@ -121,19 +124,23 @@ def _run(args: argparse.Namespace) -> None:
     if classes:
         images = keep_classes(images, classes, report)
     else:
-        # The order of the list that the labels bring, then what is in none.
+        # First the class list of the labels in its order, then the names that it lacks.
         listed = source.class_names(args.input)
         found = {one.name for image in images for one in image.objects}
         classes = (*listed, *sorted(found - set(listed)))
+
     if args.rectangles:
         images = to_rectangles(images)
 
     losses = target.write(args.output, images, classes=classes)
     objects = sum(len(image.objects) for image in images)
+
     print(f"{source.title} to {target.title}: {len(images)} images, {objects} objects")
     print(f"classes: {', '.join(classes) or 'none'}")
     if report.total:
         print(report.summary())
+
+    # Losses come last, where a user with many problems still sees them.
     for key, number in losses.items():
         print(f"NOT CARRIED OVER: {number} {LOSSES[key]}")
     print(f"written: {args.output}")
@@ -141,4 +148,5 @@ def _run(args: argparse.Namespace) -> None:
 
 def _choose(name: str, path: Path, angle: str) -> LabelFormat:
     found = find_format(name, path)
+    # The registered format has Detectron2's convention; only this one takes another.
     return CocoRotated(angle) if isinstance(found, CocoRotated) else found

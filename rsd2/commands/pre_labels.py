@@ -18,26 +18,28 @@ STEM = "pre_labels"
 
 
 def pre_labels_path(folder: str | Path, name: str) -> Path:
-    """Say where the pre-labels of a run go, before it begins.
+    """Choose the path for the pre-labels of a run, before the run begins.
 
     Args:
         folder: output folder of the run.
         name: a key of ``LABEL_FORMATS``.
 
     Returns:
-        path of the file, or of the folder where the format has a file for each image.
+        path of the file, or of a folder if the format has a file for each image.
 
     Raises:
-        ValueError: if something is there, which may have been corrected by hand.
+        ValueError: if the path exists, because its labels may have been corrected by hand.
     """
     is_one = isinstance(LABEL_FORMATS[name], FileForAll)
     ending = (".xml" if name == "cvat" else ".json") if is_one else ""
+
     path = Path(folder) / f"{STEM}{ending}"
     if path.exists():
         raise ValueError(
             f"{path} is there already and may hold corrected labels; move it or choose another "
             "output folder"
         )
+
     return path
 
 
@@ -49,10 +51,10 @@ def write_pre_labels(folder: str | Path, name: str) -> str:
         name: a key of ``LABEL_FORMATS``.
 
     Returns:
-        what was written, and what the format cannot hold; a line for each.
+        text that says what was written and, on a line each, what the format cannot hold.
 
     Raises:
-        ValueError: if pre-labels are there already.
+        ValueError: if there are pre-labels already.
     """
     path, one = pre_labels_path(folder, name), LABEL_FORMATS[name]
     content = read_json(Path(folder) / JSON_NAME)
@@ -70,6 +72,7 @@ def write_pre_labels(folder: str | Path, name: str) -> str:
         )
         for record in records
     ]
+
     losses = one.write(path, images, classes=content["classes"])
     lines = [f"pre-labels for {one.title}: {path}"]
     lines += [f"NOT CARRIED OVER: {number} {LOSSES[key]}" for key, number in losses.items()]
@@ -77,7 +80,7 @@ def write_pre_labels(folder: str | Path, name: str) -> str:
 
 
 def _to_object(found: dict) -> LabelledObject:
-    # The box, for the rounded corners of the polygon are no exact rectangle.
+    # From the box, because the rounded corners of the polygon are not exactly a rectangle.
     cx, cy, width, height, degrees = found["box"]
     corners = rectangle_corners(cx, cy, width, height, -math.radians(degrees))
     return LabelledObject(np.reshape(corners, (4, 2)), found["class"], score=found["score"])

@@ -1,4 +1,4 @@
-"""Contents of a dataset dict and the meaning of absent keys: one definition for all users.
+"""Definition of dataset dicts, shared by all users: their keys and the meaning of absent keys.
 
 A dict has ``file_name``, ``image_id``, ``height`` and ``width``, and ``annotations`` unless labels
 are hidden. An annotation has ``category_id`` and ``bbox`` with its ``bbox_mode``; ``poly`` (8
@@ -24,7 +24,7 @@ def check_record(record: Mapping[str, Any], *keys: str) -> None:
         keys: keys that must be there.
 
     Raises:
-        ValueError: naming the record and the first missing key.
+        ValueError: if a key is missing; the message names the record and the first missing key.
     """
     for key in keys:
         if key not in record:
@@ -47,7 +47,7 @@ def polygon_of(annotation: Mapping[str, Any], image: object) -> np.ndarray:
         (4, 2) float64 xy in pixels: ``poly``, else the corners of the box.
 
     Raises:
-        ValueError: if there is none of them, or ``poly`` has another length.
+        ValueError: if the annotation has none of these, or ``poly`` has another length.
     """
     # A polygon says more than the box around it: annotators draw slanted quadrilaterals.
     if annotation.get("poly") is not None:

@@ -14,7 +14,7 @@ _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 
 
 class NameIndex:
-    """Index of names: of the files of a folder, relative to it, or of the images of a dataset.
+    """Index of the names of a folder's files, relative to the folder, or of a dataset's images.
 
     Finds ``./a.png``, ``x/../a.png``, ``x//a.png``, ``x\\a.png``, names in another case and
     absolute names, as long as only one name matches.
@@ -70,7 +70,7 @@ class NameIndex:
         inside = self._folder + "/"
         ways = [name.removeprefix(inside)] if name.startswith(inside) else []
 
-        # A path of another machine: what follows the last folder that has the name of ours.
+        # A path of another machine: take what follows the last folder that has our folder's name.
         own = posixpath.basename(self._folder).lower()
         return ways + [tail for part, tail in zip(parts, tails) if part.lower() == own][::-1]
 
@@ -113,7 +113,7 @@ class FolderFiles:
         found = self._index.find(name)
         if found is not None:
             return found
-        # Beside the folder, where the index does not look: the path itself has to lead to a file.
+        # The index does not look beside the folder, so there the path itself has to lead to a file.
         path = _normalize(name)
         is_elsewhere = _ABSOLUTE.match(path) or path.startswith("../")
         return path if is_elsewhere and (self._folder / path).is_file() else None

@@ -1,4 +1,4 @@
-"""NPZ files of arrays, without pickles, and one error for whatever is wrong with one."""
+"""Reads NPZ files of arrays without pickles, with one error for every kind of damage."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ def read_arrays(path: str | Path, names: Sequence[str] | None = None) -> dict[st
         Name -> array.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ArrayFileError: it cannot be read; the message has file and reason.
+        FileNotFoundError: if there is no such file.
+        ArrayFileError: if it cannot be read; the message has file and reason.
     """
+    # Pickled arrays run code when they are read, so a file that holds any counts as damaged.
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in names or content.files}
-    except FileNotFoundError:
+    except FileNotFoundError:  # an OSError, too, but of a wrong path and not of damage
         raise
     except _DAMAGE as error:
         raise ArrayFileError(f"{path} is damaged or of another kind ({error})") from error

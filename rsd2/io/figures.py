@@ -1,4 +1,4 @@
-"""Matplotlib's figures as files."""
+"""Writes Matplotlib's figures to files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Write a figure as PNG, which is whole or not there.
+    """Write a figure as a PNG file, completely or not at all.
 
     Args:
         figure: figure made without pyplot, so that no screen is needed and nobody has to close it.

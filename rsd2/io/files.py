@@ -1,4 +1,4 @@
-"""Files and folders: written whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def replaced_file(
             format of a file by its name.
 
     Yields:
-        Path of a file beside it, to be written; it is gone when the block has ended.
+        Path of the temporary file, which lies beside ``path``; the file is gone after the block.
 
     Raises:
-        OSError: the file cannot be moved into place.
+        OSError: if the file cannot be moved into place.
     """
     path = Path(path)
     # A fixed name, so that a run after a killed one leaves no debris. It ends in "partial", so that
@@ -63,12 +63,12 @@ def write_atomically(path: str | Path, content: bytes | str, writer: int = 0) ->
     """Write a file that is either whole or not there, even if the process is killed.
 
     Args:
-        path: the file; replaced if it exists.
-        content: all of it; text is written as UTF-8.
+        path: path of the file, which is replaced if it exists.
+        content: whole content of the file; text is written as UTF-8.
         writer: number of the process, if several may write this very file at once.
 
     Raises:
-        OSError: the file cannot be written; an existing one is then as it was.
+        OSError: if the file cannot be written; an existing one stays unchanged.
     """
     with replaced_file(path, writer) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -85,7 +85,7 @@ def check_shard(shard: tuple[int, int]) -> None:
 
 
 def _to_shard(rank: str, number: str) -> tuple[int, int] | None:
-    """Numbers from their texts, or None if they name no shard."""
+    """Return (rank, number) from their texts, or None if they name no shard."""
     if rank.isdecimal() and number.isdecimal() and int(rank) < int(number):
         return int(rank), int(number)
     return None
@@ -101,9 +101,10 @@ def parse_shard(text: str) -> tuple[int, int]:
         (index, number of shards).
 
     Raises:
-        argparse.ArgumentTypeError: if it is no such pair.
+        argparse.ArgumentTypeError: if the text is no such pair.
     """
     index, _, number = text.partition("/")
+
     shard = _to_shard(index, number)
     if shard is None:
         raise argparse.ArgumentTypeError(
@@ -155,7 +156,10 @@ def refuse_other_parameters(
     Raises:
         FolderTakenError: if any differ; the message lists them.
     """
-    wanted = json.loads(json.dumps(wanted))  # JSON knows no tuples
+    # The folder's parameters went through JSON, which turns tuples into lists.
+    wanted = json.loads(json.dumps(wanted))
+
+    # A key that only one side has counts as a difference, too: options come and go with versions.
     details = ", ".join(
         f"{key}: {there.get(key)} there, {wanted.get(key)} asked for"
         for key in sorted({*wanted, *there})
@@ -191,6 +195,7 @@ def claim_folder(
         FolderTakenError: if the record has other parameters or cannot be read, or if files are
             there without a record.
     """
+    # A run writes its record first, so files without one are not from a run.
     if not record.is_file():
         strangers = (path for sub in contents if sub.is_dir() for path in sub.iterdir())
         if (stranger := next(strangers, None)) is not None:
@@ -208,6 +213,7 @@ def claim_folder(
             f"{record} cannot be read as a record of {holds} ({error!r}); delete {folder} or "
             "choose another folder"
         ) from error
+
     refuse_other_parameters(folder, holds, there, parameters)
 
 
@@ -308,7 +314,7 @@ def run_command(tool: str, work: Callable[[], None]) -> int:
         work: function that does the command's work.
 
     Returns:
-        0 if done, 2 after an error, 130 if interrupted.
+        0 if done, 2 after an error, 130 if interrupted (128 + SIGINT, as shells report it).
     """
     try:
         work()

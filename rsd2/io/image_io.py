@@ -1,11 +1,11 @@
-"""Images: one rule for reading every pixel format, and writing of whole files.
+"""Reads images of every pixel format by one rule, and writes image files completely or not at all.
 
-The rule for every format, stated once: three 8-bit channels come out. Grey and 1-bit images are
-repeated over the channels, palettes are looked up, CMYK is converted, a fourth channel is dropped
-without blending, and of 16-bit grey values the high byte is kept. Whatever does not fit this rule
-is refused by its header already, when a dataset is registered, and not in the middle of a training.
-An EXIF orientation is ignored with a warning, unless the reader is asked to obey it; that of a TIFF
-is part of how its pixels are decoded.
+The rule: every image becomes three 8-bit channels. Grey and 1-bit images are repeated over the
+channels, palettes are looked up, CMYK is converted, a fourth channel is dropped without blending,
+and 16-bit grey values keep their high byte. The header of an image shows whether the rule fits, so
+the reader refuses others when a dataset is registered and not in the middle of a training. It
+ignores an EXIF orientation with a warning, unless it is told to obey; the orientation of a TIFF is
+part of how its pixels are decoded.
 
 Shapes: H, W image height and width.
 """
@@ -27,7 +27,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 from .files import write_atomically
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-"""Looked for in this order; upper and lower case are equal."""
+"""Endings of image files in the order of preference; upper and lower case are equal."""
 
 ExifRule = Literal["ignore", "obey"]
 """What a reader does with an EXIF orientation: keep the stored pixels, or turn them upright."""
@@ -41,7 +41,7 @@ _TO_BYTES = (
 
 # A picture of 16 bits that fills less than a quarter of them is nearly black as a high byte.
 _DARK_BELOW = 1 << 14
-_MOST_SAMPLES = 20  # images that are decoded at registration to learn their range
+_MOST_SAMPLES = 20  # number of images that are decoded at registration to learn their range
 _SAMPLE_KINDS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
 _logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class _Notices:
             self._dark.add(str(path))
             count = len(self._dark)
 
-        # The first one is reported at once, then ever fewer: a set may hold a hundred thousand.
+        # The first one is logged at once, then ever fewer: a dataset may hold a hundred thousand.
         if count in (1, 10) or count % 100 == 0:
             _logger.warning(
                 "Image %s has 16-bit values from %d to %d. Only their high byte is kept, 0 to %d "
@@ -134,9 +134,8 @@ _notices = _Notices()
 def read_image_size(path: str | Path, exif: ExifRule = "ignore") -> tuple[int, int]:
     """Read the size of an image from its header and judge whether `read_image` can read it.
 
-    No pixel is decoded, but for the first images of 16 bits: their range decides whether they come
-    out nearly black, which a warning says when a dataset is registered. Another warning names an
-    EXIF orientation that is ignored.
+    Only the first 16-bit images are decoded: a warning says at registration if their range makes
+    them nearly black. Another warning names an EXIF orientation that is ignored.
 
     Args:
         path: an image in any format that Pillow knows.
@@ -168,8 +167,8 @@ def read_image(
 ) -> np.ndarray:
     """Read an image as three 8-bit channels, by the rule of this module.
 
-    Of 16-bit values the high byte is kept, so that all tiles of an image look alike; a warning
-    gives the range if the result is nearly black, as from sensors of 11 or 12 bits.
+    16-bit values keep their high byte, so that all tiles of an image look alike. A warning gives
+    the range if the result is nearly black, as it is for sensors of 11 or 12 bits.
 
     Args:
         path: an image in any format that Pillow knows.
@@ -198,7 +197,7 @@ def read_image(
 
 
 def write_image(path: str | Path, image_rgb: np.ndarray, options: Sequence[int] = ()) -> None:
-    """Write an image, whole or not at all.
+    """Write an image file completely or not at all.
 
     Args:
         path: file whose suffix chooses the format; replaced if it exists.
@@ -206,7 +205,7 @@ def write_image(path: str | Path, image_rgb: np.ndarray, options: Sequence[int] 
         options: flags and values for OpenCV's encoder; empty for its defaults.
 
     Raises:
-        OSError: if it cannot be encoded or written.
+        OSError: if the image cannot be encoded or written.
     """
     # OpenCV writes its channels as blue, green, red.
     bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
@@ -268,6 +267,7 @@ def _check_tiff_header(stream: BinaryIO, path: str | Path) -> None:
     is_planar = directory.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == 2
     is_raw = directory.get(TiffImagePlugin.COMPRESSION, 1) == 1
 
+    # Pillow misreads or cannot open each combination that makes this False.
     whole_numbers = kind in ("unsigned", "signed")
     fits = whole_numbers and (bands == 1 if bits > 8 else bands <= 4)
     if bits == 16 and is_planar and is_raw:

@@ -1,9 +1,9 @@
 """Text that people and other tools wrote: label files, lists, JSON, XML, in whatever encoding.
 
-A byte-order mark decides; without one the text is UTF-8, or UTF-16 if every other byte is zero, or
-else in the first of the encodings that the user names which can hold it. GB18030, which contains
-GBK and GB2312, is tried unless ``RSD2_TEXT_ENCODINGS`` names others. What cannot be read ends in a
-`TextError` with file, line and remedy, never in a bare decoding error.
+A byte-order mark decides. Without one, the reader tries UTF-8, or UTF-16 if every other byte is
+zero, and then the encodings that the user names in ``RSD2_TEXT_ENCODINGS``, by default GB18030,
+which contains GBK and GB2312. A file that cannot be read raises a `TextError` with file, line and
+remedy, never a bare decoding error.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ _SUPERSETS = {
 
 
 class TextError(ValueError):
-    """A file is no text that can be read; the message names file, line and remedy.
+    """A file that cannot be read as text; the message names file, line and remedy.
 
     Attributes:
-        line: 1-based number of the line at which reading failed, or None.
-        reason: the message without file and line.
+        line: 1-based number of the line where reading failed, or None.
+        reason: message without file and line.
     """
 
     def __init__(self, source: str | Path, line: int | None, reason: str, column: str = "") -> None:
-        """Put the message together."""
+        """Compose the message."""
         self.line, self.reason = line, reason
         super().__init__(f"{source}{'' if line is None else f':{line}'}{column}: {reason}")
 
@@ -60,18 +60,18 @@ def read_text(
     """Read a whole file as text.
 
     Args:
-        path: of the file.
-        encodings: tried in their order after UTF-8 and UTF-16; None takes those of the environment
-            variable ``RSD2_TEXT_ENCODINGS``, or GB18030 where it is not set.
-        is_xml: try the encoding that an XML declaration names first of these. Text that is valid in
-            UTF-8 is read as such, for programs often save UTF-8 under another declaration.
+        path: path of the file.
+        encodings: encodings to try in this order after UTF-8 and UTF-16; None takes those of the
+            environment variable ``RSD2_TEXT_ENCODINGS``, or GB18030 if it is not set.
+        is_xml: try the encoding of an XML declaration before ``encodings``. Text that is valid in
+            UTF-8 is read as UTF-8, because programs often save it under another declaration.
 
     Returns:
         the text without byte-order mark, line ends as in the file.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        TextError: if it is a folder, cannot be opened, or is no text in any of the encodings.
+        TextError: if it is a folder, cannot be opened, or is not text in any of the encodings.
     """
     try:
         data = Path(path).read_bytes()
@@ -95,23 +95,25 @@ def decode_text(
     """Turn the bytes of a file, or of a member of an archive, into text.
 
     Args:
-        data: all bytes.
-        source: the file, for messages.
-        encodings: as for `read_text`.
-        is_xml: as for `read_text`.
+        data: all bytes of the file.
+        source: name of the file, for messages.
+        encodings: encodings to try, see `read_text`.
+        is_xml: whether the text is XML, see `read_text`.
 
     Returns:
         the text, see `read_text`.
 
     Raises:
-        TextError: if it is no text in any of the encodings, or one of them is unknown.
+        TextError: if it is not text in any of the encodings, or one of them is unknown.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return _decode_marked(data, mark, encoding, source)
 
-    if b"\0" in data:  # valid in UTF-8, so UTF-16 has to be ruled out first
+    # A zero byte is valid in UTF-8, so UTF-16 has to be ruled out first.
+    if b"\0" in data:
         return _decode_unmarked_utf16(data, source)
+
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -120,6 +122,7 @@ def decode_text(
     chosen = _chosen_encodings() if encodings is None else tuple(encodings)
     if is_xml:
         chosen = (*_declared_encodings(data), *chosen)
+
     for encoding in chosen:
         try:
             text = data.decode(encoding)
@@ -130,6 +133,8 @@ def decode_text(
                 f"there is no encoding {encoding!r}; correct {ENCODINGS_VARIABLE}, for example"
             )
             raise TextError(source, None, f"{message} to gbk,big5,shift_jis") from None
+
+        # Encodings of single bytes decode anything; control characters give binary data away.
         if not _NOT_IN_TEXT.search(text):
             return text
 
@@ -147,7 +152,7 @@ def read_lines(path: str | Path) -> list[str]:
     """Read a text file line by line.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Returns:
         the lines without their ends, whatever system wrote them; line k of an editor is entry
@@ -164,7 +169,7 @@ def split_lines(text: str) -> list[str]:
     """Split text at the line ends of all systems, as editors do.
 
     Args:
-        text: any.
+        text: any text.
 
     Returns:
         the lines without their ends; unlike ``str.splitlines``, rare separators such as U+2028 do
@@ -177,14 +182,14 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Returns:
-        its content.
+        parsed content of the file.
 
     Raises:
         FileNotFoundError: see `read_text`.
-        TextError: if it is no text, or not valid JSON; the message has line and column.
+        TextError: if it is not text, or not valid JSON; the message has line and column.
     """
     text = read_text(path)
     remedy = "the file is broken or was cut off, get it again."
@@ -193,15 +198,16 @@ def read_json(path: str | Path) -> Any:
     except json.JSONDecodeError as error:
         message, column = f"not valid JSON ({error.msg}); {remedy}", f":{error.colno}"
         raise TextError(path, error.lineno, message, column) from error
-    except (ValueError, RecursionError) as error:  # a number or a nesting without end
+    except (ValueError, RecursionError) as error:  # a number too long, or a nesting too deep
         raise TextError(path, None, f"not valid JSON ({error}); {remedy}") from error
 
 
 def _chosen_encodings() -> tuple[str, ...]:
-    """Encodings to try after UTF-8 and UTF-16, as the user names them."""
+    """Return the user's encodings, which are tried after UTF-8 and UTF-16."""
     names = os.environ.get(ENCODINGS_VARIABLE)
     if names is None:
         return DEFAULT_ENCODINGS
+
     return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
@@ -210,6 +216,7 @@ def _decode_marked(data: bytes, mark: bytes, encoding: str, source: str | Path) 
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
+        # Up to the failure the text is valid, so its line ends can be counted after decoding.
         before = content[: error.start].decode(encoding)
         raise TextError(
             source,
@@ -223,9 +230,10 @@ def _decode_marked(data: bytes, mark: bytes, encoding: str, source: str | Path) 
 
 
 def _declared_encodings(data: bytes) -> tuple[str, ...]:
-    """The encoding that an XML declaration names, if there is such a one."""
+    """Return the encoding that an XML declaration names, or nothing if Python lacks it."""
     declared = _XML_ENCODING.match(data)
     try:
+        # UTF-8 was tried before, so without declaration nothing is left to try.
         codec = codecs.lookup(declared[1].decode("ascii")).name if declared else "utf-8"
         # A declaration that can be read byte by byte is not in UTF-16, whatever it says.
         if codec.startswith("utf") or b"a".decode(codec) != "a":
@@ -236,8 +244,9 @@ def _declared_encodings(data: bytes) -> tuple[str, ...]:
 
 
 def _decode_unmarked_utf16(data: bytes, source: str | Path) -> str:
-    """Text in UTF-16 without byte-order mark: numbers and names have a zero in every other byte."""
+    """Decode UTF-16 without byte-order mark, in which Latin text has every other byte zero."""
     low, high = data[1::2].count(0), data[::2].count(0)
+    # More than a quarter of the characters is Latin: classes may be Chinese, coordinates are not.
     if 4 * max(low, high) > len(data) // 2:
         try:
             text = data.decode("utf-16-le" if low > high else "utf-16-be")

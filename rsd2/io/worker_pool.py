@@ -1,4 +1,4 @@
-"""Work spread over processes that leave when their parent does."""
+"""Spreads work over processes that end when their parent does."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def run_in_processes(
         work: function to call; it and its results must be picklable. Each process works with one
             OpenCV thread.
         items: arguments of the calls.
-        num_workers: processes; 0 works in this one.
+        num_workers: number of processes; 0 works in this one.
         start_worker: function called once in each new process, to set up anything else.
 
     Yields:
-        The results.
+        The results, in the order of the items.
 
     Raises:
         RuntimeError: if a process dies; errors of the work are raised unchanged.

@@ -36,18 +36,18 @@ def load_dataset(
 ) -> list[dict]:
     """Read labels of any annotation tool into Detectron2's dataset dicts.
 
-    Everything that is wrong is counted and logged once with file and place; whatever cannot be used
-    is left out.
+    The reader counts everything that is wrong and logs it once with file and place. It leaves out
+    what cannot be used.
 
     Args:
         path: a label file or a folder of them.
-        images: folder of the images; those in folders below it belong to it.
-        classes: category k is ``classes[k]``; they name numbered classes, too, where the labels
-            bring no list of their own.
-        format: a key of ``rsd2.data.formats.registry.LABEL_FORMATS``, one that was made with other
-            arguments, or ``"auto"``, which tells it from the content.
-        report: is filled if given.
-        policies: of ``LabelPolicy``.
+        images: folder of the images, searched with all folders in it.
+        classes: names of the categories; category k is ``classes[k]``. They also name numbered
+            classes if the labels bring no list of their own.
+        format: a key of ``rsd2.data.formats.registry.LABEL_FORMATS``, a format object built with
+            other arguments, or ``"auto"``, which detects the format from the content.
+        report: report to fill, if given.
+        policies: fields of ``LabelPolicy``.
 
     Returns:
         a dict for each image as ``read_polygon_records`` makes them, sorted by name; ``image_id``
@@ -62,17 +62,21 @@ def load_dataset(
     report = LabelReport() if report is None else report
     if isinstance(format, str):
         format = find_format(format, path)
+
     found = format.read(path, images, classes=list(categories), report=report)
-    report.objects = 0  # counted again below: some are of classes that are not wanted
+    report.objects = 0  # counted again below, without objects of unwanted classes
 
     records = []
     for image in found:
+        # An image without label file may be a negative or simply not labelled yet.
         if not image.label_file and policy.missing_label == "drop":
             continue
+
         size = image.height, image.width
         objects = to_labels(image)
         objects = apply_policies(objects, size, categories, policy, image.label_file, report)
         report.objects += len(objects)
+
         record = {
             "file_name": str(Path(images) / image.file_name),
             "image_id": str(PurePosixPath(image.file_name).with_suffix("")),
@@ -84,6 +88,7 @@ def load_dataset(
 
     fill_annotations(records)
     report.log(logging.getLogger(__name__), str(path))
+    # After the log, so that the user sees all problems and not only the one that the error names.
     policy.raise_if_asked(report, str(path))
     return records
 
@@ -98,27 +103,30 @@ def register_dataset(
     metadata: dict | None = None,
     **policies: Any,
 ) -> None:
-    """Register labels of any annotation tool; nothing is read before ``DatasetCatalog.get(name)``.
+    """Register labels of any annotation tool, which ``DatasetCatalog.get(name)`` reads.
 
     Args:
-        name: of the dataset; a name can be registered once per process.
+        name: name of the dataset; a process can register each name once.
         path: a label file or a folder of them.
         images: folder of the images.
-        format: as for ``load_dataset``.
-        classes: as for ``load_dataset``.
-        metadata: whatever else ``MetadataCatalog`` shall keep.
-        policies: as for ``load_dataset``.
+        format: format of the labels, see ``load_dataset``.
+        classes: names of the categories, see ``load_dataset``.
+        metadata: further entries of ``MetadataCatalog``.
+        policies: fields of ``LabelPolicy``.
 
     Raises:
-        ValueError: for an unknown format or policy, or a class list that cannot be meant.
+        ValueError: for an unknown format or policy, or an invalid class list.
     """
+    # Wrong arguments stop here, not minutes later when the training asks for the dataset.
     if isinstance(format, str) and format not in ("auto", *LABEL_FORMATS):
-        find_format(format, path)  # which says what there is
+        find_format(format, path)  # raises the error that lists the known formats
     LabelPolicy(**policies)
+
     metadata = {
         "thing_classes": list(class_names_of({"thing_classes": classes})),
         **(metadata or {}),
     }
+
     load = partial(load_dataset, path, images, tuple(classes), format=format, **policies)
     DatasetCatalog.register(name, load)
     set_dota_metadata(name, metadata, labels_dir=str(path), images_dir=str(images))

@@ -1,8 +1,8 @@
 """COCO files of upright boxes as Detectron2 datasets, whole images or windows of them.
 
-The format itself is in ``rsd2.data.formats.coco``. Unlike Detectron2's own reader this one knows
-regions to ignore and windows (``corner``), and it reports errors instead of stopping at them or
-skipping them silently.
+``rsd2.data.formats.coco`` reads the format itself. Unlike Detectron2's own reader, this one knows
+regions to ignore and windows (``corner``), and it reports errors instead of stopping at the first
+one or skipping objects silently.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ def load_coco_boxes(
 
     Args:
         annotation_file: JSON in COCO's format, see ``rsd2.data.formats.coco``.
-        images_dir: folder to which its file names are relative.
-        class_names: category k is ``class_names[k]``.
+        images_dir: folder to which the file names in ``annotation_file`` are relative.
+        class_names: names of the classes; category k is ``class_names[k]``.
         aliases: category of the file -> name in ``class_names``, for files whose classes are finer
             than those of the task.
         out_of_image: ``"keep"``, ``"clip"`` or ``"drop"``, see ``read_coco_file``.
-        unknown_class: boxes of categories without a class are dropped: ``"report"`` these
-            categories, or ``"ignore"`` them silently (for a chosen subset of classes).
-        missing_image: ``"error"``, or ``"drop"`` and report entries whose image file is not there.
-        dense: ``"keep"`` or ``"drop"`` images with an annotation flagged ``in_dense_image``;
-            TinyPerson is trained and tested without them. Their number is logged.
+        unknown_class: ``"report"`` categories without a class, or ``"ignore"`` them silently (for a
+            chosen subset of classes); their boxes are dropped either way.
+        missing_image: ``"error"``, or ``"drop"`` and report entries whose image file is missing.
+        dense: ``"keep"`` or ``"drop"`` images with an annotation flagged ``in_dense_image``, and
+            log their number; TinyPerson's benchmark trains and tests without them.
         report: report to fill, if given.
 
     Returns:
         a dict for each entry of ``images``, in the file's order: ``file_name`` (full path),
-        ``image_id`` (name of the file relative to the folder, whatever spelling of it the JSON has;
+        ``image_id`` (name of the file relative to the folder, however the JSON spells it;
         of a window ``name__width__x___y``), ``json_id`` (a number, or a text such as a UUID),
         ``height``, ``width``, ``annotations`` and, for entries with a ``corner``, ``tile`` as in
         ``load_dota_tiles`` with ``virtual`` True and ``source_id`` the file name. An annotation has
@@ -72,28 +72,33 @@ def load_coco_boxes(
         ``ignore``, ``uncertain``, ``logo``, ``in_dense_image``; ``track_id`` if the file has it.
 
     Raises:
-        FileNotFoundError: if a file or folder is missing, or images are and the policy says so.
+        FileNotFoundError: if a file, folder or image is missing; see ``missing_image``.
         ValueError: for a broken file or a wrong argument.
     """
     chosen = {"unknown_class": unknown_class, "missing_image": missing_image, "dense": dense}
     for name, value in chosen.items():
         if value not in _POLICIES[name]:
             raise ValueError(f"{name} must be one of {', '.join(_POLICIES[name])}, got {value!r}")
+
     # Arguments and folders are checked before the file is read, which may take minutes.
     folder, report = Path(images_dir), LabelReport() if report is None else report
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no image folder {folder}; put the images there.")
+
     content = read_coco_file(annotation_file, report, out_of_image=out_of_image)
     categories, strange = _map_categories(content, class_names, aliases or {})
     for message in strange if unknown_class == "report" else ():
         report.add("unknown_class", annotation_file, None, message)
+
     files = FolderFiles(folder)
     # Each file is looked up once, although it may have hundreds of windows.
     found = {name: files.find(name) for name in {i.file_name for i in content.images.values()}}
     dense_files = _find_dense(content) if dense == "drop" else set()
+
     records, seen, num_dense = [], set(), 0
     for image in content.images.values():
         record = _make_record(image, folder, found[image.file_name] or image.file_name)
+
         # Two ids for one image would count its objects twice.
         if record["image_id"] in seen:
             message = f"image id {image.number} shows {record['image_id']} once more"
@@ -107,6 +112,7 @@ def load_coco_boxes(
         if image.file_name in dense_files:
             num_dense += 1
             continue
+
         # Categories without a class are already in the report.
         known = [box for box in content.boxes[image.number] if box.category in categories]
         record["annotations"] = [_make_annotation(box, categories[box.category]) for box in known]
@@ -167,14 +173,14 @@ def register_coco_boxes(
     Args:
         name: name of the dataset.
         metadata: metadata with ``thing_classes``; kept in the metadata catalog.
-        annotation_file: JSON.
-        images_dir: folder to which its file names are relative.
-        source_dataset: for a file of windows, the dataset of the whole images that the evaluator
-            compares with.
+        annotation_file: path of the JSON file.
+        images_dir: folder to which the file names in ``annotation_file`` are relative.
+        source_dataset: dataset of the whole images with which the evaluator compares, if this file
+            lists windows of them.
         options: further arguments of ``load_coco_boxes``.
 
     Raises:
-        ValueError: if ``thing_classes`` is missing or no list of names.
+        ValueError: if ``thing_classes`` is missing or not a list of names.
     """
     classes = class_names_of(metadata)
     DatasetCatalog.register(
@@ -217,6 +223,7 @@ def _map_categories(
     unknown = sorted(set(aliases.values()) - set(classes))
     if unknown:
         raise ValueError(f"aliases name classes {unknown} that are not in {list(class_names)}")
+
     names = {number: aliases.get(name, name) for number, name in content.categories.items()}
     counts = Counter(box.category for group in content.boxes.values() for box in group)
     strange = [
@@ -251,6 +258,7 @@ def _make_record(image: CocoImage, folder: Path, name: str) -> dict:
 
 
 def _make_annotation(box: CocoBox, category: int) -> dict:
+
     flags = {flag: flag in box.flags for flag in FLAGS}
     # Detectron2 drops crowds from training; a region to ignore stays and is not learned.
     flags["ignore"] |= box.is_crowd
@@ -267,7 +275,7 @@ def _make_annotation(box: CocoBox, category: int) -> dict:
 
 
 def _as_window(record: dict, window: Sequence[int] | np.ndarray) -> dict:
-    """The dict of a window of a whole image, without its annotations."""
+    """Return the dict of a window of a whole image, without its annotations."""
     x0, y0, x1, y1 = (int(value) for value in window)
     size = {"width": x1 - x0, "height": y1 - y0}
     source = record["image_id"]

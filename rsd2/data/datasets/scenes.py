@@ -1,7 +1,7 @@
-"""Georeferenced scenes with labels as datasets: windows are read when they are needed.
+"""Georeferenced scenes with labels as datasets, read window by window during training.
 
-Labels are polygons with coordinates (GeoPackage, GeoJSON, FlatGeobuf, ...) or COCO's JSON. Nothing
-is written: the mapper reads each window from the raster, through the radiometry of the scene.
+Labels are polygons with coordinates (GeoPackage, GeoJSON, FlatGeobuf, ...) or COCO's JSON. No tiles
+are written: the mapper reads each window from the raster, through the radiometry of the scene.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .dota_tiles import register_virtual_tiles
 from .polygon_labels import category_ids, fill_annotations
 
 LABEL_ENDINGS = (".gpkg", ".geojson", ".fgb", ".geojsonl", ".geojsonseq", ".json")
-"""Endings that are looked for, in this order, in a folder of labels."""
+"""Endings of label files, in the order in which a folder of labels is searched for them."""
 
 _logger = logging.getLogger(__name__)
 
@@ -42,26 +42,29 @@ def read_labels(
     crowds: str = "detect",
     in_pixels: bool = False,
 ) -> tuple[SceneLabels, np.ndarray]:
-    """Read the labels of a scene from any file that may hold some.
+    """Read the labels of a scene from a vector file or a COCO file.
 
     Args:
-        path: of a vector file with coordinates, or of a COCO file (``.json``).
-        raster: the scene.
-        class_column: of a vector file, with the classes; None if all are ``class_name``.
-        class_name: of all objects without ``class_column``.
-        crowds: of a COCO file, see `read_coco_shapes`.
-        in_pixels: the coordinates of a vector file are pixels of the scene.
+        path: path of a vector file with coordinates, or of a COCO file (``.json``).
+        raster: the opened scene.
+        class_column: column of a vector file that holds the classes; None if all objects are
+            ``class_name``.
+        class_name: class of all objects if there is no ``class_column``.
+        crowds: meaning of ``iscrowd`` in a COCO file, see `read_coco_shapes`.
+        in_pixels: whether the coordinates of a vector file are pixels of the scene.
 
     Returns:
-        The objects in pixels of the scene, and for each 1 if it is difficult, else 0.
+        The objects in pixels of the scene, and (N,) int64 1 for difficult ones, else 0.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or does not fit the scene.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read, or does not fit the scene.
     """
     size = (raster.height, raster.width)
     if _is_coco(Path(path)):
         return read_coco_shapes(path, raster.paths, size, crowds)
+
+    # Vector files have no difficult flag, so every object counts.
     labels = read_scene_labels(
         path,
         raster.georeference,
@@ -90,31 +93,35 @@ def load_scenes(
 
     Args:
         scenes: files of each scene.
-        labels: file of each scene, or None for a scene without labels.
-        classes: category k is ``classes[k]``.
-        radiometry: rule for the numbers; percentiles are measured here, once for each scene.
+        labels: label file of each scene, or None for a scene without labels.
+        classes: names of the categories; category k is ``classes[k]``.
+        radiometry: rule that turns the raster's numbers into colours; percentiles are measured
+            here, once for each scene.
         class_column: see `read_labels`.
         crowds: see `read_labels`.
         in_pixels: see `read_labels`.
-        gsd: metres of a pixel of the model; None keeps the pixels.
-        scale: on top of that, pixels of the model per pixel of the scene.
+        gsd: side of a pixel of the model, metres; None keeps the pixels of the scene.
+        scale: further factor, pixels of the model per pixel of the scene.
         crs: coordinate system to assume instead of the files' own.
 
     Returns:
-        Dicts as of ``load_dota_instances``, in pixels of the model, and ``raster``: ``paths``,
-        ``crs``, ``grid`` (see `Grid`), ``radiometry`` (the rule) and ``measured`` (the same, fixed
-        for this scene).
+        Dicts like those of ``load_dota_instances``, in pixels of the model, with the key
+        ``raster``: ``paths``, ``crs``, ``grid`` (see `Grid`), ``radiometry`` (the rule) and
+        ``measured`` (the rule with the ranges of this scene).
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a raster, its numbers or its labels cannot be used.
+        FileNotFoundError: if a file is missing.
+        ValueError: if a raster, its numbers or its labels cannot be used.
     """
     categories = category_ids(classes)
     rule = radiometry or Radiometry()
+
     records = []
     for files, path in zip(scenes, labels):
         with Raster(files.paths, crs=crs) as raster:
             grid, fixed = raster.grid(gsd, scale), rule.measure(raster)
+
+            # The dict holds plain values alone, because loader workers receive it pickled.
             record = {
                 "file_name": files.paths[0],
                 "image_id": files.name,
@@ -128,6 +135,7 @@ def load_scenes(
                     "measured": fixed.to_dict(),
                 },
             }
+
             text = "no labels"
             if path is not None:
                 found, difficult = read_labels(
@@ -138,6 +146,9 @@ def load_scenes(
                     crowds=crowds,
                     in_pixels=in_pixels,
                 )
+
+                # Labels are in pixels of the scene, but windows and annotations in pixels of the
+                # model.
                 rows = zip(grid.from_scene(found.polygons), found.names, difficult.tolist())
                 record["annotations"] = [
                     (polygon, categories[name], flag, {})
@@ -145,8 +156,11 @@ def load_scenes(
                     if name in categories
                 ]
                 text = found.describe() + _describe_unknown(found.names, categories, path)
+
             _logger.info("Scene %s: %s; %s", files.name, text, _describe_range(fixed))
             records.append(record)
+
+    # A scene without labels keeps no key for them, like images whose labels are hidden.
     fill_annotations([record for record in records if "annotations" in record])
     return records
 
@@ -162,39 +176,43 @@ def register_scenes(
     metadata: dict | None = None,
     **options,
 ) -> str:
-    """Register scenes with labels, whole ones and their windows, for training and evaluation.
+    """Register scenes with labels for training and evaluation: the whole scenes and their windows.
 
-    ``name`` holds the whole scenes, which ``DotaEvaluator`` scores; ``<name>_<window>_<overlap>``
-    their windows, which the mapper reads from the rasters.
+    The dataset ``name`` holds the whole scenes, which ``DotaEvaluator`` scores. The dataset
+    ``<name>_<window>_<overlap>`` holds their windows, which the mapper reads from the rasters.
 
     Args:
-        name: of the dataset.
+        name: name of the dataset of whole scenes.
         scenes: a raster, a folder of them, a list in a ``.txt`` file, or several of these; a
             sequence inside the sequence holds the files of one scene's bands.
-        labels: file of each scene, in their order; one file for all; a folder with a file of the
-            scene's name each (a scene without one has no objects); or None.
-        classes: category k is ``classes[k]``; labels of other classes are left out and counted.
+        labels: label file of each scene, in their order; one file for all; a folder with label
+            files named like their scenes (a scene without one has no objects); or None.
+        classes: names of the categories; category k is ``classes[k]``. Labels of other classes are
+            left out and counted.
         window: side of the windows, pixels of the model, see ``gsd`` and ``scale``.
-        overlap: of neighbouring windows.
-        metadata: more for Detectron2's ``MetadataCatalog``.
-        options: of `load_scenes`: ``radiometry``, ``class_column``, ``crowds``, ``in_pixels``,
-            ``gsd``, ``scale``, ``crs``.
+        overlap: overlap of neighbouring windows, pixels of the model.
+        metadata: further entries for Detectron2's ``MetadataCatalog``.
+        options: further arguments of `load_scenes`: ``radiometry``, ``class_column``, ``crowds``,
+            ``in_pixels``, ``gsd``, ``scale``, ``crs``.
 
     Returns:
         Name of the dataset of windows.
 
     Raises:
-        FileNotFoundError: a scene or a file of labels is missing.
-        RadiometryError: a scene has numbers of more than 8 bits, and no ``radiometry`` says what
+        FileNotFoundError: if a scene or a label file is missing.
+        RadiometryError: if a scene has numbers of more than 8 bits, and no ``radiometry`` says what
             they mean.
-        ValueError: a file or an argument cannot be used.
+        ValueError: if a file or an argument cannot be used.
     """
     found = _find_scenes(scenes)
     files = find_labels(labels, found)
+
+    # Headers are read here, so that a scene without a rule stops before the training begins.
     rule = options.get("radiometry") or Radiometry()
     for one in found:
         with Raster(one.paths, crs=options.get("crs")) as raster:
             _check_numbers(raster, rule)
+
     return register_scene_files(
         name, found, files, classes, window=window, overlap=overlap, metadata=metadata, **options
     )
@@ -214,29 +232,33 @@ def register_scene_files(
     """Register scenes whose files need not be there yet; see `register_scenes`.
 
     Args:
-        name: of the dataset.
+        name: name of the dataset of whole scenes.
         scenes: files of each scene.
-        labels: file of each scene, or None.
+        labels: label file of each scene, or None.
         classes: names of the classes.
         window: side of the windows, pixels of the model.
-        overlap: of neighbouring windows.
-        metadata: more for Detectron2's ``MetadataCatalog``.
-        options: of `load_scenes`.
+        overlap: overlap of neighbouring windows, pixels of the model.
+        metadata: further entries for Detectron2's ``MetadataCatalog``.
+        options: further arguments of `load_scenes`.
 
     Returns:
         Name of the dataset of windows.
 
     Raises:
-        ValueError: an argument is wrong.
+        ValueError: if an argument is wrong.
     """
+    # An unknown option would else raise a TypeError only when the dataset is first read.
     known = load_scenes.__kwdefaults__ or {}
     unknown = sorted(options.keys() - known.keys())
     if unknown:
         raise ValueError(f"scenes have no option {unknown[0]!r}; they have {', '.join(known)}")
+
     described = {**(metadata or {}), "thing_classes": list(classes)}
     names = class_names_of(described)
+
     DatasetCatalog.register(name, partial(load_scenes, scenes, labels, names, **options))
     set_dota_metadata(name, described)
+
     tiles = f"{name}_{window}_{overlap}"
     register_virtual_tiles(tiles, name, window=window, overlap=overlap)
     return tiles
@@ -247,8 +269,11 @@ def _find_scenes(
 ) -> list[SceneFiles]:
     if isinstance(scenes, str | Path):
         return find_scenes([str(scenes)])
+
     plain = [str(one) for one in scenes if isinstance(one, str | Path)]
     stacks = [[str(file) for file in one] for one in scenes if not isinstance(one, str | Path)]
+
+    # One sequence of paths could be four scenes or the four bands of one.
     if plain and stacks:
         raise ValueError("scenes of one file and of several cannot be mixed; list each as files")
     if not plain and not stacks:
@@ -262,16 +287,16 @@ def find_labels(
     """Find the file of labels of each scene.
 
     Args:
-        labels: file of each scene, in their order; one file for all; a folder with a file of the
-            scene's name each; or None.
-        scenes: the scenes.
+        labels: label file of each scene, in their order; one file for all; a folder with label
+            files named like their scenes; or None.
+        scenes: files of each scene.
 
     Returns:
-        A file for each scene, or None.
+        The label file of each scene, or None.
 
     Raises:
-        FileNotFoundError: a file is missing, or a folder holds none.
-        ValueError: there is another number of files than of scenes.
+        FileNotFoundError: if a file is missing, or a folder holds none.
+        ValueError: if the numbers of label files and scenes differ.
     """
     if labels is None:
         return [None] * len(scenes)
@@ -281,6 +306,7 @@ def find_labels(
         files = list(labels)
     elif Path(labels).is_dir():
         files = [_label_file(Path(labels), scene.name) for scene in scenes]
+        # One missing file may be meant; a folder without any is a wrong path.
         if not any(files):
             raise FileNotFoundError(
                 f"folder {labels} has no labels for {scenes[0].name} or another scene; a file has "
@@ -291,6 +317,7 @@ def find_labels(
                 _logger.warning("No labels of %s in %s: no objects", scene.name, labels)
     else:
         files = [labels] * len(scenes)
+
     for file in files:
         if file is not None and not Path(file).is_file():
             raise FileNotFoundError(f"there is no file of labels {file}; correct the path")
@@ -303,23 +330,23 @@ def _label_file(folder: Path, scene: str) -> Path | None:
 
 
 def _is_coco(path: Path) -> bool:
-    """Whether a file is COCO's and not GeoJSON, which share an ending."""
+    """Return whether a file is COCO's and not GeoJSON, which share an ending."""
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError:
-        return False  # GDAL says what is wrong with it
+        return False  # GDAL reads the file next and names its error
     return isinstance(content, dict) and "annotations" in content
 
 
 def _check_numbers(raster: Raster, rule: Radiometry) -> None:
-    """Refuse numbers without a rule; what they are is read from the headers alone."""
+    """Refuse numbers without a rule, judged by the headers of the files alone."""
     bands = raster.band_numbers(rule.bands)
     kinds = sorted({raster.dtypes[band - 1] for band in bands})
     if rule.scaling == "uint8" and kinds != ["uint8"]:
         raise RadiometryError(
-            f"{raster.name} holds {' and '.join(kinds)} numbers, which are no 8-bit colours; pass "
+            f"{raster.name} holds {' and '.join(kinds)} numbers, not 8-bit colours; pass "
             "radiometry=Radiometry(scaling='percentile'), or 'range' with low and high, and give "
             "the same one to the mappers of the config"
         )
@@ -329,6 +356,7 @@ def _describe_unknown(names: Sequence[str], categories: dict[str, int], path: st
     unknown = Counter(name for name in names if name not in categories)
     if not unknown:
         return ""
+
     listed = ", ".join(f"{number} {name}" for name, number in unknown.most_common(5))
     _logger.warning(
         "%s: %d objects are of classes that are not in the list and are left out: %s",

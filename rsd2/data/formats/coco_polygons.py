@@ -1,8 +1,8 @@
 """COCO's JSON for oriented objects: polygons, masks, five numbers, or CVAT's rotation of a box.
 
-What an annotation has decides how it is read: a ``bbox`` of five numbers (centre, sides, angle),
-else a ``segmentation``, else a ``bbox`` that ``attributes.rotation`` turns about its centre, in
-degrees clockwise, else an upright ``bbox``.
+The reader takes the first of these that an annotation has: a ``bbox`` of five numbers (centre,
+sides, angle), a ``segmentation``, a ``bbox`` that ``attributes.rotation`` turns about its centre
+(degrees, clockwise), an upright ``bbox``.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ ANGLE_CONVENTIONS = {
     "radians-ccw": -1.0,
     "radians-cw": 1.0,
 }
-"""Unit and sense (on screen) of the fifth number -> factor that makes it radians, clockwise.
-Detectron2's are ``degrees-ccw``, OpenMMLab's ``radians-cw``."""
+"""Unit and sense (on screen) of the fifth number -> factor that turns it into clockwise radians.
+Detectron2 uses ``degrees-ccw``, OpenMMLab ``radians-cw``."""
 
 _KIND = "COCO JSON"
 _ALL = frozenset({"difficult", "cut", "score", "heading", "quadrilateral"})
-_FIRST_ANNOTATIONS = 1000  # that decide on the variant
+_FIRST_ANNOTATIONS = 1000  # number of annotations that decide on the variant
 
 
 class CocoPolygons(FileForAll):
-    """Polygons and masks: four points stay, of others the smallest rectangle is taken."""
+    """Polygons and masks; four points stay as they are, others become their smallest rectangle."""
 
     name = "coco"
     title = "COCO JSON"
@@ -59,13 +59,13 @@ class CocoPolygons(FileForAll):
     holds = _ALL
 
     def __init__(self, convention: str = "degrees-ccw") -> None:
-        """Choose what the fifth number of boxes means.
+        """Choose the meaning of a box's fifth number.
 
         Args:
             convention: a key of ``ANGLE_CONVENTIONS``.
 
         Raises:
-            ValueError: for an unknown one.
+            ValueError: for an unknown convention.
         """
         if convention not in ANGLE_CONVENTIONS:
             known = ", ".join(ANGLE_CONVENTIONS)
@@ -79,6 +79,7 @@ class CocoPolygons(FileForAll):
     def class_names(self, path: str | Path) -> tuple[str, ...]:
         """Return the categories in their order, see `LabelFormat.class_names`."""
         path = self.find_file(path)
+
         names = parse_categories(load_lists(path)["categories"], path).values()
         return tuple(dict.fromkeys(" ".join(name.split()) for name in names))
 
@@ -107,7 +108,9 @@ class CocoPolygons(FileForAll):
                     raise EntryError("unknown_image", f"it belongs to image id {number!r:.40}")
                 if category not in categories:
                     raise EntryError("unknown_category", f"category id {category!r:.40}")
+
                 row = _parse_annotation(entry, categories[category], self._factor)
+
                 is_mask = isinstance(entry.get("segmentation"), dict)
                 if parse_boolean(entry.get("iscrowd")) and (has_crowds or not is_mask):
                     row = row._replace(difficult=max(row.difficult, 1))
@@ -117,7 +120,7 @@ class CocoPolygons(FileForAll):
         return list(pages.values())
 
     def format_file(self, images: Sequence[LabelledImage], classes: tuple[str, ...]) -> str:
-        """Put the text of a file together, see `FileForAll.format_file`."""
+        """Compose the text of a label file, see `FileForAll.format_file`."""
         numbers = {name: number for number, name in enumerate(classes, start=1)}
         annotations: list[dict[str, Any]] = []
         for number, image in enumerate(images, start=1):
@@ -144,14 +147,14 @@ class CocoPolygons(FileForAll):
         return to_json(content)
 
     def _shape(self, one: LabelledObject) -> dict[str, Any]:
-        """What states where an object is."""
+        """Return the keys of an annotation that state where its object is."""
         (x0, y0), (x1, y1) = one.polygon.min(axis=0).tolist(), one.polygon.max(axis=0).tolist()
         polygon = one.polygon.reshape(-1).tolist()
         return {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": [polygon]}
 
 
 class CvatCoco(CocoPolygons):
-    """CVAT's export: an unrotated ``bbox`` and ``attributes.rotation``; else polygons and masks."""
+    """CVAT's export: unrotated ``bbox`` with ``attributes.rotation``, else polygons and masks."""
 
     name = "cvat-coco"
     title = "CVAT's COCO JSON"
@@ -168,7 +171,7 @@ class CvatCoco(CocoPolygons):
 
 
 class CocoRotated(CocoPolygons):
-    """Boxes of five numbers: centre, width, height, angle in the convention that is asked for."""
+    """Boxes of five numbers: centre, width, height, and the angle in the chosen convention."""
 
     name = "coco-rotated"
     title = "COCO JSON of rotated boxes"
@@ -180,12 +183,13 @@ class CocoRotated(CocoPolygons):
 
 
 def _variant(content: Any) -> str:
-    """Name of the format of a file, by what its annotations have."""
+    """Return the name of the format of a file, by the keys of its first annotations."""
     entries = content["annotations"]
     first = list(islice(entries, _FIRST_ANNOTATIONS)) if isinstance(entries, list) else []
     boxes = [box for box in (_get(one, "bbox") for one in first) if isinstance(box, list)]
     if any(len(box) == 5 for box in boxes):
         return CocoRotated.name
+
     attributes = [_get(one, "attributes") for one in first]
     has_rotation = any(isinstance(one, dict) and "rotation" in one for one in attributes)
     return CvatCoco.name if has_rotation else CocoPolygons.name
@@ -195,6 +199,7 @@ def _parse_annotation(entry: dict[str, Any], name: str, factor: float) -> Object
     attributes = entry.get("attributes")
     attributes = attributes if isinstance(attributes, dict) else {}
     corners = _corners(entry, attributes, factor)
+    # Tools that have no key of their own for score and flag keep them in "attributes".
     score = parse_score(entry.get("score", attributes.get("score")))
     flag = parse_difficulty(entry.get("difficult", attributes.get("difficult")))
     return ObjectRow(
@@ -213,14 +218,17 @@ def _corners(entry: dict[str, Any], attributes: dict[str, Any], factor: float) -
     if isinstance(bbox, list) and len(bbox) == 4:
         x, y, width, height = parse_coordinates(bbox)
         upright = upright_corners(x, y, width, height)
+    # A mask or outline is exact; the box beside it is only its bounding box.
     if isinstance(segmentation, dict):
         return coco_mask_corners(segmentation)
+
     if segmentation:
         parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
         outlines = [parse_coordinates(part) for part in parts]
+        # Parts of an occluded object: one quadrilateral can follow the largest part alone.
         largest = max(outlines, key=lambda part: _area(np.reshape(part, (-1, 2))))
         corners = polygon_corners(largest)
-        # An outline of the box before it was turned says less than the rotation.
+        # Some exports give the outline of the unturned box; the rotation beside it says more.
         if not attributes.get("rotation") or upright is None or set(corners) != set(upright):
             return corners
 
@@ -232,7 +240,7 @@ def _corners(entry: dict[str, Any], attributes: dict[str, Any], factor: float) -
 
 
 def _add_extra(annotation: dict[str, Any], one: LabelledObject) -> None:
-    """Add what COCO has no place for, where its readers pass it by."""
+    """Add what COCO has no key for, under keys that its readers ignore."""
     if one.score is not None:
         annotation["score"] = float(one.score)
     if one.difficult:
@@ -242,7 +250,7 @@ def _add_extra(annotation: dict[str, Any], one: LabelledObject) -> None:
 
 
 def _area(points: np.ndarray) -> float:
-    """Area of a polygon (N, 2), square pixels."""
+    """Return the area of a polygon (N, 2) in square pixels, by the shoelace formula."""
     x, y = points[:, 0], points[:, 1]
     return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
 

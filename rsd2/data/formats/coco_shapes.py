@@ -31,31 +31,34 @@ def read_coco_shapes(
 ) -> tuple[SceneLabels, np.ndarray]:
     """Read the objects of a scene; a mask or polygon becomes the smallest rectangle around it.
 
-    Label tools list images without objects, start to count anywhere, and some set ``iscrowd`` for
-    every mask because COCO keeps masks of crowds only.
+    Label tools list images without objects and start ids at any number, and some set ``iscrowd``
+    for every mask because COCO stores only crowds as masks.
 
     Args:
-        path: of the JSON file.
-        scene_files: files of the scene; the image entry with the name of one of them is taken, or
-            if there is none, the only entry of the scene's size.
+        path: path of the JSON file.
+        scene_files: files of the scene; the reader takes the image entry with the name of one of
+            them or, if there is none, the only entry of the scene's size.
         size: H, W of the scene.
-        crowds: what ``iscrowd`` means. ``"objects"``: nothing; ``"difficult"``: such objects are
-            difficult ones, which the DOTA protocol ignores; ``"detect"``: nothing if all objects
-            of the scene have it, which is logged, else as ``"difficult"``.
+        crowds: meaning of ``iscrowd``. ``"objects"``: it is ignored; ``"difficult"``: it marks
+            difficult objects, which the DOTA protocol ignores; ``"detect"``: it is ignored, with a
+            warning, if all objects of the scene have it, else as ``"difficult"``.
 
     Returns:
         The objects in the order of the file, and (N,) int64 1 for difficult ones, else 0.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no COCO file, an entry is broken, or no single image of it is the scene.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no COCO file, an entry is broken, or no single image of it is the
+            scene.
     """
     if crowds not in CROWDS:
         raise ValueError(f"crowds must be one of {', '.join(CROWDS)}, got {crowds!r}")
+
     path, report = Path(path), LabelReport()
     content = load_lists(path)
     categories = parse_categories(content["categories"], path)
     images = parse_images(content["images"], path, report)
+    # One scene has few entries, so a broken one stops here instead of training on half its labels.
     report.raise_if_any(str(path))
 
     owners = [_identifier(entry, "image_id", index, path) for index, entry in _numbered(content)]
@@ -68,6 +71,7 @@ def read_coco_shapes(
 
     image = _choose_image(images, set(owners), scene_files, size, path)
     own = [(i, entry) for i, entry in _numbered(content) if owners[i] == image.number]
+
     polygons = [quadrilateral(_points(entry, index, size, path)) for index, entry in own]
     names = []
     for index, entry in own:
@@ -77,6 +81,8 @@ def read_coco_shapes(
                 f"{path}: annotations[{index}] has the category id {category!r}, which the file "
                 "does not have; add it to the categories or correct the id"
             )
+        # Classes of the scene pipeline are single words, since DOTA text separates fields by
+        # blanks.
         names.append("_".join(categories[category].split()))
 
     flags = np.array([bool(entry.get("iscrowd", 0)) for _, entry in own], dtype=np.int64)
@@ -89,6 +95,7 @@ def read_coco_shapes(
                 len(flags),
             )
         flags = np.zeros_like(flags)
+
     keep, labels = keep_objects(np.array(polygons), names, size)
     return labels, flags[keep]
 
@@ -98,7 +105,7 @@ def _numbered(content: dict[str, list]) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _identifier(entry: Any, name: str, index: int, path: Path) -> int | str:
-    """An id that an annotation names."""
+    """Return an id that an annotation names."""
     try:
         return parse_id(entry[name])
     except (KeyError, TypeError, ValueError) as error:
@@ -115,7 +122,7 @@ def _choose_image(
     size: tuple[int, int],
     path: Path,
 ) -> CocoImage:
-    """The entry that stands for the scene."""
+    """Return the image entry that stands for the scene."""
     stems = {Path(name).stem.casefold() for name in scene_files}
     named = [i for i in images.values() if Path(i.file_name).stem.casefold() in stems]
     candidates = named or [i for i in images.values() if (i.height, i.width) == size]
@@ -129,12 +136,15 @@ def _choose_image(
             f"{path}: no single image entry is the scene {Path(scene_files[0]).name} of "
             f"{size[1]} x {size[0]} pixels; its images are {listed[:300] or 'none'}"
         )
+
     image = candidates[0]
     if (image.height, image.width) != size:
         raise ValueError(
             f"{path}: image {image.file_name} has {image.width} x {image.height} pixels, but the "
             f"scene {size[1]} x {size[0]}; its labels belong to a resampled or another scene"
         )
+
+    # Users who draw in a copy of an entry would else train on a scene without objects.
     others = [images[number].file_name for number in labelled - {image.number}]
     if image.number not in labelled and len(others) == 1:
         _logger.warning(
@@ -148,7 +158,7 @@ def _choose_image(
 
 
 def _points(entry: dict[str, Any], index: int, size: tuple[int, int], path: Path) -> np.ndarray:
-    """Corners (k, 2) of an object in pixels; those of its pixels, for a mask."""
+    """Return the corners (k, 2) of an object in pixels; for a mask, the corners of its pixels."""
     shape = entry.get("segmentation")
     try:
         if isinstance(shape, dict):
@@ -165,7 +175,7 @@ def _points(entry: dict[str, Any], index: int, size: tuple[int, int], path: Path
 
 
 def _mask_corners(rle: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """Corners (k, 2) of the pixels of a mask, compressed or not; runs go down the columns."""
+    """Return the corners (k, 2) of a mask's pixels; the runs of COCO's RLE go down the columns."""
     if tuple(rle["size"]) != size:
         raise ValueError(f"its mask is of {rle['size']}, the scene of {list(size)}")
     counts = rle["counts"]
@@ -179,10 +189,11 @@ def _mask_corners(rle: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
         ends = np.cumsum(np.asarray(counts, dtype=np.int64))
         if not len(ends) or ends[-1] != size[0] * size[1]:
             raise ValueError("the runs of its mask do not add up to the pixels of the scene")
-        # Runs of nothing and of the object take turns.
+        # Runs outside and inside the object alternate, beginning outside.
         runs = [np.arange(start, end) for start, end in zip(ends[::2], ends[1::2])]
         places = np.concatenate([np.zeros(0, dtype=np.int64), *runs])
 
+    # Corners of the squares, not centres: an object of one pixel has an area, too.
     columns, rows = np.divmod(places, size[0])
     corners = [(columns + dx, rows + dy) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))]
     points = np.stack([np.stack(pair, axis=1) for pair in corners], axis=1)

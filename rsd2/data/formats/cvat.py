@@ -1,6 +1,6 @@
 """CVAT's XML for images, version 1.1: boxes with an angle in degrees, clockwise, and polygons.
 
-A box is stated as it is before it is turned about its centre.
+A ``<box>`` states its sides before it is turned about its centre.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from .values import parse_difficulty, parse_whole, shortest_decimal
 from .xml_labels import line_of
 
 ATTRIBUTES = ("difficult", "score", "heading")
-"""Attributes of objects that CVAT has no element for; ``heading`` is ``x,y`` in pixels."""
+"""Attributes for facts that CVAT has no element for; ``heading`` is ``x,y`` in pixels."""
 
-_IGNORED = {"tag"}  # of the whole image
+_IGNORED = {"tag"}  # elements that describe the whole image
 
 
 class CvatXml(FileForAll):
@@ -51,8 +51,11 @@ class CvatXml(FileForAll):
         """Return the labels of the task, see `LabelFormat.class_names`."""
         path = self.find_file(path)
         root = open_xml(path, self.kinds, LabelReport()) if path.is_file() else None
+
         labels = [] if root is None else root.iterfind("meta//labels/label/name")
         names = (" ".join((label.text or "").split()) for label in labels)
+        # A label may be listed twice, once per task of a project; dict keeps the first and the
+        # order.
         return tuple(dict.fromkeys(name for name in names if name))
 
     def parse(self, path: Path, classes: tuple[str, ...], report: LabelReport) -> list[LabelPage]:
@@ -60,6 +63,8 @@ class CvatXml(FileForAll):
         root = open_xml(path, self.kinds, report)
         if root is None:
             return []
+
+        # Boxes of a track name numbers of frames and no image files.
         for track in root.iterfind("track"):
             message = "a track of a video: export the task as 'CVAT for images'"
             report.add("label_shape", path, line_of(track), message)
@@ -85,11 +90,12 @@ class CvatXml(FileForAll):
         return pages
 
     def format_file(self, images: Sequence[LabelledImage], classes: tuple[str, ...]) -> str:
-        """Put the text of a file together, see `FileForAll.format_file`."""
+        """Compose the text of a label file, see `FileForAll.format_file`."""
         root = ElementTree.Element("annotations")
         add_element(root, "version", "1.1")
         labels = add_element(add_element(add_element(root, "meta"), "task"), "labels")
         for name in classes:
+            # The attributes that the shapes below carry, declared as CVAT's own exports do.
             label = add_element(labels, "label")
             add_element(label, "name", name)
             attributes = add_element(label, "attributes")
@@ -109,6 +115,7 @@ class CvatXml(FileForAll):
 
 def _parse_shape(element: ElementTree.Element) -> ObjectRow:
     name = clean_name(element.get("label", ""))
+
     if element.tag == "box":
         corners = _parse_box(element)
     elif element.tag == "polygon":
@@ -119,7 +126,7 @@ def _parse_shape(element: ElementTree.Element) -> ObjectRow:
     elif element.tag == "mask":
         corners = _parse_mask(element)
     else:
-        raise EntryError("label_shape", "it is no box, polygon or mask")
+        raise EntryError("label_shape", "it is not a box, polygon or mask")
 
     texts = {one.get("name"): (one.text or "").strip() for one in element.iterfind("attribute")}
     flag = parse_difficulty(texts.get("difficult"))
@@ -130,15 +137,19 @@ def _parse_shape(element: ElementTree.Element) -> ObjectRow:
 def _parse_box(element: ElementTree.Element) -> list[float]:
     x0, y0, x1, y1 = parse_coordinates(element.attrib[key] for key in ("xtl", "ytl", "xbr", "ybr"))
     width, height = parse_sides(x1 - x0, y1 - y0)
+    # CVAT turns a box about its centre, so the centre of the unturned sides stays.
     (degrees,) = parse_coordinates([element.get("rotation") or 0.0])
+
     return rectangle_corners((x0 + x1) / 2, (y0 + y1) / 2, width, height, math.radians(degrees))
 
 
 def _parse_mask(element: ElementTree.Element) -> list[float]:
     left, top = parse_coordinates(element.attrib[key] for key in ("left", "top"))
     width, height = (parse_whole(element.attrib[key]) for key in ("width", "height"))
+    # The runs cover the mask's own rectangle, row by row, and not the image.
     counts = element.attrib["rle"].split(",")
     corners = mask_corners(counts, width, height, by_columns=False)
+
     return [value + (top if index % 2 else left) for index, value in enumerate(corners)]
 
 
@@ -149,6 +160,7 @@ def _add_shape(parent: ElementTree.Element, one: LabelledObject) -> None:
     if is_rectangle:
         sides = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
         box = {k: shortest_decimal(v, 6) for k, v in zip(("xtl", "ytl", "xbr", "ybr"), sides)}
+        # CVAT accepts angles from 0 to 360 degrees alone.
         degrees = shortest_decimal(math.degrees(angle) % 360, 8)
         shape = add_element(parent, "box", **common, **box, rotation=degrees, z_order="0")
     else:

@@ -1,4 +1,4 @@
-"""DOTA text as one of the formats that labels are converted from and to."""
+"""DOTA text as one of the formats that the label converter reads and writes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ class DotaText(FilePerImage):
 
     def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
-        # What is wrong with the shapes is reported once, by what follows all parsers.
+        # Problems of the shapes are left out here: make_image reports them once for all formats.
         own = LabelReport(max_stored=report.max_stored)
         labels = read_dota_labels(path, own, class_names=classes)
         report.extend([one for one in own.problems if one.fate == "dropped"])
+
         rows = [
             ObjectRow(polygon, name, flag, line=line)
             for polygon, name, flag, line in zip(
@@ -40,6 +41,6 @@ class DotaText(FilePerImage):
         return LabelPage(rows)
 
     def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
-        """Put the text of a file together, see `FilePerImage.format_file`."""
+        """Compose the text of a label file, see `FilePerImage.format_file`."""
         labels = to_labels(image)
         return format_dota_labels(labels.polygons, labels.names, labels.difficult, _DECIMALS)

@@ -54,7 +54,7 @@ class Fair1m(FilePerImage):
         return page
 
     def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
-        """Put the text of a file together, see `FilePerImage.format_file`."""
+        """Compose the text of a label file, see `FilePerImage.format_file`."""
         root = ElementTree.Element("annotation")
         source = add_element(root, "source")
         add_element(source, "filename", PurePosixPath(image.file_name).name)
@@ -75,6 +75,7 @@ class Fair1m(FilePerImage):
                 add_element(result, "probability", repr(float(one.score)))
 
             points = add_element(element, "points")
+            # FAIR1M closes its outlines: the first point follows the last one again.
             for x, y in [*one.polygon, one.polygon[0]]:
                 add_element(points, "point", f"{shortest_decimal(x, 6)},{shortest_decimal(y, 6)}")
         return to_xml(root)
@@ -82,14 +83,17 @@ class Fair1m(FilePerImage):
 
 def _parse_object(element: ElementTree.Element) -> ObjectRow:
     unit = (element.findtext("coordinate") or "pixel").strip().lower()
+    # Other units, such as degrees of longitude, would pass as tiny pixel coordinates.
     if unit != "pixel":
-        raise EntryError("label_entry", f"the coordinates are no pixels but {unit!r:.40}")
+        raise EntryError("label_entry", f"the unit of coordinates is not pixel but {unit!r:.40}")
+
     values: list[float] = []
     for point in element.findall("points/point"):
         pair = (point.text or "").split(",")
         if len(pair) != 2:
             raise EntryError("label_entry", f"the point {point.text!r:.40} is not 'x,y'")
         values += parse_coordinates(pair)
+
     name = clean_name(child_text(element, "possibleresult/name"))
     score = parse_score((element.findtext("possibleresult/probability") or "").strip())
     return ObjectRow(polygon_corners(values), name, score=score)

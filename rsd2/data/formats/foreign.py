@@ -1,4 +1,4 @@
-"""Guesses the format of a label file, so that readers name a foreign one instead of misreading it.
+"""Guesses the format of a label file, so that readers name a foreign one and do not misread it.
 
 The names of formats are the keys of ``READERS``, which maps each format to its reader.
 """
@@ -18,7 +18,7 @@ from .values import parse_number
 from .xml_labels import read_xml
 
 CONVERTER = "'rsd2 convert-labels'"
-"""What reads the formats of annotation tools, and writes them as others."""
+"""Command that reads the formats of annotation tools and writes them as other formats."""
 
 READERS = {
     "DOTA text": "rsd2.data.datasets.load_dota_instances",
@@ -53,19 +53,19 @@ READERS = {
     "a web page": "",
     "a pointer of Git LFS": "'git lfs pull', which gets the file itself,",
 }
-"""Format -> what reads it; empty where rsd2 does not read it yet."""
+"""Format -> function or command that reads it; empty if rsd2 does not read it yet."""
 
 NORMALIZED_LIMIT = 1.2
 """Coordinates divided by width and height lie in 0 to 1, or a little beyond at the border."""
 
-_FEW_BYTES = 1 << 26  # larger files are not read to guess a format
+_FEW_BYTES = 1 << 26  # the guess does not read files larger than this
 
 
 def describe_format(name: str) -> str:
     """Describe the format that a file seems to have, and its reader.
 
     Args:
-        name: a key of ``READERS``, or the root element of an XML file that nobody knows.
+        name: a key of ``READERS``, or the description of an unknown root element from `guess_xml`.
 
     Returns:
         a part of a sentence: "it looks like ..., which ... reads".
@@ -80,7 +80,7 @@ def guess_line(line: str) -> str:
     """Guess the format of a text file from one of its lines.
 
     Args:
-        line: not blank.
+        line: a line that is not blank.
 
     Returns:
         a key of ``READERS``, or an empty string.
@@ -145,8 +145,8 @@ def guess_xml(root: ElementTree.Element) -> str:
         root: root element of the file.
 
     Returns:
-        a key of ``READERS``; the root element as ``XML with the root <...>`` if nobody knows it; an
-        empty string for an annotation without objects.
+        a key of ``READERS``; ``XML with the root <...>`` for an unknown root element; an empty
+        string for an annotation without objects.
     """
     tag = root.tag.rpartition("}")[2]
     # The root element alone tells these; the others share roots and differ in their objects.
@@ -156,6 +156,7 @@ def guess_xml(root: ElementTree.Element) -> str:
         return "HRSC2016 XML"
     if tag.lower() == "html":
         return "a web page"
+
     for place, name in (
         ("objects/object/points", "FAIR1M XML"),
         ("objects/object/possibleresult", "FAIR1M XML"),
@@ -194,9 +195,11 @@ def guess_json(content: Any) -> str:
         first = content if isinstance(content, dict) else {}
         if str(first.get("format", "")).startswith("rsd2-tiles"):
             return "an index of tiles"
+
         annotations = first.get("annotations")
         if isinstance(annotations, list) and isinstance(first.get("images"), dict):
             return "SODA-A JSON"
+
         kinds = (
             ({"images", "annotations", "categories"}, "COCO JSON"),
             ({"shapes"}, "LabelMe or X-AnyLabeling JSON"),
@@ -228,6 +231,8 @@ def guess_file(path: str | Path) -> str:
         if path.suffix.lower() == ".xml":
             root = read_xml(path, LabelReport())
             return "" if root is None else guess_xml(root)
+
+        # DOTA files may begin with "imagesource:" and "gsd:", which say nothing about the objects.
         lines = (line for line in read_lines(path) if line.strip() and ":" not in line.split()[0])
         return guess_line(next(lines, "-"))
     except (OSError, TextError):
@@ -247,17 +252,20 @@ def describe_folder(folder: str | Path) -> str:
     files = sorted(p for p in Path(folder).iterdir() if p.is_file() and p.name[0] != ".")
     if not files:
         return "It is empty."
+
     counts = Counter(path.suffix.lower() or "no ending" for path in files)
     endings = ", ".join(f"{number} of {ending}" for ending, number in counts.most_common(4))
+
     most = counts.most_common(1)[0][0]
     first = next(path for path in files if (path.suffix.lower() or "no ending") == most)
+
     name = guess_file(first) if first.suffix.lower() in (".xml", ".json", ".txt") else ""
     looks = f"; {first.name}: {describe_format(name)}" if name else ""
     return f"It holds {len(files)} files ({endings}){looks}."
 
 
 def _leading_numbers(fields: Sequence[str]) -> list[float]:
-    """The numbers that fields begin with, up to the first that is none."""
+    """Return the numbers at the beginning of the fields, up to the first that is not a number."""
     numbers = []
     for field in fields:
         try:

@@ -1,7 +1,7 @@
 """HRSC2016's XML: ships as boxes with an angle in radians, clockwise, and the point of the bow.
 
-``Class_ID`` is a number of nine digits; ``sysdata.xml`` of the dataset names them, and the table
-below does where that file is absent.
+``Class_ID`` is a number of nine digits. The dataset's ``sysdata.xml`` names the numbers; without
+that file, the table below does.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ HRSC_CLASSES = {
     32: "Midway-class",
     33: "Invincible-class",
 }
-"""Last two digits of ``Class_ID`` -> name, as the dataset's users know them."""
+"""Last two digits of ``Class_ID`` -> name of the class in the dataset's ``sysdata.xml``."""
 
 _TABLE = "sysdata.xml"
-_LEVELS = 4  # of folders above the labels
+_LEVELS = 4  # number of folders above the labels that may hold the table
 
 
 class Hrsc(FilePerImage):
@@ -90,7 +90,7 @@ class Hrsc(FilePerImage):
             return LabelPage()
         names = _names(path.parent)
 
-        # Several readers take the one for the other: the height is Img_SizeHeight.
+        # The height is Img_SizeHeight; several other readers exchange the two sides.
         stated = stated_size(root.findtext("Img_SizeHeight"), root.findtext("Img_SizeWidth"))
         stem = root.findtext("Img_FileName") or ""
         kind = (root.findtext("Img_FileFmt") or "bmp").strip()
@@ -105,7 +105,7 @@ class Hrsc(FilePerImage):
         return page
 
     def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
-        """Put the text of a file together, see `FilePerImage.format_file`."""
+        """Compose the text of a label file, see `FilePerImage.format_file`."""
         root = ElementTree.Element("HRSC_Image")
         name = PurePosixPath(image.file_name)
         add_element(root, "Img_SizeWidth", image.width)
@@ -152,7 +152,7 @@ class Hrsc(FilePerImage):
 
 
 def _names(folder: Path) -> dict[int, str]:
-    """Number -> name, of the nearest table beside or above the labels."""
+    """Return number -> name from the nearest table beside or above the labels."""
     for place in (folder, *islice(folder.parents, _LEVELS)):
         try:
             changed = (place / _TABLE).stat().st_mtime_ns
@@ -164,11 +164,12 @@ def _names(folder: Path) -> dict[int, str]:
 
 @lru_cache(maxsize=8)
 def _read_table(path: Path, changed: int) -> dict[int, str]:
-    """The classes of a table, once for all label files; ``changed`` tells a new one."""
+    """Read the classes of a table once for all label files; ``changed`` renews the cached ones."""
     report = LabelReport()
     root = read_xml(path, report)
     if root is None:
         raise ValueError(report.summary())
+
     try:
         return {
             parse_whole(child_text(entry, "Class_ID")) - FIRST_ID: clean_name(
@@ -181,8 +182,9 @@ def _read_table(path: Path, changed: int) -> dict[int, str]:
 
 
 def _numbers(classes: Sequence[str]) -> dict[str, int]:
-    """Name -> number: that of the dataset where it knows all names, else in their order from 1."""
+    """Return name -> number: the dataset's own if it has all names, else numbers from 1 on."""
     known = {name: number for number, name in HRSC_CLASSES.items()}
+    # A mixture could give a new class the number of one that readers know by another name.
     if all(name in known for name in classes):
         return {name: known[name] for name in classes}
     return {name: number for number, name in enumerate(classes, start=1)}
@@ -202,8 +204,10 @@ def _parse_object(element: ElementTree.Element, names: dict[int, str]) -> Object
 
     head = [(element.findtext(tag) or "").strip() for tag in ("header_x", "header_y")]
     heading = None
+    # Files without a heading leave the two elements out or empty.
     if all(head):
         x, y = parse_coordinates(head)
         heading = (x, y)
+
     flag = parse_difficulty((element.findtext("difficult") or "").strip())
     return ObjectRow(corners, name, flag, heading=heading)

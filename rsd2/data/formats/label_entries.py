@@ -1,4 +1,4 @@
-"""Entries of label files: what a parser makes of them, and what is wrong with them in words."""
+"""Entries of label files: the rows and pages that parsers return, and their problems."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .label_report import LabelReport
 from .values import is_coordinate, parse_number, shortest_decimal
 
 Size = tuple[int, int] | None
-"""(height, width) of an image in pixels, where it is known."""
+"""(height, width) of an image in pixels, or None if it is unknown."""
 
 
 Names = tuple[str, ...]
@@ -22,33 +22,33 @@ Names = tuple[str, ...]
 
 
 ENTRY_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
-"""What a parser raises for an entry of another shape than its format asks for."""
+"""Exceptions that a parser raises for an entry whose shape its format does not allow."""
 
 
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 class EntryError(ValueError):
-    """An object that cannot be used.
+    """Problem of an object that cannot be used.
 
     Attributes:
-        kind: of the problem, a key of ``REMEDIES``.
+        kind: kind of the problem, a key of ``REMEDIES``.
     """
 
     def __init__(self, kind: str, message: str) -> None:
-        """Put the message together."""
+        """Store the message and the kind of the problem."""
         super().__init__(message)
         self.kind = kind
 
 
 class ObjectRow(NamedTuple):
-    """An object as a parser hands it over.
+    """An object as a parser returns it.
 
     Attributes:
-        corners: x1, y1, ... y4 in pixels.
-        name: of its class.
-        difficult: 0, 1 or 2.
-        score: of a prediction, or None.
+        corners: coordinates x1, y1, ... y4 in pixels.
+        name: name of its class.
+        difficult: 0, 1, or 2 for an object that tiling cut.
+        score: score of a prediction, or None.
         heading: point x, y in pixels to which the object points, or None.
         line: 1-based line of the file; 0 in formats whose objects have no line.
     """
@@ -66,9 +66,9 @@ class LabelPage:
     """What a label file says about one image.
 
     Attributes:
-        rows: its objects.
-        file_name: of the image, as the file has it; None where it has not.
-        size: (height, width) of the image in pixels, as the file has it; None where it has not.
+        rows: objects of the image.
+        file_name: name of the image, as the file states it; None if it states none.
+        size: (height, width) of the image in pixels, as the file states it; None if it does not.
     """
 
     rows: list[ObjectRow] = field(default_factory=list)
@@ -89,23 +89,26 @@ def clean_name(value: Any) -> str:
         EntryError: for an empty name, one with control characters, or a value of another type.
     """
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise EntryError("label_entry", f"{value!r:.80} is no class name")
+        raise EntryError("label_entry", f"{value!r:.80} is not a class name")
+
+    # Control characters and lone surrogates would break the files that name classes.
     name = " ".join(str(value).split())
     if not name or _NO_TEXT.search(name):
-        raise EntryError("label_entry", f"{value!r:.80} is no class name")
+        raise EntryError("label_entry", f"{value!r:.80} is not a class name")
     return name
 
 
 def clean_file_name(name: str) -> str:
-    """Make a name relative, so that nothing is written beside the output folder.
+    """Make a name relative, so that writers never leave the output folder.
 
     Args:
-        name: as a label file has it.
+        name: name as a label file states it.
 
     Returns:
         the name with ``/`` and without drive, root and ``..``.
     """
     parts = name.replace("\\", "/").split("/")
+    # A part that ends in a colon is a Windows drive.
     return "/".join(part for part in parts if part not in ("", ".", "..") and part[-1] != ":")
 
 
@@ -113,13 +116,13 @@ def parse_coordinates(values: Iterable[Any]) -> list[float]:
     """Turn values into coordinates in pixels.
 
     Args:
-        values: numbers, or texts that are.
+        values: numbers, or texts of numbers.
 
     Returns:
         the numbers.
 
     Raises:
-        EntryError: for NaN, infinite or huge ones.
+        EntryError: for NaN, infinite or huge numbers.
         ValueError: for a value that is no number.
     """
     numbers = [parse_number(value) for value in values]
@@ -132,13 +135,13 @@ def parse_sides(*values: Any) -> list[float]:
     """Turn values into lengths of sides in pixels.
 
     Args:
-        values: numbers, or texts that are.
+        values: numbers, or texts of numbers.
 
     Returns:
         the numbers.
 
     Raises:
-        EntryError: for one that is not > 0.
+        EntryError: for a side that is not > 0.
         ValueError: for a value that is no number.
     """
     sides = parse_coordinates(values)
@@ -151,16 +154,18 @@ def parse_score(value: Any) -> float | None:
     """Turn a value into a score.
 
     Args:
-        value: a number or text; None and an empty text are none.
+        value: a number or text; None and an empty text mean that there is no score.
 
     Returns:
         the score, or None.
 
     Raises:
-        ValueError: if it is no number or not finite.
+        ValueError: if the value is not a finite number.
     """
     if value is None or value == "":
         return None
+
+    # Scores share the bound of coordinates, which NaN and infinity fail.
     score = parse_number(value)
     if not is_coordinate(score):
         raise ValueError(f"score {value!r:.80}")
@@ -168,10 +173,10 @@ def parse_score(value: Any) -> float | None:
 
 
 def parse_heading(value: Any) -> tuple[float, float] | None:
-    """Turn an attribute of an object into the point to which it points.
+    """Turn an attribute of an object into the point to which the object points.
 
     Args:
-        value: the text ``x,y``, a pair of numbers, or None or an empty text for none.
+        value: the text ``x,y`` or a pair of numbers; None or an empty text if there is no heading.
 
     Returns:
         x, y in pixels, or None.
@@ -181,6 +186,7 @@ def parse_heading(value: Any) -> tuple[float, float] | None:
     """
     if value is None or value == "":
         return None
+
     pair = parse_coordinates(value.split(",") if isinstance(value, str) else value)
     if len(pair) != 2:
         raise EntryError("label_entry", f"the heading {value!r:.40} is not 'x,y'")
@@ -195,21 +201,22 @@ def format_heading(point: tuple[float, float]) -> str:
 def add_entry_problem(
     report: LabelReport, path: Path, line: int | None, where: str, error: Exception
 ) -> None:
-    """Note an object that cannot be used.
+    """Report an object that cannot be used.
 
     Args:
-        report: gets it.
-        path: of the label file.
-        line: 1-based, or None.
-        where: the entry, for example ``annotations[3]``.
-        error: that parsing it raised.
+        report: report that gets the problem.
+        path: path of the label file.
+        line: 1-based line of the file, or None.
+        where: place of the entry, for example ``annotations[3]``.
+        error: exception that the parser raised.
     """
     kind = error.kind if isinstance(error, EntryError) else "label_entry"
+    # The text of a KeyError is the bare key, which says nothing to a reader.
     missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     report.add(kind, path, line, f"{where}: {missing}")
 
 
 def add_file_problem(report: LabelReport, path: Path, error: OSError | TextError) -> LabelPage:
-    """Note a label file that cannot be read, and return an empty page."""
+    """Report a label file that cannot be read, and return an empty page."""
     report.add_unreadable(path, error)
     return LabelPage()

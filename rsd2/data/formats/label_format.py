@@ -1,8 +1,8 @@
 """What all label formats of annotation tools have in common: how they are read and written.
 
-A format is one file of this folder: a class with a name, what it can hold, how one file of it is
-parsed and how one is put together. Finding files and images, checking objects, counting what is
-wrong or cannot be carried over is the same for all and is done here.
+Each format is one file of this folder: a class with a name, the facts that it can hold, a parser
+and a writer of one label file. This module does what is the same for all formats: it finds files
+and images, checks objects, and counts what is wrong or cannot be carried over.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ LOSSES = {
     "heading": "heading points",
     "quadrilateral": "quadrilaterals that are no rectangles, written as their smallest rectangle",
 }
-"""What a format may be unable to hold -> how a report calls it."""
+"""What a format may be unable to hold -> words for it in a report."""
 
 
-# Not of objects: a file of images without label, for example, is no file of another format.
+# Problems of images and not of objects: images without labels, for example, do not suggest that the
+# labels are of another format.
 _OF_IMAGES = {
     *("label_without_image", "image_without_label", "absent_image", "image_size"),
     *("duplicate_image", "duplicate_label", "unreadable_image", "several_annotations"),
@@ -59,9 +60,9 @@ class LabelledObject:
     Attributes:
         polygon: (4, 2) float64 xy in pixels, in the order of the file; boxes with an angle run
             clockwise on screen from the corner that is upper left before they are turned.
-        name: of its class.
+        name: name of its class.
         difficult: 0, 1, or 2 for an object that tiling cut.
-        score: of a prediction, or None.
+        score: score of a prediction, or None.
         heading: point x, y in pixels to which the object points, or None.
         line: 1-based line of the label file, None where objects have no line.
     """
@@ -79,12 +80,12 @@ class LabelledImage:
     """An image and its objects.
 
     Attributes:
-        file_name: relative to the folder of images, with ``/``.
-        height: pixels.
-        width: pixels.
-        objects: none if the image shows none.
-        label_file: that the objects were read from; an empty text where no label file has the
-            image.
+        file_name: name relative to the folder of images, with ``/``.
+        height: height in pixels.
+        width: width in pixels.
+        objects: objects of the image; empty if it shows none.
+        label_file: file from which the objects were read; an empty text if no label file belongs
+            to the image.
     """
 
     file_name: str
@@ -98,10 +99,10 @@ class LabelFormat(ABC):
     """A format of labels.
 
     Attributes:
-        name: on the command line.
-        title: for messages.
-        kinds: keys of ``rsd2.data.formats.foreign.READERS`` that it reads.
-        holds: keys of ``LOSSES`` that it can hold.
+        name: name on the command line.
+        title: name in messages.
+        kinds: keys of ``rsd2.data.formats.foreign.READERS`` that the format reads.
+        holds: keys of ``LOSSES`` that the format can hold.
     """
 
     name: ClassVar[str]
@@ -116,18 +117,18 @@ class LabelFormat(ABC):
             path: a label file or a folder of them.
 
         Returns:
-            False also for what cannot be read.
+            True for files of this format; False also for files that cannot be read.
         """
         return self.recognizes(look_at(path))
 
     def recognizes(self, sample: Sample) -> bool:
-        """Tell whether a file that was looked at is of this format.
+        """Tell whether a sampled file is of this format.
 
         Args:
-            sample: of `look_at`.
+            sample: result of `look_at`.
 
         Returns:
-            whether it is.
+            True for a file of this format.
         """
         return sample.kind in self.kinds
 
@@ -135,7 +136,7 @@ class LabelFormat(ABC):
         """Return the list of classes that the labels bring with them.
 
         Args:
-            path: as for `read`.
+            path: path as for `read`.
 
         Returns:
             names in their order; empty where the format has no list.
@@ -152,24 +153,24 @@ class LabelFormat(ABC):
     ) -> list[LabelledImage]:
         """Read labels.
 
-        What cannot be used is left out and reported with file and line or entry. An image without
-        label file is taken as empty, and reported.
+        The reader leaves out what cannot be used and reports it with file and line or entry. It
+        takes an image without label file as empty, and reports it.
 
         Args:
-            path: a label file or a folder of them, as the format has it.
-            images: folder of the images, whose sizes count; None if the labels state file names
-                and sizes, and all images that they name are wanted.
-            classes: names of numbered classes, for labels without a list of their own; names are
-                spelt like these, whatever their case.
-            report: is filled if given.
+            path: a label file or a folder of them, as the format requires.
+            images: folder of the images, whose sizes override those of the labels; None if the
+                labels state file names and sizes, and all images that they name are wanted.
+            classes: names of numbered classes, for labels without a class list of their own; the
+                names of the labels get this spelling, whatever their case.
+            report: report to fill, if given.
 
         Returns:
             the images, sorted by name.
 
         Raises:
             FileNotFoundError: if there is no such file or folder.
-            ValueError: if the format needs the images, a file is of another format or broken, or
-                not one object of labels that are not empty can be used; names file and place.
+            ValueError: if the format needs the images, a file is broken or of another format, or
+                labels with objects have none that can be used; the message names file and place.
         """
         report = LabelReport() if report is None else report
         if not Path(path).exists():
@@ -180,6 +181,8 @@ class LabelFormat(ABC):
         report.images += len(found)
         report.objects += sum(len(image.objects) for image in found)
 
+        # Problems of every object mean that the labels are of another format, not that images are
+        # empty.
         lost = {kind for kind, fate in report.counts if fate == "dropped"} - _OF_IMAGES
         if lost and not any(image.objects for image in found):
             raise ValueError(f"No object of {path} can be used as {self.title}. {report.summary()}")
@@ -191,17 +194,18 @@ class LabelFormat(ABC):
         """Write labels.
 
         Args:
-            path: what `read` takes; it must not be there, or be an empty folder.
-            images: in pixels.
-            classes: all class names in their order, where the format numbers them; sorted by name
-                if empty.
+            path: output path, of the kind that `read` takes; it must not exist, or be an empty
+                folder.
+            images: images with their objects in pixels.
+            classes: all class names in their order, for formats that number them; if empty, the
+                names in alphabetical order.
 
         Returns:
-            what the format cannot hold, keys of ``LOSSES``, and for how many objects.
+            keys of ``LOSSES`` that the format cannot hold -> number of objects that lose them.
 
         Raises:
-            ValueError: if something is there, a class is not in the list, or two images would get
-                one label file.
+            ValueError: if the output exists, a class is not in the list, or two images would get
+                the same label file.
         """
         images = list(images)
         found = {one.name for image in images for one in image.objects}
@@ -213,6 +217,7 @@ class LabelFormat(ABC):
             )
 
         path = Path(path)
+        # Labels may have been corrected by hand, so the writer never overwrites any.
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"{path} is there already; remove it or choose another output.")
 
@@ -223,19 +228,22 @@ class LabelFormat(ABC):
         """Count what the format cannot hold.
 
         Args:
-            images: that are to be written.
+            images: images that are to be written.
 
         Returns:
-            keys of ``LOSSES`` -> number of objects; without those of which there is none.
+            keys of ``LOSSES`` -> number of objects that lose them; only keys that occur.
         """
         counts: Counter[str] = Counter()
         for one in (one for image in images for one in image.objects):
             counts["difficult"] += one.difficult != 0
+            # A format with a plain flag holds "difficult" and still loses the difference between 1
+            # and 2.
             counts["cut"] += one.difficult == 2 and "difficult" in self.holds
             counts["score"] += one.score is not None
             counts["heading"] += one.heading is not None
             if "quadrilateral" not in self.holds:
                 counts["quadrilateral"] += not fit_rectangle(one.polygon)[1]
+
         return Counter({key: n for key, n in counts.items() if n and key not in self.holds})
 
     @abstractmethod
@@ -248,26 +256,26 @@ class LabelFormat(ABC):
     def _write_all(
         self, path: Path, images: Sequence[LabelledImage], classes: tuple[str, ...]
     ) -> None:
-        """Write all images; nothing is there yet."""
+        """Write all images; the caller has checked that the output does not exist."""
 
 
 class FileForAll(LabelFormat):
-    """A format that has all images in one file."""
+    """A format that keeps all images in one file."""
 
     @abstractmethod
     def parse(self, path: Path, classes: tuple[str, ...], report: LabelReport) -> list[LabelPage]:
         """Parse a file.
 
         Args:
-            path: of the file.
+            path: path of the file.
             classes: see `read`.
-            report: gets what cannot be used.
+            report: report that gets what cannot be used.
 
         Returns:
             a page for each image, with file name.
 
         Raises:
-            ValueError: if it is of another format or broken.
+            ValueError: if the file is broken or of another format.
         """
 
     def find_file(self, path: str | Path) -> Path:
@@ -277,21 +285,21 @@ class FileForAll(LabelFormat):
             path: the file, or a folder that holds it.
 
         Returns:
-            the file; the folder itself if it holds no labels.
+            the file; the folder itself if it holds no label file.
         """
         path = Path(path)
         return look_at(path).file or path if path.is_dir() else path
 
     @abstractmethod
     def format_file(self, images: Sequence[LabelledImage], classes: tuple[str, ...]) -> str:
-        """Put the text of a file together.
+        """Compose the text of a label file.
 
         Args:
-            images: of the file.
+            images: images of the file.
             classes: all class names.
 
         Returns:
-            the text.
+            the text of the file.
         """
 
     def _read_all(
@@ -300,6 +308,7 @@ class FileForAll(LabelFormat):
         path = self.find_file(path)
         if path.is_dir():
             raise ValueError(f"There is no file of {self.title} in {path}. {describe_folder(path)}")
+
         pages = self.parse(path, classes, report)
         report.label_files += 1
         sizes = {} if folder is None else folder.read_sizes(report)
@@ -314,15 +323,19 @@ class FileForAll(LabelFormat):
                     report.add("absent_image", path, None, f"{message}: {len(page.rows)} objects")
                     continue
                 name = known
+
             if folder is not None and name not in sizes:
                 continue  # unreadable, and reported
+            # Two entries may spell one image differently; taking both would count objects twice.
             if name in found:
                 report.add("duplicate_label", path, None, f"{name} is there once more")
                 continue
+
             image = make_image(name, sizes.get(name), page, path, classes, report)
             if image is not None:
                 found[name] = image
 
+        # Images that the file does not mention are negatives, which training and evaluation need.
         for name in sorted(sizes.keys() - found.keys()):
             where = Path(name) if folder is None else folder.folder / name
             report.add("image_without_label", where, None, f"not in {path}", "kept")
@@ -339,13 +352,13 @@ class FileForAll(LabelFormat):
 
 
 class FilePerImage(LabelFormat):
-    """A format that has a label file for each image, of the same name.
+    """A format with a label file for each image, which has the name of the image.
 
     Attributes:
-        suffix: of the label files, lower case, with dot.
-        sub_folder: of the label files, beside whatever else the format needs.
-        states_size: label files state the size of their image.
-        no_labels: names of files that have the suffix but are no labels.
+        suffix: ending of the label files, lower case, with dot.
+        sub_folder: folder of the label files, beside whatever else the format needs.
+        states_size: whether label files state the size of their image.
+        no_labels: names of files that have the suffix but are not label files.
     """
 
     suffix: ClassVar[str]
@@ -358,10 +371,10 @@ class FilePerImage(LabelFormat):
         """Parse a file.
 
         Args:
-            path: of the file.
+            path: path of the file.
             size: (height, width) of the image in pixels; None if no folder of images is given.
-            classes: of `class_names` if these are any, else see `read`.
-            report: gets what cannot be used, the whole file if it is broken.
+            classes: class names from `class_names` if there are any, else see `read`.
+            report: report that gets what cannot be used, the whole file if it is broken.
 
         Returns:
             the page; an empty one for a broken file.
@@ -369,20 +382,20 @@ class FilePerImage(LabelFormat):
 
     @abstractmethod
     def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
-        """Put the text of a file together.
+        """Compose the text of a label file.
 
         Args:
-            image: of the file.
+            image: image of the file.
             classes: all class names.
 
         Returns:
-            the text.
+            the text of the file.
         """
 
     def extra_files(
         self, images: Sequence[LabelledImage], classes: tuple[str, ...]
     ) -> dict[str, str]:
-        """Return the files that belong to a folder of labels: name -> text."""
+        """Return the further files of a folder of labels, such as a class list: name -> text."""
         return {}
 
     def find_files(self, path: Path) -> tuple[Path, list[str]]:
@@ -395,19 +408,23 @@ class FilePerImage(LabelFormat):
             the folder, and the files relative to it, with ``/``, sorted.
 
         Raises:
-            FileNotFoundError: if there is none; says what is there instead.
+            FileNotFoundError: if there is none; the message says what is there instead.
         """
         if path.suffix.lower() == self.suffix and path.is_file():
             return path.parent, [path.name]
+
+        # A class list names the dataset, too: its labels lie beside it or in the sub-folder.
         folder = path if path.is_dir() else path.parent
         if (folder / self.sub_folder).is_dir():
             folder = folder / self.sub_folder
         names = [name for name in list_files(folder) if self._is_label(name)]
+
         if not names:
             raise FileNotFoundError(
                 f"No label file of {self.title} (*{self.suffix}) is in {folder}. "
                 f"{describe_folder(folder)}"
             )
+
         return folder, sorted(names)
 
     def _is_label(self, name: str) -> bool:
@@ -424,6 +441,7 @@ class FilePerImage(LabelFormat):
             raise ValueError(
                 f"{self.title} does not state the sizes of the images; name the folder of images."
             )
+
         report.label_files += len(files)
 
         if folder is None:
@@ -440,12 +458,15 @@ class FilePerImage(LabelFormat):
         found: list[LabelledImage] = []
         for name, size in tqdm(sizes.items(), desc="labels", unit="file", delay=2, leave=False):
             file = label_of.get(name)
+
+            # One label file names one image; the others of its folder are not meant to be empty.
             if file is None:
                 if not path.is_file():
                     message = f"no label file of this name in {labels}"
                     report.add("image_without_label", folder.folder / name, None, message, "kept")
                     found.append(LabelledImage(name, size[0], size[1], []))
                 continue
+
             page = self.parse(labels / file, size, classes, report)
             image = make_image(name, size, page, labels / file, classes, report)
             if image is not None:
@@ -456,6 +477,8 @@ class FilePerImage(LabelFormat):
         self, path: Path, images: Sequence[LabelledImage], classes: tuple[str, ...]
     ) -> None:
         texts = dict(self.extra_files(images, classes))
+
+        # The composed texts show whether two images share a label file before anything is written.
         for image in images:
             stem = posixpath.splitext(clean_file_name(image.file_name))[0]
             name = posixpath.join(self.sub_folder, stem + self.suffix)
@@ -466,7 +489,8 @@ class FilePerImage(LabelFormat):
                 )
             texts[name] = self.format_file(image, classes)
 
-        # Only when all texts are there: an object that cannot be written leaves no half a folder.
+        # Written only when all texts exist, so an object that cannot be written leaves no folder
+        # that is half filled.
         for name, text in texts.items():
             make_output_folder((path / name).parent)
             write_atomically(path / name, text)
@@ -480,29 +504,31 @@ def make_image(
     classes: Sequence[str],
     report: LabelReport,
 ) -> LabelledImage | None:
-    """Check the objects of a page and put its image together.
+    """Check the objects of a page and build its image.
 
     Args:
-        name: of the image.
-        size: (height, width) of the image in pixels; None takes that of the page.
-        page: as parsed.
-        path: of the label file.
-        classes: names that those of the file are spelt like.
-        report: gets what is wrong.
+        name: name of the image.
+        size: (height, width) of the image in pixels; None takes the size that the page states.
+        page: page from the parser.
+        path: path of the label file.
+        classes: class names whose spelling the names of the file get.
+        report: report that gets what is wrong.
 
     Returns:
-        the image; None and a problem if nothing states its size.
+        the image; None after a problem, if neither the image nor the page states the size.
     """
     known_size = size or page.size
     if known_size is None:
         report.add("label_entry", path, None, f"{name}: no width and height are stated")
         return None
+
+    # Another size suggests that the labels belong to a resampled image, whose pixels do not fit.
     if page.size is not None and page.size != known_size:
         message = f"{name}: {page.size[1]} x {page.size[0]} pixels, the image has"
         report.add("image_size", path, None, f"{message} {known_size[1]} x {known_size[0]}", "kept")
 
     rows = page.rows
-    # NaN stands for what an object does not have, so that arrays hold all objects.
+    # NaN stands for a missing heading or score, so that the arrays hold all objects.
     labels = DotaLabels(
         np.array([row.corners for row in rows], dtype=np.float64).reshape(-1, 4, 2),
         [canonical_class_name(row.name, classes) for row in rows]
@@ -513,6 +539,7 @@ def make_image(
         np.array([row.heading or (np.nan, np.nan) for row in rows], float).reshape(-1, 2),
         np.array([np.nan if row.score is None else row.score for row in rows], float),
     )
+
     labels = check_polygons(labels, path, report)
     assert labels.scores is not None and labels.heads is not None, "both were given just above"
 
@@ -542,10 +569,10 @@ def to_labels(image: LabelledImage) -> DotaLabels:
     """Put the objects of an image into arrays.
 
     Args:
-        image: any.
+        image: image with or without objects.
 
     Returns:
-        the objects; with heads or scores only if each object has one.
+        the objects, without scores; with heads only if each object has a heading.
     """
     objects = image.objects
     heads = [one.heading for one in objects]
@@ -559,8 +586,9 @@ def to_labels(image: LabelledImage) -> DotaLabels:
 
 
 def _image_name(label_name: str, page: LabelPage) -> str:
-    """Name of the image of a label file whose folder of images is unknown."""
+    """Return the name of a label file's image when the folder of the images is unknown."""
     stem = posixpath.splitext(label_name)[0]
+    # The label file's own name decides; the stated name adds its extension if the two agree.
     stated = posixpath.basename(clean_file_name(page.file_name or ""))
     extension = posixpath.splitext(stated)[1]
     return stem + (extension if stem_of(stated) == stem_of(stem) and extension else ".png")
@@ -569,7 +597,7 @@ def _image_name(label_name: str, page: LabelPage) -> str:
 def _match(
     images: Sequence[str], files: Sequence[str], folder: Path, report: LabelReport
 ) -> dict[str, str]:
-    """Image -> label file: of the same path without extension, else of the same last part."""
+    """Match each image with the label file of the same path or, failing that, of the same stem."""
     by_path = {posixpath.splitext(name)[0].casefold(): name for name in files}
     by_stem = group_by_stem(files)
     images_by_stem = group_by_stem(images)
@@ -577,7 +605,8 @@ def _match(
     for name in images:
         file = by_path.get(posixpath.splitext(name)[0].casefold())
         candidates = by_stem.get(stem_of(name), [])
-        # One of each, so that of equal names in several folders none gets another one's labels.
+        # Exactly one image and one label file: with equal names in several folders, an image could
+        # get the labels of another one.
         if file is None and len(candidates) == len(images_by_stem[stem_of(name)]) == 1:
             file = candidates[0]
         if file is not None:

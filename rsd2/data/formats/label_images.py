@@ -1,4 +1,4 @@
-"""The images that labels belong to: found by the names that label files give them, with sizes."""
+"""Finds the images of labels by the names in the label files, and reads the sizes of the images."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class ImageFolder:
     """The images of a folder and of all folders in it.
 
     Attributes:
-        folder: as given.
-        names: relative to the folder, with ``/``, sorted; hidden files are not looked at.
+        folder: folder as given.
+        names: sorted names relative to the folder, with ``/``; without hidden files.
     """
 
     def __init__(self, folder: str | Path) -> None:
         """List the images.
 
         Args:
-            folder: has to hold an image.
+            folder: folder that holds at least one image.
 
         Raises:
             FileNotFoundError: if the folder is not there or holds no image.
@@ -35,6 +35,7 @@ class ImageFolder:
             raise FileNotFoundError(
                 f"There is no image folder {self.folder.absolute()}; check the path."
             )
+
         self.names = sorted(
             name
             for name in list_files(self.folder)
@@ -45,6 +46,7 @@ class ImageFolder:
             raise FileNotFoundError(
                 f"The image folder {folder} holds no file ending in {', '.join(IMAGE_EXTENSIONS)}."
             )
+
         self._index = NameIndex(self.names, self.folder, with_extension=False)
         self._by_stem = group_by_stem(self.names)
 
@@ -52,23 +54,26 @@ class ImageFolder:
         """Find the image that a label file names.
 
         Args:
-            name: in any of the spellings of `NameIndex`, with or without extension and folders.
+            name: any spelling that `NameIndex` knows, with or without extension and folders.
 
         Returns:
             one of ``names``; None if there is none, or more than one could be meant.
         """
         found = self._index.find(name)
+        # Tools rename folders on upload, so the last part alone may match, if only one image has
+        # it.
         if found is None:
             candidates = self._by_stem.get(stem_of(name.replace("\\", "/")), [])
             found = candidates[0] if len(candidates) == 1 else None
         return found
 
     def drop_second_ones(self, report: LabelReport) -> None:
-        """Keep one of images that differ in their extension alone, and so share a label file.
+        """Keep one of several images that differ only in extension and so share a label file.
 
         Args:
-            report: gets the others.
+            report: report that gets the others.
         """
+        # The order of IMAGE_EXTENSIONS decides, so the choice does not depend on the file system.
         rank = {extension: index for index, extension in enumerate(IMAGE_EXTENSIONS)}
         chosen: dict[str, str] = {}
         for name in sorted(self.names, key=lambda n: rank[posixpath.splitext(n)[1].lower()]):
@@ -76,16 +81,17 @@ class ImageFolder:
             if first != name:
                 message = f"{first} of the same name is used instead"
                 report.add("duplicate_image", self.folder / name, None, message)
+
         self.names = sorted(chosen.values())
 
     def read_sizes(self, report: LabelReport) -> dict[str, tuple[int, int]]:
         """Read the sizes of all images from their headers.
 
         Args:
-            report: gets the images that cannot be read.
+            report: report that gets the images that cannot be read.
 
         Returns:
-            name -> (height, width) in pixels, of the readable ones.
+            name -> (height, width) in pixels, for the readable images.
         """
         sizes = read_sizes([self.folder / name for name in self.names], report)
         return {name: size for name, size in zip(self.names, sizes) if size is not None}
@@ -95,11 +101,11 @@ def read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, in
     """Read the sizes of images from their headers.
 
     Args:
-        paths: of the images.
-        report: gets the images that cannot be read.
+        paths: paths of the images.
+        report: report that gets the images that cannot be read.
 
     Returns:
-        (height, width) of each image in pixels, None and a problem where the header is broken.
+        (height, width) of each image in pixels; None for an image whose header is broken.
     """
 
     def read(path: Path) -> tuple[int, int] | str:
@@ -121,8 +127,9 @@ def read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, in
 
 
 def stem_of(name: str) -> str:
-    """Return what is compared of names whose folders differ: the last part, without extension."""
+    """Return the part that names in different folders share: the file name without extension."""
     stem, extension = posixpath.splitext(posixpath.basename(name.strip()))
+    # Only known endings are cut: in "scene.2019" the part behind the point belongs to the name.
     is_image = extension.lower() in (*IMAGE_EXTENSIONS, ".txt", ".xml", ".json")
     return (stem if is_image else stem + extension).casefold()
 
@@ -131,10 +138,10 @@ def group_by_stem(names: Iterable[str]) -> dict[str, list[str]]:
     """Group names by `stem_of`.
 
     Args:
-        names: with ``/``.
+        names: names with ``/``.
 
     Returns:
-        stem -> names.
+        stem -> names with that stem.
     """
     groups: dict[str, list[str]] = {}
     for name in names:

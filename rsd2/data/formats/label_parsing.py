@@ -1,4 +1,4 @@
-"""What parsers of XML and JSON labels share: opening files, reading elements, building XML."""
+"""Functions that parsers of XML and JSON labels share: open files, read elements, build XML."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ def open_xml(path: Path, kinds: Sequence[str], report: LabelReport) -> ElementTr
     """Read an XML file of labels.
 
     Args:
-        path: of the file.
+        path: path of the file.
         kinds: keys of ``rsd2.data.formats.foreign.READERS`` that the parser reads.
-        report: gets a file that is broken or of another format.
+        report: report that gets a file that is broken or of another format.
 
     Returns:
         the root, whose elements know their lines; None after a problem.
     """
     if _is_foreign(path, ".xml", report):
         return None
+
     root = read_xml(path, report)
     if root is None:
         return None
+
+    # A file without objects shows no kind and passes as an empty one.
     kind = guess_xml(root)
     if kind and kind not in kinds:
         report.add("foreign_format", path, line_of(root), describe_format(kind))
@@ -44,30 +47,33 @@ def open_json(path: Path, kinds: Sequence[str], report: LabelReport) -> Any:
     """Read a JSON file of labels.
 
     Args:
-        path: of the file.
+        path: path of the file.
         kinds: keys of ``rsd2.data.formats.foreign.READERS`` that the parser reads.
-        report: gets a file that is broken or of another format.
+        report: report that gets a file that is broken or of another format.
 
     Returns:
-        its content; None after a problem.
+        content of the file; None after a problem.
     """
     if _is_foreign(path, ".json", report):
         return None
+
     try:
         content = read_json(path)
     except (OSError, TextError) as error:
         report.add_unreadable(path, error)
         return None
+
     kind = guess_json(content)
     if kind in kinds:
         return content
+
     message = describe_format(kind) if kind else f"the content is no {' or '.join(kinds)}"
     report.add("foreign_format", path, None, message)
     return None
 
 
 def _is_foreign(path: Path, ending: str, report: LabelReport) -> bool:
-    """Note a file whose name ends otherwise, if it can be told what it is."""
+    """Report a file with another ending whose content shows its format."""
     kind = "" if path.suffix.lower() == ending else guess_file(path)
     if kind:
         report.add("foreign_format", path, None, describe_format(kind))
@@ -78,14 +84,14 @@ def child_text(element: ElementTree.Element, place: str) -> str:
     """Return the text of an element below another one.
 
     Args:
-        element: the upper one.
-        place: path to the lower one.
+        element: upper element.
+        place: path from it to the lower element.
 
     Returns:
         the text without blanks around it.
 
     Raises:
-        EntryError: if it is not there or empty.
+        EntryError: if the lower element is missing or empty.
     """
     text = (element.findtext(place) or "").strip()
     if not text:
@@ -94,15 +100,15 @@ def child_text(element: ElementTree.Element, place: str) -> str:
 
 
 def stated_size(height: Any, width: Any) -> tuple[int, int] | None:
-    """Turn what a label file says about the size of its image into numbers.
+    """Turn the image size that a label file states into numbers.
 
     Args:
-        height: pixels, a number or text.
-        width: pixels, a number or text.
+        height: height in pixels, a number or text.
+        width: width in pixels, a number or text.
 
     Returns:
-        (height, width); None if one of them is missing, or no whole number > 0: tools write 0
-        where they do not know it.
+        (height, width); None if one of them is missing or not a whole number > 0, because tools
+        write 0 for an unknown size.
     """
     try:
         size = parse_whole(height), parse_whole(width)
@@ -117,10 +123,10 @@ def add_element(
     """Add an element at the end of another one.
 
     Args:
-        parent: gets it.
-        tag: of the new element.
-        text: its content, or None.
-        attributes: of the new element.
+        parent: element that gets the new one.
+        tag: tag of the new element.
+        text: content of the new element, or None.
+        attributes: attributes of the new element.
 
     Returns:
         the new element.
@@ -132,14 +138,14 @@ def add_element(
 
 
 def to_xml(root: ElementTree.Element) -> str:
-    """Write elements as a file: indented, with a declaration."""
+    """Format elements as the text of a file, indented and with a declaration."""
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
 
 
 def to_json(content: Any) -> str:
-    """Write the content of a JSON file: readable, names of any script as they are."""
+    """Format the text of a JSON file, indented, with names in any script unescaped."""
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -153,11 +159,11 @@ def add_xml_rows(
     """Parse the objects of an XML file, and report those that cannot be used.
 
     Args:
-        page: gets the objects.
+        page: page that gets the objects.
         elements: element of each object, from `open_xml`.
         parse: parser of one element; raises one of ``ENTRY_ERRORS``.
         path: path of the file.
-        report: gets the problems.
+        report: report that gets the problems.
     """
     for element in elements:
         line = line_of(element)

@@ -1,4 +1,4 @@
-"""One label file out of many, looked at to tell the format of all."""
+"""Samples one label file of a folder to tell the format of all."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from rsd2.io.text import TextError, read_json
 from .foreign import guess_file, guess_json
 
 _MOST_FILES = 50
-"""Files without objects, which look like none, before the search is given up."""
+"""Number of files of one ending that are tried: files without objects do not show their format."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A label file that was looked at.
+    """A sampled label file.
 
     Attributes:
-        file: None if there is none.
-        kind: a key of ``rsd2.data.formats.foreign.READERS``, or empty.
-        content: of a JSON file, else None.
+        file: path of the file; None if there is none.
+        kind: format of the file, a key of ``rsd2.data.formats.foreign.READERS``, or empty.
+        content: parsed content of a JSON file, else None.
     """
 
     file: Path | None = None
@@ -33,13 +33,13 @@ class Sample:
 
 
 def look_at(path: str | Path) -> Sample:
-    """Look at a label file, or at those of a folder until one shows its format.
+    """Sample a label file, or the files of a folder until one shows its format.
 
     Args:
         path: a file or a folder.
 
     Returns:
-        what was found; an empty sample for what cannot be read.
+        the sample; an empty one for what cannot be read.
     """
     path = Path(path)
     if path.is_file():
@@ -48,10 +48,13 @@ def look_at(path: str | Path) -> Sample:
         return Sample()
 
     names = [name for name in list_files(path) if not posixpath.basename(name).startswith(".")]
+    # Only YOLO keeps its class list in this file, and its label files may all be empty.
     if any(posixpath.basename(name) in ("data.yaml", "data.yml") for name in names):
         first = next((name for name in sorted(names) if name.endswith(".txt")), None)
         kind = "YOLO-OBB text (class number, then corners divided by width and height)"
         return Sample(None if first is None else path / first, kind)
+
+    # The most frequent ending first: a folder of labels may hold a readme or a settings file, too.
     endings = Counter(posixpath.splitext(name)[1].lower() for name in names)
     for ending in sorted({".txt", ".xml", ".json"} & endings.keys(), key=lambda e: -endings[e]):
         chosen = sorted(name for name in names if name.lower().endswith(ending))
@@ -63,11 +66,13 @@ def look_at(path: str | Path) -> Sample:
 
 
 def _look_at_file(path: Path) -> Sample:
+    # The class list itself was given, as `YoloObb.class_names` allows.
     if path.suffix.lower() in (".yaml", ".yml"):
         kind = "YOLO-OBB text (class number, then corners divided by width and height)"
         return Sample(path, kind)
     if path.suffix.lower() != ".json":
         return Sample(path, guess_file(path))
+
     try:
         content = read_json(path)
     except (OSError, TextError):

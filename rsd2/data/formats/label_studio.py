@@ -1,7 +1,7 @@
 """Label Studio's JSON: boxes in percent of the image, turned clockwise about their own corner.
 
-``x`` and ``y`` are the place of the upper left corner after the box was turned, ``rotation`` is in
-degrees. Predictions of a model come in as pre-labels in ``predictions``.
+``x`` and ``y`` place the box's upper left corner, about which the box is turned; ``rotation`` is in
+degrees. The key ``predictions`` holds the detections of a model as pre-labels.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ from .values import parse_boolean
 MODEL_VERSION = "rsd2"
 _UPLOAD = re.compile(r"/data/upload/(?:\d+/)?[0-9a-f]{8}-(?P<name>[^/]+)$")
 _NAMES = ("rectanglelabels", "polygonlabels", "labels")
-# Results that are no objects: of the whole image, or between objects.
+# Results that are no objects: they describe the whole image, or relations between objects.
 _IGNORED = {"choices", "textarea", "rating", "relation", "taxonomy", "number", "datetime"}
 
 
 class LabelStudio(FileForAll):
     """A list of tasks with ``annotations`` or ``predictions``.
 
-    Of a task with both, the annotations count; of several finished annotations, the first.
+    The annotations of a task override its predictions; the first finished annotation overrides the
+    others.
     """
 
     name = "label-studio"
@@ -79,14 +80,14 @@ class LabelStudio(FileForAll):
         return pages
 
     def format_file(self, images: Sequence[LabelledImage], classes: tuple[str, ...]) -> str:
-        """Put the text of a file together, see `FileForAll.format_file`."""
+        """Compose the text of a label file, see `FileForAll.format_file`."""
         tasks = []
         for number, image in enumerate(images, start=1):
             data = {"image": image.file_name, "width": image.width, "height": image.height}
             task: dict[str, Any] = {"id": number, "data": data, "annotations": []}
             results = [_format_result(one, k, image) for k, one in enumerate(image.objects)]
 
-            # A task with scores is a pre-label: what Label Studio calls a prediction.
+            # Objects with scores come from a model: Label Studio calls such pre-labels predictions.
             scores = [one.score for one in image.objects if one.score is not None]
             if scores:
                 mean = float(np.mean(scores))
@@ -100,18 +101,22 @@ class LabelStudio(FileForAll):
 
 
 def _file_name(data: dict[str, Any]) -> str:
-    """Name of the image out of the address by which Label Studio serves it."""
+    """Return the name of the image from the address by which Label Studio serves it."""
+    # The key under "data" is the variable of the labelling setup; "image" is merely usual.
     places = [data.get("image"), *data.values()]
     address = next((one for one in places if isinstance(one, str) and one.strip()), None)
     if address is None:
         raise EntryError("label_entry", "data names no image")
+
     parts = urlsplit(address)
     query = parse_qs(parts.query)
     if "/local-files" in parts.path and query.get("d"):
         return query["d"][0]
+
     upload = _UPLOAD.search(parts.path)  # eight digits are put before the name of an upload
     if upload:
         return unquote(upload["name"])
+    # A plain name may hold "%20" itself; only addresses are percent-encoded.
     is_address = parts.scheme in ("http", "https", "s3", "gs", "azure-blob")
     return unquote(parts.path).lstrip("/") if is_address else address
 
@@ -119,17 +124,18 @@ def _file_name(data: dict[str, Any]) -> str:
 def _results(
     task: dict[str, Any], path: Path, where: str, report: LabelReport
 ) -> Sequence[dict[str, Any]]:
-    """Results of the annotation of a task that counts."""
+    """Return the results of the annotation that counts for a task."""
     finished = [
         one for one in task.get("annotations") or [] if not parse_boolean(one.get("was_cancelled"))
     ]
     if len(finished) > 1:
         message = f"{where} has {len(finished)} annotations"
         report.add("several_annotations", path, None, message)
+
     chosen = finished[:1] or (task.get("predictions") or [])[:1]
     results = chosen[0]["result"] if chosen else []
     if not isinstance(results, list):
-        raise EntryError("label_entry", "result is no list")
+        raise EntryError("label_entry", "result is not a list")
     return results
 
 
@@ -137,10 +143,12 @@ def _parse_result(result: dict[str, Any], page: LabelPage) -> ObjectRow | None:
     kind = result.get("type", "")
     if kind in _IGNORED:
         return None
+
     size = stated_size(result.get("original_height"), result.get("original_width")) or page.size
     if size is None:
         raise EntryError("label_entry", "original_width and original_height are missing")
     page.size = size
+    # Percentages may then refer to the turned image, whose size the result does not state.
     if parse_coordinates([result.get("image_rotation") or 0])[0] % 360:
         raise EntryError("label_shape", "the image was turned while it was labelled")
 
@@ -148,7 +156,8 @@ def _parse_result(result: dict[str, Any], page: LabelPage) -> ObjectRow | None:
     value = result["value"]
     labels = next((value[key] for key in _NAMES if value.get(key)), None)
     if not isinstance(labels, list) or len(labels) != 1:
-        raise EntryError("label_entry", f"the labels {labels!r:.80} are not one name")
+        raise EntryError("label_entry", f"the labels {labels!r:.80} are not exactly one name")
+
     if "points" in value:
         scaled = [
             coordinate * side / 100
@@ -157,14 +166,16 @@ def _parse_result(result: dict[str, Any], page: LabelPage) -> ObjectRow | None:
         ]
         corners = polygon_corners(scaled)
     elif "rle" in value or "format" in value or not {"x", "y", "width", "height"} <= value.keys():
-        raise EntryError("label_shape", f"{kind or 'it'} is no rectangle or polygon")
+        raise EntryError("label_shape", f"{kind or 'it'} is not a rectangle or polygon")
     else:
         corners = _rectangle(value, width, height)
+
     return ObjectRow(corners, clean_name(labels[0]), score=parse_score(result.get("score")))
 
 
 def _rectangle(value: dict[str, Any], width: int, height: int) -> list[float]:
     x, y = parse_coordinates((value["x"], value["y"]))
+    # Percent of the width for x and of the height for y: turning must happen in pixels.
     x, y = x * width / 100, y * height / 100
     sides = parse_sides(value["width"], value["height"])
     along, across = sides[0] * width / 100, sides[1] * height / 100
@@ -187,7 +198,9 @@ def _format_result(one: LabelledObject, index: int, image: LabelledImage) -> dic
         "original_height": image.height,
         "image_rotation": 0,
     }
+
     if is_rectangle:
+        # The first vertex, since Label Studio turns about the upper left corner and not the centre.
         result["value"] = {
             "x": float(per_cent[0, 0]),
             "y": float(per_cent[0, 1]),
@@ -198,6 +211,7 @@ def _format_result(one: LabelledObject, index: int, image: LabelledImage) -> dic
         }
     else:
         result["value"] = {"points": per_cent.tolist(), "polygonlabels": [one.name]}
+
     if one.score is not None:
         result["score"] = float(one.score)
     return result

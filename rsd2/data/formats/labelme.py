@@ -1,7 +1,7 @@
 """JSON of LabelMe and X-AnyLabeling: shapes as points in pixels.
 
-X-AnyLabeling states a ``direction`` beside the four points of a rotated box, in radians or degrees
-by version; the points say all, so it is not read.
+X-AnyLabeling states a ``direction`` beside the four points of a rotated box, in radians or in
+degrees depending on its version. The reader ignores it, because the points define the box.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .rectangles import fit_rectangle, polygon_corners, upright_corners
 from .values import parse_boolean
 
 VERSION = "2.4.0"
-"""Of X-AnyLabeling, whose layout is written; LabelMe reads it, too."""
+"""Version of X-AnyLabeling whose layout the writer follows; LabelMe reads it, too."""
 
 
 class LabelMe(FilePerImage):
@@ -65,7 +65,7 @@ class LabelMe(FilePerImage):
         return page
 
     def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
-        """Put the text of a file together, see `FilePerImage.format_file`."""
+        """Compose the text of a label file, see `FilePerImage.format_file`."""
         shapes = []
         for one in image.objects:
             (*_, angle), is_rectangle = fit_rectangle(one.polygon)
@@ -84,6 +84,7 @@ class LabelMe(FilePerImage):
                 shape["direction"] = angle % (2 * math.pi)
             shapes.append(shape)
 
+        # The tool opens the image beside the label file, so the name has no folder.
         content: dict[str, Any] = {
             "version": VERSION,
             "flags": {},
@@ -100,7 +101,9 @@ def _parse_shape(shape: dict[str, Any]) -> ObjectRow:
     points = [parse_coordinates(point) for point in shape["points"]]
     if any(len(point) != 2 for point in points):
         raise EntryError("label_entry", "points are not pairs")
+    # Older versions of LabelMe write no shape_type; their shapes are polygons.
     kind = shape.get("shape_type") or "polygon"
+    # LabelMe's rectangle is two opposite corners, in the order in which they were clicked.
     if kind == "rectangle" and len(points) == 2:
         (x0, y0), (x1, y1) = points
         corners = upright_corners(min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0))

@@ -1,4 +1,4 @@
-"""The label formats by name, and which one files are of."""
+"""The label formats by name, and detection of the format of files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LABEL_FORMATS: dict[str, LabelFormat] = {
         SodaA(),
     )
 }
-"""Name -> format; ``CocoRotated`` with Detectron2's angle convention."""
+"""Name -> format; ``CocoRotated`` has Detectron2's angle convention."""
 
 
 def detect_format(path: str | Path) -> LabelFormat:
@@ -49,11 +49,13 @@ def detect_format(path: str | Path) -> LabelFormat:
 
     Raises:
         FileNotFoundError: if there is no such file or folder.
-        ValueError: if no format is recognized; says what the labels look like.
+        ValueError: if no format is recognized; the message says what the labels look like.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There are no labels {path}; correct the path.")
+
+    # The file is read once for all formats; large JSON files take seconds each time.
     sample = look_at(path)
     for one in LABEL_FORMATS.values():
         if one.recognizes(sample):
@@ -73,7 +75,7 @@ def find_format(name: str, path: str | Path) -> LabelFormat:
 
     Args:
         name: a key of ``LABEL_FORMATS``, or ``"auto"``.
-        path: the labels.
+        path: a label file or a folder of them.
 
     Returns:
         the format.

@@ -53,7 +53,7 @@ class RoLabelImg(FilePerImage):
         return page
 
     def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
-        """Put the text of a file together, see `FilePerImage.format_file`."""
+        """Compose the text of a label file, see `FilePerImage.format_file`."""
         root = ElementTree.Element("annotation", verified="no")
         name = PurePosixPath(image.file_name)
         add_element(root, "folder", name.parent.name)
@@ -77,6 +77,7 @@ class RoLabelImg(FilePerImage):
             *sides, angle = fit_rectangle(one.polygon)[0]
             for tag, length in zip(("cx", "cy", "w", "h"), sides):
                 add_element(box, tag, shortest_decimal(length, 6))
+            # Not negative, and of a full turn, so that the first vertex stays the first.
             add_element(box, "angle", shortest_decimal(angle % (2 * math.pi), 10))
         return to_xml(root)
 
@@ -85,6 +86,7 @@ def _parse_object(element: ElementTree.Element) -> ObjectRow:
     name = clean_name(child_text(element, "name"))
     box = element.find("robndbox")
 
+    # The tool writes an upright box as a plain "bndbox", without an angle.
     if box is not None:
         cx, cy = parse_coordinates(child_text(box, tag) for tag in ("cx", "cy"))
         width, height = parse_sides(child_text(box, "w"), child_text(box, "h"))

@@ -1,7 +1,7 @@
 """SODA-A's JSON: a file for each image with quadrilaterals of eight numbers.
 
-Regions to be ignored are annotations of the category ``ignore``, and are read as objects of that
-class: whoever scores detections decides what becomes of them.
+Regions to be ignored are annotations of the category ``ignore``. The reader returns them as objects
+of that class, and the evaluation decides what to do with them.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class SodaA(FilePerImage):
             file_name=name if isinstance(name, str) else None,
             size=stated_size(image.get("height"), image.get("width")),
         )
+
+        # Every file repeats all categories; without them its numbers mean nothing.
         try:
             names = {
                 parse_id(entry["id"]): clean_name(entry["name"]) for entry in content["categories"]
@@ -65,8 +67,10 @@ class SodaA(FilePerImage):
         return page
 
     def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
-        """Put the text of a file together, see `FilePerImage.format_file`."""
+        """Compose the text of a label file, see `FilePerImage.format_file`."""
         numbers = {name: number for number, name in enumerate(classes)}
+
+        # SODA-A has one image per file: "images" is a mapping and not COCO's list.
         content = {
             "images": {
                 "file_name": PurePosixPath(image.file_name).name,

@@ -1,7 +1,7 @@
-"""Values of label files, in any type that a tool writes: ids, whole numbers, numbers, booleans.
+"""Values of label files in any type that a tool writes: ids, whole numbers, numbers, booleans.
 
-Every reader converts with these functions, so that both sides of a reference are of one type and
-``"0"`` is false everywhere.
+Every reader converts values with these functions, so that both sides of a reference have one type
+and ``"0"`` is false everywhere.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ def parse_id(value: Any) -> int | str:
     """Convert an id to the form in which ids are compared.
 
     Args:
-        value: a whole number or a text, as a file has it.
+        value: a whole number or a text, as a file states it.
 
     Returns:
-        whole numbers as ``int``, also those in text (``"1"``, ``1.0``); other text, such as a UUID
-        or ``"007"``, as it is.
+        an ``int`` for whole numbers, also those written as ``"1"`` or ``1.0``; other text, such as
+        a UUID or ``"007"``, unchanged.
 
     Raises:
         ValueError: for a value of another type, an empty text, or a broken number.
     """
-    if type(value) is int:  # almost all are, and files have millions of them
+    # Almost all ids are of this type, and files have millions of them.
+    if type(value) is int:
         return value
     if isinstance(value, str):
         text = value.strip()
         if not text:
             raise ValueError("the id is an empty text")
+
         is_canonical = text.removeprefix("-").isdecimal() and text.isascii()
         return int(text) if is_canonical and str(int(text)) == text else text
 
@@ -46,21 +48,24 @@ def parse_number(value: Any) -> float:
     """Turn a value into a number.
 
     Args:
-        value: a number, or a text that is one.
+        value: a number, or the text of one.
 
     Returns:
-        the number; NaN and infinite ones, too, which `is_coordinate` tells.
+        the number; also NaN and infinite numbers, which `is_coordinate` detects.
 
     Raises:
         ValueError: for a value of another type, or another text.
     """
     if type(value) is float:
         return value
+    # Larger whole numbers may overflow, which the slower path below handles.
     if type(value) is int and -(2**53) <= value <= 2**53:
         return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{_short(value)} is not a number")
-    if isinstance(value, str) and "_" in value:  # which Python would read: "1_0" is 10
+
+    # Python reads "1_0" as 10; in a label file it is a typing error.
+    if isinstance(value, str) and "_" in value:
         raise ValueError(f"could not convert string to float: {value!r}")
     try:
         return float(value)
@@ -72,7 +77,7 @@ def parse_whole(value: Any) -> int:
     """Turn a value into a whole number.
 
     Args:
-        value: a whole number, or a text that is one; ``"3.0"`` is 3.
+        value: a whole number, or the text of one; ``"3.0"`` is 3.
 
     Returns:
         the number.
@@ -99,7 +104,7 @@ def parse_boolean(value: Any) -> bool:
     Raises:
         ValueError: for any other value.
     """
-    # The whole numbers of almost all files come first.
+    # Almost all files have 0 and 1, so they are tested first.
     if type(value) is int and 0 <= value <= 1:
         return value == 1
     if value is None or value is False or value == "":
@@ -138,7 +143,7 @@ def parse_difficulty(value: Any) -> int:
 
 def is_coordinate(*values: float) -> bool:
     """Tell whether numbers can be coordinates: finite, and not beyond ``LARGEST_COORDINATE``."""
-    # The sum is a fast test of the usual case; it is NaN if any of them is.
+    # The sum is a fast test of the usual case; it is NaN if any of the values is.
     if sum(map(abs, values)) < LARGEST_COORDINATE:
         return True
     return all(abs(value) < LARGEST_COORDINATE for value in values)
@@ -148,8 +153,8 @@ def shortest_decimal(value: float, decimals: int) -> str:
     """Write a number for a label file.
 
     Args:
-        value: finite.
-        decimals: at most so many.
+        value: finite number.
+        decimals: greatest number of decimals.
 
     Returns:
         the number without exponent, trailing zeros or a negative zero.

@@ -10,7 +10,7 @@ from rsd2.io.text import TextError, read_text
 
 from .label_report import LabelReport
 
-_LINE = "line of the file"  # blanks: no attribute of a real file has this name
+_LINE = "line of the file"  # no attribute of a real file has a name with blanks
 
 
 def read_xml(
@@ -21,7 +21,7 @@ def read_xml(
     Args:
         path: path of the file.
         report: report that gets a file that cannot be read or is not well-formed, with its line.
-        with_lines: elements know their lines (see `line_of`); without, reading is twice as fast.
+        with_lines: whether elements know their lines (see `line_of`); False reads twice as fast.
 
     Returns:
         the root; None after a problem.
@@ -30,7 +30,7 @@ def read_xml(
         try:
             return ElementTree.fromstring(read_text(path, is_xml=True))
         except (OSError, TextError, ElementTree.ParseError):
-            pass  # named below
+            pass  # the slower parser below names the line of the error
 
     builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
 

@@ -1,8 +1,8 @@
 """YOLO's oriented boxes: a class index and four corners divided by width and height of the image.
 
-A line is ``class x1 y1 x2 y2 x3 y3 x4 y4``; predictions have a score behind it, tracks a whole
-number. The names of the classes are in ``data.yaml``. Lines of upright boxes (``class cx cy w h``)
-and of outlines (any other number of points) are read too, and become four corners.
+A line is ``class x1 y1 x2 y2 x3 y3 x4 y4``, followed by a score in predictions and by a whole
+number in tracks. ``data.yaml`` names the classes. The reader also takes lines of upright boxes
+(``class cx cy w h``) and of outlines (any other number of points), and makes four corners of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .label_report import LabelReport
 from .rectangles import polygon_corners, upright_corners
 from .values import parse_id, shortest_decimal
 
-_DECIMALS = 12  # 1e-4 pixels of an image of any size
+_DECIMALS = 12  # finer than 1e-4 pixels in an image of any size
 _LISTS = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
 
 
@@ -54,14 +54,15 @@ class YoloObb(FilePerImage):
     no_labels = ("classes.txt",)
 
     def class_names(self, path: str | Path) -> tuple[str, ...]:
-        """Return the names of the list, in their order; see `LabelFormat.class_names`.
+        """Return the names of the class list in their order, see `LabelFormat.class_names`.
 
         Raises:
-            ValueError: if the list is broken; names the file.
+            ValueError: if the list is broken; the message names the file.
         """
         path = Path(path)
         if path.suffix.lower() in (".yaml", ".yml"):
             return read_class_list(path)
+
         folder = path if path.is_dir() else path.parent
         # Labels often lie in labels/train, and the list beside labels.
         for place in (folder, folder.parent, folder.parent.parent):
@@ -76,6 +77,7 @@ class YoloObb(FilePerImage):
         if size is None:
             report.add("label_entry", path, None, "shares of an image whose size is not known")
             return page
+
         try:
             lines = read_lines(path)
         except (OSError, TextError) as error:
@@ -95,14 +97,16 @@ class YoloObb(FilePerImage):
         return page
 
     def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
-        """Put the text of a file together, see `FilePerImage.format_file`."""
+        """Compose the text of a label file, see `FilePerImage.format_file`."""
         numbers = {name: str(number) for number, name in enumerate(classes)}
         lines = []
         for one in image.objects:
             values = (one.polygon / (image.width, image.height)).reshape(-1)
+
+            # A number without a point is a track, so scores keep theirs.
             fields = [numbers[one.name], *(shortest_decimal(v, _DECIMALS) for v in values)]
             if one.score is not None:
-                fields.append(repr(float(one.score)))  # always with a point, unlike a track
+                fields.append(repr(float(one.score)))
             lines.append(" ".join(fields) + "\n")
         return "".join(lines)
 
@@ -119,22 +123,25 @@ def read_class_list(path: Path) -> tuple[str, ...]:
     """Read the names of the classes.
 
     Args:
-        path: a YAML file with ``names``, a list or a mapping from numbers, or a text file with a
-            name on each line.
+        path: a YAML file whose ``names`` are a list or a mapping from numbers, or a text file with
+            a name on each line.
 
     Returns:
-        names in the order of their numbers.
+        the names in the order of their numbers.
 
     Raises:
-        ValueError: if it is broken, or numbers are left out; names the file.
+        ValueError: if the file is broken or leaves numbers out; the message names the file.
     """
     if path.suffix.lower() == ".txt":
         return tuple(clean_name(line) for line in read_lines(path) if line.strip())
+
     try:
         content = yaml.safe_load(read_text(path))
         names = content["names"]
         if isinstance(names, Mapping):
             by_number = {parse_id(number): name for number, name in names.items()}
+            # A gap in the numbers raises KeyError here; closing it would shift the classes behind
+            # it.
             names = [by_number[number] for number in range(len(by_number))]
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise ValueError(f"names is {names!r:.80}")
@@ -151,7 +158,8 @@ def _parse_fields(
 ) -> ObjectRow:
     values = parse_coordinates(fields)
     if values[0] % 1 or values[0] < 0:
-        raise EntryError("number", f"the class {fields[0]!r} is no whole number from 0")
+        raise EntryError("number", f"the class {fields[0]!r} is not a whole number >= 0")
+
     number = int(values[0])
     if number >= len(classes):
         raise EntryError(
@@ -160,13 +168,16 @@ def _parse_fields(
             "the class list",
         )
 
+    # Corners and boxes take an even number of fields after the class; what is left over is a score,
+    # a track, or both.
     extra: list[str] = []
-    if len(fields) in (6, 10):  # a score has a point, a track has none
+    if len(fields) in (6, 10):
         extra = [fields[-1]]
     elif len(fields) == 11 and "." not in fields[-1]:
         extra = list(fields[-2:])
 
     shape = values[1 : len(values) - len(extra)]
+    # Points a little beyond the border are usual, so only clearly larger numbers are pixels.
     if not is_normalized(shape) and max(map(abs, shape), default=0) > 2:
         raise EntryError("foreign_format", "the coordinates are not divided by width and height")
 
@@ -178,6 +189,7 @@ def _parse_fields(
         scaled = [value * side for value, side in zip(shape, _alternating(width, height, shape))]
         corners = polygon_corners(scaled)
 
+    # A score has a point, a track has none.
     score = next((parse_score(text) for text in extra if "." in text), None)
     return ObjectRow(corners, classes[number], score=score)
 

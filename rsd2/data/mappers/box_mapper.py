@@ -1,4 +1,4 @@
-"""From a dataset dict of upright boxes to what a model takes: windows cropped, regions erased.
+"""Maps dataset dicts of upright boxes to a model's input: crops windows and erases regions.
 
 Shapes: N objects, H, W height and width after augmentation.
 """
@@ -24,9 +24,9 @@ class BoxDatasetMapper(ImageMapper):
     from ``np.random``. ``min_side`` 0 keeps all boxes that have an area.
 
     Attributes:
-        erase_ignored: in training, paint every crowd and every box that is ``ignore``,
-            ``uncertain`` or ``logo`` with its mean colour before augmentation, as TinyBenchmark's
-            erased images are, so that a find there is no mistake.
+        erase_ignored: whether training paints every crowd and every box that is ``ignore``,
+            ``uncertain`` or ``logo`` with its mean colour before augmentation, like TinyBenchmark's
+            erased images, so that a detection there does not count as a mistake.
     """
 
     erase_ignored: bool = False
@@ -35,18 +35,18 @@ class BoxDatasetMapper(ImageMapper):
         """Map one dataset dict, which is not changed.
 
         Args:
-            dataset_dict: as of ``load_coco_boxes``.
+            dataset_dict: a dict like those of ``load_coco_boxes``.
 
         Returns:
             the dict without ``annotations``, and ``image``: (3, H, W) uint8; in training
             ``instances``: ``gt_boxes`` (N, 4) ``Boxes`` in pixels of ``image``, cut at its border,
-            ``gt_classes`` (N,) int64, N >= 0; without what is to be ignored. ``height`` and
+            ``gt_classes`` (N,) int64, N >= 0; without ignored regions. ``height`` and
             ``width`` stay those of the image or tile before augmentation.
 
         Raises:
-            FileNotFoundError: if the image is not there.
-            ValueError: if it is broken or of another size than the dict says, or a box is no
-                upright one; the message names the file.
+            FileNotFoundError: if the image is missing.
+            ValueError: if the image is broken or of another size than the dict says, or a box is
+                not upright; the message names the file.
         """
         result = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         annotations = dataset_dict.get("annotations", []) if self.is_train else []
@@ -69,7 +69,7 @@ class BoxDatasetMapper(ImageMapper):
 
 
 def erase_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Paint boxes with the mean colour of what they show, one after the other.
+    """Paint each box with the mean colour of its pixels, one box after the other.
 
     Args:
         image: (H, W, 3) uint8; not changed.
@@ -85,6 +85,7 @@ def erase_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         region = erased[rows, columns]
         if region.size:
             region[:] = np.rint(region.reshape(-1, 3).mean(axis=0))
+
     return erased
 
 
@@ -92,7 +93,7 @@ def stack_upright_boxes(annotations: Sequence[dict], file_name: str) -> np.ndarr
     """Collect the boxes of annotations.
 
     Args:
-        annotations: of a dataset dict, boxes in any of Detectron2's upright modes.
+        annotations: annotations of a dataset dict, with boxes in any of Detectron2's upright modes.
         file_name: path of the image, for the message.
 
     Returns:
@@ -129,7 +130,7 @@ def upright_instances(
         ``gt_boxes`` (K, 4) and ``gt_classes`` (K,), K <= N, in the order of the annotations.
     """
     cut = np.clip(boxes, 0, (size[1], size[0]) * 2)
-    # Without objects there is no side to take the least of.
+    # The initial value stands for the least side where there are no objects.
     sides = (cut[:, 2:] - cut[:, :2]).min(axis=1, initial=np.inf)
     targets = [
         {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": a["category_id"]}

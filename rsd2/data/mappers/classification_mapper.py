@@ -1,4 +1,4 @@
-"""From the dict of a labelled image to what a classifier takes, and the usual augmentations.
+"""Maps dicts of labelled images to a classifier's input, and the usual augmentations.
 
 Shapes: H, W height and width after augmentation.
 """
@@ -30,16 +30,16 @@ class ClassificationMapper:
         """Set the pipeline up.
 
         Args:
-            augmentations: of Detectron2 or of this module, applied in order; the images of a
-                batch have to get one size.
-            cached_images: decoded files that each worker keeps, those used last; worth it where
-                many windows are cut out of each.
+            augmentations: augmentations of Detectron2 or of this module, applied in order; all
+                images of a batch must get the same size.
+            cached_images: number of decoded files that each worker keeps, the last used ones;
+                useful if many windows are cut out of each file.
 
         Raises:
-            ValueError: ``cached_images`` is negative.
+            ValueError: if ``cached_images`` is negative.
         """
         if cached_images < 0:
-            raise ValueError(f"cached_images has to be >= 0, got {cached_images}")
+            raise ValueError(f"cached_images must be >= 0, got {cached_images}")
         self.augment = T.AugmentationList(list(augmentations))
         self._recent = RecentImages(cached_images)
 
@@ -54,8 +54,8 @@ class ClassificationMapper:
             ``image`` (3, H, W) uint8 RGB, ``label``, ``file_name``, ``image_id``.
 
         Raises:
-            FileNotFoundError: the image is not there.
-            ValueError: it is broken; the message names the file.
+            FileNotFoundError: if the image is missing.
+            ValueError: if the image is broken; the message names the file.
         """
         image = dataset_dict.get("pixels")
         if image is None:
@@ -98,7 +98,7 @@ class RandomResizedCrop(T.Augmentation):
             image: (H0, W0, 3).
 
         Returns:
-            The crop and the resize; the middle of the image if ten draws do not fit in.
+            The crop and the resize; if none of ten drawn crops fits in, the middle of the image.
         """
         height, width = image.shape[:2]
         narrowest, widest = (math.log(value) for value in self.aspect)
@@ -122,7 +122,7 @@ class RandomResizedCrop(T.Augmentation):
 
 
 class RandomShift(T.Augmentation):
-    """Shift by up to some pixels, black coming in: a padded random crop of the same size.
+    """Shift by a few pixels and fill with black: a random crop of the padded image.
 
     Source: "Deep Residual Learning" (arXiv 1512.03385), section 4.2, for images of 32 pixels.
 
@@ -156,7 +156,7 @@ class CenterCrop(T.Augmentation):
     """Cut a square out of the middle.
 
     Args:
-        size: side of the square, pixels; the image has to be as large.
+        size: side of the square, pixels; the image must be at least as large.
     """
 
     def __init__(self, size: int = 224) -> None:
@@ -173,10 +173,12 @@ class CenterCrop(T.Augmentation):
             The crop.
 
         Raises:
-            ValueError: the image is smaller.
+            ValueError: if the image is smaller than the square.
         """
         height, width = image.shape[:2]
         if min(height, width) < self.size:
-            raise ValueError(f"an image of {width} x {height} pixels has no {self.size} of them")
+            raise ValueError(
+                f"an image of {width} x {height} pixels is smaller than the crop of {self.size}"
+            )
         corner = ((width - self.size) // 2, (height - self.size) // 2)
         return CropTransform(*corner, self.size, self.size)

@@ -1,4 +1,4 @@
-"""From a dataset dict of a video's frame to a clip: its frames under one transform, and the boxes.
+"""Maps the dataset dict of a video frame to a clip: frames under one transform, and the boxes.
 
 Shapes: T frames, N objects, H, W height and width after augmentation.
 """
@@ -27,18 +27,18 @@ _logger = logging.getLogger(__name__)
 class ClipDatasetMapper:
     """Read the window of a frame, augment all its frames alike, and convert them.
 
-    A frame that cannot be used (not there, broken, of another size than the dataset says) is
-    counted and logged once. In its place stands the next later frame of the window; for the key
-    frame itself, the next earlier one at test, and none in training, where the loader then draws
-    another sample. All randomness comes from ``np.random``.
+    The mapper counts and logs once each frame that it cannot use (missing, broken, or of another
+    size than the dataset says). The next later frame of the window replaces it. The key frame is
+    replaced by the next earlier one at test; in training the mapper returns None, and the loader
+    draws another sample. All randomness comes from ``np.random``.
 
     Attributes:
         is_train: whether annotations are wanted; without, they are left out.
-        augmentations: of Detectron2 or ``rsd2.data.mappers.photometric``, applied in order to BGR
-            images of 0 to 255, or normalised ones. Those that mix an image into itself
-            (``RandomSaturation``) are refused.
-        num_frames: T, the first of ``frame_file_names``, >= 1; further ones are not read.
-        broken_frame: ``"replace"`` as said above, or ``"error"``.
+        augmentations: augmentations of Detectron2 or ``rsd2.data.mappers.photometric``, applied in
+            order to BGR images of 0 to 255, or to normalised ones. Those that mix an image into
+            itself (``RandomSaturation``) are refused.
+        num_frames: number of frames T that are read from the start of ``frame_file_names``, >= 1.
+        broken_frame: ``"replace"`` as described above, or ``"error"``.
         min_side: boxes whose shorter side is below this many pixels after augmentation are left
             out; 0 keeps all that have an area.
         normalize_first: the official order: frames are normalised before they are augmented, and in
@@ -49,7 +49,7 @@ class ClipDatasetMapper:
         pixel_std: standard deviation of all channels, grey levels, > 0, for ``normalize_first``.
         cached_frames: number of decoded frames that each worker keeps, >= 0: neighbouring windows
             share all but one.
-        broken: file that could not be used -> why, of this process.
+        broken: file that could not be used -> reason, for this process.
     """
 
     is_train: bool
@@ -105,9 +105,10 @@ class ClipDatasetMapper:
             frame cannot be used.
 
         Raises:
-            FileNotFoundError: if a frame is not there and ``broken_frame`` is ``"error"``.
-            ValueError: likewise if one is broken, and always if none of the window can be used, an
-                augmentation is refused, or one changes the size though ``normalize_first`` is set.
+            FileNotFoundError: if a frame is missing and ``broken_frame`` is ``"error"``.
+            ValueError: if a frame is broken and ``broken_frame`` is ``"error"``, no frame of the
+                window can be used, an augmentation is refused, or an augmentation changes the size
+                although ``normalize_first`` is set.
         """
         result = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         frames = self._read_window(dataset_dict)
@@ -117,6 +118,7 @@ class ClipDatasetMapper:
         annotations = dataset_dict.get("annotations", []) if self.is_train else []
         annotations = [a for a in annotations if not a.get("iscrowd") and not a.get("ignore")]
         boxes = stack_upright_boxes(annotations, dataset_dict["file_name"])
+
         if self.normalize_first:
             frames = [self._normalize(frame) for frame in frames]
             result["normalized"] = True
@@ -150,9 +152,10 @@ class ClipDatasetMapper:
         return moved, aug_input.boxes
 
     def _read_window(self, dataset_dict: dict) -> list[np.ndarray] | None:
-        """The T frames, BGR, broken ones replaced; None for a training sample without key frame."""
+        """Return the T frames, BGR, broken ones replaced; None in training without a key frame."""
         names = dataset_dict.get("frame_file_names", [dataset_dict["file_name"]])
         names = list(names[: self.num_frames])
+        # At the start of a video the window is short; its earliest frame repeats.
         names += names[-1:] * (self.num_frames - len(names))
         size = (dataset_dict["height"], dataset_dict["width"])
 
@@ -176,7 +179,7 @@ class ClipDatasetMapper:
         return frames
 
     def _read(self, path: str, size: tuple[int, int]) -> np.ndarray | None:
-        """A frame, from memory or its file; None if it cannot be used."""
+        """Return a frame from memory or its file; None if it cannot be used."""
         if path in self.broken:
             return None
         try:

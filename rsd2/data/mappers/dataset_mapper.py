@@ -1,4 +1,4 @@
-"""From a dataset dict to what a model takes: image tensor and ``Instances`` of rotated boxes.
+"""Maps dataset dicts to a model's input: an image tensor and ``Instances`` of rotated boxes.
 
 Shapes: N objects, H, W height and width after augmentation.
 """
@@ -33,10 +33,10 @@ class RotatedDatasetMapper(ImageMapper):
     All randomness comes from ``np.random``, which Detectron2 seeds in every loader worker.
 
     Attributes:
-        min_visible: of an object that shows a share s of its area before augmentation, at least
-            ``min_visible * s`` must be left in the image after it. 0.7 is the rule by which DOTA is
-            tiled. Objects that leave the image are expected and not reported; flips and resizing
-            never remove one that the image showed.
+        min_visible: least part of an object's visible area that augmentation must leave: if a share
+            s of the object is in the image before, at least ``min_visible * s`` must be after. 0.7
+            is the rule by which DOTA is tiled. Objects that leave the image are expected and not
+            reported; flips and resizing never remove one that the image showed.
         keep_difficult: keep objects with ``difficult`` 1 or 2.
         with_polygons: add ``gt_polygons``, the augmented ``poly``, (N, 4, 2) float32.
         with_difficult: add ``gt_difficult``, (N,) int64.
@@ -71,9 +71,9 @@ class RotatedDatasetMapper(ImageMapper):
             the image or tile before augmentation.
 
         Raises:
-            FileNotFoundError: if the image is not there.
-            ValueError: if it is broken, of another size than the dict says, or boxes are not
-                rotated; the message names the file.
+            FileNotFoundError: if the image is missing.
+            ValueError: if the image is broken or of another size than the dict says, or boxes are
+                not rotated; the message names the file.
         """
         result = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         annotations = dataset_dict.get("annotations", []) if self.is_train else []
@@ -101,13 +101,13 @@ class RotatedDatasetMapper(ImageMapper):
         before: tuple[int, int],
         after: tuple[int, int],
     ) -> np.ndarray:
-        """(N,) bool: crowd and difficult flags, and the share that is still visible."""
+        """Return (N,) bool by the crowd and difficult flags and the share that is still visible."""
         wanted = [
             not a.get("iscrowd", 0) and (self.keep_difficult or not a.get("difficult", 0))
             for a in annotations
         ]
 
-        # Relative to what was shown before: a flip loses no object that its tile cuts.
+        # Relative to the share shown before, so that a flip loses no object that its tile cuts.
         shown = visible_fractions(corners, np.array([0, 0, before[1], before[0]]))
         left = visible_fractions(moved, np.array([0, 0, after[1], after[0]]))
         visible = (left > 0) & (left >= self.min_visible * shown - _ROUNDING)
@@ -124,11 +124,11 @@ class RotatedDatasetMapper(ImageMapper):
         """Wrap the kept objects; a subclass adds fields here.
 
         Args:
-            annotations: all N of the dataset dict.
-            boxes: (N, 5) after augmentation.
-            keep: (N,) bool.
-            transform: the augmentations that were drawn.
-            size: (height, width) after them.
+            annotations: all N annotations of the dataset dict.
+            boxes: (N, 5) boxes after augmentation.
+            keep: (N,) bool, True for the objects to keep.
+            transform: transforms that the augmentations drew.
+            size: (height, width) of the image after augmentation.
 
         Returns:
             the kept objects, in the order of the annotations.
@@ -152,7 +152,7 @@ class RotatedDatasetMapper(ImageMapper):
 
 
 def _stack_boxes(annotations: list[dict], file_name: str) -> np.ndarray:
-    """(N, 5) float64 boxes, refusing boxes of other modes."""
+    """Return the boxes as (N, 5) float64, and refuse boxes of other modes."""
     for annotation in annotations:
         if annotation["bbox_mode"] != BoxMode.XYWHA_ABS or len(annotation["bbox"]) != 5:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What the mappers share: images kept decoded, virtual tiles cut out of them, tensors made of them.
+"""Parts that all mappers share: a cache of decoded images, cutting of virtual tiles, tensors.
 
 Shapes: H, W height and width of an image.
 """
@@ -29,7 +29,7 @@ _IGNORE_FLAGS = ("ignore", "iscrowd", "uncertain", "logo")
 
 
 class RecentImages:
-    """The decoded images that a worker used last."""
+    """Cache of the decoded images that a worker used last."""
 
     def __init__(self, size: int) -> None:
         """Start empty.
@@ -54,7 +54,7 @@ class RecentImages:
         if image is None:
             image = read(path)
 
-        # The last key is the one used last, the first one goes.
+        # The last key is the most recent; the first one is the least recent and is dropped.
         self._images[path] = image
         while len(self._images) > self.size:
             self._images.popitem(last=False)
@@ -71,15 +71,15 @@ class ImageMapper:
         image_format: channel order of the output, ``"RGB"`` or ``"BGR"``.
         min_side: objects whose shorter side is below this many pixels after augmentation are left
             out; 0 keeps all.
-        pad_color: RGB of what a virtual tile shows beyond its image.
+        pad_color: RGB colour of a virtual tile beyond its image.
         cached_images: number of decoded full images that each worker keeps for virtual tiles; >= 0.
             It serves the orderly walk of a test loader.
         decoded_cache_dir: folder for decoded full images (.npy, 3 bytes for each pixel) that all
             workers map into memory; made on demand. It serves the shuffled walk of a training
             loader over virtual tiles, which else decodes a full image for each tile.
-        radiometry: how numbers of rasters become colours, the same rule in training and prediction.
-            Images are then read window by window through GDAL. None: so are only the scenes of
-            ``register_scenes``, by their own rule.
+        radiometry: rule that turns the numbers of rasters into colours, the same in training and
+            prediction. All images are then read window by window through GDAL. With None, only the
+            scenes of ``register_scenes`` are, by their own rule.
     """
 
     is_train: bool
@@ -121,8 +121,8 @@ class ImageMapper:
             (H, W, 3) uint8 RGB; do not write into it. Of a scene (H, W, B) as its radiometry says.
 
         Raises:
-            FileNotFoundError: if the image is not there.
-            ValueError: if it is broken or of another size than the dict says.
+            FileNotFoundError: if the image is missing.
+            ValueError: if the image is broken or of another size than the dict says.
         """
         check_record(dataset_dict, "file_name", "height", "width")
         if "raster" in dataset_dict or self.radiometry is not None:
@@ -142,7 +142,7 @@ class ImageMapper:
         return crop_window(image, np.array(window), tuple(self.pad_color))
 
     def _map_decoded(self, path: str) -> np.ndarray:
-        """Memory map of the decoded image; the copy is made anew when the image file changes."""
+        """Return a memory map of the decoded copy; a change of the image file renews the copy."""
         status = os.stat(path)
         identity = f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
         name = f"{Path(path).stem}-{hashlib.sha1(identity.encode()).hexdigest()[:16]}.npy"
@@ -151,7 +151,7 @@ class ImageMapper:
         if not copy.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
             pixels = read_image(path)
-            # Several workers may decode one image at once.
+            # Several workers may decode one image at once; each writes its own temporary file.
             with replaced_file(copy, os.getpid()) as temporary, temporary.open("wb") as stream:
                 np.save(stream, pixels)
         return np.load(copy, mmap_mode="r")
@@ -175,7 +175,7 @@ def is_ignored(annotation: Mapping[str, Any]) -> bool:
     """Tell whether an annotation marks a region to ignore, not an object.
 
     Args:
-        annotation: of a dataset dict.
+        annotation: annotation of a dataset dict.
 
     Returns:
         True for regions to ignore, crowds, uncertain objects and logos.

@@ -1,4 +1,4 @@
-"""Photometric distortion of fixed random numbers, which all frames of a clip can share.
+"""Photometric distortion that is drawn once and applied alike to all frames of a clip.
 
 Detectron2's ``RandomSaturation`` blends with the grey picture of the one image that it was drawn
 for, which would print that frame into the others. Shapes: H, W image height and width.
@@ -35,13 +35,13 @@ class PhotometricTransform(Transform):
         """Fix the amounts.
 
         Args:
-            brightness: added to all values.
+            brightness: number added to all values.
             contrast: factor of all values.
-            contrast_first: whether it comes before saturation and hue.
+            contrast_first: whether contrast is changed before saturation and hue.
             saturation: factor of the saturation.
-            hue: added to the hue, degrees.
+            hue: angle added to the hue, degrees.
             channels: channel of the input for each channel of the output.
-            value_range: the result is cut to it; None for none.
+            value_range: least and greatest value, to which the result is cut; None leaves it uncut.
         """
         super().__init__()
         self.brightness, self.contrast, self.contrast_first = brightness, contrast, contrast_first
@@ -60,8 +60,9 @@ class PhotometricTransform(Transform):
         image = img.astype(np.float32) + np.float32(self.brightness)
         if self.contrast_first:
             image *= np.float32(self.contrast)
+
         if self.saturation != 1.0 or self.hue != 0.0:
-            # HSV cannot hold the negative values of normalised images: a part of them is lost.
+            # HSV cannot hold the negative values of normalised images, so some of them are lost.
             hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
             hsv[:, :, 1] *= np.float32(self.saturation)
             hsv[:, :, 0] = (hsv[:, :, 0] + np.float32(self.hue)) % np.float32(_HUE_TURN)
@@ -118,10 +119,10 @@ class RandomPhotometricDistortion(T.Augmentation):
             saturation: least and greatest factor, > 0.
             hue: greatest turn, degrees, >= 0.
             permute_channels: whether the channels may be permuted.
-            value_range: the result is cut to it; None for none.
+            value_range: least and greatest value, to which results are cut; None leaves them uncut.
 
         Raises:
-            ValueError: for a range that is none.
+            ValueError: for a range whose ends are exchanged or not positive, or a negative number.
         """
         super().__init__()
         for name, (low, high) in (("contrast", contrast), ("saturation", saturation)):
@@ -151,6 +152,7 @@ class RandomPhotometricDistortion(T.Augmentation):
         draw = np.random.uniform
         # Drawn whether it is used or not: runs of one seed rely on the order of these draws.
         channels = tuple(np.random.permutation(3).tolist())
+
         return PhotometricTransform(
             brightness=draw(-self.brightness, self.brightness) if on[0] else 0.0,
             contrast=draw(*self.contrast) if on[1] else 1.0,

@@ -1,4 +1,4 @@
-"""Windows of rasters for the mappers: what the model sees in training is what it sees in use."""
+"""Reads windows of rasters for the mappers exactly as prediction reads them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _logger = logging.getLogger(__name__)
 
 
 class RasterWindows:
-    """Reads windows of scenes; keeps the last scenes open, and the ranges that it measured.
+    """Reads windows of scenes, and keeps the last scenes open with their measured ranges.
 
     Args:
-        radiometry: rule for the numbers; None takes that of each dataset dict.
+        radiometry: rule that turns numbers into colours; None takes the rule of each dataset dict.
     """
 
     def __init__(self, radiometry: Radiometry | None = None) -> None:
@@ -33,15 +33,15 @@ class RasterWindows:
         """Read the window of a tile, or a whole scene.
 
         Args:
-            dataset_dict: of ``load_scenes``, or of a single raster: ``file_name``, ``height``,
-                ``width``; ``tile`` for tiles.
+            dataset_dict: a dict of ``load_scenes``, or one of a single raster: ``file_name``,
+                ``height``, ``width``; ``tile`` for tiles.
 
         Returns:
             (H, W, B) in 0 to 255, uint8 or float32; the padding colour where there are no data.
 
         Raises:
-            FileNotFoundError: the raster is not there.
-            ValueError: it cannot be read, or has another size than the dict says.
+            FileNotFoundError: if the raster is missing.
+            ValueError: if it cannot be read, or has another size than the dict says.
         """
         described = dataset_dict.get("raster") or {"paths": [dataset_dict["file_name"]]}
         raster, radiometry = self._scene(described)
@@ -58,27 +58,29 @@ class RasterWindows:
         return raster.read_window(*place, radiometry, grid).pixels
 
     def _scene(self, described: Mapping[str, Any]) -> tuple[Raster, Radiometry]:
-        """The opened scene and its fixed radiometry."""
+        """Return the opened scene and its fixed radiometry."""
         key = tuple(described["paths"])
         scene = self._open.pop(key, None)
         if scene is None:
             raster = Raster(list(key), crs=described.get("crs"))
             scene = (raster, self._fixed(raster, described))
 
-        # The last key is the one used last, the first one goes.
+        # The last key is the most recent; the first one is the least recent and is closed.
         self._open[key] = scene
         while len(self._open) > _OPEN_SCENES:
             self._open.popitem(last=False)[1][0].close()
         return scene
 
     def _fixed(self, raster: Raster, described: Mapping[str, Any]) -> Radiometry:
-        """The rule of the mapper, or else of the dataset, fixed for a scene."""
+        """Return the mapper's rule, or else the dataset's, with the ranges of this scene."""
         of_data = described.get("radiometry")
         rule = self.radiometry
+        # The dataset has measured this very rule; percentiles take a pass over the scene.
         if rule is None or rule.to_dict() == of_data:
             if "measured" in described:
                 return Radiometry.from_dict(described["measured"])
             rule = rule or Radiometry()
+
         fixed = rule.measure(raster)
         if not rule.is_fixed:
             _logger.info("%s: %s become 0 and %s 255", raster.name, fixed.low, fixed.high)
@@ -90,7 +92,7 @@ def _size_of(dataset_dict: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _grid_of(dataset_dict: Mapping[str, Any], raster: Raster) -> Grid:
-    """The pixels that the boxes of a dict are in."""
+    """Return the grid of pixels to which the boxes of a dict refer."""
     if "raster" in dataset_dict:
         return Grid(**dataset_dict["raster"]["grid"])
 

@@ -18,7 +18,7 @@ from detectron2.structures import BoxMode
 from .image_mapper import is_ignored
 
 NUM_BINS = 100
-"""Of the histograms; the first and the last bin hold the tails."""
+"""Number of bins of the histograms; the first and the last bin hold the tails."""
 
 
 class RandomSource(Protocol):
@@ -85,7 +85,8 @@ class SizeHistogram:
             [ordered[:1], np.linspace(inner[0], inner[1], num_bins - 1), ordered[-1:]]
         )
 
-        # Of equal edges the last bin is meant, which holds its upper end.
+        # A size on several equal edges counts in the last of their bins. The last bin of all also
+        # holds its upper end.
         index = np.clip(np.searchsorted(edges, ordered, side="right") - 1, 0, num_bins - 1)
         counts = np.bincount(index, minlength=num_bins)
         return cls(edges, counts / counts.sum())
@@ -94,34 +95,34 @@ class SizeHistogram:
         """Draw a size: a bin by its weight, within it uniformly.
 
         Args:
-            rng: generator that the size is drawn from.
+            rng: generator that draws the size.
 
         Returns:
-            pixels.
+            the size in pixels.
         """
         index = int(rng.choice(len(self.weights), p=self.weights))
         return float(rng.uniform(self.edges[index], self.edges[index + 1]))
 
     def rank(self, size: float) -> float:
-        """Share of the distribution below a size, linear within a bin.
+        """Return the share of the distribution below a size, linear within a bin.
 
         Args:
-            size: pixels.
+            size: size in pixels.
 
         Returns:
-            in [0, 1].
+            the share, in [0, 1].
         """
         cumulative = np.concatenate([[0.0], np.cumsum(self.weights)])
         return float(np.interp(size, self.edges, cumulative))
 
     def quantile(self, rank: float) -> float:
-        """Size below which a share of the distribution lies, linear within a bin.
+        """Return the size below which a share of the distribution lies, linear within a bin.
 
         Args:
-            rank: in [0, 1].
+            rank: share of the distribution, in [0, 1].
 
         Returns:
-            pixels.
+            the size in pixels.
         """
         cumulative = np.concatenate([[0.0], np.cumsum(self.weights)])
         # A bin without weight is skipped: its lower end has the rank of its upper end.
@@ -240,7 +241,7 @@ class ScaleMatch(T.Augmentation):
             sides = np.clip(boxes[:, 2:] - boxes[:, :2], 1e-6, None)
 
             size = float(np.exp(0.5 * np.log(sides).sum(axis=1).mean()))
-            # A second draw of a monotone map is the first one once more.
+            # A monotone map draws nothing, so a second try would give the same factor.
             for _ in range(self.num_draws if self.source is None else 1):
                 scale = self._wanted(size) / size
                 if low < scale < high:

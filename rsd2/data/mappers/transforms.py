@@ -62,7 +62,7 @@ def apply_transform_to_rotated_boxes(
 
 
 class RotatedAugInput(T.AugInput):
-    """What augmentations of rotated data may look at: ``image`` and ``polygons``.
+    """Input of augmentations of rotated data: ``image`` and ``polygons``.
 
     Attributes:
         image: (H, W, C) uint8.
@@ -162,9 +162,10 @@ class RandomFlipDirection(T.Augmentation):
         """Set the probabilities.
 
         Args:
-            horizontal: of a left-right flip.
-            vertical: of an upside-down flip.
-            diagonal: of both together, a half turn. The rest to 1 leaves the image alone.
+            horizontal: probability of a left-right flip.
+            vertical: probability of an upside-down flip.
+            diagonal: probability of both together, a half turn. With the remaining probability the
+                image stays as it is.
 
         Raises:
             ValueError: if they are negative or sum to more than 1.
@@ -228,6 +229,7 @@ class Random90Rotation(T.Augmentation):
         """
         if np.random.uniform() >= self.prob:
             return NoOpTransform()
+
         height, width = image.shape[:2]
         return Rot90Transform(height, width, int(np.random.randint(1, 4)))
 
@@ -283,7 +285,7 @@ class RandomObjectCrop(T.Augmentation):
 
 
 def _draw_start(side: int, crop: int, center: float | None) -> int:
-    """First pixel of a window along one axis, such that it holds ``center`` if given."""
+    """Draw the first pixel of a window along one axis such that it holds ``center``, if given."""
     low, high = 0, side - crop
 
     # The pixel that holds the centre is the last of the first window and the first of the last.

@@ -100,7 +100,7 @@ def test_a_shift_moves_and_fills_with_black(image):
 def test_the_middle_by_hand(image):
     result = CenterCrop(10).get_transform(image).apply_image(image)
     assert np.array_equal(result, image[5:15, 10:20])
-    with pytest.raises(ValueError, match="30 x 20 pixels has no 21"):
+    with pytest.raises(ValueError, match="30 x 20 pixels is smaller than the crop of 21"):
         CenterCrop(21).get_transform(image)
 
 
