@@ -105,7 +105,7 @@ def deepness_props(description: Description) -> dict[str, str]:
         "tiles_size": width,
         "tile_size": width,  # the key that the program reads; its documentation names the other one
         "tiles_overlap": 20,
-        # The plugin draws every detection at once, so weak ones would cover the map.
+        # Evaluation keeps weak detections, but on a map they would hide the others.
         "det_conf": max(finishing["score_threshold"], 0.3),
         "det_iou_thresh": finishing["nms_threshold"] or 0.3,
     }

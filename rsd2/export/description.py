@@ -34,8 +34,10 @@ class Description:
         batch: number of images in one call; None for any number.
         resize: ``short_edge_length`` and ``max_size`` of the resizing before the graph; None for
             no resizing.
-        pixel_mean: mean colour, 0-255, RGB; the graph subtracts it, a caller fills the margins with it.
-        finishing: parameters of the steps after the graph, like ``score_threshold`` and ``nms_threshold``.
+        pixel_mean: mean colour, 0-255, RGB; the graph subtracts it, a caller fills the margins
+            with it.
+        finishing: parameters of the steps after the graph, like ``score_threshold`` and
+            ``nms_threshold``.
         model: name of the model's class.
         weights: name of the checkpoint file.
         weights_sha256: SHA-256 of the checkpoint file.

@@ -88,8 +88,8 @@ class RotatedDetrGraph(DetectionGraph):
     def __init__(self, model: nn.Module, image_format: str = "RGB") -> None:
         if not isinstance(model, RotatedDeformableDETR):
             raise ExportError(
-                f"a {type(model).__name__} of {type(model).__module__} is not a RotatedDeformableDETR "
-                "of rsd2, and cannot be exported as one"
+                f"a {type(model).__name__} of {type(model).__module__} is not a "
+                "RotatedDeformableDETR of rsd2, and cannot be exported as one"
             )
         super().__init__(model, image_format)
 

@@ -27,7 +27,7 @@ def graph_of(model: nn.Module, image_format: str = "RGB") -> DetectionGraph:
     Raises:
         ExportError: no graph exists for the model's class.
     """
-    # By name: importing every class here would import every model.
+    # By name: a class of another package with the same name reaches its graph, whose error says so.
     for kind in type(model).__mro__:
         if kind.__name__ in GRAPHS:
             return GRAPHS[kind.__name__](model, image_format).eval()

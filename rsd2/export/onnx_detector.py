@@ -1,6 +1,7 @@
 """An exported detector as a function from images to detections, run by ONNX Runtime.
 
-Shapes: B images of a call, N detections of one image, h, w size of that image, K classes, R regions.
+Shapes: B images of a call, N detections of one image, h, w size of that image, K classes,
+R regions.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def attention_by_grid_sample(
         samples = F.grid_sample(features, grids[level], align_corners=False)
         return (samples * shares[level]).sum(2)
 
-    # A sum level by level, because stacked samples of all levels would exist at a time.
+    # Summed level by level, so that the samples of all levels never exist together.
     total = functools.reduce(torch.add, map(mix, range(len(shapes))))
     return total.reshape(batch, heads * channels, -1).transpose(1, 2)
 

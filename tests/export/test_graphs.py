@@ -96,7 +96,7 @@ def test_attention_in_the_form_of_the_graph_equals_the_operator() -> None:
 
 
 def test_models_without_a_graph_are_refused() -> None:
-    with pytest.raises(ExportError, match="a Linear cannot be exported; what can is Rotated"):
+    with pytest.raises(ExportError, match="a Linear cannot be exported; supported are Rotated"):
         graph_of(nn.Linear(1, 1))
 
 
