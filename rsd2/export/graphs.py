@@ -111,7 +111,7 @@ class RotatedDetrGraph(DetectionGraph):
         model = self.model
         images = self.normalize(pixels)
         height, width = images.shape[-2:]
-        # 32 is the stride of the coarsest level; a smaller multiple would cut off its last cells.
+        # The padding of the model's own preprocessing: other sizes would give other features.
         multiple = max(model.backbone.size_divisibility, 32)
         padded = F.pad(images, (0, -width % multiple, 0, -height % multiple))
 

@@ -57,7 +57,7 @@ class FasterRcnnGraph(DetectionGraph):
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return self._heads().num_classes
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,9 +84,8 @@ class FasterRcnnGraph(DetectionGraph):
         anchors = generator.anchor_generator(levels)
 
         boxes, scores = [], []
+        # The tracer unrolls this loop, so the number of images must be fixed (`any_batch`).
         for image in range(pixels.shape[0]):
-            # Region counts are fixed, but each image keeps its own; a loop is unrolled by the
-            # tracer.
             own = [(x.tensor, y[image], z[image]) for x, y, z in zip(anchors, logits, deltas)]
             regions, is_taken = self._propose(own, size)
             maps = [features[name][image : image + 1] for name in heads.box_in_features]
