@@ -39,7 +39,7 @@ class RectangleTransform(Box2BoxTransformRotated):
     four names (half turns, and a quarter turn with exchanged sides); the code takes the name that
     is nearest to the source, so that a box at 89 degrees is near an anchor at -90. Second, shifts
     are along the sides of the source (arXiv 1812.00155, equation 1): features pooled along those
-    tell how the sides lie in the image.
+    sides cannot tell how the sides lie in the image.
 
     Args:
         weights: factors of the shifts along w and h, of the logarithms of both sides, and of the
