@@ -44,8 +44,8 @@ class TimmBackbone(Backbone):
             depend on, and their BatchNorm. In a ResNet, 1 is the stem and 2 also ``layer1``; in
             a plain vision transformer, n is the patch embedding and n blocks.
         weights: file with a state dict of timm, ``.pth`` or ``.safetensors``, with or without
-            classifier; None for random weights. Weights for 3 channels are adapted to ``in_channels``. A
-            saved detector does not need the file: give None to load one.
+            classifier; None for random weights. Weights for 3 channels are adapted to
+            ``in_channels``. A saved detector does not need the file: give None to load one.
         pretrained: whether timm downloads its weights.
         size_divisibility: number that must divide the sides of images; None takes the smallest one
             that the strides of all the model's maps divide.
