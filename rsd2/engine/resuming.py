@@ -141,7 +141,7 @@ def compare_settings(before: Settings, now: Settings, *, allow_new_data: bool = 
     data = [key for key in changed if _is_of_data(key, before, now)]
     if data and not allow_new_data:
         refusals.append(
-            f"the training data differ: {_listed([changed[key] for key in data])}; name those "
+            f"the training data are others: {_listed([changed[key] for key in data])}; name those "
             "that the run began with, or continue on the new ones with train.allow_new_data=true"
         )
 
