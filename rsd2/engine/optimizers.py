@@ -48,7 +48,8 @@ def optimizer_params(
             ``pos_embed``; None treats them like the others.
         layer_decay: decay per block, in (0, 1]; for a transformer of n blocks under ``backbone``
             the rate of block i = 0 ... n - 1 is multiplied by ``layer_decay ** (n - i)``, that of
-            its patch embedding and positions by ``layer_decay ** (n + 1)``, on top of ``lr_multipliers``.
+            its patch embedding and positions by ``layer_decay ** (n + 1)``, on top of
+            ``lr_multipliers``.
 
     Returns:
         Parameter groups for a torch optimizer.
