@@ -90,7 +90,7 @@ class Trainer(SimpleTrainer):
 
         self._pending_random_state: dict[str, Any] | None = None
         self.settings: Settings = {}
-        """Settings that are saved with checkpoints and compared on resuming; empty compares nothing."""
+        """Settings that checkpoints keep and that resuming compares; empty compares nothing."""
         self.allow_new_data = False
         """Whether to resume on other data than the checkpoint's."""
 
