@@ -313,7 +313,7 @@ class Inheritance:
         state: Mapping[str, torch.Tensor],
         heads: int,
     ) -> torch.Tensor | None:
-        """Copy the first rows of the file's class head to the encoder's, for ``keep_objectness``."""
+        """Copy the file's first class rows to the encoder's head, for ``keep_objectness``."""
         match = _HEAD.fullmatch(key)
         of_encoder = match and match[1] == "class_heads" and int(match[2]) == heads - 1
         if not (self.keep_objectness and of_encoder):
