@@ -349,7 +349,6 @@ def _search(scene: Scene, run: FolderRun[ScenePart], detect: Detect, name: str) 
 
 
 def score_maps(
-    #
     scenes: list[SceneFiles],
     maps: list[Path],
     labels: list[str | Path | None],

@@ -252,8 +252,6 @@ def evaluate(
         for prefix, module in (("", unwrap(model)), ("ema/", ema_model)):
             if module is None:
                 continue
-            # Detectron2's heads drop boxes that are not finite, so a broken model would only
-            # score 0.
             _check_weights(module, prefix)
 
             evaluator = build_evaluators(_evaluator_config(cfg, prefix.strip("/")))

@@ -84,8 +84,6 @@ class MinimumQualityMatcher(Matcher):
 
         def overlaps(index: slice | torch.Tensor) -> torch.Tensor:
             if isinstance(boxes, RotatedBoxes):
-                # Detectron2's rotated IoU has no kernel for every device, and this one rounds
-                # less.
                 return box_iou_rotated(boxes.tensor, anchors.tensor[index])
             return pairwise_iou(boxes, anchors[index])
 

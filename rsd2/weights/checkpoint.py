@@ -128,7 +128,7 @@ def load_state(
         if state[key].shape != own[key].shape
     }
 
-    # BatchNorm's counters are ignored, which matter only for its cumulative averages.
+    # BatchNorm's counters are ignored: they matter only for its cumulative averages.
     missing, unexpected = (
         [key for key in keys if not key.endswith("num_batches_tracked")]
         for keys in (own.keys() - state.keys(), state.keys() - own.keys())
