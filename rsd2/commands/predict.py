@@ -452,7 +452,7 @@ def damage_of(
 
     Args:
         detector: detector whose model was loaded.
-        origin: where the weights come from, as the builders of detectors return it.
+        origin: provenance of the weights, as the builders of detectors return it.
 
     Returns:
         The sentence; None if all weights are finite, or lie in an exported file.

@@ -147,7 +147,7 @@ class SceneRun:
 
 
 def read_radiometry(args: argparse.Namespace, configured: dict[str, Any] | None) -> Radiometry:
-    """Combine the command line and the config to the radiometry of the scenes.
+    """Combine the command line and the config into the radiometry of the scenes.
 
     Args:
         args: parsed arguments of the command line, which win over the config.
@@ -349,10 +349,7 @@ def _search(scene: Scene, run: FolderRun[ScenePart], detect: Detect, name: str) 
 
 
 def score_maps(
-    scenes: list[SceneFiles],
-    maps: list[Path],
-    labels: list[str | Path | None],
-    run: SceneRun,
+    scenes: list[SceneFiles], maps: list[Path], labels: list[str | Path | None], run: SceneRun
 ) -> str:
     """Score the maps that are written.
 

@@ -67,9 +67,9 @@ class FasterRcnnGraph(DetectionGraph):
             pixels: (B, 3, H, W) RGB, 0-255, uint8 or floating.
 
         Returns:
-            boxes (B, R, 4 K) or (B, R, 4) of a class-agnostic head, x0, y0, x1, y1 in
-            pixels of the input, and scores (B, R, K + 1), the last column is the background's;
-            scores are 0 in places that no region has taken.
+            boxes (B, R, 4 K) or (B, R, 4) of a class-agnostic head, x0, y0, x1, y1 in pixels
+            of the input, and scores (B, R, K + 1), whose last column is the background's; scores
+            are 0 in places that no region has taken.
         """
         height, width = pixels.shape[-2:]
         size = (height, width)

@@ -124,6 +124,7 @@ def fill_target_encoder(state: dict[str, torch.Tensor], report: ConversionReport
 
 def _surroundings(source: str) -> tuple[str, list[Rule]]:
     """Return the prefix of the encoder, and the rules of the layers around it."""
+    # Some checkpoints keep the classifier that they were trained with.
     head = Rule(r"(head|head_drop|pre_logits|fc_norm)\..+", None, "classifier of the pre-training")
 
     if source in ("ijepa", "ijepa-context"):
