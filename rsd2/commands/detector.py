@@ -1,4 +1,4 @@
-"""A trained model in one line: ``load_detector("output/model_final.pth")("scene.png")``."""
+"""Load a trained model in one line: ``load_detector("output/model_final.pth")("scene.png")``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load_detector(
         overlap: overlap of neighbouring windows, pixels, in [0, window); None for 200, but at most
             a quarter of an exported file's window.
         score_threshold: lowest score reported, in [0, 1].
-        seams: rule for objects that a window's border cuts: "drop", "join" or "keep".
+        seams: rule for objects that the border of a window cuts: "drop", "join" or "keep".
         class_names: one name for each class of the model; None takes those of the config's test
             set.
 
@@ -52,12 +52,14 @@ def load_detector(
         ConfigError: the config cannot be used.
         CheckpointError: the weights cannot be read, or belong to another model.
         ExportError: the ONNX file cannot be used.
-        ValueError: a parameter is impossible, or the model takes videos.
+        ValueError: a parameter is out of range, or the model takes videos.
     """
     if predict.is_onnx(weights):
         args = argparse.Namespace(weights=weights, config_file=config, ema=ema, opts=[])
         exported, _ = predict.build_onnx_detector(args)
         window = exported.description.window if window is None else window
+        # A quarter of the window, because a file may have been exported for windows below 200
+        # pixels.
         overlap = min(200, window // 4) if overlap is None else overlap
         parameters = WindowParameters(window, overlap, score_threshold=score_threshold, seams=seams)
         return Detector(exported, parameters, predict.exported_class_names(class_names, exported))
@@ -82,7 +84,8 @@ def load_detector(
     wanted = cfg.model.get("num_classes")
     if class_names is not None and wanted is not None and len(class_names) != wanted:
         raise ValueError(
-            f"class_names has {len(class_names)} names, the model {wanted} classes; pass one each"
+            f"class_names has {len(class_names)} names, the model {wanted} classes; pass "
+            "one name per class"
         )
 
     # `build_detector` reads what the command line of rsd2 predict would hold.

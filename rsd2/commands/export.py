@@ -1,4 +1,4 @@
-r"""Write a trained detector as one ONNX file, and compare it with the model it was made from.
+r"""Write a trained detector as one ONNX file, and compare it with its model.
 
     rsd2 export --config-file output/config.yaml --weights output/model_final.pth \
         --output model.onnx --window 1024
@@ -8,8 +8,8 @@ r"""Write a trained detector as one ONNX file, and compare it with the model it 
         --output deepness.onnx --window 640 --resolution 0.3 --for deepness
     rsd2 predict --weights model.onnx --input images/ --output predictions
 
-The graph takes windows of one size, as uint8 RGB, and has mean and standard deviation inside.
-Rotated NMS follows outside; ``rsd2 predict`` and ``load_detector`` do it. The file names its
+The graph takes windows of one size, as uint8 RGB, and contains mean and standard deviation.
+Rotated NMS follows outside, in ``rsd2 predict`` and ``load_detector``. The file names its
 classes, angles, window, pixels and the SHA-256 of the weights in its metadata.
 
 A call of the graph takes any number of windows where the model allows it (rotated DETR), else one;
@@ -66,9 +66,9 @@ def get_parser() -> argparse.ArgumentParser:
     add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
     add("--batch", metavar="N", help="windows in one call: a number, or any; see above")
     add("--classes", nargs="+", metavar="NAME", help="names; those of the test set by default")
-    add("--resolution", type=float, metavar="METRES", help="of a pixel of the training images")
+    add("--resolution", type=float, metavar="METRES", help="size of a pixel of the training images")
     add("--for", dest="program", choices=("deepness",), help="another program than rsd2")
-    add("--check", nargs="+", metavar="PATH", help="images on which torch and ONNX are compared")
+    add("--check", nargs="+", metavar="PATH", help="images to compare torch and ONNX on")
     add("--box-tolerance", type=float, default=BOX_TOLERANCE, help="pixels (default %(default)s)")
     add("--score-tolerance", type=float, default=SCORE_TOLERANCE, help="(default %(default)s)")
     add("opts", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="overrides of the config")
@@ -76,16 +76,17 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line, and refuse what cannot be meant.
+    """Parse and validate the command line.
 
     Args:
-        argv: that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         The flags, the overrides in ``opts``.
     """
     parser = get_parser()
     args = parser.parse_args(argv)
+    # ``nargs="+"`` takes everything up to the next flag, so overrides land among the values.
     for name in ("check", "classes"):
         values = getattr(args, name) or []
         overrides = [x for x in values if "=" in x and not Path(x).exists()]
@@ -112,12 +113,12 @@ def batch_size(asked: str | None, graph: DetectionGraph, program: str | None) ->
     """Choose how many windows a call of the graph takes.
 
     Args:
-        asked: on the command line: a number, "any", or None.
+        asked: value of ``--batch``: a number, "any", or None.
         graph: the detector.
-        program: that the file is for, None for rsd2.
+        program: program that the file is for; None for rsd2.
 
     Returns:
-        The number; None for any number.
+        Number of windows; None for any number.
     """
     if asked is None:
         # Older versions of Deepness refuse an open number.
@@ -126,7 +127,7 @@ def batch_size(asked: str | None, graph: DetectionGraph, program: str | None) ->
 
 
 def resizing(mapper: DictConfig) -> T.ResizeShortestEdge | None:
-    """The resizing that the test mapper does, which is done before the graph.
+    """Return the resizing of the test mapper, which is done before the graph.
 
     Args:
         mapper: config of the test mapper.
@@ -135,27 +136,29 @@ def resizing(mapper: DictConfig) -> T.ResizeShortestEdge | None:
         The resizing; None if there is none.
 
     Raises:
-        ExportError: the mapper does something else, which no file can describe.
+        ExportError: the mapper has other augmentations, which the file cannot describe.
     """
     augmentations = [instantiate(x) for x in mapper.augmentations]
     if not augmentations:
         return None
+
     (resize, *others) = augmentations
+    # A random length would make the description of the file wrong.
     is_fixed = isinstance(resize, T.ResizeShortestEdge) and len(set(resize.short_edge_length)) == 1
     if others or not is_fixed:
         names = ", ".join(type(x).__name__ for x in augmentations)
         raise ExportError(
-            "dataloader.test.mapper.augmentations may be one ResizeShortestEdge of one length, or "
-            f"nothing; the config has {names}"
+            "dataloader.test.mapper.augmentations may hold one ResizeShortestEdge of one length, "
+            f"or nothing; the config has {names}"
         )
     return resize
 
 
 def input_size(resize: T.ResizeShortestEdge | None, window: int) -> tuple[int, int]:
-    """Size of a square window after resizing.
+    """Return the size of a square window after resizing.
 
     Args:
-        resize: before the graph.
+        resize: resizing before the graph; None for no resizing.
         window: side of the window, pixels.
 
     Returns:
@@ -163,22 +166,23 @@ def input_size(resize: T.ResizeShortestEdge | None, window: int) -> tuple[int, i
     """
     if resize is None:
         return window, window
+
     side = resize.short_edge_length[0]
     return T.ResizeShortestEdge.get_output_shape(window, window, side, resize.max_size)
 
 
 def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
-    """Write the file.
+    """Write the ONNX file.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Returns:
-        The torch detector that it was made from, and what the file says about itself.
+        The torch detector that the file was made from, and the description in the file.
 
     Raises:
-        ExportError: the model cannot be exported.
-        ValueError: of `predict.build_image_detector` and `predict.class_names`.
+        ExportError: the model cannot be exported, or its weights are not finite.
+        ValueError: see `predict.build_image_detector` and `predict.class_names`.
         FileNotFoundError: there is no such config.
         CheckpointError: the weights cannot be used.
         OSError: the file cannot be written.
@@ -186,7 +190,7 @@ def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
     cfg = predict.read_model_config(args)
     detector, origin = predict.build_image_detector(args, cfg)
     names = predict.class_names(args.classes, cfg)
-    # Afterwards nobody looks at single weights: the file would find nothing, without a word.
+    # Nobody looks at single weights later: NaN in the file would just find no object.
     if damage := describe_damage(detector.model):
         raise ExportError(f"{origin['weights']} {damage}")
 
@@ -196,6 +200,7 @@ def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
             f"there are {len(names)} names, but the model has {graph.num_classes} classes; give "
             "them by --classes"
         )
+
     resize = resizing(cfg.dataloader.test.mapper)
     size = input_size(resize, args.window)
     batch = batch_size(args.batch, graph, args.program)
@@ -215,6 +220,7 @@ def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
         resolution=args.resolution,
         version=rsd2.__version__,
     )
+
     props = description.to_props()
     traced: DetectionGraph | DeepnessGraph = graph
     if args.program == "deepness":
@@ -228,32 +234,35 @@ def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
 
 
 def check(args: argparse.Namespace, detector: ImageDetector, description: Description) -> bool:
-    """Compare the torch model and the file on windows of images, and print what was found.
+    """Compare the torch model and the file on windows of images, and print the differences.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
         detector: the torch model.
-        description: of the file.
+        description: description in the file.
 
     Returns:
         Whether they differ by no more than the tolerance.
 
     Raises:
         ValueError: there is no image, or one cannot be read.
-        OSError: likewise.
+        OSError: a file cannot be read.
     """
     paths, _ = expand_image_inputs(args.check)
     parameters = WindowParameters(description.window, overlap=0, padding=True)
+
     windows = []
     for path in paths:
         image = read_image(path)
         height, width = image.shape[:2]
         windows += [crop_window(image, x) for x in place_windows(height, width, parameters)]
 
+    # As many threads as torch uses, so that the printed times can be compared.
     exported = OnnxDetector(args.output, num_threads=torch.get_num_threads())
     with tqdm(desc="comparing", total=len(windows), unit="window") as bar:
         parity = compare(detector, exported, windows, progress=bar.update)
     print(parity)
+
     is_same = parity.is_within(args.box_tolerance, args.score_tolerance)
     limits = f"{args.box_tolerance:g} px and {args.score_tolerance:g}"
     print(f"{'within' if is_same else 'NOT within'} the tolerance of {limits}")
@@ -261,17 +270,18 @@ def check(args: argparse.Namespace, detector: ImageDetector, description: Descri
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command, and say in one line why it could not be done.
+    """Run the command, and print one line if it fails.
 
     Args:
-        argv: the command line; that of the process if None.
+        argv: arguments of the command line; None takes those of the process.
 
     Returns:
         The exit code, see the top of this file.
     """
     args = parse_arguments(argv)
+    # The file is for the CPU, and the comparison must not mix devices.
     args.device = "cpu"
-    # What the exporter could not fold is no news to a user.
+    # The exporter's notes on unfolded constants mean nothing to a user.
     for name in ("onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

@@ -10,8 +10,8 @@
 
 A file of ``rsd2 export`` needs no config; ONNX Runtime runs it.
 
-Images larger than a window are cut into overlapping windows. Pieces of objects that a window's
-border cuts are dropped if another window sees more, and the detections of all windows are merged by
+Larger images are cut into overlapping windows. Pieces of objects that the border of a window
+cuts are dropped if another window sees more, and the detections of all windows are merged by
 rotated NMS. Every window (or whole image) goes through the augmentations of
 ``dataloader.test.mapper``. The output folder gets these files, and existing ones are replaced:
 
@@ -86,13 +86,13 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--overlap",
         type=int,
-        help="of neighbouring windows (default 200, at most a quarter with .onnx)",
+        help="overlap of neighbouring windows (default 200, at most a quarter with .onnx)",
     )
     add(
         "--nms-threshold",
         type=float,
         help="IoU at which detections of several windows are merged (default 0.1, of clips 0.5); "
-        "an image of one window stays as the model gives it, see model.nms_threshold",
+        "an image of one window keeps the model's own result, see model.nms_threshold",
     )
     add("--batch-size", type=int, default=1, help="windows in the model at once (default 1)")
     add(
@@ -105,8 +105,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--seams",
         choices=("drop", "join", "keep"),
         default="drop",
-        help="pieces of objects that a window's border cuts go where another window sees more "
-        "(drop, the default), become one where none sees the whole (join), or stay (keep)",
+        help="pieces of objects at a window's border are dropped where another window sees more "
+        "(drop, the default), joined where none sees the whole (join), or kept (keep)",
     )
     add(
         "--exif-orientation",
@@ -130,21 +130,21 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def read_test_mapper(cfg: DictConfig) -> Any:
-    """Return the config's mapper of test images, not built yet; empty where it has none.
+    """Return the unbuilt mapper of the config's test images; empty if there is none.
 
-    A mapper with ``num_frames`` is one of clips.
+    A mapper with ``num_frames`` belongs to a model of clips.
 
     Args:
         cfg: the config.
 
     Returns:
-        A node of the config, or an empty dict.
+        The mapper's node in the config, or an empty dict.
     """
     return (cfg.dataloader.get("test") or {}).get("mapper") or {}
 
 
 def is_onnx(weights: str | Path | None) -> bool:
-    """Tell whether weights are a file of ``rsd2 export``."""
+    """Tell whether weights are an exported ONNX file."""
     return weights is not None and Path(weights).suffix == ".onnx"
 
 
@@ -152,7 +152,7 @@ def read_model_config(args: argparse.Namespace) -> DictConfig:
     """Load the config that the command line names.
 
     Raises:
-        ConfigError: it names none, or the config cannot be used.
+        ConfigError: the command line names no config, or the config cannot be used.
         FileNotFoundError: there is no such file.
     """
     if not args.config_file:
@@ -173,14 +173,17 @@ def build_image_detector(
         The detector and its provenance.
 
     Raises:
-        ConfigError: the model is one of clips, no weights are named, or the config says nothing
+        ConfigError: the model takes clips, no weights are named, or the config says nothing
             about test images.
-        CheckpointError: the weights cannot be read, or are of another model.
+        CheckpointError: the weights cannot be read, or belong to another model.
         ValueError: unknown device.
     """
+    # Before the weights, whose loading takes longest.
     mapper = read_test_mapper(cfg)
     if "num_frames" in mapper:
-        raise ConfigError(f"{args.config_file} is of a model of videos; use rsd2 predict for those")
+        raise ConfigError(
+            f"{args.config_file} describes a model of videos; use rsd2 predict for those"
+        )
 
     model, augmentations, facts = _load_model(args, cfg)
     return ImageDetector(model, augmentations, mapper.get("image_format", "RGB")), facts
@@ -189,11 +192,11 @@ def build_image_detector(
 def build_clip_detector(
     args: argparse.Namespace, cfg: DictConfig
 ) -> tuple[ClipDetector, dict[str, Any]]:
-    """Build a model of clips, whose test mapper has ``num_frames``; else as for images.
+    """Build a model of clips, load its weights, and collect where they come from.
 
     Args:
-        args: of the command line.
-        cfg: the config.
+        args: parsed arguments of the command line.
+        cfg: the config; its test mapper has ``num_frames``.
 
     Returns:
         The detector and its provenance.
@@ -210,11 +213,11 @@ def build_clip_detector(
 def _load_model(
     args: argparse.Namespace, cfg: DictConfig
 ) -> tuple[nn.Module, Sequence[Any], dict[str, Any]]:
-    """The model with its weights on its device, the test augmentations, and the provenance."""
+    """Return the loaded model on its device, the test augmentations, and the provenance."""
     weights = args.weights or cfg.train.init_checkpoint
     if not weights:
         raise ConfigError("weights are missing: give --weights FILE or train.init_checkpoint=FILE")
-    # Configs that export the model alone have no loader, and so no rule for test images.
+    # Configs of a model alone have no loader, and so no rule for test images.
     mapper = read_test_mapper(cfg)
     if "augmentations" not in mapper:
         raise ConfigError(f"{args.config_file} has no dataloader.test.mapper.augmentations")
@@ -224,8 +227,8 @@ def _load_model(
     checkpoint = load_weights(model, weights, strict=cfg.train.init_strict, ema=args.ema)
     if "ema" in checkpoint and not args.ema:
         print(f"{weights} also has averaged weights; --ema uses them")
-    # Checkpoints count from 0, results from 1.
 
+    # Checkpoints count from 0, results from 1.
     iteration = checkpoint.get("iteration")
     origin = provenance(args.config_file, cfg.train.seed, device)
     facts = {
@@ -238,23 +241,24 @@ def _load_model(
 
 
 def build_onnx_detector(args: argparse.Namespace) -> tuple[OnnxDetector, dict[str, Any]]:
-    """Open an exported file, and collect what it says about itself.
+    """Open an exported file, and collect where it comes from.
 
     Args:
-        args: of the command line.
+        args: parsed arguments of the command line.
 
     Returns:
         The detector and its provenance.
 
     Raises:
-        ValueError: an argument is about a checkpoint.
+        ValueError: an argument only makes sense for a checkpoint.
         ExportError: the file cannot be used.
         FileNotFoundError: there is no such file.
     """
     if args.config_file or args.ema or args.opts:
         raise ValueError(
-            f"{args.weights} brings its model along; leave out --config-file, --ema and overrides"
+            f"{args.weights} contains its model; leave out --config-file, --ema and overrides"
         )
+
     detector = OnnxDetector(args.weights)
     described = detector.description
     origin = provenance("", 0, torch.device("cpu"))
@@ -265,6 +269,7 @@ def build_onnx_detector(args: argparse.Namespace) -> tuple[OnnxDetector, dict[st
         "ema": described.ema,
         "iteration": None,
         "config": None,
+        # The command's own config and seed are not those of the training, so both are left out.
         **{key: origin[key] for key in ("command", "commit", "hardware", "versions", "time")},
     }
     return detector, facts
@@ -274,11 +279,11 @@ def exported_class_names(given: Sequence[str] | None, detector: OnnxDetector) ->
     """Choose the names of the classes of an exported file.
 
     Args:
-        given: on the command line, or None.
-        detector: whose file has names.
+        given: names of the command line, or None.
+        detector: exported detector, whose file has names.
 
     Raises:
-        ValueError: the names given are not as many as the file's.
+        ValueError: the number of names differs from the number of classes of the file.
     """
     names = detector.description.classes
     if given and len(given) != len(names):
@@ -305,13 +310,14 @@ def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
             raise ConfigError(f"--classes has {len(given)} names, the model {wanted} classes")
         return list(given)
 
-    # The names of a built-in set are known without its files.
+    # The names of a built-in dataset are known without its files.
     register_builtin()
     dataset = (cfg.dataloader.test.get("dataset") or {}).get("names") or "none"
     dataset = dataset if isinstance(dataset, str) else dataset[0]
     names: list[str] = []
     if dataset in DatasetCatalog.list():
         names = list(MetadataCatalog.get(dataset).get("thing_classes", []))
+
     if not names:
         print(f"No class names: dataset {dataset} is not registered; writing class indices")
     elif wanted is not None and len(names) != wanted:
@@ -324,7 +330,7 @@ def class_names(given: Sequence[str] | None, cfg: DictConfig) -> list[str]:
     return names
 
 
-# What a user can mend; a ConfigError is a ValueError.
+# Errors that a user can correct; a ConfigError is a ValueError.
 PROBLEMS = (ValueError, FileNotFoundError, CheckpointError, ExportError)
 
 
@@ -336,7 +342,7 @@ class Counts:
     """Counts of what happened besides the results.
 
     Attributes:
-        failed: (file, reason) of images that could not be read.
+        failed: (file, reason) pairs of images that could not be read.
         seconds: seconds that detection took, all images together.
         below_threshold: detections dropped because of their score.
         non_finite: detections that were not finite.
@@ -446,7 +452,7 @@ def damage_of(
 
     Args:
         detector: detector whose model was loaded.
-        origin: where the weights come from, as the builders of detectors return it.
+        origin: provenance of the weights, as the builders of detectors return it.
 
     Returns:
         The sentence; None if all weights are finite, or lie in an exported file.
@@ -458,7 +464,7 @@ def damage_of(
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line, with overrides after ``--input`` or ``--classes``, too.
+    """Parse the command line, and allow overrides after ``--input`` and ``--classes``.
 
     Args:
         argv: arguments of the command line; None takes those of the process.
@@ -490,14 +496,14 @@ def read_parameters(
     Args:
         args: parsed arguments of the command line.
         nms_threshold: threshold to use if the command line names none.
-        window: side of the windows, likewise.
-        overlap: overlap of the windows, likewise.
+        window: side of the windows to use if the command line names none.
+        overlap: overlap of the windows to use if the command line names none.
 
     Returns:
-        the parameters.
+        The parameters.
 
     Raises:
-        ValueError: a parameter is impossible.
+        ValueError: a parameter is out of range.
     """
     return WindowParameters(
         window=window if args.window is None else args.window,
@@ -528,8 +534,10 @@ def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
     if args.labels_format:
         raise ValueError("--labels-format is for images; a config of clips writes tracks")
     videos, parameters = find_videos(args.input), read_parameters(args, 0.5)
+    # Videos are found before the model is built, because loading it takes longest.
     detector, origin = build_clip_detector(args, cfg)
     classes = class_names(args.classes, cfg) or list(map(str, range(cfg.model.num_classes)))
+
     results, unreadable = predict_videos(
         videos,
         Path(args.output),
@@ -539,10 +547,12 @@ def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
         protocol={**asdict(parameters), **origin},
         max_drawing_size=args.max_drawing_size,
     )
+
     text, problems = describe_results(results, unreadable)
     problems = "\n".join(filter(None, [problems, damage_of(detector, origin)]))
     print(f"{text}; see {args.output}")
     print(problems, file=sys.stderr, end="\n" if problems else "")
+
     if not all(result.complete for result in results):
         print("interrupted; the files hold what was done", file=sys.stderr)
         return 130
@@ -577,6 +587,7 @@ def run(args: argparse.Namespace) -> int:
             cfg = read_model_config(args)
             if "num_frames" in read_test_mapper(cfg):
                 return run_on_videos(args, cfg)
+
         images, num_others = expand_image_inputs(args.input)
         # Targets are checked before the model is built, because loading it takes longest.
         check_targets(images, Path(args.output))
@@ -590,11 +601,13 @@ def run(args: argparse.Namespace) -> int:
 
     if num_others:
         print(f"{num_others} other files in the folders are not images and are skipped")
+    # The writer finishes its JSON file even if the user interrupts the loop.
     with PredictionWriter(args.output, classes, args.max_drawing_size) as out:
         counts, complete = predict_all(images, detector, parameters, out, args.exif_orientation)
         out.finish({**asdict(parameters), **origin}, counts.failed, complete)
     if args.labels_format:
         print(write_pre_labels(out.folder, args.labels_format))
+
     is_well = report(out, counts, len(images), damage_of(detector, origin))
     if not complete:
         print(f"interrupted; {out.folder / JSON_NAME} holds what was done", file=sys.stderr)
@@ -603,7 +616,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool, and say in one line why it could not be done.
+    """Run the tool, and print one line if it fails.
 
     Args:
         argv: arguments of the command line; None takes those of the process.

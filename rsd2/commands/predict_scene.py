@@ -7,7 +7,7 @@
     rsd2 scene --config-file CONFIG.py --weights model_final.pth --stack \\
         --input B04.tif B03.tif B02.tif --range 0 3000 --output port.gpkg
 
-A scene is any raster that GDAL reads: GeoTIFF in tiles or strips, COG, JPEG 2000, VRT mosaics; a
+A scene is any raster that GDAL can read: GeoTIFF in tiles or strips, COG, JPEG 2000, VRT mosaics; a
 folder of such files, a list of them (.txt), a STAC item (.json), or with --stack one file for each
 band. It is read window by window and never as a whole, in the pixels of the file or, with --gsd,
 in those of the model. Numbers of more than 8 bits need a rule: --range, --percentile, or the
@@ -22,9 +22,9 @@ A picture of the scene with the detections lies beside the map, as <map>.png.
 With --labels the maps are scored when they are written: average precision at an IoU of 0.5 with the
 number of objects and an interval. Give a low --score-threshold, like 0.05, for that.
 
-The run is resumed by the same command: rows of windows that are done lie in <map>.parts until the
-map is written. Several processes share the rows by RANK and WORLD_SIZE, as torchrun and job arrays
-set them; the last one writes the map.
+The same command resumes the run: finished rows of windows lie in <map>.parts until the map is
+written. Several processes share the rows by RANK and WORLD_SIZE, as torchrun and job arrays
+set them; the last process writes the map.
 
 Exit code 0: all done. 1: some scenes could not be read; they are listed, the others are done.
 2: nothing could be done, or writing failed. 130: interrupted; the same command continues.
@@ -82,7 +82,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="score the maps: a folder with a file of each scene's name, or a file for each scene, "
         "vector file or COCO")  # fmt: skip
     add("--class-column", default="class", metavar="NAME",
-        help="of vector files of labels, with the classes (default class); '' if there is none and "
+        help="column with the classes in vector files (default class); '' if there is none and "
         "all are the first class")  # fmt: skip
 
     model = parser.add_argument_group("detection")
@@ -91,8 +91,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
     add("--overlap", type=int, default=200, help="overlap of neighbouring windows (200)")
     add("--seams", choices=("drop", "join", "keep"), default="drop",
-        help="pieces of objects that a window's border cuts go where another window sees more "
-        "(drop), become one where none sees the whole (join), or stay (keep)")  # fmt: skip
+        help="pieces of objects at a window's border are dropped where another window sees more "
+        "(drop), joined where none sees the whole (join), or kept (keep)")  # fmt: skip
     add("--nms-threshold", type=float, default=0.1,
         help="IoU at which detections of several windows are merged (default 0.1)")  # fmt: skip
     add("--batch-size", type=int, default=1, help="windows in the model at once (default 1)")
@@ -116,22 +116,24 @@ def get_parser() -> argparse.ArgumentParser:
     add("--rows-per-part", type=int, default=1, help="rows of windows kept together (default 1)")
     add("--keep-parts", action="store_true", help="keep <map>.parts after the map is written")
     add("--no-quicklook", action="store_true", help="write no picture of the scene")
-    add("--overwrite", action="store_true", help="search again what a finished map was made of")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="of the config")
+    add("--overwrite", action="store_true", help="search again although the map is finished")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="overrides of the config"
+    )
     return parser
 
 
 @dataclass(frozen=True)
 class SceneRun:
-    """Everything that is equal for all scenes of a command.
+    """Settings that all scenes of a command share.
 
     Attributes:
         args: parsed arguments of the command line.
         parameters: windows, merging, seams and the score threshold.
-        radiometry: rule for the numbers, not yet measured.
-        detect: the model.
-        class_names: names of its classes, or none.
-        origin: where the model and weights come from, plain values.
+        radiometry: rule that turns numbers into colours, not measured yet.
+        detect: model as a function from images to detections.
+        class_names: names of the model's classes; empty if unknown.
+        origin: provenance of model and weights, plain values.
         shard: (rank, number of processes).
     """
 
@@ -145,21 +147,22 @@ class SceneRun:
 
 
 def read_radiometry(args: argparse.Namespace, configured: dict[str, Any] | None) -> Radiometry:
-    """Collect the rule for the numbers of the scenes.
+    """Combine the command line and the config into the radiometry of the scenes.
 
     Args:
-        args: command line, which has the last word.
+        args: parsed arguments of the command line, which win over the config.
         configured: ``radiometry`` of the config's test mapper, or None.
 
     Returns:
         The rule.
 
     Raises:
-        ValueError: it is impossible.
+        ValueError: the options contradict each other, or one is out of range.
     """
     # Both set the range, so the second one would silently win.
     if args.range is not None and args.percentile is not None:
         raise ValueError("--range and --percentile exclude each other; give one of them")
+
     # The command line wins over the config, option by option.
     values = dict(configured or {})
     values.pop("_target_", None)
@@ -171,6 +174,7 @@ def read_radiometry(args: argparse.Namespace, configured: dict[str, Any] | None)
         values.update(scaling="percentile", percentiles=args.percentile)
     given = {"gamma": args.gamma, "nodata": args.nodata}
     values.update({name: value for name, value in given.items() if value is not None})
+
     return Radiometry.from_dict(values)
 
 
@@ -179,13 +183,13 @@ def plan_outputs(scenes: list[SceneFiles], args: argparse.Namespace) -> list[Pat
 
     Args:
         scenes: requested scenes.
-        args: command line.
+        args: parsed arguments of the command line.
 
     Returns:
         Path of each map.
 
     Raises:
-        ValueError: several scenes for one file, or a map cannot be written.
+        ValueError: several scenes would go into one file, or a map cannot be written.
         OSError: the folder cannot be created.
     """
     output = Path(args.output)
@@ -197,6 +201,7 @@ def plan_outputs(scenes: list[SceneFiles], args: argparse.Namespace) -> list[Pat
         )
 
     (output.parent if is_file else output).mkdir(parents=True, exist_ok=True)
+
     maps = [output] if is_file else [output / f"{s.name}.{args.format}" for s in scenes]
     for path in maps:
         check_vector_output(path)
@@ -204,11 +209,11 @@ def plan_outputs(scenes: list[SceneFiles], args: argparse.Namespace) -> list[Pat
 
 
 def open_scene(files: SceneFiles, run: SceneRun) -> Scene:
-    """Open a scene and fix how it is read.
+    """Open a scene, and measure its radiometry and area.
 
     Args:
         files: files of the scene.
-        run: how it is searched.
+        run: settings of the search.
 
     Returns:
         The scene.
@@ -234,11 +239,11 @@ def open_scene(files: SceneFiles, run: SceneRun) -> Scene:
 
 
 def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
-    """Collect everything that decides the detections, for the map and the name of the parts.
+    """Collect the settings that decide the detections, for the map and the name of the parts.
 
     Args:
         scene: the scene.
-        run: how it is searched.
+        run: settings of the search.
 
     Returns:
         Plain values; ``run`` is a hash of the others and of the sizes and times of the files.
@@ -255,6 +260,7 @@ def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
         "area": None if scene.area is None else scene.area.wkt,
     }
     # Sizes and times stand for the content, because scenes have gigabytes.
+
     stamps = []
     for file in files:
         if file.is_file():
@@ -272,10 +278,10 @@ def search_scene(files: SceneFiles, path: Path, run: SceneRun) -> str:
     Args:
         files: files of the scene.
         path: path of the map.
-        run: how it is done.
+        run: settings of the search.
 
     Returns:
-        A sentence about the result.
+        One sentence about the result.
 
     Raises:
         ValueError: the scene or the map cannot be used.
@@ -291,6 +297,7 @@ def search_scene(files: SceneFiles, path: Path, run: SceneRun) -> str:
         # Old parts of the same run would be taken for finished ones.
         if run.args.overwrite:
             shutil.rmtree(folder, ignore_errors=True)
+
         parts = scene.parts(folder, run.args.rows_per_part)
         parts_run = FolderRun(parts, ScenePart.is_done, run.shard)
         _search(scene, parts_run, run.detect, files.name)
@@ -308,7 +315,7 @@ def search_scene(files: SceneFiles, path: Path, run: SceneRun) -> str:
 
 
 def _is_up_to_date(path: Path, run_id: str) -> bool:
-    """Tell whether the same run made the map."""
+    """Tell whether the map exists and comes from the same run."""
     if not path.is_file():
         return False
     try:
@@ -348,12 +355,12 @@ def score_maps(
 
     Args:
         scenes: the scenes.
-        maps: the map of each.
-        labels: the labels of each, or None.
-        run: how they were searched.
+        maps: map of each scene.
+        labels: labels of each scene, or None.
+        run: settings of the search.
 
     Returns:
-        A table.
+        The table of scores as text.
 
     Raises:
         ValueError: the labels or a map cannot be used.
@@ -364,6 +371,7 @@ def score_maps(
         if file is None or not path.is_file():
             print(f"{files.name} has no {'map' if file else 'labels'} and is not scored")
             continue
+
         with Raster(files.paths, crs=args.crs) as raster:
             area = None
             if args.area is not None:
@@ -373,6 +381,7 @@ def score_maps(
                     files.name, path, file, raster, run.class_names, args.class_column or None, area
                 )
             )
+
     return format_scores(scored) if scored else "there is no map to score"
 
 
@@ -393,7 +402,7 @@ def _summary(path: Path, counts: dict[str, int]) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """Compute a short name of a file's content.
+    """Hash a file's content.
 
     Args:
         path: path of the file.
@@ -415,8 +424,9 @@ def file_digest(path: str | Path) -> str:
 def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[Path]]:
     """Check everything that can be checked before the first window.
 
+
     Args:
-        args: command line.
+        args: parsed arguments of the command line.
 
     Returns:
         How scenes are searched, the scenes, and the map of each.
@@ -437,9 +447,11 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
     )
     if args.rows_per_part < 1:
         raise ValueError(f"--rows-per-part must be at least 1, got {args.rows_per_part}")
+
     shard = shard_from_environment()
     scenes = find_scenes(args.input, args.stack)
     cfg = load_config(args.config_file, args.opts)
+
     # Outputs come before the weights, whose loading takes longest.
     radiometry = read_radiometry(args, read_test_mapper(cfg).get("radiometry"))
     maps = plan_outputs(scenes, args)
@@ -459,24 +471,26 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
 def prepare_labels(
     args: argparse.Namespace, scenes: list[SceneFiles], run: SceneRun
 ) -> list[str | Path | None] | None:
-    """Find the labels before any work.
+    """Find the labels of every scene before any work.
 
     Args:
-        args: command line.
+        args: parsed arguments of the command line.
         scenes: the scenes.
-        run: how they are searched.
+        run: settings of the search.
 
     Returns:
-        File of each scene, or None without ``--labels``.
+        Label file of each scene; None without ``--labels``.
 
     Raises:
-        ValueError: they are not as many as the scenes, or the classes have no names.
+        ValueError: the number of label files differs from that of the scenes, or the classes have
+            no names.
         OSError: a file is missing.
     """
     if args.labels is None:
         return None
     if not run.class_names:
-        raise ConfigError("labels are compared by the names of the classes: give --classes")
+        raise ConfigError("scoring compares labels by the names of the classes; give --classes")
+
     return find_labels(args.labels[0] if len(args.labels) == 1 else args.labels, scenes)
 
 
@@ -498,6 +512,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
     code = run_all(scenes, maps, lambda files, path: search_scene(files, path, run))
+    # After an interruption the maps are incomplete, and their scores would mislead.
     if labels is not None and code in (0, 1):
         try:
             print(score_maps(scenes, maps, labels, run))
@@ -515,7 +530,7 @@ def run_all(
     Args:
         scenes: the scenes.
         maps: the map of each.
-        search: searches one and says what it did.
+        search: function that searches one scene and describes its result.
 
     Returns:
         The exit code.

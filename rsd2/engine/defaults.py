@@ -60,7 +60,7 @@ def resolve_seed(seed: int | None) -> int:
     """Return the seed of the run, the same on every process.
 
     Args:
-        seed: seed that the user gave, >= 0; None or a negative number draws one.
+        seed: seed that the user gave, >= 0; None or a negative number draws a random one.
 
     Returns:
         A seed >= 0.
@@ -77,7 +77,7 @@ def resolve_epochs(train: DictConfig, data_loader: Any) -> None:
         data_loader: loader with ``num_samples`` and ``total_batch_size``.
 
     Raises:
-        RunError: both or neither of the two lengths are given, or the loader has no sizes.
+        RunError: both lengths or neither of them are given, or the loader has no sizes.
     """
     if train.get("epochs") is None:
         if train.max_iter is None:
@@ -148,21 +148,21 @@ def build_hooks(
         lr_multiplier: schedule that multiplies the learning rates over the training's progress.
         evaluate_function: function that returns nested metrics; called periodically and at the
             end.
-        ema: average that is updated after each step.
+        ema: average to update after each step; None for none.
 
     Returns:
-        Hooks for timing, those of ``train.hooks`` in their order, then for the average, the
+        Hooks for timing, those of ``train.hooks`` in their order, then hooks for the average, the
         schedule, checkpoints, evaluation, writers, and stopping on a signal.
 
     Raises:
-        RunError: an entry of ``train.hooks`` builds something that is no hook.
+        RunError: an entry of ``train.hooks`` does not build a hook.
     """
     keeper = PeriodicCheckpointer(
         checkpointer, train.checkpointer.period, train.checkpointer.max_to_keep
     )
 
     # The order matters: the average takes in the new weights before they are saved and evaluated,
-    # and the writers come after all that writes metrics.
+    # and the writers come after everything that records metrics.
     result = [
         hooks.IterationTimer(),
         *_further_hooks(train),
@@ -180,8 +180,9 @@ def build_hooks(
 
 
 def _further_hooks(train: DictConfig) -> list[HookBase]:
-    """Build the hooks that the config names, except those set to null."""
+    """Build the hooks of ``train.hooks``; a hook set to null is left out."""
     built = {name: instantiate(hook) for name, hook in (train.get("hooks") or {}).items()}
+
     for name, hook in built.items():
         if hook is not None and not isinstance(hook, HookBase):
             raise RunError(f"train.hooks.{name} is a {type(hook).__name__}, not a hook")
@@ -189,11 +190,12 @@ def _further_hooks(train: DictConfig) -> list[HookBase]:
 
 
 def _writers(train: DictConfig) -> list[EventWriter]:
-    """Write to the console, ``metrics.json`` and, if it is installed, TensorBoard's event files."""
+    """Return writers to the console, ``metrics.json`` and, if installed, TensorBoard's files."""
     writers = [
         _MetricPrinter(train.max_iter),
         JSONWriter(str(Path(train.output_dir) / "metrics.json")),
     ]
+
     try:
         import torch.utils.tensorboard  # noqa: F401
         from detectron2.utils.events import TensorboardXWriter
@@ -229,7 +231,7 @@ def evaluate(
     Args:
         cfg: the whole config, with ``dataloader.test`` and ``dataloader.evaluator`` (one
             evaluator or a list).
-        model: model, wrapped or not.
+        model: model to evaluate, wrapped or not.
         ema_model: averaged model. The names of its metrics begin with ``ema/``, and its files go
             to a subfolder ``ema`` of each evaluator's ``output_dir``.
 
@@ -237,7 +239,7 @@ def evaluate(
         Task -> metric -> value on the main process, empty on others and without an evaluator.
 
     Raises:
-        RunError: the weights, or all that the model finds, are not finite.
+        RunError: the weights are not finite, or none of the model's detections is.
     """
     results: OrderedDict[str, Any] = OrderedDict()
     dataloader = cfg.dataloader
@@ -251,11 +253,13 @@ def evaluate(
             if module is None:
                 continue
             _check_weights(module, prefix)
+
             evaluator = build_evaluators(_evaluator_config(cfg, prefix.strip("/")))
             try:
                 found = inference_on_dataset(module, loader, evaluator)
             except FloatingPointError as error:
                 raise RunError(str(error)) from error
+
             results.update({f"{prefix}{task}": metrics for task, metrics in found.items()})
 
     if results:
@@ -264,7 +268,7 @@ def evaluate(
 
 
 def _check_weights(model: nn.Module, prefix: str) -> None:
-    """Refuse weights that are not finite: Detectron2's heads drop such boxes without a word."""
+    """Refuse weights that are not finite: Detectron2's heads silently drop their boxes."""
     names = [f"{prefix}{name}" for name, p in model.named_parameters() if not p.isfinite().all()]
     if names:
         raise RunError(
@@ -274,7 +278,7 @@ def _check_weights(model: nn.Module, prefix: str) -> None:
 
 
 def _evaluator_config(cfg: DictConfig, subfolder: str) -> DictConfig | ListConfig:
-    """Return the evaluators' config, writing to a subfolder."""
+    """Return the evaluators' config with output to a subfolder; an empty name changes nothing."""
     if not subfolder:
         return cfg.dataloader.evaluator
     # Only a whole copy keeps the interpolations that lead out of the evaluator.
@@ -286,10 +290,10 @@ def _evaluator_config(cfg: DictConfig, subfolder: str) -> DictConfig | ListConfi
 
 
 def provenance(config_file: str, seed: int, device: torch.device) -> dict[str, Any]:
-    """Collect what a result needs to be repeated.
+    """Collect the facts that are needed to repeat a result.
 
     Args:
-        config_file: as given on the command line.
+        config_file: path of the config as given on the command line.
         seed: seed of the run.
         device: device of the model.
 
@@ -299,6 +303,7 @@ def provenance(config_file: str, seed: int, device: torch.device) -> dict[str, A
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "config": config_file,
+        # The folder of the program says nothing about the result, but may name the user.
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "commit": _commit(),
         "seed": seed,
@@ -328,6 +333,7 @@ def _commit() -> str | None:
         command = ["git", "-C", str(root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=20)
 
+    # Git may be missing, or the checkout may belong to somebody else.
     try:
         head = git("rev-parse", "HEAD")
         head.check_returncode()
@@ -338,12 +344,12 @@ def _commit() -> str | None:
 
 
 def write_results(path: Path, results: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
-    """Write results with their provenance as JSON, complete or not at all, on the main process.
+    """Write results with their provenance as JSON; only the main process writes, atomically.
 
     Args:
         path: path of the file.
         results: task -> metric -> value; an undefined value (nan) is written as null.
-        origin: result of :func:`provenance`, and any further facts about the run.
+        origin: result of :func:`provenance`, and further facts about the run.
     """
     if not comm.is_main_process():
         return
@@ -351,12 +357,14 @@ def write_results(path: Path, results: Mapping[str, Any], origin: Mapping[str, A
 
 
 def _plain(value: Any) -> Any:
-    """Return ``value`` as strict JSON can hold it."""
+    """Return ``value`` in a form that strict JSON can hold."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, (str, bool, int)):
         return value
+
+    # Numbers of numpy and torch become Python's; strict JSON has no NaN.
     number = float(value)
     return number if math.isfinite(number) else None

@@ -30,10 +30,10 @@ def unwrap(model: nn.Module) -> nn.Module:
     """Return the model inside DistributedDataParallel, or the model itself.
 
     Args:
-        model: wrapped or not.
+        model: model, wrapped or not.
 
     Returns:
-        The user's module.
+        The inner module.
     """
     return model.module if isinstance(model, DistributedDataParallel) else model
 
@@ -42,7 +42,7 @@ class ModelEMA:
     """An exponential moving average of a model's weights and floating-point buffers.
 
     The decay of update t (counted from 1) is ``decay * (1 - exp(-t / warmup))``, so that the
-    average forgets the random start soon.
+    average soon forgets the random start.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9998, warmup: float = 2000) -> None:
@@ -61,7 +61,9 @@ class ModelEMA:
             raise RunError(
                 f"train.ema needs decay in [0, 1) and warmup >= 0, got {decay} and {warmup}"
             )
+
         self.model = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
+
         self.updates = 0
         self._decay, self._warmup = decay, warmup
 
@@ -74,11 +76,14 @@ class ModelEMA:
         """
         self.updates += 1
         ramp = 1 - math.exp(-self.updates / self._warmup) if self._warmup else 1.0
+
         pairs = list(_tensor_pairs(self.model, unwrap(model)))
         floating = [(a, b.to(a.device)) for a, b in pairs if a.is_floating_point()]
+
         averages, currents = zip(*floating) if floating else ((), ())
         if averages:
             get_ema_multi_avg_fn(self._decay * ramp)(averages, currents, self.updates)
+        # Counters cannot be averaged, so they are copied.
         for average, current in pairs:
             if not average.is_floating_point():
                 average.copy_(current)
@@ -109,18 +114,19 @@ class ModelEMA:
 
 
 def _tensor_pairs(a: nn.Module, b: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    # The order of the modules, which both models share.
     first = [*a.parameters(), *a.buffers()]
     return list(zip(first, [*b.parameters(), *b.buffers()], strict=True))
 
 
 class EMAHook(HookBase):
-    """Updates a :class:`ModelEMA` after each step. It has to run before the hook that saves it."""
+    """Updates a :class:`ModelEMA` after each step; must run before the hook that saves it."""
 
     def __init__(self, ema: ModelEMA) -> None:
-        """Keep the average.
+        """Set the average.
 
         Args:
-            ema: average; the checkpointer saves and loads it, not this hook.
+            ema: average to update; the checkpointer saves and loads it, not this hook.
         """
         self._ema = ema
 
@@ -135,16 +141,16 @@ class EMAHook(HookBase):
 
 
 class PeriodicCheckpointer(HookBase):
-    """Saves ``model_<iteration>`` periodically and ``model_final`` at the end, on every process.
+    """Saves ``model_<iteration>`` periodically and ``model_final`` at the end.
 
-    Every process takes part because the random states are gathered; the checkpointer writes on
-    the main one only.
+    Every process takes part, because the random states are gathered; the checkpointer writes on
+    the main process only.
     """
 
     def __init__(
         self, checkpointer: Checkpointer, period: int, max_to_keep: int | None = None
     ) -> None:
-        """Prepare.
+        """Set the period and the number of kept checkpoints.
 
         Args:
             checkpointer: checkpointer with ``save(name, iteration=...)`` and ``save_dir``.
@@ -160,6 +166,7 @@ class PeriodicCheckpointer(HookBase):
                 "train.checkpointer needs period >= 1 and max_to_keep >= 1 or null, got "
                 f"{period} and {max_to_keep}"
             )
+
         self._checkpointer = checkpointer
         self._period, self._max_to_keep = period, max_to_keep
         self._saved: list[Path] = []
@@ -168,11 +175,12 @@ class PeriodicCheckpointer(HookBase):
         """Treat the checkpoints before a resumed run as its own, so that old ones are deleted."""
         files = sorted(Path(self._checkpointer.save_dir).glob("model_*.pth"))
         numbered = [(f, re.fullmatch(r"model_(\d{7,})", f.stem)) for f in files]
+
         start = self.trainer.start_iter
         self._saved = [f for f, match in numbered if match and int(match[1]) < start]
 
     def after_step(self) -> None:
-        """Save when it is time."""
+        """Save if the period ends, and at the end of the training."""
         iteration = self.trainer.iter
         if (iteration + 1) % self._period == 0:
             self.save_now()
@@ -183,10 +191,13 @@ class PeriodicCheckpointer(HookBase):
         """Save the current iteration, then delete the checkpoints that are too old."""
         iteration = self.trainer.iter
         path = Path(self._checkpointer.save_dir) / f"model_{iteration:07d}.pth"
+        # The period may end in the same iteration in which a signal arrives.
         if path in self._saved:
             return
+
         self._checkpointer.save(path.stem, iteration=iteration)
         self._saved.append(path)
+        # Old checkpoints go only after the new one is complete.
         while self._max_to_keep is not None and len(self._saved) > self._max_to_keep:
             old = self._saved.pop(0)
             if comm.is_main_process():
@@ -197,7 +208,7 @@ class StopOnSignal(HookBase):
     """Finishes the iteration, saves and exits on Ctrl-C or SIGTERM; a second one exits at once."""
 
     def __init__(self, checkpointer: PeriodicCheckpointer, period: int = 20) -> None:
-        """Prepare.
+        """Set the checkpoint hook and the period.
 
         Args:
             checkpointer: hook that saves the state.
@@ -215,10 +226,13 @@ class StopOnSignal(HookBase):
                 self._previous[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+
+        # A handler may do little: it notes the signal, and ``after_step`` saves.
         if os.getpid() != self._process:  # a loader process, forked with this handler
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return  # Ctrl-C reaches it too, but the iteration still needs its data
+
         if self._signal:
             raise KeyboardInterrupt
         self._signal = number
@@ -229,6 +243,8 @@ class StopOnSignal(HookBase):
         Raises:
             SystemExit: with the usual code 128 + signal.
         """
+
+        # All processes must stop in the same iteration, or the others would wait for ever.
         if comm.get_world_size() > 1:
             if (self.trainer.iter + 1) % self._period:
                 return

@@ -1,4 +1,7 @@
-"""Processes and devices: one process, ``--num-gpus N``, or ``torchrun``; GPUs or CPUs."""
+"""Start of processes and choice of devices.
+
+A job is one process, ``--num-gpus N`` processes, or those of ``torchrun``, on GPUs or CPUs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .errors import RunError
 
-# (number of this process, number of processes): of the job, and of those on this machine
+# Number of this process and number of processes: in the whole job, and on this machine.
 _JOB, _MACHINE = ("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 
@@ -32,8 +35,8 @@ def launch(
 ) -> None:
     """Run ``main(*args)`` in every process of the job.
 
-    Under ``torchrun`` its variables decide and the counts given here are ignored. Otherwise
-    ``num_gpus`` processes are started on this machine: on GPUs, or on CPUs where there are none.
+    Under ``torchrun`` its variables decide, and the counts given here are ignored. Otherwise
+    ``num_gpus`` processes are started on this machine: on GPUs, or on CPUs if there are none.
 
     Args:
         main: function that can be imported by name.
@@ -45,7 +48,7 @@ def launch(
         timeout: longest wait of a collective operation.
 
     Raises:
-        RunError: fewer GPUs than asked for, or only some of torchrun's variables are set.
+        RunError: there are fewer GPUs than requested, or only some of torchrun's variables are set.
     """
     if place := _place_in_torchrun(os.environ):
         _run_in_torchrun(main, args, timeout, *place)
@@ -57,6 +60,7 @@ def launch(
             "lower it, or use several machines with --num-machines"
         )
 
+    # Several processes share the cores; a single one may take them all.
     detectron2_launch(
         _limited_to_its_threads if num_gpus > 1 else main,
         num_gpus,
@@ -71,8 +75,8 @@ def launch(
 def _place_in_torchrun(environment: Mapping[str, str]) -> tuple[int, int] | None:
     """Read (local rank, local size) from torchrun's variables; None without torchrun.
 
-    With some of the variables a process would train alone and write over the results of the
-    others, or wait for them without end.
+    With only some of the variables, a process would train alone and overwrite the results of the
+    others, or wait for them for ever.
     """
     job = _read_pair(environment, _JOB)
     machine = _read_pair(environment, _MACHINE)
@@ -98,10 +102,13 @@ def _place_in_torchrun(environment: Mapping[str, str]) -> tuple[int, int] | None
 
 
 def _read_pair(environment: Mapping[str, str], names: tuple[str, str]) -> tuple[int, int] | None:
-    """Read the number of a process and that of all; None if neither variable is set."""
+    """Read the number of a process and the number of all; None if neither variable is set."""
     texts = [environment.get(name) for name in names]
+
     if texts == [None, None]:
         return None
+
+    # A missing or malformed number becomes -1, which no range holds.
     numbers = [int(text) if text and text.strip().isdecimal() else -1 for text in texts]
     if not 0 <= numbers[0] < numbers[1]:
         rank, size = ("not set" if text is None else repr(text) for text in texts)
@@ -120,8 +127,10 @@ def _run_in_torchrun(
     local_size: int,
 ) -> None:
     use_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= local_size
+    # Before the group is made: NCCL takes the current GPU.
     if use_gpu:
         torch.cuda.set_device(local_rank)
+
     dist.init_process_group("nccl" if use_gpu else "gloo", timeout=timeout)
     try:
         comm.create_local_process_group(local_size)
@@ -148,20 +157,25 @@ def select_device(name: str = "auto") -> torch.device:
             ``"cuda"`` or ``"cuda:<index>"``.
 
     Returns:
-        The device; of several processes on GPUs each has its own.
+        The device; each of several processes on GPUs has its own.
 
     Raises:
-        RunError: unknown name, or a GPU was asked for and there is none.
+        RunError: the name is unknown, or a GPU is requested and there is none.
     """
+    # Gloo means that the launcher found fewer GPUs than processes.
     on_gloo = dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() and not on_gloo else "cpu"
+
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise RunError(f"train.device={name!r} is no device; use auto, cpu or cuda") from error
+
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RunError(f"train.device={name}, but torch sees no GPU; use auto or cpu")
+
+    # A device with an index, so that every process keeps its own GPU.
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
@@ -179,6 +193,8 @@ def wrap_distributed(model: nn.Module, **options: Any) -> nn.Module:
     """
     if comm.get_world_size() == 1:
         return model
+
     device = next(model.parameters()).device
+    # Detectron2 and torch want the index of a GPU, but none for CPUs.
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=ids, **options)

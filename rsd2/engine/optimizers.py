@@ -42,12 +42,14 @@ def optimizer_params(
         weight_decay: weight decay of all parameters; None leaves the optimizer's own.
         weight_decay_norm: weight decay of the parameters of normalization layers; None treats
             them like the others.
-        weight_decay_bias: weight decay of parameters called ``bias``; None likewise.
+        weight_decay_bias: weight decay of parameters called ``bias``; None treats them like
+            the others.
         weight_decay_positions: weight decay of learned tables of absolute positions,
-            ``pos_embed``; None likewise.
-        layer_decay: in (0, 1]; for a transformer of n blocks under ``backbone`` the rate of block
-            i = 0 ... n - 1 is multiplied by ``layer_decay ** (n - i)``, that of its patch embedding
-            and positions by ``layer_decay ** (n + 1)``, on top of ``lr_multipliers``.
+            ``pos_embed``; None treats them like the others.
+        layer_decay: decay per block, in (0, 1]; for a transformer of n blocks under ``backbone``
+            the rate of block i = 0 ... n - 1 is multiplied by ``layer_decay ** (n - i)``, that of
+            its patch embedding and positions by ``layer_decay ** (n + 1)``, on top of
+            ``lr_multipliers``.
 
     Returns:
         Parameter groups for a torch optimizer.
@@ -69,6 +71,7 @@ def optimizer_params(
                 ", ".join(name for name, _ in model.named_children()),
             )
 
+    # Depths matter only with a decay; most models have no transformer to count.
     depth = _transformer_depth(model) if layer_decay != 1.0 else 0
     if layer_decay != 1.0 and not (depth and 0.0 < layer_decay < 1.0):
         raise RunError(
@@ -77,6 +80,7 @@ def optimizer_params(
         )
 
     def factor(name: str) -> float:
+        # The longest pattern comes first in the list, so the most specific one wins.
         multiplier = next((multipliers[pattern] for pattern in patterns if pattern in name), 1.0)
         return multiplier * get_vit_lr_decay_rate(name, layer_decay, depth)
 
@@ -111,14 +115,17 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
         The optimizer. Its options are plain Python values, without config containers, because
         they are saved in checkpoints, which are loaded without free unpickling.
     """
+    # The config cannot hold a module for good: it is saved as text.
     cfg.params.model = model
     try:
         optimizer = instantiate(cfg)
     finally:
         del cfg.params["model"]
+
     for group in [optimizer.defaults, *optimizer.param_groups]:
         for key, value in group.items():
             if OmegaConf.is_config(value):
                 plain = OmegaConf.to_container(value, resolve=True)
+                # Torch compares betas as a tuple.
                 group[key] = tuple(plain) if isinstance(plain, list) else plain
     return optimizer

@@ -1,4 +1,4 @@
-"""What is known before the first step, judged before the first step."""
+"""Checks of a run before its first step: output folder, classes, data and evaluators."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from omegaconf import DictConfig, ListConfig
 from .errors import RunError
 from .random_state import preserved_random_state
 
-# Where models say how many classes they tell apart; the last one is a pre-training's, whose
-# classes are clusters, of which the data may have fewer.
+# Keys of models that hold the number of their classes. The last one is a pre-training's, whose
+# classes are clusters; the data may have fewer of them.
 _CLASS_KEYS = ("num_classes", "roi_heads.num_classes")
 _CLUSTER_KEY = "detector.num_classes"
 _SHOWN = 12
@@ -24,21 +24,22 @@ _MAX_FILES = 10_000
 
 
 def prepare_output_dir(output_dir: str, key: str = "train.output_dir") -> Path:
-    """Create an output folder and prove that it can be written to.
+    """Create an output folder and check that it can be written to.
 
     Args:
-        output_dir: local folder.
-        key: of the config, for the message.
+        output_dir: path of a local folder.
+        key: key of the config that names the folder, for the message.
 
     Returns:
-        Its path.
+        Path of the folder.
 
     Raises:
-        RunError: it cannot be created or written to.
+        RunError: the folder cannot be created or written to.
     """
     folder = Path(output_dir)
     probe = folder / f".probe.{os.getpid()}"
     try:
+        # Only writing proves it: permissions say nothing about quotas and read-only mounts.
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_text("writable")
         probe.unlink()
@@ -47,27 +48,29 @@ def prepare_output_dir(output_dir: str, key: str = "train.output_dir") -> Path:
             f"the output folder {folder} cannot be written to ({error.strerror or error}); "
             f"choose another with {key}=..."
         ) from error
+
     return folder
 
 
 def check_run(cfg: DictConfig, *, is_training: bool) -> None:
-    """Judge all that can be known of a run before its first step.
+    """Check everything about a run that can be checked before its first step.
 
-    The classes of the model are compared with those of the data, the data of the evaluation are
-    read, and the evaluators are built and given their labels, so that a training does not end in
-    an error that was there when it began. Random generators are left as they were.
+    It compares the classes of the model with those of the data, reads the data of the evaluation,
+    builds the evaluators and gives them their labels. A training then does not end in an error that
+    was there when it began. Random generators are left as they were.
 
     Args:
         cfg: the whole config.
-        is_training: compare the classes of ``dataloader.train`` too. Its data are judged by
-            :func:`build_loader` alone, because reading them twice would take long.
+        is_training: whether to compare the classes of ``dataloader.train`` too. Its data are
+            checked by :func:`build_loader` alone, because reading them twice would take long.
 
     Raises:
-        RunError: the first thing that stands against the run, with the names.
+        RunError: the first problem that was found; the message names the keys.
     """
     splits = ("train", "test") if is_training else ("test",)
     with preserved_random_state():
         _check_evaluation(cfg)
+
     # Last, because some formats tell their classes only when they are read.
     check_classes(cfg, splits)
 
@@ -77,7 +80,7 @@ def check_classes(cfg: DictConfig, splits: Sequence[str] = ("train", "test")) ->
 
     Args:
         cfg: the whole config.
-        splits: of ``train`` and ``test``.
+        splits: splits to check, of ``train`` and ``test``.
 
     Raises:
         RunError: a class list is empty, has another length than the model has classes, or the
@@ -118,7 +121,7 @@ def num_classes(cfg: DictConfig, keys: Sequence[str] = _CLASS_KEYS) -> tuple[str
 
     Args:
         cfg: the whole config.
-        keys: of the model, of which the first one counts that there is.
+        keys: keys of the model to look for; the first one that exists is taken.
 
     Returns:
         (dotted key, number), or (None, 0) if the model has no such key: some pre-trainings have
@@ -130,68 +133,73 @@ def num_classes(cfg: DictConfig, keys: Sequence[str] = _CLASS_KEYS) -> tuple[str
             node = node.get(part) if isinstance(node, DictConfig) else None
         if isinstance(node, int):
             return f"model.{key}", node
+
     return None, 0
 
 
 def dataset_names(cfg: DictConfig, split: str) -> list[str]:
-    """Names of the registered datasets of a loader.
+    """List the names of a loader's registered datasets.
 
     Args:
         cfg: the whole config.
         split: ``train`` or ``test``.
 
     Returns:
-        The names; none if its data come without.
+        The names; empty if the loader's data have none.
     """
     loader = cfg.dataloader.get(split)
     dataset = loader.get("dataset") if isinstance(loader, DictConfig) else None
     names = dataset.get("names") if isinstance(dataset, DictConfig) else None
+
     if isinstance(names, str):
         return [names]
     return [str(name) for name in names] if isinstance(names, ListConfig) else []
 
 
 def classes_of(name: str) -> list[str] | None:
-    """Classes of a dataset.
+    """Look up the classes of a dataset.
 
     Args:
-        name: registered or not.
+        name: name of a dataset, registered or not.
 
     Returns:
-        Their names in order; None if they are not known, or not before it is read.
+        Names of the classes in order; None if they are unknown before the dataset is read.
     """
-    # The metadata catalog makes an entry for every name that it is asked for.
+    # The metadata catalog creates an entry for every name that it is asked for.
     if name not in DatasetCatalog.list():
         return None
+
     classes = MetadataCatalog.get(name).get("thing_classes")
     return None if classes is None else list(classes)
 
 
 def build_loader(config: DictConfig, name: str, whole: DictConfig | None = None) -> Any:
-    """Build a loader of the config; data that cannot be used are one sentence, not a traceback.
+    """Build a loader of the config; unusable data give one sentence instead of a traceback.
 
     Args:
-        config: the node of the loader.
-        name: its key, for the message, like ``dataloader.train``.
-        whole: the whole config; if it is given, the labels have to fit the model's classes.
+        config: node of the loader in the config.
+        name: key of the loader, for the message, like ``dataloader.train``.
+        whole: the whole config; if given, the labels are compared with the model's classes.
 
     Returns:
         The loader.
 
     Raises:
         RunError: a dataset is not registered, its files are missing or cannot be used, it shows
-            no object, or an object of a class that the model does not have.
+            no object, or it has an object of a class that the model does not have.
     """
     with one_sentence(name):
         # The images come first, because the loader does not give them out again.
         parts = {key: config[key] for key in config}
         parts["dataset"] = instantiate(parts["dataset"]) if "dataset" in parts else None
         records = parts["dataset"]
+
         if whole is not None and isinstance(records, list):
             if num_classes(whole)[0] is not None:
                 _check_objects(records, config, name)
             _check_files(records, config, name)
             _check_categories(records, name, *num_classes(whole, (*_CLASS_KEYS, _CLUSTER_KEY)))
+
         if records is None:
             del parts["dataset"]
         return instantiate(parts)
@@ -201,13 +209,13 @@ def build_evaluators(config: DictConfig | ListConfig) -> Any:
     """Build the evaluators of the config.
 
     Args:
-        config: of one evaluator, or a list of them.
+        config: config of one evaluator, or a list of configs.
 
     Returns:
-        The evaluator, or a list of them.
+        The evaluator, or a list of evaluators.
 
     Raises:
-        RunError: a protocol is impossible, or the output folder cannot be written to.
+        RunError: an option is out of range, or the output folder cannot be written to.
     """
     with one_sentence("dataloader.evaluator"):
         evaluators = instantiate(config)
@@ -215,7 +223,7 @@ def build_evaluators(config: DictConfig | ListConfig) -> Any:
 
 
 def check_evaluators(cfg: DictConfig) -> list[Any]:
-    """Build the evaluators once, so that a folder or an option of theirs fails before the work.
+    """Build the evaluators once, so that their folders and options fail before the work.
 
     Args:
         cfg: the whole config.
@@ -224,7 +232,7 @@ def check_evaluators(cfg: DictConfig) -> list[Any]:
         The evaluators; none if the config has none.
 
     Raises:
-        RunError: an evaluator cannot write its results or cannot score as it is asked to.
+        RunError: an evaluator cannot write its results, or has an impossible option.
     """
     if cfg.dataloader.get("evaluator") is None:
         return []
@@ -234,10 +242,12 @@ def check_evaluators(cfg: DictConfig) -> list[Any]:
 
 
 def _check_objects(records: Sequence[Any], config: DictConfig, name: str) -> None:
-    """Refuse labels without a single object, as of a class list that fits no label."""
+    """Refuse labels without any object, for example if the class list fits no label."""
     labelled = [r for r in records if isinstance(r, Mapping) and "annotations" in r]
     if not labelled or any(record["annotations"] for record in labelled):
         return
+
+    # Every class name may be misspelt, so the message lists the classes that were wanted.
     names = config.dataset.get("names") if isinstance(config.dataset, DictConfig) else None
     names = [names] if isinstance(names, str) else list(names or [])
     classes = next((classes_of(one) for one in names if classes_of(one)), None)
@@ -251,19 +261,19 @@ def _check_objects(records: Sequence[Any], config: DictConfig, name: str) -> Non
 
 
 def _check_files(records: Sequence[Any], config: DictConfig, name: str) -> None:
-    """Refuse images that are not there, which a loader would meet in the middle of a run."""
+    """Refuse missing images, which a loader would only notice in the middle of a run."""
     target = (config.get("mapper") or {}).get("_target_")
     module = target if isinstance(target, str) else getattr(target, "__module__", "")
     if not module.startswith(("rsd2.", "detectron2.")):
-        return  # a mapper of the user's may make its images, or have them elsewhere
+        return  # a user's own mapper may create its images, or find them elsewhere
 
-    # Of very many images every n-th one is looked for: this must not take minutes.
+    # Of very many images only every n-th one is checked: this must not take minutes.
     step = max(1, len(records) // _MAX_FILES)
     files = [r["file_name"] for r in records[::step] if isinstance(r, Mapping) and "file_name" in r]
     missing = [file for file in dict.fromkeys(files) if not Path(file).exists()]
     if missing:
         raise RunError(
-            f"{name}: {len(missing)} of {len(set(files))} images that were looked for are not "
+            f"{name}: {len(missing)} of {len(set(files))} checked images are not "
             f"there, for example {missing[0]}; put them where the labels say, or correct the path "
             "of the dataset"
         )
@@ -289,15 +299,17 @@ def _check_categories(records: Sequence[Any], name: str, key: str | None, number
 
 
 def _check_evaluation(cfg: DictConfig) -> None:
-    """Build everything that the evaluation after the last step needs."""
+    """Build and check all parts of the evaluation after the last step."""
     dataloader = cfg.dataloader
     if dataloader.get("evaluator") is None or dataloader.get("test") is None:
         return
     build_loader(dataloader.test, "dataloader.test", cfg)
 
+    # A reset reads the labels, which is where a wrong dataset shows.
     for evaluator in check_evaluators(cfg):
         with one_sentence("dataloader.evaluator"):
             evaluator.reset()
+
     configs = dataloader.evaluator
     for config in configs if isinstance(configs, ListConfig) else [configs]:
         _check_dataset_of(config, cfg)
@@ -306,14 +318,17 @@ def _check_evaluation(cfg: DictConfig) -> None:
 
 
 def _check_dataset_of(config: DictConfig, cfg: DictConfig) -> None:
-    """Refuse an evaluator of other images than those that the model will see."""
+    """Refuse an evaluator whose dataset shares no image with the tested ones."""
     name, tested = config.get("dataset_name"), dataset_names(cfg, "test")
     if not isinstance(name, str) or not tested or name in tested:
         return
+
     with one_sentence("dataloader.evaluator"):
+        # A tiled dataset is scored on the images that its tiles were cut from.
         scored = {name, MetadataCatalog.get(name).get("source_dataset") or name}
         known = {one for each in scored for one in _image_ids(each)}
         seen = {one for each in tested for one in _image_ids(each)}
+
     if known and seen and not known & seen:
         raise RunError(
             f"dataloader.evaluator.dataset_name={name} has none of the images of "
@@ -330,10 +345,10 @@ def _image_ids(name: str) -> Iterator[str]:
 
 @contextmanager
 def one_sentence(name: str) -> Iterator[None]:
-    """Turn what says that data or a setting cannot be used into one kind of error.
+    """Turn errors about unusable data or settings into one kind of error.
 
     Args:
-        name: of what is built in the block, for the message: a key of the config.
+        name: key of the config that the block builds, for the message.
 
     Yields:
         Nothing.
@@ -348,8 +363,8 @@ def one_sentence(name: str) -> Iterator[None]:
     except (ValueError, OSError) as error:
         raise RunError(f"{name}: {error}") from error
     except (KeyError, AttributeError, AssertionError) as error:
-        # Detectron2 has these for a name that nobody registered, classes that nobody named, and
-        # data without images. Others are mistakes of a program, whose place matters.
+        # Detectron2 raises these for unregistered names, unnamed classes and data without images.
+        # Other errors of these types are bugs of a program, whose traceback matters.
         text = str(error.args[0]) if error.args else ""
         known = ("is not registered", "does not exist in the meta", "is empty!", "No valid data")
         if not any(part in text for part in known):

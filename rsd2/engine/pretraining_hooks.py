@@ -1,4 +1,4 @@
-"""Hooks of self-distillation: moving average of the target, schedule of the weight decay."""
+"""Hooks for self-distillation: moving average of the target, schedule of the weight decay."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class TargetModel(Protocol):
     """Share of the training that is done, in [0, 1)."""
 
     def update_target(self, momentum: float) -> None:
-        """Move the target towards the model, keeping the momentum's share of it."""
+        """Move the target towards the model, keeping the momentum's share of its old weights."""
 
 
 class TargetUpdate(HookBase):
-    """Tells a model its progress in the training, and updates its target after each step.
+    """Tells a model the progress of its training, and updates its target after each step.
 
     Source: I-JEPA (arXiv 2301.08243), appendix A.1: the momentum rises linearly, per iteration.
     The averaged weights are part of the model, so they are saved and resumed with it; the momentum
@@ -33,11 +33,11 @@ class TargetUpdate(HookBase):
     """
 
     def __init__(self, start: float = 0.996, end: float = 1.0) -> None:
-        """Set the momentum.
+        """Set the momentum at the start and at the end.
 
         Args:
             start: share of the old average in the new one in the first step, in [0, 1].
-            end: the same after the last step; 1 stands still.
+            end: the same share after the last step; 1 keeps the old average.
 
         Raises:
             RunError: a number is out of range.
@@ -57,7 +57,7 @@ class TargetUpdate(HookBase):
         self.trainer.storage.put_scalar("target_momentum", momentum, smoothing_hint=False)
 
     def _model(self) -> TargetModel:
-        # Only the user can promise that the model is of this kind; a module has any attribute.
+        # A type checker cannot know that the model has a target; only the user's config does.
         model: Any = unwrap(self.trainer.model)
         return model
 
@@ -66,10 +66,10 @@ class TargetUpdate(HookBase):
 
 
 class WeightDecaySchedule(HookBase):
-    """Multiplies the weight decay of every parameter group; groups without any keep none."""
+    """Multiplies the weight decay of every parameter group; a weight decay of 0 stays 0."""
 
     def __init__(self, scheduler: ParamScheduler) -> None:
-        """Keep the schedule.
+        """Set the schedule.
 
         Args:
             scheduler: schedule that multiplies each group's own weight decay, over the progress
@@ -87,6 +87,8 @@ class WeightDecaySchedule(HookBase):
         factor = self._scheduler(self.trainer.iter / self.trainer.max_iter)
         for group in self.trainer.optimizer.param_groups:
             group["weight_decay"] = group["initial_weight_decay"] * factor
+
+        # One number for the log: groups without weight decay would hide it.
         decay = max(group["weight_decay"] for group in self.trainer.optimizer.param_groups)
         self.trainer.storage.put_scalar("weight_decay", decay, smoothing_hint=False)
 

@@ -1,7 +1,7 @@
-"""Resuming: the config decides what a user may change, and the rest has to be as it was.
+"""Resuming: a user may change what the config decides; the rest has to be as it was.
 
 A checkpoint holds more than weights: rates and weight decay in the groups of the optimizer, the
-seed, the place in the data. Whatever of it a config also says must not win in silence. So each
+seed, the position in the data. These must not silently override what the config says. So each
 checkpoint records the settings of its run, and a resumed run is compared with them before its
 first step.
 """
@@ -35,9 +35,9 @@ _REFUSED = {
     "optimizer.centered": "the optimizer would lack the mean of its gradients",
     "data.classes": "the outputs of the model would mean other classes",
 }
-# These change how fast a machine works, not what it computes.
+# These change the speed of a training, not its result.
 _UNIMPORTANT = ("dataloader.train.num_workers", "dataloader.train.mapper.decoded_cache_dir")
-# These follow from another setting, which is the one to name.
+# These follow from another setting, which is the one to report.
 _DERIVED = {"lr_multiplier.max_iter": "train.max_iter", "optimizer.params.base_lr": "optimizer.lr"}
 _RATES = ("lr", "weight_decay", "betas", "momentum")
 _MAX_IDS, _MAX_SHOWN = 1000, 12
@@ -50,7 +50,7 @@ def settings_of(leaves: Iterable[tuple[str, Any]]) -> Settings:
         leaves: (dotted key, value), interpolations resolved.
 
     Returns:
-        The settings. Of a function or class only its own name is kept, because modules move.
+        The settings. A function or class is kept by its own name only, because modules move.
     """
     return {key: _plain(key, value) for key, value in leaves if key not in _UNIMPORTANT}
 
@@ -69,11 +69,11 @@ def _plain(key: str, value: Any) -> str | int | float | bool | None:
 
 
 def describe_data(loader: Any, class_names: Sequence[str] | None) -> Settings:
-    """Describe training data such that other ones are noticed, wherever they lie.
+    """Describe training data, so that a resumed run notices other data in any folder.
 
     Args:
-        loader: of ``build_train_loader``; of another one nothing is known.
-        class_names: of the data, or None.
+        loader: loader of ``build_train_loader``; other loaders are not described.
+        class_names: class names of the data, or None.
 
     Returns:
         Number of images, a digest of (some of) their ids, and the classes, as settings.
@@ -87,6 +87,7 @@ def describe_data(loader: Any, class_names: Sequence[str] | None) -> Settings:
 
     # Up to a thousand evenly spaced images: each one has to be unpickled.
     step = max(1, len(dataset) // _MAX_IDS)
+
     digest = hashlib.sha256()
     for index in range(0, len(dataset), step):
         record = dataset[index]
@@ -100,26 +101,31 @@ def compare_settings(before: Settings, now: Settings, *, allow_new_data: bool = 
     """Compare the settings of a resumed run with those of its checkpoint.
 
     Args:
-        before: of the checkpoint.
-        now: of this run. A ``train.seed`` of None takes that of the checkpoint.
-        allow_new_data: accept other training data.
+        before: settings of the checkpoint.
+        now: settings of this run. A ``train.seed`` of None takes that of the checkpoint.
+        allow_new_data: whether to accept other training data.
 
     Returns:
-        Sentences about what changed and is obeyed.
+        Sentences about the changes that the run follows.
 
     Raises:
-        RunError: every change that cannot be obeyed, with its reason.
+        RunError: a change that a resumed run cannot follow; the message lists all, with reasons.
     """
     changed = {
         key: f"{key}={_shown(now.get(key))} (was {_shown(before.get(key))})"
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
     }
+
     if "data.digest" in changed:
+        # A digest tells a user nothing.
         changed["data.digest"] = "other images"
+
+    # The same change must not be reported twice under two names.
     for key, origin in _DERIVED.items():
         if origin in changed:
             changed.pop(key, None)
+
     if now.get("train.seed") is None:
         changed.pop("train.seed", None)
     if "train.max_iter" not in changed:
@@ -131,19 +137,21 @@ def compare_settings(before: Settings, now: Settings, *, allow_new_data: bool = 
         if key in changed
     ]
     refusals += _refused_train_options(changed, before, now)
+
     data = [key for key in changed if _is_of_data(key, before, now)]
     if data and not allow_new_data:
         refusals.append(
             f"the training data are others: {_listed([changed[key] for key in data])}; name those "
             "that the run began with, or continue on the new ones with train.allow_new_data=true"
         )
+
     if refusals:
-        raise RunError("--resume cannot obey this:\n  " + "\n  ".join(refusals))
+        raise RunError("--resume cannot change this:\n  " + "\n  ".join(refusals))
     return list(changed.values())
 
 
 def _refused_train_options(changed: dict[str, str], before: Settings, now: Settings) -> list[str]:
-    """Take the options out that a resumed run cannot have, and say why."""
+    """Remove the options that a resumed run cannot change, and return the reasons."""
     refusals = []
     for key in ("train.seed", "dataloader.train.seed"):
         if key in changed:
@@ -152,18 +160,20 @@ def _refused_train_options(changed: dict[str, str], before: Settings, now: Setti
                 f"give {key}={_shown(before.get(key))}"
             )
 
+    # Without a value the option asks for nothing, so its removal is fine.
     start = changed.pop("train.init_checkpoint", None)
     if start and now.get("train.init_checkpoint"):
         refusals.append(
             f"{start}: the last checkpoint is continued, not this one; leave it out, or {_ANEW}"
         )
 
+    # With epochs, these sizes decide the length of the run and the place within an epoch.
     sizes = ("dataloader.train.total_batch_size", "train.accumulate", "data.num_images")
     other = [changed[key] for key in sizes if key in changed]
     if now.get("train.epochs") is not None and other:
         refusals.append(
             f"{', '.join(other)} with train.epochs={now['train.epochs']}: the iterations that are "
-            "done had another share of an epoch; give train.epochs=null train.max_iter=..."
+            "done covered another share of an epoch; give train.epochs=null train.max_iter=..."
         )
     return refusals
 
@@ -173,7 +183,7 @@ def _is_of_data(key: str, before: Settings, now: Settings) -> bool:
         return True
     if not key.startswith("dataloader.train.dataset.") or key.endswith("_target_"):
         return False
-    # A folder may have moved; whether the images are the same is what the digest says.
+    # A folder may have moved; the digest tells whether the images are the same.
     values = before.get(key), now.get(key)
     return not all(isinstance(value, str) and "/" in value for value in values)
 
@@ -186,26 +196,27 @@ def continue_optimizer(
 ) -> dict[str, Any]:
     """Combine the state of a saved optimizer with the rates of a new one.
 
-    Torch takes the groups of the saved one as they are, so that the learning rates, weight decay
-    and betas of the config would be ignored. And it takes parameters by their place in the
-    groups, which another choice of multipliers changes.
+    Torch takes the groups of the saved optimizer as they are, and would ignore the learning rates,
+    weight decay and betas of the config. It also takes parameters by their place in the groups,
+    which another choice of multipliers changes.
 
     Args:
-        optimizer: as the config builds it.
-        names: of its parameters, in the order of its groups.
-        saved: ``state_dict`` of the earlier optimizer.
-        saved_names: of its parameters; None in checkpoints of earlier versions, whose groups then
-            have to be those of ``optimizer``.
+        optimizer: new optimizer that the config builds.
+        names: names of its parameters, in the order of its groups.
+        saved: ``state_dict`` of the saved optimizer.
+        saved_names: names of the saved parameters; None in checkpoints of earlier versions,
+            whose groups then have to be those of ``optimizer``.
 
     Returns:
-        What ``optimizer.load_state_dict`` takes: moments and counts of ``saved`` by parameter
+        A state for ``optimizer.load_state_dict``: moments and counts of ``saved`` by parameter
         name, everything else of ``optimizer``.
 
     Raises:
-        RunError: the two are of different classes, or which parameter is which cannot be told.
+        RunError: the two are of different classes, or their parameters cannot be matched.
     """
     own, old_groups = optimizer.state_dict(), saved["param_groups"]
     _check_kind(own["param_groups"], old_groups)
+
     old_places = [place for group in old_groups for place in group["params"]]
     if saved_names is None:
         saved_names = _assumed_names(optimizer, names, saved)
@@ -216,6 +227,7 @@ def continue_optimizer(
     for place, name in enumerate(names):
         if name in old_place and old_place[name] in saved["state"]:
             state[place] = saved["state"][old_place[name]]
+
     for what, others in (
         ("begin to be trained, without moments", [n for n in names if n not in old_place]),
         ("are trained no longer", [n for n in saved_names if n not in set(names)]),
@@ -229,7 +241,8 @@ def continue_optimizer(
 
 
 def _check_kind(own: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse the state of another class of optimizer, which torch would take."""
+    """Refuse the state of another class of optimizer, which torch would accept."""
+    # The keys of the groups are the only trace of the class in a state.
     for key in ("betas", "momentum", "alpha", "rho"):
         if (key in own[0]) != (key in saved[0]):
             one, other = ("checkpoint", "config") if key in saved[0] else ("config", "checkpoint")
@@ -237,6 +250,7 @@ def _check_kind(own: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, A
                 f"the optimizer of the {one} has {key}, that of the {other} has not: "
                 f"{_REFUSED['optimizer._target_']}; {_ANEW}"
             )
+
     for key in ("amsgrad", "centered"):
         if bool(own[0].get(key)) != bool(saved[0].get(key)):
             raise RunError(
@@ -248,7 +262,7 @@ def _check_kind(own: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, A
 def _assumed_names(
     optimizer: torch.optim.Optimizer, names: Sequence[str], saved: Mapping[str, Any]
 ) -> Sequence[str]:
-    """Names of the parameters of an old checkpoint, if its groups are those of the optimizer."""
+    """Return the parameter names of an old checkpoint whose groups fit the optimizer."""
     sizes = [len(group["params"]) for group in optimizer.param_groups]
     old_sizes = [len(group["params"]) for group in saved["param_groups"]]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -270,13 +284,15 @@ def _assumed_names(
 
 
 def _report_rates(own: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]]) -> None:
-    """Say which rates change where a checkpoint has no settings to compare with."""
+    """Log which rates change if a checkpoint has no settings to compare with."""
     changes = []
     for key in _RATES:
+        # ``initial_lr`` is the rate before the schedule multiplied it.
         old = {str(g.get(f"initial_{key}", g.get(key))) for g in saved}
         new = {str(g.get(key)) for g in own}
         if old != new:
             changes.append(f"{key} {', '.join(sorted(new))} (was {', '.join(sorted(old))})")
+
     if changes:
         _logger.warning("the optimizer is resumed with other values: %s", "; ".join(changes))
 
@@ -293,12 +309,12 @@ def _listed(items: Sequence[str]) -> str:
 
 
 def describe_changes(changes: Sequence[str]) -> str:
-    """Write changes as one sentence.
+    """Describe changes in one sentence.
 
     Args:
-        changes: of :func:`compare_settings`, at least one.
+        changes: result of :func:`compare_settings`, at least one change.
 
     Returns:
         The sentence.
     """
-    return f"resumed with other settings, which are obeyed from now on: {_listed(changes)}"
+    return f"resumed with other settings, which apply from now on: {_listed(changes)}"

@@ -18,7 +18,7 @@ def with_warmup(
     """Add a warm-up to the beginning of a schedule without shifting the schedule.
 
     Args:
-        scheduler: multiplier over the progress [0, 1] of the training.
+        scheduler: schedule that gives the multiplier over the progress [0, 1] of the training.
         max_iter: number of iterations of the whole training, >= 1.
         warmup_iters: number of iterations until the schedule's own value is reached, >= 0; a
             shorter training is all warm-up.
@@ -26,7 +26,7 @@ def with_warmup(
         warmup_method: ``"linear"`` or ``"constant"``.
 
     Returns:
-        The multiplier over the progress of the training.
+        The schedule with the warm-up.
 
     Raises:
         RunError: a number is out of range.
@@ -36,7 +36,9 @@ def with_warmup(
             f"with_warmup needs max_iter >= 1, warmup_iters >= 0 and warmup_factor >= 0, got "
             f"{max_iter}, {warmup_iters} and {warmup_factor}"
         )
+
     if warmup_iters == 0:
         return scheduler
+
     length = min(warmup_iters / max_iter, 1.0)
     return WarmupParamScheduler(scheduler, warmup_factor, length, warmup_method)

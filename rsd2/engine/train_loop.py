@@ -32,7 +32,7 @@ class NonFiniteError(FloatingPointError):
 class Trainer(SimpleTrainer):
     """Detectron2's trainer with mixed precision, clipping, accumulation and exact resuming.
 
-    Works on CPU and GPU, in one process or in several.
+    It works on CPU and GPU, in one process or in several.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Trainer(SimpleTrainer):
         norm_type: float = 2.0,
         accumulate: int = 1,
     ) -> None:
-        """Prepare; nothing is loaded or computed yet.
+        """Set the options; nothing is loaded or computed yet.
 
         Args:
             model: model that maps a batch (list of dicts) to a loss or a dict of losses, whose
@@ -65,6 +65,7 @@ class Trainer(SimpleTrainer):
             RunError: an option is out of range or does not fit the device.
         """
         super().__init__(model, data_loader, optimizer)
+
         self._device_type = next(model.parameters()).device.type
         if amp_dtype is not None and amp_dtype not in _AMP_DTYPES:
             raise RunError(f"train.amp.dtype must be float16 or bfloat16, got {amp_dtype!r}")
@@ -84,19 +85,21 @@ class Trainer(SimpleTrainer):
         self._max_grad_norm = max_grad_norm
         self._norm_type = norm_type
         self._accumulate = accumulate
+
         self.grad_scaler = torch.amp.GradScaler("cuda", enabled=amp_dtype == "float16")
+
         self._pending_random_state: dict[str, Any] | None = None
         self.settings: Settings = {}
-        """Saved with checkpoints, and compared when they are resumed; empty compares nothing."""
+        """Settings that checkpoints keep and that resuming compares; empty compares nothing."""
         self.allow_new_data = False
-        """Resume on other data than the checkpoint's."""
+        """Whether to resume on other data than the checkpoint's."""
 
     def run_step(self) -> None:
         """Load the batches of one step, compute the gradient, update the weights.
 
         Raises:
-            NonFiniteError: a loss, or without loss scaling a gradient, is not finite.
-            RuntimeError: the model is not in training mode or the data loader ended.
+            NonFiniteError: a loss is not finite, or without loss scaling a gradient.
+            RuntimeError: the model is not in training mode, or the data loader ended.
         """
         if not self.model.training:
             raise RuntimeError("the model was left in eval mode; a hook has to restore train()")
@@ -122,6 +125,7 @@ class Trainer(SimpleTrainer):
 
             data_time += time.perf_counter() - start
             file_names += [str(x.get("file_name", "?")) for x in batch if isinstance(x, Mapping)]
+            # Divided here, because the sum of the shares is the mean over all batches.
             for name, loss in self._backward(batch, index, file_names).items():
                 means[name] = means.get(name, 0.0) + loss.detach() / self._accumulate
 
@@ -141,6 +145,7 @@ class Trainer(SimpleTrainer):
             with torch.autocast(
                 self._device_type, dtype=self._amp_dtype, enabled=self._amp_dtype is not None
             ):
+                # The loss is a part of the mixed-precision region, as torch recommends.
                 losses = self.model(batch)
                 if isinstance(losses, torch.Tensor):
                     losses = {"total_loss": losses}
@@ -148,6 +153,7 @@ class Trainer(SimpleTrainer):
                     raise RuntimeError(f"{type(self.model).__name__} returned no loss to minimize")
                 total = sum(losses.values())
 
+            # Checked before the backward pass, while the images of the batch are known.
             if not torch.isfinite(total):
                 values = {name: float(loss.detach()) for name, loss in losses.items()}
                 bad = {name: value for name, value in values.items() if not math.isfinite(value)}
@@ -158,10 +164,13 @@ class Trainer(SimpleTrainer):
                 )
 
             self.grad_scaler.scale(total / self._accumulate).backward()
+
         return losses
 
     def _update_weights(self, file_names: list[str]) -> None:
+        # Gradients must have their true size before they are measured and clipped.
         self.grad_scaler.unscale_(self.optimizer)
+
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in parameters if p.grad is not None]
         norm = get_total_norm(grads, self._norm_type)
@@ -218,7 +227,7 @@ class Trainer(SimpleTrainer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict` with the rates and options of this run.
 
-        What changed is logged; what cannot be continued exactly is warned of.
+        It logs changed settings, and warns of parts that cannot be continued exactly.
 
         Args:
             state_dict: state of a trainer with the same model and class of optimizer.
@@ -231,6 +240,7 @@ class Trainer(SimpleTrainer):
             changes = compare_settings(before, self.settings, allow_new_data=self.allow_new_data)
             if changes:
                 _logger.warning(describe_changes(changes))
+            # A run without a seed continues with that of the checkpoint.
             if self.settings.get("train.seed") is None:
                 self.settings["train.seed"] = before.get("train.seed")
 
@@ -240,14 +250,18 @@ class Trainer(SimpleTrainer):
             state_dict["optimizer"],
             state_dict.get("parameter_names"),
         )
+        # With this run's rates: torch's own loading would take those of the checkpoint.
         super().load_state_dict({**state_dict, "optimizer": optimizer})
+
         if self.grad_scaler.is_enabled() and state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
         self._continue_data(state_dict)
 
     def _continue_data(self, state_dict: dict[str, Any]) -> None:
-        """Continue random numbers and data where they were, as far as that is possible."""
+        """Continue random numbers and data where the checkpoint left them, as far as possible."""
         states = state_dict.get("random_state", [])
+        # Each process has its own random numbers, so their number must be the same.
         if len(states) == comm.get_world_size():
             self._pending_random_state = states[comm.get_rank()]
         else:
@@ -264,7 +278,7 @@ class Trainer(SimpleTrainer):
             _logger.warning("the data loader starts over: it or the checkpoint has no position")
 
     def _parameter_names(self) -> list[str]:
-        """Names of the optimizer's parameters, in the order in which its state numbers them."""
+        """Return the names of the optimizer's parameters, in the order of its state."""
         names = {id(p): name for name, p in unwrap(self.model).named_parameters()}
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         return [names.get(id(p), f"#{place}") for place, p in enumerate(parameters)]

@@ -1,4 +1,4 @@
-"""A detector as the QGIS plugin Deepness runs one: the oriented-box type of its detection models.
+"""Detectors in the form that the QGIS plugin Deepness runs: its oriented-box detection type.
 
 Source: the plugin's documentation on model classes and metadata, and the layout of Ultralytics'
 oriented-box exports that its type ``YOLO_Ultralytics_obb`` reads.
@@ -22,18 +22,18 @@ DETECTOR_TYPE = "YOLO_Ultralytics_obb"
 
 
 class DeepnessGraph(nn.Module):
-    """A detector of rotated boxes behind the plugin's input and before its parsing.
+    """A detector of rotated boxes that takes the plugin's input and returns what it parses.
 
     Args:
         graph: the detector.
 
     Attributes:
-        output_names: of the one tensor.
-        any_batch: the number of images may be left open.
-        input_dtype: of the pixels.
+        output_names: name of the one tensor that ``forward`` returns.
+        any_batch: whether the number of images may be left open.
+        input_dtype: dtype of the pixels.
 
     Raises:
-        ExportError: the detector has no rotated boxes.
+        ExportError: the detector does not predict rotated boxes.
     """
 
     output_names = ("output0",)
@@ -54,16 +54,18 @@ class DeepnessGraph(nn.Module):
         return self.detector.model
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Detect.
+        """Detect objects in the form that the plugin parses.
 
         Args:
-            pixels: (B, 3, H, W) float32 RGB in [0, 1], as the plugin makes it of 8 bits.
+            pixels: (B, 3, H, W) float32 RGB in [0, 1], as the plugin scales 8-bit pixels.
 
         Returns:
             (B, 4 + K + 1, Q): centre and sides in pixels of the input, a score for each class,
             and the angle in radians, clockwise on screen.
         """
+        # The detector normalizes pixels of 0-255 itself, so the plugin's scaling is undone.
         boxes, angles, probabilities = self.detector.predict(pixels * 255)
+
         # Clockwise, as in all programs whose y axis and angle grow together.
         radians = -torch.deg2rad(angles)
         return torch.cat([boxes, probabilities, radians[..., None]], dim=2).transpose(1, 2)
@@ -73,10 +75,10 @@ def deepness_props(description: Description) -> dict[str, str]:
     """Return the metadata of a file for Deepness.
 
     Args:
-        description: of the detector, with ``resolution``.
+        description: description of the detector, with ``resolution``.
 
     Returns:
-        The plugin's entries, each a JSON value, and those of rsd2.
+        The plugin's entries, each a JSON value, and the entries of rsd2.
 
     Raises:
         ExportError: the images would have to be resized before the graph, which the plugin does
@@ -98,13 +100,16 @@ def deepness_props(description: Description) -> dict[str, str]:
         "model_type": "Detector",
         "det_type": DETECTOR_TYPE,
         "class_names": {str(index): name for index, name in enumerate(description.classes)},
+        # The plugin counts in centimetres per pixel.
         "resolution": 100 * description.resolution,
         "tiles_size": width,
-        "tile_size": width,  # what the program reads; its documentation names the other
+        "tile_size": width,  # the key that the program reads; its documentation names the other one
         "tiles_overlap": 20,
+        # Evaluation keeps weak detections, but on a map they would hide the others.
         "det_conf": max(finishing["score_threshold"], 0.3),
         "det_iou_thresh": finishing["nms_threshold"] or 0.3,
     }
+
     pixels = "RGB, 0-1, float32, (batch, 3, height, width)"
     described = replace(description, outputs="deepness", pixel_format=pixels).to_props()
     return described | {key: json.dumps(value) for key, value in own.items()}

@@ -1,6 +1,6 @@
-"""What an exported file says about itself: ``metadata_props`` of ONNX, one JSON value for each key.
+"""Description inside an exported file: ``metadata_props`` of ONNX, one JSON value for each key.
 
-A file is self-contained: classes, pixels, angles and what follows the graph stand in it.
+A file is self-contained: it names its classes, pixels, angles and the steps after the graph.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ANGLES = {
 
 
 class ExportError(Exception):
-    """A model cannot be exported, or a file is no export that can be used; the text says why."""
+    """A model cannot be exported, or an exported file cannot be used; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +27,26 @@ class Description:
     """Facts about an exported detector.
 
     Attributes:
-        outputs: what the graph returns, a key of :data:`ANGLES`.
-        classes: their names, in the order of the indices.
+        outputs: kind of the graph's results, a key of :data:`ANGLES`.
+        classes: names of the classes, in the order of their indices.
         window: side of the windows of an image that the graph is meant for, pixels, > 0.
         input_size: (height, width) of the graph's input, pixels.
-        batch: images in one call; None for any number.
+        batch: number of images in one call; None for any number.
         resize: ``short_edge_length`` and ``max_size`` of the resizing before the graph; None for
             no resizing.
-        pixel_mean: 0-255, RGB; the graph subtracts it, a caller fills the margins with it.
-        finishing: what follows the graph, like ``score_threshold`` and ``nms_threshold``.
-        model: class of the model.
+        pixel_mean: mean colour, 0-255, RGB; the graph subtracts it, a caller fills the margins
+            with it.
+        finishing: parameters of the steps after the graph, like ``score_threshold`` and
+            ``nms_threshold``.
+        model: name of the model's class.
         weights: name of the checkpoint file.
-        weights_sha256: of the checkpoint file.
-        ema: the averaged weights were taken.
+        weights_sha256: SHA-256 of the checkpoint file.
+        ema: whether the averaged weights were taken.
         resolution: ground sampling distance of the training images, metres per pixel; None if it
             is unknown.
-        version: of rsd2.
+        version: version of rsd2 that wrote the file.
         angle: convention of the boxes, for readers; follows from ``outputs``.
-        pixel_format: what the graph reads, for readers.
+        pixel_format: form of the pixels that the graph reads, for readers.
     """
 
     outputs: str
@@ -74,27 +76,28 @@ class Description:
         """Read what :meth:`to_props` wrote.
 
         Args:
-            props: entries of ``metadata_props``; others are left alone.
-            name: of the file, for messages.
+            props: entries of ``metadata_props``; other entries are ignored.
+            name: name of the file, for messages.
 
         Raises:
-            ExportError: an entry is missing or of another form.
+            ExportError: an entry is missing, or is not JSON.
         """
         content = {}
         for field in fields(cls):
             text = props.get(f"{PREFIX}{field.name}")
             if text is None:
                 raise ExportError(
-                    f"{name} has no metadata {PREFIX}{field.name}: it is not a file of "
-                    "`rsd2 export`, which is to write it again"
+                    f"{name} has no metadata {PREFIX}{field.name}: `rsd2 export` did not "
+                    "write it; export the model again"
                 )
             try:
                 content[field.name] = json.loads(text)
             except json.JSONDecodeError as error:
                 raise ExportError(
-                    f"{name}: metadata {PREFIX}{field.name} is no JSON ({error}); export it again"
+                    f"{name}: metadata {PREFIX}{field.name} is not JSON ({error}); export it again"
                 ) from error
 
+        # JSON has no tuples, so they come back as lists.
         for key in ("input_size", "resize", "pixel_mean"):
             if content[key] is not None:
                 content[key] = tuple(content[key])

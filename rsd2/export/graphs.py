@@ -1,4 +1,4 @@
-"""Detectors as modules from a tensor of pixels to tensors of fixed size, ready to be traced.
+"""Detectors as modules that map pixels to tensors of fixed size and can be traced.
 
 Shapes: B images, H, W height and width of the input, K classes, N detections of an image.
 """
@@ -20,18 +20,18 @@ from .description import ExportError
 
 
 class DetectionGraph(nn.Module, ABC):
-    """A detector from pixels to what stands before the suppression of double detections.
+    """A detector from pixels to its candidates, before double detections are suppressed.
 
     Args:
-        model: with buffers ``pixel_mean`` and ``pixel_std``; put into eval mode.
+        model: detector with buffers ``pixel_mean`` and ``pixel_std``; put into eval mode.
         image_format: channel order that the model was trained with, "RGB" or "BGR"; the graph
             reads RGB in any case.
 
     Attributes:
         outputs: kind of the results, see `description.ANGLES`.
-        output_names: of the tensors that ``forward`` returns.
-        any_batch: the number of images may be left open.
-        input_dtype: of the pixels.
+        output_names: names of the tensors that ``forward`` returns.
+        any_batch: whether the number of images may be left open.
+        input_dtype: dtype of the pixels.
     """
 
     outputs = ""
@@ -47,24 +47,28 @@ class DetectionGraph(nn.Module, ABC):
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Bring (B, 3, H, W) RGB, 0-255, into the range and the channel order of the model."""
         images = pixels.float()
+        # The buffers are in the model's channel order, so the swap comes first.
         if self.is_bgr:
             images = images[:, [2, 1, 0]]
+
         mean, deviation = (self.model.get_buffer(name) for name in ("pixel_mean", "pixel_std"))
         return (images - mean) / deviation
 
     @property
     @abstractmethod
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
 
     def rgb_mean(self) -> tuple[float, float, float]:
-        """Mean colour, 0-255, RGB: what becomes zero in the model, as its padding is."""
+        """Mean colour, 0-255, RGB: normalized, it becomes zero, as the model's padding is."""
+        # In the order of the model's channels, not yet RGB.
         first, second, third = self.model.get_buffer("pixel_mean").flatten().tolist()
+
         return (third, second, first) if self.is_bgr else (first, second, third)
 
     @abstractmethod
     def finishing(self) -> dict[str, Any]:
-        """Return what has to follow the graph."""
+        """Return the parameters of the steps that have to follow the graph."""
 
 
 class RotatedDetrGraph(DetectionGraph):
@@ -75,7 +79,7 @@ class RotatedDetrGraph(DetectionGraph):
         image_format: see `DetectionGraph`.
 
     Raises:
-        ExportError: the model is another detector.
+        ExportError: the model is not a `RotatedDeformableDETR`.
     """
 
     outputs = "rotated_pairs"
@@ -84,18 +88,18 @@ class RotatedDetrGraph(DetectionGraph):
     def __init__(self, model: nn.Module, image_format: str = "RGB") -> None:
         if not isinstance(model, RotatedDeformableDETR):
             raise ExportError(
-                f"a {type(model).__name__} of {type(model).__module__} is no RotatedDeformableDETR "
-                "of rsd2, and cannot be exported as one"
+                f"a {type(model).__name__} of {type(model).__module__} is not a "
+                "RotatedDeformableDETR of rsd2, and cannot be exported as one"
             )
         super().__init__(model, image_format)
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return self.model.num_classes
 
     def predict(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Describe every query.
+        """Predict a box, an angle and class probabilities for every query.
 
         Args:
             pixels: (B, 3, H, W) RGB, 0-255.
@@ -107,18 +111,20 @@ class RotatedDetrGraph(DetectionGraph):
         model = self.model
         images = self.normalize(pixels)
         height, width = images.shape[-2:]
+        # The padding of the model's own preprocessing: other sizes would give other features.
         multiple = max(model.backbone.size_divisibility, 32)
         padded = F.pad(images, (0, -width % multiple, 0, -height % multiple))
 
         # One size stands for all images, so that their number stays open.
         encoded = model.encode(ImageList(padded, [(height, width)]))
+
         predictions = model.detect(encoded, None).layers[-1]
         boxes = predictions.boxes * encoded.geometry.output_scale[:, None]
         angles = model.angle_coder.decode(predictions.angle_logits)
         return boxes, angles, predictions.class_logits.sigmoid()
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Detect.
+        """Detect objects and keep the best (query, class) pairs.
 
         Args:
             pixels: (B, 3, H, W) RGB, 0-255, uint8 or floating.
@@ -129,6 +135,7 @@ class RotatedDetrGraph(DetectionGraph):
         """
         boxes, angles, probabilities = self.predict(pixels)
         scores, query, classes = best_pairs(probabilities, self.model.postprocessor.max_detections)
+
         chosen = torch.cat([boxes, angles[..., None]], dim=2)
         return chosen.gather(1, query[..., None].expand(-1, -1, 5)), scores, classes
 

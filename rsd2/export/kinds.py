@@ -1,4 +1,4 @@
-"""Which graph a model gets."""
+"""Choose the exported graph that fits a model's class."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ def graph_of(model: nn.Module, image_format: str = "RGB") -> DetectionGraph:
 
     Args:
         model: a detector.
-        image_format: channel order that it was trained with, "RGB" or "BGR".
+        image_format: channel order that the model was trained with, "RGB" or "BGR".
 
     Returns:
         The graph, in eval mode.
 
     Raises:
-        ExportError: the model is of a kind that has no graph.
+        ExportError: no graph exists for the model's class.
     """
+    # By name: a class of another package with the same name reaches its graph, whose error says so.
     for kind in type(model).__mro__:
         if kind.__name__ in GRAPHS:
             return GRAPHS[kind.__name__](model, image_format).eval()
+
     raise ExportError(
-        f"a {type(model).__name__} cannot be exported; what can is {', '.join(GRAPHS)}"
+        f"a {type(model).__name__} cannot be exported; supported are {', '.join(GRAPHS)}"
     )

@@ -1,6 +1,7 @@
 """An exported detector as a function from images to detections, run by ONNX Runtime.
 
-Shapes: B images of a call, N detections of one image, h, w its size, K classes, R regions.
+Shapes: B images of a call, N detections of one image, h, w size of that image, K classes,
+R regions.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Finish = Callable[[Sequence[torch.Tensor], Size, Size, dict], Instances]
 def _finish_rotated_pairs(
     tensors: Sequence[torch.Tensor], input_size: Size, output_size: Size, finishing: dict
 ) -> Instances:
-    """Threshold, rotated NMS and scaling of `rsd2.modeling.postprocessing`."""
+    """Apply the threshold, rotated NMS and scaling of `rsd2.modeling.postprocessing`."""
     boxes, scores, classes = tensors
     return finish_detections(boxes, scores, classes, input_size, output_size, **finishing)
 
@@ -36,9 +37,10 @@ def _finish_rotated_pairs(
 def _finish_regions(
     tensors: Sequence[torch.Tensor], input_size: Size, output_size: Size, finishing: dict
 ) -> Instances:
-    """Threshold, NMS of upright boxes and scaling of Detectron2, then boxes of angle 0."""
+    """Apply Detectron2's threshold, upright NMS and scaling, and give the boxes an angle of 0."""
     found, _ = fast_rcnn_inference_single_image(*tensors, input_size, **finishing)
     found = detector_postprocess(found, *output_size)
+    # All detectors return rotated boxes, so that drawing and merging need one form only.
     found.pred_boxes = RotatedBoxes(from_horizontal(found.pred_boxes.tensor))
     return found
 
@@ -52,19 +54,19 @@ FINISHERS: dict[str, Finish] = {
 class OnnxDetector:
     """A file of ``rsd2 export`` with the interface of `rsd2.inference.image_detector`.
 
-    An image is resized as the model's test data were. What the graph's fixed input does not cover
-    below and to the right is filled with the mean colour; a torch model sees where the image
-    ends, this one takes the margin for image.
+    An image is resized as the model's test images were. What the graph's fixed input does not cover
+    below and to the right is filled with the mean colour. A torch model knows where the image
+    ends; this one takes the margin for a part of the image.
 
     Args:
-        path: of the ONNX file.
-        num_threads: of ONNX Runtime; None for as many as there are cores.
+        path: path of the ONNX file.
+        num_threads: number of threads of ONNX Runtime; None for one thread per core.
 
     Attributes:
-        description: what the file says about itself.
+        description: description that the file contains.
 
     Raises:
-        ExportError: the packages of the extra ``export`` are not installed, or the file is no
+        ExportError: the packages of the extra ``export`` are not installed, or the file is not a
             detector of ``rsd2 export``.
         FileNotFoundError: there is no such file.
     """
@@ -78,8 +80,10 @@ class OnnxDetector:
             raise FileNotFoundError(f"no file {path}; `rsd2 export` writes one")
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # what it could not fold is no news to a user
+        options.log_severity_level = 3  # its notes on unfolded constants mean nothing to a user
         options.intra_op_num_threads = num_threads or 0
+
+        # ONNX Runtime has no common base class for its errors.
         kinds = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented")
         errors = [getattr(onnxruntime.capi.onnxruntime_pybind11_state, kind) for kind in kinds]
         try:
@@ -115,21 +119,24 @@ class OnnxDetector:
             ValueError: an image is too large for the graph.
         """
         prepared = [self._prepare(image) for image in images]
+
         results = []
         step = self.description.batch or max(1, len(prepared))
         for start in range(0, len(prepared), step):
             part = prepared[start : start + step]
-            # A graph of a fixed number of images gets the last one again and again.
+            # A graph of a fixed number of images gets the last image repeated as a filler.
             missing = step - len(part)
             pixels = np.stack([x for x, _ in part] + [part[-1][0]] * missing)
+
             outputs = self._session.run(None, {"pixels": pixels})
             for index, (_, size) in enumerate(part):
                 tensors = [torch.from_numpy(output[index]) for output in outputs]
+
                 results.append(self._finish(tensors, size, images[start + index].shape[:2]))
         return results
 
     def _prepare(self, image: np.ndarray) -> tuple[np.ndarray, Size]:
-        """Resize an image and fill it up; (3, H, W) uint8, and its size before filling."""
+        """Resize and pad an image; return (3, H, W) uint8 and its size before padding."""
         if self._resize is not None:
             image = self._resize.get_transform(image).apply_image(image)
         height, width = image.shape[:2]
@@ -141,6 +148,7 @@ class OnnxDetector:
                 f"{width} x {height} after resizing; cut the image into windows of {window} "
                 f"pixels, in rsd2 predict by --window {window} --padding"
             )
+        # The graph subtracts the mean, so that this margin becomes zero, as in training.
         mean = np.round(self.description.pixel_mean).astype(np.uint8)
         filled = np.empty((3, input_height, input_width), np.uint8)
         filled[:] = mean[:, None, None]
@@ -150,7 +158,7 @@ class OnnxDetector:
     def _finish(
         self, tensors: Sequence[torch.Tensor], size: Size, output_size: Size
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What follows the graph, for one image."""
+        """Apply the steps that follow the graph to one image."""
         finish = FINISHERS[self.description.outputs]
         found = finish(tensors, size, output_size, self.description.finishing)
         return found.pred_boxes.tensor, found.scores, found.pred_classes

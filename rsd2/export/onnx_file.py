@@ -1,6 +1,6 @@
 """Write a detector as one ONNX file, weights and description included.
 
-The file is opset 18: `GridSample` of opset 20 is computed wrongly by some TensorRT versions, and
+The file uses opset 18: some TensorRT versions compute `GridSample` of opset 20 wrongly, and
 nothing here needs more.
 
 Shapes: B images, S tokens of all levels, M heads, C channels of a head, Q queries, L levels,
@@ -35,6 +35,7 @@ NEEDS_EXTRA = (
 
 def file_digest(path: str | Path) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    # In blocks, because checkpoints have hundreds of megabytes.
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
@@ -50,18 +51,18 @@ def attention_by_grid_sample(
 ) -> torch.Tensor:
     """Compute `rsd2.ops.ms_deform_attn` with one ``grid_sample`` a level, for any number of images.
 
-    The operator's reference goes through the images in portions, whose number a graph would fix.
+    The operator's reference processes the images in portions, and a graph would fix their number.
     Sampling by gathers takes about as long in ONNX Runtime and a multiple of the memory, because
     the four corners of each sample exist at a time.
 
     Args:
-        value: (B, S, M, C).
+        value: (B, S, M, C) values of all levels.
         spatial_shapes: 2 L numbers: height, width, height, ...
         locations: (B, Q, M, L, P, 2) xy in [0, 1].
-        weights: (B, Q, M, L, P).
+        weights: (B, Q, M, L, P) attention weights.
 
     Returns:
-        (B, Q, M * C).
+        (B, Q, M * C) attended values.
     """
     batch, _, heads, channels = value.shape
     shapes = list(zip(spatial_shapes[::2], spatial_shapes[1::2]))
@@ -77,6 +78,7 @@ def attention_by_grid_sample(
         samples = F.grid_sample(features, grids[level], align_corners=False)
         return (samples * shares[level]).sum(2)
 
+    # Summed level by level, so that the samples of all levels never exist together.
     total = functools.reduce(torch.add, map(mix, range(len(shapes))))
     return total.reshape(batch, heads * channels, -1).transpose(1, 2)
 
@@ -100,14 +102,15 @@ def trace(
     """
     if batch is None and not graph.any_batch:
         raise ExportError(
-            f"the graph of a {type(graph.model).__name__} is of a fixed number of images; pass "
+            f"the graph of a {type(graph.model).__name__} takes a fixed number of images; pass "
             "--batch 1 or another number"
         )
+
     # Two images, because a size of one would be taken for a constant.
     pixels = torch.zeros(batch or 2, 3, *input_size, dtype=graph.input_dtype)
     dynamic = {"pixels": {0: torch.export.Dim("batch")}} if batch is None else None
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracer's own deprecations
+        warnings.simplefilter("ignore")  # the tracer warns of its own deprecations
         try:
             return torch.export.export(graph, (pixels,), dynamic_shapes=dynamic)
         except (RuntimeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
@@ -126,9 +129,9 @@ def write_onnx(
     """Write a traced detector as an ONNX file, with its weights inside.
 
     Args:
-        program: of :func:`trace`.
-        path: of the file; replaced if it exists.
-        output_names: of the tensors, in their order.
+        program: program that :func:`trace` returns.
+        path: path of the file; an existing one is replaced.
+        output_names: names of the returned tensors, in their order.
         props: entries of ``metadata_props``.
 
     Raises:
@@ -142,10 +145,11 @@ def write_onnx(
     except ImportError as error:
         raise ExportError(NEEDS_EXTRA) from error
 
+    # Without a form of its own, the exporter would not know rsd2's attention operator.
     forms = torch.export.default_decompositions()
     forms[torch.ops.rsd2.ms_deform_attn.default] = attention_by_grid_sample
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # of the exporter's own deprecations
+        warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
         try:
             exported = torch.onnx.export(
                 program.run_decompositions(forms),
@@ -167,6 +171,7 @@ def write_onnx(
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
+
     onnx.helper.set_model_props(model, dict(props))
     onnx.checker.check_model(model)
     write_atomically(path, model.SerializeToString())

@@ -1,6 +1,6 @@
-"""How far two detectors are apart on the same windows, and how long each takes.
+"""Compare the results and the speed of two detectors on the same windows.
 
-Shapes: N detections of the first, M of the second.
+Shapes: N detections of the first detector, M of the second.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rsd2.structures import boxes_to_corners
 Detections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Detect = Callable[[list[np.ndarray]], Sequence[Detections]]
 
-# What the two may differ by: float32 sums in another order, nothing that a map would show.
+# Largest allowed differences: float32 sums in another order, nothing that a map would show.
 BOX_TOLERANCE = 0.01
 SCORE_TOLERANCE = 1e-4
 # A detection without one of its class within this many pixels has no partner.
@@ -26,16 +26,16 @@ _PARTNER_DISTANCE = 1.0
 
 @dataclass
 class Parity:
-    """What a comparison found.
+    """Result of a comparison.
 
     Attributes:
-        num_windows: compared.
-        num_detections: of the first detector that were compared.
+        num_windows: number of compared windows.
+        num_detections: number of detections of the first detector that were compared.
         box_difference: largest distance of a corner from the partner's, pixels.
         score_difference: largest difference of the scores of partners.
-        missing: detections of the first detector without a partner in the second.
-        extra: detections of the second detector without a partner in the first.
-        seconds: of each detector, for every window.
+        missing: number of detections of the first detector without a partner in the second.
+        extra: number of detections of the second detector without a partner in the first.
+        seconds: durations of each detector, one for every window.
     """
 
     num_windows: int = 0
@@ -49,11 +49,11 @@ class Parity:
     def is_within(
         self, box_tolerance: float = BOX_TOLERANCE, score_tolerance: float = SCORE_TOLERANCE
     ) -> bool:
-        """Tell whether both found the same.
+        """Tell whether both detectors found the same objects.
 
         Args:
-            box_tolerance: pixels.
-            score_tolerance: in [0, 1].
+            box_tolerance: largest allowed distance of two corners, pixels.
+            score_tolerance: largest allowed difference of two scores, in [0, 1].
         """
         return (
             self.missing == self.extra == 0
@@ -62,6 +62,7 @@ class Parity:
         )
 
     def __str__(self) -> str:
+        # The median, because the first window pays for the warm-up.
         first, second = (1000 * float(np.median(x)) if x else 0.0 for x in self.seconds)
         return (
             f"{self.num_detections} detections in {self.num_windows} windows: boxes differ by at "
@@ -73,18 +74,20 @@ class Parity:
 
 
 def corner_distances(boxes1: torch.Tensor, boxes2: torch.Tensor) -> torch.Tensor:
-    """How far corners of boxes lie from each other, however the boxes are written.
+    """Measure how far corners of boxes lie apart, however the boxes are written.
 
     Args:
-        boxes1: (N, 5) pixels and degrees.
-        boxes2: (M, 5) likewise.
+        boxes1: (N, 5) boxes, pixels and degrees.
+        boxes2: (M, 5) boxes, pixels and degrees.
 
     Returns:
-        (N, M) the largest distance of corresponding corners, of the four ways to number the
-        corners of a rectangle in one direction the one that makes it smallest; pixels.
+        (N, M) largest distance of corresponding corners, pixels. A rectangle's corners can be
+            numbered in four ways in one direction; the numbering with the smallest distance counts.
     """
+    # float64, because the tolerance is near the float32 rounding of a large scene's coordinates.
     corners1 = boxes_to_corners(boxes1.double())[:, None]
     corners2 = boxes_to_corners(boxes2.double())[None]
+    # A quarter turn with exchanged sides is the same rectangle with its corners renumbered.
     turned = [(corners1 - corners2.roll(k, dims=2)).norm(dim=-1).amax(dim=2) for k in range(4)]
     return torch.stack(turned).amin(dim=0)
 
@@ -99,8 +102,8 @@ def compare(
     """Run two detectors on the same windows, one window at a time.
 
     Args:
-        first: the one to be met.
-        second: the other.
+        first: reference detector.
+        second: detector to compare with it.
         windows: (h, w, 3) uint8 RGB each.
         score_floor: detections with a lower score are not compared; nobody reports them, and
             among them the order of near ties is a matter of rounding.
@@ -116,6 +119,7 @@ def compare(
             start = time.perf_counter()
             found.append(detect([window])[0])
             seconds.append(time.perf_counter() - start)
+
         expected, actual = found
         add_differences(parity, expected, actual, score_floor)
         parity.num_windows += 1

@@ -1,8 +1,8 @@
-"""Faster R-CNN as a graph of fixed sizes: what is suppressed stays, with a score of zero.
+"""Faster R-CNN as a graph of fixed sizes: suppressed regions stay, with a score of zero.
 
-Detectron2's own forward picks varying numbers of boxes and asks for values on the way, which
+Detectron2's own forward keeps a varying number of boxes and reads values of tensors, which
 cannot be traced. Here the first stage keeps a fixed number of regions, and every region is pooled
-from every level, of which one counts.
+from every level, of which only its own counts.
 
 Shapes: B images, H, W size of the input, R regions of an image, K classes, A anchors of a level.
 """
@@ -31,11 +31,11 @@ class FasterRcnnGraph(DetectionGraph):
     """Detectron2's ``GeneralizedRCNN`` from pixels to its regions, before the last NMS.
 
     Args:
-        model: with an ``RPN`` and ``StandardROIHeads`` of upright boxes.
+        model: detector with an ``RPN`` and ``StandardROIHeads`` of upright boxes.
         image_format: see `DetectionGraph`.
 
     Raises:
-        ExportError: the model is another detector or has other stages.
+        ExportError: the model is not a ``GeneralizedRCNN``, or has other stages.
     """
 
     outputs = "regions"
@@ -46,35 +46,37 @@ class FasterRcnnGraph(DetectionGraph):
     def __init__(self, model: nn.Module, image_format: str = "RGB") -> None:
         if not isinstance(model, GeneralizedRCNN):
             raise ExportError(
-                f"a {type(model).__name__} of {type(model).__module__} is no GeneralizedRCNN of "
+                f"a {type(model).__name__} of {type(model).__module__} is not a GeneralizedRCNN of "
                 "Detectron2, and cannot be exported as one"
             )
         super().__init__(model, image_format)
 
-        # Both raise for a stage that cannot be exported, which is better known before the trace.
+        # Both raise for a stage that cannot be exported, so that a user learns it before the trace.
         self._proposal_generator()
         self._predictor()
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return self._heads().num_classes
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Detect.
+        """Detect objects in the regions of the first stage.
 
         Args:
             pixels: (B, 3, H, W) RGB, 0-255, uint8 or floating.
 
         Returns:
-            boxes (B, R, 4 K) or (B, R, 4) of a head that knows no classes, x0, y0, x1, y1 in
-            pixels of the input, and scores (B, R, K + 1), the last of which is of the background;
-            all are 0 in places that no region has taken.
+            boxes (B, R, 4 K) or (B, R, 4) of a class-agnostic head, x0, y0, x1, y1 in pixels
+            of the input, and scores (B, R, K + 1), whose last column is the background's; scores
+            are 0 in places that no region has taken.
         """
         height, width = pixels.shape[-2:]
         size = (height, width)
         features = self.model.backbone(self._pad(self.normalize(pixels)))
+
         generator, heads = self._proposal_generator(), self._heads()
+        # Channels go last, so that the logits line up with the anchors of their level.
         levels = [features[name] for name in generator.in_features]
         logits, deltas = generator.rpn_head(levels)
         logits = [_last(x).flatten(1) for x in logits]
@@ -82,6 +84,7 @@ class FasterRcnnGraph(DetectionGraph):
         anchors = generator.anchor_generator(levels)
 
         boxes, scores = [], []
+        # The tracer unrolls this loop, so the number of images must be fixed (`any_batch`).
         for image in range(pixels.shape[0]):
             own = [(x.tensor, y[image], z[image]) for x, y, z in zip(anchors, logits, deltas)]
             regions, is_taken = self._propose(own, size)
@@ -89,6 +92,7 @@ class FasterRcnnGraph(DetectionGraph):
             found = self._classify(maps, regions, size)
             boxes.append(found[0])
             scores.append(found[1] * is_taken[:, None])
+
         return torch.stack(boxes), torch.stack(scores)
 
     def finishing(self) -> dict[str, Any]:
@@ -101,45 +105,48 @@ class FasterRcnnGraph(DetectionGraph):
         }
 
     def _proposal_generator(self) -> RPN:
-        """First stage."""
+        """Return the first stage, and raise if it cannot be exported."""
         generator = self.model.proposal_generator
         if not isinstance(generator, RPN):
             raise ExportError(
                 f"a {type(self.model).__name__} with {type(generator).__name__} cannot be "
-                "exported; what can has an RPN"
+                "exported; its proposal generator must be an RPN"
             )
         return generator
 
     def _heads(self) -> StandardROIHeads:
-        """Second stage."""
+        """Return the second stage, and raise if it cannot be exported."""
         heads = self.model.roi_heads
+        # RROIHeads inherits from StandardROIHeads, but pools rotated regions.
         if not isinstance(heads, StandardROIHeads) or isinstance(heads, RROIHeads):
             raise self._unfit_heads()
         return heads
 
     def _predictor(self) -> FastRCNNOutputLayers:
-        """Last layers of the second stage."""
+        """Return the last layers of the second stage, and raise if they cannot be exported."""
         predictor = self._heads().box_predictor
         if not isinstance(predictor, FastRCNNOutputLayers):
             raise self._unfit_heads()
         return predictor
 
     def _unfit_heads(self) -> ExportError:
-        """Say that the second stage cannot be exported."""
+        """Make the error for a second stage that cannot be exported."""
         return ExportError(
             f"a {type(self.model).__name__} with {type(self.model.roi_heads).__name__} cannot be "
-            "exported; what can has StandardROIHeads of upright boxes with FastRCNNOutputLayers"
+            "exported; it must have StandardROIHeads of upright boxes with FastRCNNOutputLayers"
         )
 
     def _pad(self, images: torch.Tensor) -> torch.Tensor:
-        """Fill up with zeros as Detectron2's ``ImageList`` does."""
+        """Pad images with zeros below and to the right, as Detectron2's ``ImageList`` does."""
         backbone = self.model.backbone
         constraints = backbone.padding_constraints
         multiple = max(constraints.get("size_divisibility", backbone.size_divisibility), 1)
         square = constraints.get("square_size", 0)
+
         height, width = images.shape[-2:]
         if square:
             return F.pad(images, (0, max(square - width, 0), 0, max(square - height, 0)))
+        # Negative modulo: what is missing to the next multiple.
         return F.pad(images, (0, -width % multiple, 0, -height % multiple))
 
     def _propose(
@@ -147,7 +154,7 @@ class FasterRcnnGraph(DetectionGraph):
         levels: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
         size: tuple[int, int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """First stage of one image.
+        """Run the first stage on one image.
 
         Args:
             levels: anchors (A, 4), logits (A,) and deltas (A, 4) of each level.
@@ -159,6 +166,7 @@ class FasterRcnnGraph(DetectionGraph):
         generator = self._proposal_generator()
         height, width = size
         limit = torch.tensor([width, height, width, height], dtype=torch.float32)
+
         boxes, scores = [], []
         for anchors, logits, deltas in levels:
             best, index = logits.topk(min(int(generator.pre_nms_topk[False]), logits.shape[0]))
@@ -171,9 +179,11 @@ class FasterRcnnGraph(DetectionGraph):
             kept = nms(decoded, best, generator.nms_thresh)
             is_kept = is_kept.index_fill(0, kept, 1).bool()
             is_kept = is_kept & (sides > generator.min_box_size).all(dim=1)
+
             boxes.append(decoded)
             scores.append(best.masked_fill(~is_kept, -torch.inf))
 
+        # The best of all levels together, as Detectron2 keeps them after the NMS of each level.
         all_scores = torch.cat(scores)
         count = min(int(generator.post_nms_topk[False]), all_scores.shape[0])
         best, index = all_scores.topk(count)
@@ -182,11 +192,11 @@ class FasterRcnnGraph(DetectionGraph):
     def _classify(
         self, maps: list[torch.Tensor], regions: torch.Tensor, size: tuple[int, int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Second stage of one image.
+        """Run the second stage on one image.
 
         Args:
-            maps: (1, C, h, w) features of each level.
-            regions: (R, 4).
+            maps: features (1, C, h, w) of each level.
+            regions: regions (R, 4) of `_propose`.
             size: (height, width) of the image.
 
         Returns:
@@ -194,6 +204,7 @@ class FasterRcnnGraph(DetectionGraph):
         """
         heads, predictor = self._heads(), self._predictor()
         predictions = predictor(heads.box_head(pool(heads.box_pooler, maps, regions)))
+
         proposals = Instances(size, proposal_boxes=Boxes(regions))
         (boxes,) = predictor.predict_boxes(predictions, [proposals])
         (scores,) = predictor.predict_probs(predictions, [proposals])
@@ -213,12 +224,12 @@ def pool(pooler: ROIPooler, maps: list[torch.Tensor], regions: torch.Tensor) -> 
     """Pool each region from its level, without sorting the regions by level.
 
     Args:
-        pooler: of Detectron2.
-        maps: (1, C, h, w) of each level.
+        pooler: Detectron2's pooler of the second stage.
+        maps: features (1, C, h, w) of each level.
         regions: (R, 4) x0, y0, x1, y1 in pixels.
 
     Returns:
-        (R, C, side, side), what ``pooler`` returns.
+        (R, C, side, side) features, the same as ``pooler`` returns.
     """
     rows = F.pad(regions, (1, 0))  # the index of the image, 0
     if len(maps) == 1:

@@ -77,6 +77,7 @@ class Georeference:
         """Raise if the coordinate system has no longitude and latitude, before any work."""
         if self.kind not in ("transform", "gcps", "rpcs", "pixels"):
             raise ValueError(f"kind must be transform, gcps, rpcs or pixels, got {self.kind!r}")
+
         a, b, _, d, e, _ = self.transform
         # A singular matrix has no inverse, so no coordinate would lead back to a pixel.
         if not np.isfinite(self.transform).all() or a * e == b * d:
@@ -239,6 +240,7 @@ class Georeference:
         """
         if self.crs is None:
             return None
+
         offsets = np.array([(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)])
         left, right, top, bottom = self.to_longitude_latitude(offsets + (x, y))
         along, across = (
@@ -260,6 +262,7 @@ class Georeference:
         if self.kind == "rpcs":
             # At the mean height: without it, GDAL takes the ellipsoid itself.
             return transforms.RPCTransformer(self.rpcs, RPC_HEIGHT=self.rpcs.height_off)
+
         point = geo_library("rasterio.control").GroundControlPoint
         points = [point(row=r, col=c, x=x, y=y, z=z) for c, r, x, y, z in self.points]
         return transforms.GCPTransformer(points)

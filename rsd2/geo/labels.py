@@ -144,10 +144,13 @@ def read_area(
     if not len(shapes):
         raise VectorFileError(f"{path} holds no polygon; draw the area of interest as one")
 
+    # Fine steps, because straight lines of one system are curves in another.
+
     west, south, east, north = shapely.total_bounds(shapes)
     step = max(east - west, north - south) / _AREA_STEPS
     fine = shapely.segmentize(shapes, step) if step > 0 else shapes
     corners, is_shape = _to_pixels(fine, georeference, crs, in_pixels=False)
+
     rings = [shapely.Polygon(points) for points, good in zip(corners, is_shape) if good]
     height, width = size
     union = shapely.union_all(shapely.make_valid(np.array(rings, dtype=object)))
@@ -181,7 +184,7 @@ def _split_parts(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _join_at_date_line(parts: list[shapely.Geometry]) -> list[shapely.Geometry]:
     """Rejoin a polygon that was cut in two at 180 degrees (RFC 7946, section 3.1.9)."""
-    # Each part ends at 180 degrees, one on either side; all else are separate objects.
+    # Each part ends at 180 degrees, one on either side; all other pairs are separate objects.
     if len(parts) != 2 or {part.bounds[0] for part in parts} & {-180.0} == set():
         return parts
     west = next(part for part in parts if part.bounds[0] == -180.0)
@@ -199,6 +202,7 @@ def _to_pixels(
     shapes: np.ndarray, georeference: Georeference, crs: str | None, in_pixels: bool
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Return outer corners (k, 2) of each shape in pixels, not closed, and which are polygons."""
+    # Outer rings only: holes of a box mean nothing.
     rings = [
         shapely.get_coordinates(shapely.get_exterior_ring(shape))[:-1]
         if shape.geom_type == "Polygon"
@@ -206,6 +210,7 @@ def _to_pixels(
         for shape in shapes
     ]
     points = np.concatenate([np.zeros((0, 2)), *rings])
+    # Pixels stay as they are; so do coordinates that neither side can interpret.
     if in_pixels or (crs is None and georeference.crs is None):
         pass
     elif crs is None:
@@ -219,7 +224,7 @@ def _to_pixels(
 
 
 def quadrilateral(points: np.ndarray) -> np.ndarray:
-    """Enclose an object.
+    """Describe an object by four corners.
 
     Args:
         points: (k, 2) its outer corners, or any points of it.
@@ -246,7 +251,7 @@ def quadrilateral(points: np.ndarray) -> np.ndarray:
 def keep_objects(
     polygons: np.ndarray, names: Sequence[str], size: tuple[int, int]
 ) -> tuple[np.ndarray, SceneLabels]:
-    """Leave out what is no object of a scene, and count it.
+    """Keep the objects of a scene, and count the others by reason.
 
     Args:
         polygons: (N, 4, 2) pixels of the scene, clockwise on the screen; zeros for none.
@@ -254,7 +259,7 @@ def keep_objects(
         size: H, W of the scene.
 
     Returns:
-        (N,) bool, which were kept, and those.
+        (N,) bool, True for kept objects, and the labels of those.
     """
     height, width = size
     polygons = np.asarray(polygons, dtype=np.float64).reshape(-1, 4, 2)

@@ -26,7 +26,7 @@ def geo_library(name: str) -> ModuleType:
         The module.
 
     Raises:
-        ImportError: it is not installed; the message says how to install it.
+        ImportError: the library is not installed; the message says how to install it.
     """
     try:
         return import_module(name)
@@ -39,7 +39,7 @@ def geo_library(name: str) -> ModuleType:
 
 @contextmanager
 def bounded_cache() -> Iterator[None]:
-    """Bound the memory in which GDAL keeps blocks that rasterio reads or writes in this block.
+    """Bound GDAL's cache of the blocks that rasterio reads or writes within this context.
 
     The environment variable ``GDAL_CACHEMAX`` wins over this bound.
 

@@ -229,8 +229,8 @@ class Radiometry:
         """Turn numbers of a raster into channels.
 
         Args:
-            values: (h, w, B) of the bands, any real type.
-            valid: (h, w) bool, where there are data; None: everywhere.
+            values: (h, w, B) numbers of the bands, any real type.
+            valid: (h, w) bool, True where there are data; None means everywhere.
 
         Returns:
             (h, w, B) in 0 to 255, of type ``precision``; ``fill`` where there are no data or a
@@ -288,13 +288,13 @@ class Radiometry:
         return np.rint(shares).astype(np.uint8) if self.precision == "uint8" else shares
 
     def fill_values(self, num_bands: int) -> np.ndarray:
-        """Return what stands in the channels where there are no data.
+        """Return the values of pixels without data.
 
         Args:
-            num_bands: B.
+            num_bands: number of bands, B.
 
         Returns:
-            (B,) of type ``precision``.
+            (B,) values of type ``precision``.
 
         Raises:
             ValueError: ``fill`` has numbers for another number of bands.

@@ -1,7 +1,7 @@
 """Rasters of any kind that GDAL knows, read by windows in bounded memory.
 
 One scene is one file (GeoTIFF tiled or striped, COG, JPEG 2000, VRT mosaic, ...) or several files
-with a part of the bands each. What the numbers mean says the radiometry.
+with a part of the bands each. A `Radiometry` defines the meaning of the numbers.
 
 Shapes: B bands that are read, h, w size of a window, H, W of the scene.
 """
@@ -31,10 +31,10 @@ from .raster_files import (
 _SAMPLE_SIDE = 256
 _SAMPLE_PLACES = 8
 _READ_WHOLE = 2**25
-"""Pixels of a scene that is read whole, decimated, for a sample; larger ones in places."""
+"""Largest scene, pixels, that is sampled as a whole; larger ones are sampled in places."""
 
 _MARGIN = 4
-"""Pixels around a resampled window that are read too, so that its border equals its neighbours'."""
+"""Extra pixels around a resampled window, so that its border equals that of its neighbours."""
 
 
 class RasterWindow(NamedTuple):
@@ -176,7 +176,7 @@ class Raster:
         return make_grid(self.height, self.width, size, gsd, scale)
 
     def band_numbers(self, bands: Sequence[int | str] | None = None) -> tuple[int, ...]:
-        """Find bands.
+        """Find bands by number, description or colour.
 
         Args:
             bands: numbers, from 1, or descriptions; None finds red, green and blue by their
@@ -250,8 +250,8 @@ class Raster:
             left: first column, pixels of the grid; the window may leave the scene.
             height: h, pixels of the grid, >= 1.
             width: w, pixels of the grid, >= 1.
-            radiometry: a fixed one, from :meth:`Radiometry.measure` of this scene.
-            grid: resampled pixels; None takes the scene's own.
+            radiometry: fixed radiometry, from :meth:`Radiometry.measure` of this scene.
+            grid: grid of resampled pixels; None takes the scene's own pixels.
 
         Returns:
             The pixels, and where there are data; equal to the same part of a larger window.
@@ -289,7 +289,7 @@ class Raster:
 
         Args:
             max_size: longer side at most, pixels, >= 1; a smaller scene stays as it is.
-            radiometry: a fixed one.
+            radiometry: fixed radiometry of the scene.
 
         Returns:
             The pixels, and the grid that they form.

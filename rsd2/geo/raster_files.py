@@ -57,10 +57,10 @@ def open_dataset(path: str) -> Any:
 
 
 def error_reason(error: BaseException) -> str:
-    """Return what GDAL said: rasterio keeps it in the cause.
+    """Return GDAL's own message, which rasterio keeps in the cause.
 
     Args:
-        error: raised by rasterio.
+        error: error that rasterio raised.
 
     Returns:
         A line without a full stop.

@@ -34,10 +34,10 @@ def find_scenes(inputs: Sequence[str], stack: bool = False) -> list[SceneFiles]:
         inputs: raster files of any kind, folders of such files, ``.txt`` files with a scene in each
             line, or STAC items (``.json``), whose assets with the role ``data`` are the bands of
             one scene. Paths in lists and items are relative to the list or item.
-        stack: the inputs together are the bands of one scene.
+        stack: whether the inputs together are the bands of one scene.
 
     Returns:
-        The scenes, each once, with names that differ.
+        The scenes, each once, with unique names.
 
     Raises:
         FileNotFoundError: an input does not exist, or a folder or list holds no scene.

@@ -1,4 +1,4 @@
-"""Vector files of boxes: written whole or not at all, in bounded memory, the same bytes each time.
+"""Vector files of boxes, written atomically, in bounded memory, with reproducible bytes.
 
 The ending chooses the format: ``.gpkg`` GeoPackage, ``.geojson`` or ``.json`` GeoJSON (RFC 7946),
 ``.geojsonl`` or ``.geojsonseq`` the same with one object in a line, ``.fgb`` FlatGeobuf, ``.csv``
@@ -53,7 +53,7 @@ SIDECAR_ENDING = ".metadata.json"
 """Added to the names of files whose format has no place for metadata."""
 
 _PORTION = 10_000
-"""Objects that are written at a time; fixed, so that the bytes do not depend on who adds them."""
+"""Objects written at a time; fixed, so that the bytes do not depend on the sizes of added parts."""
 
 _DATE = "2000-01-01T00:00:00.000Z"
 """Stands for the time of writing, so that the same content gives the same bytes."""
@@ -118,7 +118,7 @@ def _check_unlocked(path: Path) -> None:
 
 
 class VectorWriter:
-    """Writes one layer of boxes, portion by portion; a context.
+    """Context manager that writes one layer of boxes, portion by portion.
 
     The file appears when the block ends, and not at all if the block raises. Equal content gives
     equal bytes, however it is divided among the calls of :meth:`add`. FlatGeobuf alone keeps the
@@ -127,8 +127,8 @@ class VectorWriter:
     Args:
         path: path of the file; its ending chooses the format.
         crs: coordinate system of the polygons; None for pixels.
-        metadata: how the objects were made, plain values; kept in the GeoPackage or GeoJSON itself,
-            else in a file of the same name with ``.metadata.json`` added.
+        metadata: plain values that tell how the objects were made; kept in the GeoPackage or
+            GeoJSON itself, else in a file of the same name with ``.metadata.json`` added.
         colors: red, green and blue of each class, 0 to 255, for the style of a GeoPackage; by the
             column ``class``. None writes no style.
         layer: name of the layer.
@@ -169,7 +169,7 @@ class VectorWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         if kind is not None:
-            self._stack.__exit__(kind, *rest)  # what is half written goes, what was there stays
+            self._stack.__exit__(kind, *rest)  # drops the unfinished file, keeps an old one
             return
 
         with _one_sentence(self.path):
@@ -185,7 +185,7 @@ class VectorWriter:
 
         Args:
             polygons: (N, 4, 2) x, y of ``crs``, corners around the object.
-            columns: name -> N values: numbers, or texts; the same names, in the same order, in each
+            columns: name -> N values, numbers or texts; the same names, in the same order, in each
                 call.
 
         Raises:
@@ -350,7 +350,7 @@ def read_vector_file(
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Read how :class:`VectorWriter` says that the objects of a file were made.
+    """Read the metadata that :class:`VectorWriter` stored with the objects of a file.
 
     Args:
         path: path of the vector file.

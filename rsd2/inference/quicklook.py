@@ -1,4 +1,4 @@
-"""A small picture of a scene with outlines on it, to see at a glance whether they lie right.
+"""A small picture of a scene with outlines on it, which shows at a glance whether they lie right.
 
 Shapes: D objects; polygons (D, 4, 2) x, y in pixels of the scene.
 """
@@ -13,7 +13,7 @@ from rsd2.geo.radiometry import Radiometry
 from rsd2.geo.raster import Raster
 
 QUICKLOOK_SIZE = 2048
-"""Longer side of the picture at most, pixels."""
+"""Largest longer side of the picture, pixels."""
 
 _SHIFT = 4
 """Binary digits behind the point of the coordinates that OpenCV takes."""
@@ -30,11 +30,11 @@ def draw_quicklook(
 
     Args:
         raster: the scene.
-        radiometry: fixed for it; of more than three bands the first three are shown, of two the
-            first one.
+        radiometry: measured rule of the scene; of more than three bands the first three are
+            shown, of two the first one.
         polygons: (D, 4, 2) pixels of the scene, corners around the objects.
         classes: (D,) indices, which choose the colours.
-        max_size: longer side of the picture at most, pixels.
+        max_size: largest longer side of the picture, pixels.
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -49,6 +49,7 @@ def draw_quicklook(
     corners = grid.from_scene(np.asarray(polygons).reshape(-1, 4, 2))
     # OpenCV counts from the centre of the first pixel, we from its corner.
     points = np.rint((corners - 0.5) * (1 << _SHIFT)).astype(np.int32)
+
     for label in np.unique(classes):
         chosen = list(points[np.asarray(classes) == label])
         cv2.polylines(picture, chosen, True, class_color(int(label)), 1, cv2.LINE_AA, _SHIFT)

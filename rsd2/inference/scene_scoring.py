@@ -1,4 +1,4 @@
-"""Scores of maps: what was found in scenes against labels with coordinates or COCO's masks.
+"""Scores of maps: detections in scenes against labels with coordinates or COCO's masks.
 
 Shapes: N detections of a map.
 """
@@ -24,13 +24,13 @@ _INTERVAL = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class ScoredScene:
-    """Labels and detections of a scene, in its pixels.
+    """Labels and detections of a scene, in pixels of the scene.
 
     Attributes:
-        name: of the scene.
-        truth: its objects.
-        detections: of its map.
-        note: what was left out of the labels; empty for nothing.
+        name: name of the scene.
+        truth: labelled objects of the scene.
+        detections: detections of the scene's map.
+        note: sentence about labels that were left out; empty if there are none.
     """
 
     name: str
@@ -51,29 +51,32 @@ def read_scored_scene(
     """Read a map and the labels of its scene.
 
     Args:
-        name: of the scene.
-        map_path: file of `write_map`.
-        labels: vector file or COCO file.
+        name: name of the scene.
+        map_path: map file that `write_map` wrote.
+        labels: vector file or COCO file with the labels.
         raster: the scene.
-        class_names: of the model, in their order.
-        class_column: of the labels, see `read_labels`.
-        area: in pixels of the scene, that was searched; objects whose centre lies outside do not
-            count. None for all of it.
+        class_names: class names of the model, in its order.
+        class_column: column of the labels with the classes, see `read_labels`.
+        area: area that was searched, in pixels of the scene; objects whose centre lies outside
+            do not count. None for the whole scene.
 
     Returns:
-        Both; labels of other classes are left out and noted.
+        Labels and detections; labels of other classes are left out and noted.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file cannot be read, or the map is none of `write_map`.
+        ValueError: a file cannot be read, or `write_map` did not write the map.
     """
     found, difficult = read_labels(labels, raster, class_column, class_name=class_names[0])
+
     indices = {label: index for index, label in enumerate(class_names)}
     keep = np.array([label in indices for label in found.names], dtype=bool)
     others = sorted({label for label in found.names if label not in indices})
     notes = [found.describe()] if "left out" in found.describe() else []
+    # Labels of classes that the model does not know cannot be found, and would lower the recall.
     if others:
         notes.append(f"{int((~keep).sum())} labels of other classes: {', '.join(others)}")
+
     if area is not None:
         inside = shapely.contains_xy(area, *found.polygons.mean(axis=1).T)
         notes.append(f"{int((keep & ~inside).sum())} labels outside the area")
@@ -93,13 +96,16 @@ def read_scored_scene(
 
 
 def _read_map(path: str | Path) -> Detections:
-    """Detections of a map, in pixels of its scene."""
+    """Read the detections of a map, in pixels of its scene."""
+
     _, columns, _ = read_vector_file(path)
+    # A map without detections may have no columns at all, and that is no error.
     missing = [c for c in ("class_index", "score", *_BOX_COLUMNS) if c not in columns]
     if missing and columns:
         raise ValueError(
             f"{path} has no column {missing[0]!r}, so rsd2 scene did not write it; give its map"
         )
+
     scores = np.asarray(columns.get("score", []), dtype=np.float64)
     boxes = [np.asarray(columns.get(c, []), dtype=np.float64) for c in _BOX_COLUMNS]
     return Detections(
@@ -114,22 +120,24 @@ def format_scores(scenes: Sequence[ScoredScene], block: float = 128.0) -> str:
     """Score maps, each and all together, by DOTA's protocol at an IoU of 0.5.
 
     Args:
-        scenes: at least one.
-        block: side of the blocks that are drawn anew for the interval, pixels of the scenes.
+        scenes: scenes to score, at least one.
+        block: side of the blocks that are resampled for the interval, pixels of the scenes.
 
     Returns:
-        A table with objects, detections, recall, AP50 in percent and its 95 % interval, and what
-        the numbers mean.
+        A table with objects, detections, recall, AP50 in percent and its 95 % interval, and a note
+        on the protocol.
     """
     entries = list(scenes)
     if len(entries) > 1:
         entries.append(_together(scenes))
+
     width = max(len("scene"), *(len(entry.name) for entry in entries))
     lines = [f"{'scene':{width}}  objects  detections  recall   AP50  95 % interval"]
     for entry in entries:
         scores = score_detections(entry.truth, entry.detections, iou_thresholds=[0.5])
         counted = scores.num_counted > 0
         recall = np.nan
+        # Over all objects, not the mean over classes: rare classes would dominate it.
         if counted.any():
             found = scores.recall[0, counted] * scores.num_counted[counted]
             recall = 100 * found.sum() / scores.num_counted.sum()
@@ -137,11 +145,15 @@ def format_scores(scenes: Sequence[ScoredScene], block: float = 128.0) -> str:
             f"{entry.name:{width}}  {scores.num_counted.sum():7}  {len(entry.detections):10}  "
             f"{recall:6.1f}  {100 * scores.mean_ap()[0]:5.1f}"
         )
+
+        # Neighbouring objects are alike, so blocks of the scene are resampled, not single
+        # objects.
         drawn = 100 * resample_ap(entry.truth, entry.detections, block=block)
         if np.isfinite(drawn).any():
             low, high = np.nanpercentile(drawn, _INTERVAL)
             text += f"  {low:.1f} to {high:.1f}"
         lines.append(text + (f"  ({entry.note})" if entry.note else ""))
+
     lines.append(
         "AP50: DOTA's protocol (polygon IoU above 0.5, VOC 2007, mean over the classes) over the "
         "detections\nof the map, whose score threshold bounds the recall. Interval: 1000 "
@@ -151,10 +163,11 @@ def format_scores(scenes: Sequence[ScoredScene], block: float = 128.0) -> str:
 
 
 def _together(scenes: Sequence[ScoredScene]) -> ScoredScene:
-    """All scenes as one entry."""
+    """Combine all scenes to one entry."""
     truths, found = [s.truth for s in scenes], [s.detections for s in scenes]
     numbers = range(len(scenes))
     truth = GroundTruth(
+        # Numbered, because two scenes may have one name.
         image_ids=tuple(f"{number} {scene.name}" for number, scene in enumerate(scenes)),
         class_names=truths[0].class_names,
         image_index=np.concatenate([t.image_index + k for k, t in zip(numbers, truths)]),
@@ -162,6 +175,7 @@ def _together(scenes: Sequence[ScoredScene]) -> ScoredScene:
         polygons=np.concatenate([t.polygons for t in truths]),
         difficult=np.concatenate([t.difficult for t in truths]),
     )
+
     detections = Detections(
         image_index=np.concatenate([d.image_index + k for k, d in zip(numbers, found)]),
         class_index=np.concatenate([d.class_index for d in found]),

@@ -1,4 +1,4 @@
-"""Detection in a scene of any size, in resumable parts: rows of windows over a raster.
+"""Detection in a scene of any size, in resumable parts that hold rows of windows.
 
 A scene is searched on a grid of pixels, either the raster's own or a resampled one. Its windows lie
 in rows; each part of the run holds the detections of one or more rows and is written atomically.
@@ -38,7 +38,7 @@ class ScenePart:
     """Rows of windows that are searched together.
 
     Attributes:
-        first: index of the first row.
+        first: index of the part's first row in the scene.
         rows: windows (M, 4) x0, y0, x1, y1 of each row, pixels of the grid.
         path: file of the part.
     """
@@ -59,12 +59,12 @@ class ScenePart:
 
 @dataclass(frozen=True)
 class Scene:
-    """A raster and everything that decides how it is searched.
+    """A raster and the settings of its search.
 
     Attributes:
         raster: the opened raster.
-        radiometry: rule that turns its numbers into colours; fixed.
-        grid: the pixels that the model sees.
+        radiometry: measured rule that turns the raster's numbers into colours.
+        grid: grid of the pixels that the model sees.
         parameters: windows, merging, seams and the score threshold.
         area: polygon of interest in pixels of the grid; None for the whole scene.
     """
@@ -76,10 +76,10 @@ class Scene:
     area: shapely.Geometry | None = None
 
     def rows(self) -> list[np.ndarray]:
-        """Place the windows.
+        """Place the windows in rows.
 
         Returns:
-            For each row its windows (M, 4) that meet the area, from left to right; rows from top to
+            The windows (M, 4) of each row that meet the area, from left to right; rows from top to
             bottom, without empty ones.
         """
         windows = place_windows(self.grid.height, self.grid.width, self.parameters)
@@ -92,7 +92,7 @@ class Scene:
 
         Args:
             folder: folder of the parts' files.
-            rows_per_part: rows of a part, >= 1; the result does not depend on it.
+            rows_per_part: number of rows in a part, >= 1; the result does not depend on it.
 
         Returns:
             The parts from top to bottom.
@@ -109,7 +109,7 @@ class Scene:
 
 
 class SceneReader:
-    """Reads windows ahead of the model, in a thread of its own; a context.
+    """Context manager that reads windows ahead of the model, in its own thread.
 
     Args:
         scene: scene to read. GDAL's handles belong to one thread at a time, so nothing else may
@@ -128,19 +128,19 @@ class SceneReader:
         self._pool.shutdown(cancel_futures=True)
 
     def read(self, windows: np.ndarray) -> Iterator[tuple[np.ndarray, RasterWindow]]:
-        """Read windows.
+        """Read windows in their order.
 
         Args:
             windows: (M, 4) x0, y0, x1, y1, pixels of the grid.
 
         Yields:
-            each window and its pixels.
+            Each window and its pixels.
 
         Raises:
             RasterError: the file is damaged in a window.
         """
         waiting: list[Future[RasterWindow]] = []
-        # The window that is asked for, and up to ``ahead`` more behind it.
+        # The requested window, and up to ``ahead`` more behind it.
         for index in range(len(windows)):
             while len(waiting) <= self.ahead and index + len(waiting) < len(windows):
                 waiting.append(self._pool.submit(self._read, windows[index + len(waiting)]))
@@ -163,23 +163,23 @@ def search_part(
     Windows without any data never reach the model.
 
     Args:
-        part: the rows.
+        part: rows to search.
         reader: reader of the scene.
         detect: the model.
-        progress: called after each batch with the windows that were done and the detections that
-            were found in it.
+        progress: called after each batch with the numbers of its windows and of the detections that
+            it found.
 
     Raises:
         RasterError: the file is damaged in a window.
         OSError: the part cannot be written.
-        ValueError: ``detect`` returns another number of results than it was given images.
+        ValueError: ``detect`` returns another number of results than it got images.
     """
     counts: Counter[str] = Counter()
     found: list[WindowDetections] = []
     row_of: list[np.ndarray] = []
     for index, row in enumerate(part.rows):
         for batch in _batches(reader.read(row), reader.scene.parameters.batch_size):
-            # A rotated scene has corners without data, and searching them costs as much.
+            # A rotated scene has empty corners, and searching them costs as much as searching data.
             filled = [(window, shown) for window, shown in batch if shown.valid.any()]
             counts["windows"] += len(filled)
             counts["windows_without_data"] += len(batch) - len(filled)
@@ -188,6 +188,7 @@ def search_part(
             outputs = detect([shown.pixels for _, shown in filled]) if filled else []
             if len(outputs) != len(filled):
                 raise ValueError(f"detect returned {len(outputs)} results for {len(filled)} images")
+
             for (window, _), output in zip(filled, outputs):
                 found.append(_accepted(window, output, reader.scene, counts))
                 row_of.append(np.full(len(found[-1].scores), index))
@@ -211,11 +212,11 @@ def merge_parts(
     """Merge the searched parts of a scene from top to bottom.
 
     Args:
-        scene: what was searched.
-        parts: all of its parts.
+        scene: scene that was searched.
+        parts: all parts of the scene.
 
     Yields:
-        final detections, from top to bottom, in pixels of the grid, and the counts so far; the last
+        Final detections, from top to bottom, in pixels of the grid, and the counts so far; the last
         counts are complete.
 
     Raises:
@@ -225,7 +226,7 @@ def merge_parts(
     merging = StreamedMerging(size, parameters.window, parameters.seams, parameters.nms_threshold)
     counts: Counter[str] = Counter()
     tops = [int(row[0, 1]) for part in parts for row in part.rows]
-    # The next row's first line decides which detections no later window can change.
+    # The next row's top line decides which detections no later window can change.
     following = [*tops[1:], scene.grid.height]
 
     place = 0
@@ -234,6 +235,9 @@ def merge_parts(
         counts.update(seen)
         for index in range(len(part.rows)):
             final = merging.add(found.select(row_of == index), following[place])
+
+            # One row at a time, so that the result does not depend on how rows were put into
+            # parts.
             place += 1
             yield final, counts
 
@@ -267,15 +271,17 @@ def _accepted(
     scene: Scene,
     counts: Counter[str],
 ) -> WindowDetections:
-    """Return detections of a window that are finite, good enough and inside; count the rest."""
+    """Return a window's finite, sure detections inside the area, and count the others."""
     x0, y0, x1, y1 = window.tolist()
     tile = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
     record = make_record("", tile, *output, scene.parameters.score_threshold)
     found = to_window_detections([record])
 
+    # By their centres, so that an object belongs to exactly one of two neighbouring areas.
     inside = np.ones(len(found.scores), dtype=bool)
     if scene.area is not None:
         inside = shapely.contains_xy(scene.area, *found.boxes[:, :2].T)
+
     counts["detections_not_finite"] += record.num_not_finite
     counts["detections_below_threshold"] += record.num_below_floor
     counts["detections_outside_area"] += int((~inside).sum())
@@ -283,6 +289,7 @@ def _accepted(
 
 
 def _concatenate(found: Sequence[WindowDetections]) -> WindowDetections:
+    # An empty entry first, because a part may hold no window with data.
     nothing = to_window_detections([])
     return WindowDetections(*(np.concatenate(values) for values in zip(nothing, *found)))
 

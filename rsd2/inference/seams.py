@@ -31,7 +31,7 @@ _TOUCH = 2.0  # pixels from a border within which a detection counts as cut; det
 # The smallest rectangle of a convex piece is at most twice as large as the piece, so that at least
 # half of it lies on the object. A neighbour of the object covers far less of it.
 _SAME = 0.45
-_LOOSENESS = 1.5  # a joined box that is larger than its pieces by more than this is no object
+_LOOSENESS = 1.5  # a joined box larger than its pieces by more than this factor is no object
 
 
 class WindowDetections(NamedTuple):
@@ -55,7 +55,7 @@ class WindowDetections(NamedTuple):
 
 
 def to_window_detections(records: Sequence[OutputRecord]) -> WindowDetections:
-    """Concatenate the records of some windows.
+    """Concatenate the detections of several windows.
 
     Args:
         records: records of windows of one image; the window of an undivided image is empty.
@@ -72,18 +72,19 @@ def to_window_detections(records: Sequence[OutputRecord]) -> WindowDetections:
         x, y, width, height = record.window or (0, 0, 0, 0)
         corners = np.array([x, y, x + width, y + height], dtype=np.float64)
         windows.append(np.tile(corners, (len(record.scores), 1)))
+
     columns = (boxes, scores, classes, windows)
     return WindowDetections(*(np.concatenate(parts) for parts in columns))
 
 
 @dataclass(frozen=True)
 class SeamCounts:
-    """Counts of what happened at the seams.
+    """Numbers of dropped and joined pieces at the seams.
 
     Attributes:
-        dropped: dropped pieces.
-        pieces: pieces that became part of a joined detection.
-        joined: detections that were joined from pieces.
+        dropped: number of dropped pieces.
+        pieces: number of pieces that became part of a joined detection.
+        joined: number of detections that were joined from pieces.
     """
 
     dropped: int = 0
@@ -98,7 +99,7 @@ def check_seam_rule(rule: str) -> None:
         rule: name of the rule.
 
     Raises:
-        ValueError: it is none of `SeamRule`.
+        ValueError: the name is not one of `SeamRule`.
     """
     if rule not in get_args(SeamRule):
         raise ValueError(f"seams must be one of {', '.join(get_args(SeamRule))}, got {rule!r}")
@@ -114,8 +115,8 @@ def resolve_seams(
 
     Args:
         found: detections of all windows, before the suppression of duplicates. All finite.
-        size: (height, width) of the image: its own border cuts nothing.
-        rule: rule to apply.
+        size: (height, width) of the image, whose own border cuts nothing.
+        rule: rule to apply to the pieces.
 
     Returns:
         The M remaining detections, untouched ones first in their order, then joined ones; and
@@ -132,6 +133,7 @@ def resolve_seams(
     pieces = joined = 0
     if rule == "join":
         found, pieces, joined = _join(found, size)
+    # After the joining, because a joined box may show that further pieces belong to it.
     remain = best_seen(found.boxes, found.windows, size, found.classes)
     return found.select(remain), SeamCounts(int((~remain).sum()), pieces, joined)
 
@@ -151,6 +153,8 @@ def _shared_area(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def _is_cut(polygons: np.ndarray, windows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Tell (N,) which polygons reach a border of their window that lies inside the image."""
     extents = shapely.bounds(polygons)
+
+    # A border of the image cuts nothing: there is no pixel beyond it.
     height, width = size
     starts = (windows[:, :2] > 0) & (extents[:, :2] <= windows[:, :2] + _TOUCH)
     ends = (windows[:, 2:] < (width, height)) & (extents[:, 2:] >= windows[:, 2:] - _TOUCH)
@@ -179,7 +183,7 @@ def best_seen(
     Args:
         boxes: (N, 5) float64 boxes of all windows, pixels of the image and degrees, finite.
         windows: (N, 4) x0, y0, x1, y1 of the window of each box.
-        size: (height, width) of the image: its own border cuts nothing.
+        size: (height, width) of the image, whose own border cuts nothing.
         classes: (N,); boxes of different classes do not influence each other. None treats all as
             one class.
 
@@ -189,6 +193,7 @@ def best_seen(
     remain = np.ones(len(boxes), dtype=bool)
     if len(boxes) < 2:
         return remain
+
     polygons = _polygons(boxes)
     is_cut = _is_cut(polygons, windows, size)
     areas = shapely.area(polygons)
@@ -229,12 +234,15 @@ def _join(found: WindowDetections, size: tuple[int, int]) -> tuple[WindowDetecti
     kept = np.ones(len(polygons), dtype=bool)
     rows: list[WindowDetections] = []
     for group in _groups(len(polygons), first[agree], second[agree]):
+        # A box that does not fit its pieces joins different objects, so the pieces stay.
         box = _joined_box(polygons[group], found.windows[group])
         if box is None:
             continue
         kept[group] = False
         windows = found.windows[group]
         window = np.concatenate([windows[:, :2].min(axis=0), windows[:, 2:].max(axis=0)])
+
+        # The best piece decides score and class: the others saw less of the object.
         best = group[np.argmax(found.scores[group])]
         rows.append(
             WindowDetections(
@@ -249,6 +257,7 @@ def _join(found: WindowDetections, size: tuple[int, int]) -> tuple[WindowDetecti
 
 def _groups(number: int, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
     """Return the positions of each connected group of two or more, by their lowest position."""
+    # Components of the graph whose edges are the agreeing pairs.
     links = coo_array((np.ones(len(first)), (first, second)), shape=(number, number))
     _, group_of = connected_components(links, directed=False)
     members = np.unique(np.concatenate([first, second]))
@@ -284,6 +293,7 @@ def _joined_box(pieces: np.ndarray, windows: np.ndarray) -> np.ndarray | None:
         ends[:, axis] = np.where(is_cut[:, axis], reach, ends[:, axis])
 
     low, high = ends
+    # A union far smaller than its box comes from pieces of neighbouring objects.
     if (high - low).prod() > _LOOSENESS * shapely.area(shapely.union_all(pieces)):
         return None
     outline = np.array([[low[0], low[1]], [high[0], low[1]], high, [low[0], high[1]]])

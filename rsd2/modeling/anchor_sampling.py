@@ -1,10 +1,10 @@
-"""Choice of the positive anchors of a region proposal network, and of its negatives.
+"""Choice of the positive and negative anchors of a region proposal network.
 
-Anchors meet boxes in portions, because the table of all pairs does not fit into memory where both
-are many: 2000 people in a crowd and the 330,000 anchors of a picture of 640 x 512 pixels would
+Anchors are compared with boxes in portions, because the table of all pairs can exceed the memory:
+2000 people in a crowd and the 330,000 anchors of a picture of 640 x 512 pixels would
 need several times 2.6 GB.
 
-Shapes: A anchors of all levels, P of a portion, N true boxes of an image.
+Shapes: A anchors of all levels, P anchors of a portion, N true boxes of an image.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from torch import nn
 
 from rsd2.ops import box_iou_rotated
 
-# Pairs of an anchor and a box that are compared at a time.
+# Number of (anchor, box) pairs that are compared at once.
 PORTION_PAIRS = 2**21
 
 
 class MinimumQualityMatcher(Matcher):
-    """Detectron2's matcher in bounded memory, whose best anchor of a box must reach an overlap.
+    """Detectron2's matcher in bounded memory, with a minimum overlap for a box's best anchor.
 
-    With a minimum, a box far smaller than every anchor gets no anchor; without (0), each box
-    that meets an anchor gets its best one. A box that meets none gets none, where Detectron2's
-    matcher would make all anchors positive.
+    With a minimum, a box far smaller than every anchor gets no anchor. With 0, each box
+    that meets an anchor gets its best one. A box that meets no anchor gets none; Detectron2's
+    matcher would make all anchors positive for it.
 
     Args:
         thresholds: see Detectron2's ``Matcher``.
         labels: see Detectron2's ``Matcher``.
-        min_quality: least IoU of a best anchor below the threshold of positives, in [0, 1];
+        min_quality: lowest IoU of a best anchor below the threshold of positives, in [0, 1];
             the original detector has 0.3.
     """
 
@@ -52,7 +52,7 @@ class MinimumQualityMatcher(Matcher):
         self.min_quality = min_quality
 
     def __call__(self, match_quality_matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Match by an existing table of IoU.
+        """Match anchors with boxes by an existing table of IoU.
 
         Args:
             match_quality_matrix: (N, A) IoU.
@@ -65,6 +65,7 @@ class MinimumQualityMatcher(Matcher):
         """
         if match_quality_matrix.isnan().any():
             raise ValueError("the IoU of an anchor and a box is not a number")
+
         table = match_quality_matrix
         like = table.new_empty(table.shape[1])
         return self._match(len(table), like, lambda index: table[:, index])
@@ -73,7 +74,7 @@ class MinimumQualityMatcher(Matcher):
         """Match anchors with boxes without the table of all pairs.
 
         Args:
-            boxes: (N, 4) true boxes, N >= 0; or (N, 5) rotated ones.
+            boxes: (N, 4) true boxes or (N, 5) rotated ones, N >= 0.
             anchors: (A, 4) or (A, 5) of the same kind, on the same device.
 
         Returns:
@@ -94,10 +95,10 @@ class MinimumQualityMatcher(Matcher):
         like: torch.Tensor,
         quality_of: Callable[[slice | torch.Tensor], torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """:meth:`match` by IoU (N, P) of chosen anchors; ``like`` (A,) is of the IoU's dtype.
+        """Run :meth:`match` on IoU (N, P) of chosen anchors; ``like`` (A,) has the IoU's dtype.
 
-        Everything that outlives a portion is there before the first: tensors made between the
-        portions would keep the memory of each from being used again.
+        Tensors that outlive a portion are allocated before the first one: those made between the
+        portions would keep the memory of each portion from being reused.
         """
         value, best = torch.zeros_like(like), like.new_zeros(num_boxes)
         match = torch.zeros_like(value, dtype=torch.int64)
@@ -110,6 +111,7 @@ class MinimumQualityMatcher(Matcher):
             # The best anchor of a box in this portion may be beaten in another one.
             may_lead[portion] = ((quality == best[:, None]) & (best > 0)[:, None]).any(dim=0)
 
+        # Detectron2 pads its thresholds with -inf and inf, which are no boundaries of bins.
         bins = torch.bucketize(value, value.new_tensor(self.thresholds[1:-1]), right=True)
         labels = torch.tensor(self.labels, dtype=torch.int8, device=value.device)[bins]
 
@@ -118,8 +120,10 @@ class MinimumQualityMatcher(Matcher):
         (candidates,) = nonzero_tuple(may_lead)
         for portion in portions_of(len(candidates), num_boxes):
             chosen = candidates[portion]
+            # Compared with ==, because the same pairs give the same IoU in any portion.
             leads = (quality_of(chosen) == best[:, None]) & is_good[:, None]
             labels[chosen[leads.any(dim=0)]] = 1
+
         return match, labels
 
 
@@ -131,17 +135,18 @@ def portions_of(num_anchors: int, num_boxes: int) -> Iterator[slice]:
         num_boxes: number of boxes that the anchors meet, >= 0; 0 gives no portion.
 
     Yields:
-        Runs of [0, A) in their order.
+        Consecutive slices of [0, A).
     """
     if num_boxes == 0:
         return
+
     size = max(1, PORTION_PAIRS // num_boxes)
     for start in range(0, num_anchors, size):
         yield slice(start, start + size)
 
 
 class BoundedMemoryRPN(RPN):
-    """Detectron2's RPN, which matches anchors with boxes in portions; it takes the same arguments.
+    """Detectron2's RPN, but it matches anchors with boxes in portions; it takes the same arguments.
 
     Its ``anchor_matcher`` must be a `MinimumQualityMatcher`.
     """
@@ -165,6 +170,7 @@ class BoundedMemoryRPN(RPN):
         for instances in gt_instances:
             boxes = instances.gt_boxes
             index, label = self.anchor_matcher.match(boxes, everything)
+            # Negative thresholds keep the anchors that leave the image.
             if self.anchor_boundary_thresh >= 0:
                 size, margin = instances.image_size, self.anchor_boundary_thresh
                 label[~everything.inside_box(size, margin)] = -1
@@ -180,29 +186,29 @@ class BoundedMemoryRPN(RPN):
 
 
 class WeightedNegativeRPN(BoundedMemoryRPN):
-    """Detectron2's RPN that prefers negatives which contain an object.
+    """An RPN that prefers negatives which contain an object.
 
     Source: SSPNet (arXiv 2107.01548), weighted negative sampling: a negative is drawn with a
-    probability proportional to exp(w * IoF), IoF = intersection / area of the true box, maximum
-    over the boxes. The paper's second term, the anchor's confidence, is zero in its program,
-    where the proposal network's anchors have none.
+    probability proportional to exp(w * IoF), where IoF = intersection / area of the true box,
+    maximum over the boxes. The paper's second term, the anchor's confidence, is zero in its
+    program, whose anchors have no confidence in the proposal network.
 
     Args:
         in_features: see Detectron2's ``RPN``, as all arguments but the last.
-        head: logits and deltas of each level.
-        anchor_generator: anchors of each level.
-        anchor_matcher: matches anchors with boxes.
+        head: head that predicts logits and deltas of each level.
+        anchor_generator: generator of the anchors of each level.
+        anchor_matcher: matcher of anchors with boxes.
         box2box_transform: code of a box in terms of an anchor.
-        batch_size_per_image: anchors that are sampled.
+        batch_size_per_image: number of anchors sampled in an image.
         positive_fraction: largest share of positives among them, in [0, 1].
-        pre_nms_topk: proposals of each level before NMS, (training, test).
-        post_nms_topk: proposals of an image after it, (training, test).
+        pre_nms_topk: number of proposals of each level before NMS, (training, test).
+        post_nms_topk: number of proposals of an image after NMS, (training, test).
         nms_thresh: IoU above which NMS drops a proposal.
-        min_box_size: pixels; smaller proposals are left out.
-        anchor_boundary_thresh: negative: anchors may leave the image.
+        min_box_size: shortest side of a proposal, pixels; smaller ones are dropped.
+        anchor_boundary_thresh: margin, pixels; if negative, anchors may leave the image.
         loss_weight: weight of both losses, or a dict with one for each.
         box_reg_loss_type: "smooth_l1", or another of Detectron2's.
-        smooth_l1_beta: 0 is L1.
+        smooth_l1_beta: where the loss turns from quadratic to linear; 0 is L1.
         overlap_weight: w; 0 draws uniformly, as Detectron2 does.
     """
 
@@ -250,7 +256,7 @@ class WeightedNegativeRPN(BoundedMemoryRPN):
         num_positive = min(len(positive), int(self.batch_size_per_image * self.positive_fraction))
         num_negative = min(len(negative), self.batch_size_per_image - num_positive)
 
-        # Overlaps are needed of negatives alone, and in portions, as in the matching.
+        # Only negatives need overlaps, computed in portions like the matching.
         overlap = label.new_zeros(len(negative), dtype=torch.float32)
         if self.overlap_weight:
             for portion in portions_of(len(negative), len(boxes)):
@@ -259,6 +265,7 @@ class WeightedNegativeRPN(BoundedMemoryRPN):
 
         chosen = draw_weighted(self.overlap_weight * overlap, num_negative)
         order = torch.randperm(len(positive), device=label.device)[:num_positive]
+
         label.fill_(-1)
         label[positive[order]] = 1
         label[negative[chosen]] = 0

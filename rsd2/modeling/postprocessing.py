@@ -1,4 +1,4 @@
-"""From the last decoder layer to detections in the original image.
+"""Turn the outputs of the last decoder layer into detections in the original image.
 
 Shapes: B images, Q queries, K classes, D detections.
 """
@@ -22,12 +22,14 @@ def best_pairs(
 
     Args:
         probabilities: (..., Q, K) in [0, 1].
-        max_detections: wanted; D is this number, or Q x K where that is less.
+        max_detections: wanted number; D is this number, or Q x K if that is less.
 
     Returns:
         scores (..., D) decreasing, queries (..., D) and classes (..., D), int64.
     """
     num_queries, num_classes = probabilities.shape[-2:]
+
+    # Over the flat list of pairs, so that one query may win with several classes.
     scores, index = probabilities.flatten(-2).topk(min(max_detections, num_queries * num_classes))
     query = torch.div(index, num_classes, rounding_mode="floor")
     return scores, query, index % num_classes
@@ -42,7 +44,7 @@ def finish_detections(
     score_threshold: float = 0.0,
     nms_threshold: float | None = None,
 ) -> Instances:
-    """Drop weak, empty and double detections, and go to the frame of the original image.
+    """Drop weak, empty and double detections, and scale the rest to the original image.
 
     Args:
         boxes: (D, 5) in pixels of the network's input; w may be the short side.
@@ -51,21 +53,23 @@ def finish_detections(
         input_size: (height, width) of the network's input without padding.
         output_size: (height, width) of the original image.
         score_threshold: detections with a lower score are dropped, [0, 1].
-        nms_threshold: rotated NMS per class at this IoU; None for none.
+        nms_threshold: rotated NMS per class at this IoU; None applies no NMS.
 
     Returns:
         Instances with ``pred_boxes`` (RotatedBoxes, canonical), ``scores``, ``pred_classes``,
         by decreasing score. Detections that are not finite come last; they stay, so that a caller
         can count them.
     """
-    # Every comparison with NaN is false: a threshold alone would drop all that a diverged model
-    # says, and an image on which it fails would look empty.
+    # Every comparison with NaN is false: a threshold alone would drop all outputs of a diverged
+    # model, and the image would look empty.
     is_finite = scores.isfinite() & boxes.isfinite().all(dim=1)
     keep = is_finite & (scores >= score_threshold) & (boxes[:, 2:4] > 0).all(dim=1)
     kept = keep.nonzero().flatten()
 
     if nms_threshold is not None:
         kept = kept[batched_nms_rotated(boxes[kept], scores[kept], classes[kept], nms_threshold)]
+
+    # Last, because a score of NaN has no place in the order.
     kept = torch.cat([kept, (~is_finite).nonzero().flatten()])
     boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
 
@@ -87,10 +91,10 @@ class DetectionPostprocessor:
 
     Args:
         angle_coder: turns angle logits into degrees.
-        max_detections: k per image.
+        max_detections: k, number of detections per image.
         score_threshold: lowest score of a kept detection, [0, 1]; detections that are not finite
             are kept.
-        nms_threshold: rotated NMS per class at this IoU; None for none.
+        nms_threshold: rotated NMS per class at this IoU; None applies no NMS.
     """
 
     def __init__(
@@ -121,6 +125,7 @@ class DetectionPostprocessor:
         # One query may be chosen with several classes, each a detection of its own.
         probabilities = predictions.class_logits[image].sigmoid()
         scores, query, classes = best_pairs(probabilities, self.max_detections)
+
         boxes = predictions.boxes[image, query] * scale
         angles = self.angle_coder.decode(predictions.angle_logits[image, query])
         return torch.cat([boxes, angles[:, None]], dim=1), scores, classes

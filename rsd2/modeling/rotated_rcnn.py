@@ -1,7 +1,7 @@
-"""Faster R-CNN of rotated boxes, on Detectron2's own rotated proposal network and heads.
+"""Faster R-CNN of rotated boxes, built on Detectron2's rotated proposal network and heads.
 
-Detectron2 brings ``RotatedAnchorGenerator``, ``RRPN`` and ``RROIHeads``; here is what they lack:
-matching in bounded memory, a code of boxes for which one rectangle is one box, and a
+Detectron2 brings ``RotatedAnchorGenerator``, ``RRPN`` and ``RROIHeads``; this module adds what they
+lack: matching in bounded memory, a box code that gives equal rectangles equal codes, and a
 meta-architecture that refuses wrong labels and gives canonical boxes.
 
 Shapes: N boxes, K classes.
@@ -25,7 +25,7 @@ from .anchor_sampling import BoundedMemoryRPN
 
 
 class BoundedMemoryRRPN(BoundedMemoryRPN, RRPN):
-    """Detectron2's rotated proposal network, which matches anchors with boxes in portions.
+    """Detectron2's rotated proposal network, but it matches anchors with boxes in portions.
 
     Source: RRPN (arXiv 1703.01086). It takes the arguments of Detectron2's ``RPN``; its
     ``anchor_matcher`` must be a `MinimumQualityMatcher`, and its ``head`` must have ``box_dim=5``.
@@ -33,18 +33,18 @@ class BoundedMemoryRRPN(BoundedMemoryRPN, RRPN):
 
 
 class RectangleTransform(Box2BoxTransformRotated):
-    """Code of a rotated box in terms of another one, for which equal rectangles are equal.
+    """Code of a rotated box relative to another one; equal rectangles get equal codes.
 
-    It differs from Detectron2's ``Box2BoxTransformRotated`` in two points. A rectangle has four
-    names (half turns, and a quarter turn with exchanged sides); the one is encoded that is nearest
-    to the source, so that a box at 89 degrees is near an anchor at -90. And shifts are along the
-    sides of the source (arXiv 1812.00155, equation 1): features pooled along those sides cannot
-    tell how the sides lie in the image.
+    It differs from Detectron2's ``Box2BoxTransformRotated`` in two points. First, a rectangle has
+    four names (half turns, and a quarter turn with exchanged sides); the code takes the name that
+    is nearest to the source, so that a box at 89 degrees is near an anchor at -90. Second, shifts
+    are along the sides of the source (arXiv 1812.00155, equation 1): features pooled along those
+    sides cannot tell how the sides lie in the image.
 
     Args:
         weights: factors of the shifts along w and h, of the logarithms of both sides, and of the
             angle in radians.
-        scale_clamp: greatest logarithm of a factor of a side.
+        scale_clamp: largest logarithm of the growth of a side.
     """
 
     def __init__(
@@ -68,16 +68,21 @@ class RectangleTransform(Box2BoxTransformRotated):
             ValueError: a side of a source is not positive.
         """
         if not bool((src_boxes[:, 2:4] > 0).all()):
-            raise ValueError("a box to encode from has a side that is not positive")
+            raise ValueError("an anchor or proposal has a side that is not positive")
+
         shift = target_boxes[:, :2] - src_boxes[:, :2]
+        # Shifts in units of the source's sides, so that the loss weighs small and large boxes
+        # alike.
         along, across = _turned(shift[:, 0], shift[:, 1], src_boxes[:, 4], to_box=True)
         offsets = torch.stack([along, across], dim=1) / src_boxes[:, 2:4]
 
+        # Only the exchange of the sides needs a comparison; wrap_angle settles the half turns.
         names = []
         for sides, quarter in ((target_boxes[:, 2:4], 0.0), (target_boxes[:, [3, 2]], 90.0)):
             growth = torch.log(sides / src_boxes[:, 2:4])
             turn = wrap_angle(target_boxes[:, 4] + quarter - src_boxes[:, 4])
             names.append(torch.cat([growth, torch.deg2rad(turn)[:, None]], dim=1))
+
         as_given, exchanged = names
         nearer = exchanged.abs().sum(dim=1) < as_given.abs().sum(dim=1)
         shapes = torch.where(nearer[:, None], exchanged, as_given)
@@ -87,20 +92,22 @@ class RectangleTransform(Box2BoxTransformRotated):
         """Decode boxes.
 
         Args:
-            deltas: (N, 5 k) codes, k of each source.
+            deltas: (N, 5 k) codes, k codes for each source.
             boxes: (N, 5) sources.
 
         Returns:
             (N, 5 k) boxes with angles in [-90, 90), not canonical.
         """
+        # Class-specific heads give k codes for each source, side by side.
         codes = deltas.view(len(deltas), deltas.shape[1] // 5, 5) / deltas.new_tensor(self.weights)
         source = boxes.to(deltas.dtype)[:, None]
         offsets = codes[..., :2] * source[..., 2:4]
         x, y = _turned(offsets[..., 0], offsets[..., 1], source[..., 4], to_box=False)
 
-        # An untrained head may ask for any size; exp must stay finite.
+        # An untrained head may predict any size, so the clamp keeps exp finite.
         sides = source[..., 2:4] * codes[..., 2:4].clamp(max=self.scale_clamp).exp()
         angles = wrap_angle(source[..., 4] + torch.rad2deg(codes[..., 4]))
+
         decoded = torch.stack(
             [source[..., 0] + x, source[..., 1] + y, sides[..., 0], sides[..., 1], angles], dim=-1
         )
@@ -110,9 +117,11 @@ class RectangleTransform(Box2BoxTransformRotated):
 def _turned(
     x: torch.Tensor, y: torch.Tensor, angle: torch.Tensor, *, to_box: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn shifts from the image's axes to the box's, or back; degrees, counter-clockwise."""
+    """Rotate shifts from the image's axes to the box's, or back; degrees, counter-clockwise."""
     radians = torch.deg2rad(angle)
+
     cos, sin = radians.cos(), radians.sin()
+    # y points down in images, which swaps the signs of the sines.
     if to_box:
         return cos * x - sin * y, sin * x + cos * y
     return cos * x + sin * y, cos * y - sin * x
@@ -128,13 +137,13 @@ class RotatedFasterRCNN(GeneralizedRCNN):
         backbone: Detectron2 backbone.
         proposal_generator: a `BoundedMemoryRRPN`.
         roi_heads: Detectron2's ``RROIHeads``.
-        pixel_mean: per channel, 0-255, in the order of ``input_format``.
-        pixel_std: likewise.
-        input_format: order of the channels, for pictures of the training.
+        pixel_mean: mean of each channel, 0-255, in the order of ``input_format``.
+        pixel_std: standard deviation of each channel, 0-255, in the same order.
+        input_format: order of the channels, for drawings during training.
     """
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Losses in training, detections otherwise.
+        """Compute losses in training, detections otherwise.
 
         Args:
             batched_inputs: dicts with ``image`` (3, H, W) 0-255; in training ``instances`` with
@@ -164,7 +173,7 @@ class RotatedFasterRCNN(GeneralizedRCNN):
 
         Args:
             batched_inputs: see `forward`.
-            detected_instances: boxes that are to be classified only, or None.
+            detected_instances: boxes to classify without new proposals, or None.
             do_postprocess: bring the boxes into the frame of the original images.
 
         Returns:
@@ -172,6 +181,8 @@ class RotatedFasterRCNN(GeneralizedRCNN):
         """
         results = super().inference(batched_inputs, detected_instances, do_postprocess)
         for result in results:
+            # Detectron2 leaves w as either side and any angle, so one rectangle would have
+            # several boxes.
             instances = result["instances"] if do_postprocess else result
             instances.pred_boxes = RotatedBoxes(canonicalize(instances.pred_boxes.tensor))
         return results

@@ -1,4 +1,4 @@
-"""Synthetic scenes with a place on Earth: GeoTIFF files of any size with labels in GeoPackages.
+"""Synthetic scenes with coordinates: GeoTIFF files of any size with labels in GeoPackages.
 
 A scene is a mosaic of drawn tiles, written row by row of tiles, so that 30,000 x 30,000 pixels need
 no more memory than a strip of them.
@@ -30,7 +30,7 @@ from .writer import RECORD_NAME, NumberedFolder, scene_name
 
 SIXTEEN_BIT_LOW = 200
 SIXTEEN_BIT_STEP = 7
-"""A 16-bit scene holds 200 + 7 x the 8-bit number: dark to whoever keeps the high byte."""
+"""A 16-bit scene holds 200 + 7 x the 8-bit number: whoever keeps the high byte sees black."""
 
 _TILES_PER_SCENE = 10**6
 _CUT = 2
@@ -53,13 +53,13 @@ class PlaceConfig:
     Args:
         size: (height, width) of a scene, pixels, >= 32.
         crs: coordinate system, anything that pyproj understands.
-        longitude: of the upper left corner of the first scene, degrees.
-        latitude: likewise.
+        longitude: longitude of the first scene's upper left corner, degrees.
+        latitude: latitude of the first scene's upper left corner, degrees.
         gsd: metres of a pixel on the ground, > 0.
         rotation: direction of the scene's upward side, degrees clockwise from true north.
-        sixteen_bit: write numbers of 11 bits in 16, instead of 8.
-        tiled: lay the file out in tiles, else in strips of rows.
-        num_tiles: draw only so many different tiles and repeat them, which is quick; None draws
+        sixteen_bit: whether to write 11-bit numbers as 16-bit ones, instead of 8-bit ones.
+        tiled: whether the file is laid out in tiles; otherwise in strips of rows.
+        num_tiles: number of different tiles to draw and repeat, which is quick; None draws
             each tile anew.
     """
 
@@ -74,7 +74,7 @@ class PlaceConfig:
     num_tiles: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn."""
+        """Validate the numbers."""
         object.__setattr__(self, "size", tuple(self.size))
         if len(self.size) != 2 or min(self.size) < 32:
             raise ValueError(f"size must be height and width of 32 pixels or more, got {self.size}")
@@ -106,15 +106,16 @@ def write_georeferenced_scenes(
     are kept. The scenes lie in a row from west to east.
 
     Args:
-        folder: to write to; made if it is missing.
-        num_images: of the finished folder, >= 1.
-        config: what the ground looks like; its ``size`` is that of the tiles, equal sides.
-        place: where and how large the scenes are.
-        seed: of the set, >= 0.
-        num_workers: processes that draw; 0 draws in this one. The files do not depend on it.
-        progress: show a progress bar.
+        folder: folder to write to; created if it is missing.
+        num_images: number of scenes in the finished folder, >= 1.
+        config: look of the ground; its ``size`` is the size of the square tiles.
+        place: position and size of the scenes.
+        seed: seed of the dataset, >= 0.
+        num_workers: number of processes that draw; 0 draws in this one. The files do not depend
+            on it.
+        progress: whether to show a progress bar.
         shard: (rank, number of processes) when several processes share the folder: each draws its
-            part, the last one counts the objects.
+            part, the last process to finish counts the objects.
 
     Returns:
         The folder.
@@ -126,12 +127,15 @@ def write_georeferenced_scenes(
         ImportError: rasterio, pyogrio or pyproj is missing.
     """
     folder = Path(folder)
+    # Before the folder is made, so that a wrong size leaves nothing behind.
+
     _tile_side(config)
     parameters = {**config.to_dict(), "place": asdict(place), "seed": seed}
     head = {"parameters": parameters, "classes": list(SYNTHETIC_CLASSES)}
     files = partial(_scene_files, folder)
     draw = partial(_write_numbered, folder, config, place, seed, num_workers, progress)
     gather = partial(_count, [files(index)[-1] for index in range(num_images)])
+
     scenes = NumberedFolder(
         folder / RECORD_NAME, head, "georeferenced scenes", num_images, files, draw, gather
     )
@@ -141,7 +145,7 @@ def write_georeferenced_scenes(
 
 
 def _tile_side(config: SceneConfig) -> int:
-    """Side of the square tiles, which GeoTIFF wants to be a multiple of 16."""
+    """Return the side of the square tiles, which GeoTIFF requires to be a multiple of 16."""
     height, width = np.broadcast_to(config.size, 2).tolist()
     if height != width or height % 16:
         raise ValueError(f"tiles must be square and a multiple of 16 wide, got {config.size}")
@@ -149,7 +153,7 @@ def _tile_side(config: SceneConfig) -> int:
 
 
 def _scene_files(folder: Path, index: int) -> list[Path]:
-    """The files that make a scene complete, the labels last."""
+    """List the files of a complete scene, the labels last."""
     return [folder / f"{scene_name(index)}{ending}" for ending in (".tif", ".gpkg")]
 
 
@@ -175,16 +179,16 @@ def write_georeferenced_scene(
     num_workers: int = 0,
     progress: bool = False,
 ) -> Path:
-    """Write one scene, and its labels beside it.
+    """Write one scene and its labels.
 
     Args:
-        path: of the GeoTIFF file; the labels get the ending ``.gpkg``.
-        config: what the ground looks like; its ``size`` is that of the tiles.
-        place: where and how large the scene is.
-        seed: of the set, >= 0.
-        index: of the scene in the set, >= 0; it lies that many scenes east of the first.
-        num_workers: processes that draw; 0 draws in this one.
-        progress: show a progress bar.
+        path: path of the GeoTIFF file; the labels get the ending ``.gpkg``.
+        config: look of the ground; its ``size`` is the size of the square tiles.
+        place: position and size of the scene.
+        seed: seed of the dataset, >= 0.
+        index: index of the scene in the dataset, >= 0; it lies that many scenes east of the first.
+        num_workers: number of processes that draw; 0 draws in this one.
+        progress: whether to show a progress bar.
 
     Returns:
         Path of the labels.
@@ -197,6 +201,7 @@ def write_georeferenced_scene(
     height, width = place.size
     side = _tile_side(config)
     rows, columns = math.ceil(height / side), math.ceil(width / side)
+
     description = {"seed": seed, "index": index, **asdict(place)}
     labels = path.with_suffix(".gpkg")
     writer = VectorWriter(
@@ -206,6 +211,7 @@ def write_georeferenced_scene(
         colors=dict(zip(SYNTHETIC_CLASSES, _COLORS)),
         layer="labels",
     )
+
     profile = _profile(place, side, georeference)
     with (
         bounded_cache(),
@@ -224,13 +230,15 @@ def write_georeferenced_scene(
                 part = strip[:, column * side : (column + 1) * side]
                 part[:] = image[: part.shape[0], : part.shape[1]]
                 _add_labels(writer, objects, georeference, (row, column), side, place.size)
+
                 bar.update()
             _write_strip(dataset, strip, row * side, place.sixteen_bit)
+
     return labels
 
 
 def _profile(place: PlaceConfig, side: int, georeference: Georeference) -> dict[str, Any]:
-    """How rasterio is to lay out the file."""
+    """Return rasterio's options for the layout of the file."""
     rasterio = geo_library("rasterio")
     layout = {"tiled": True, "blockxsize": side, "blockysize": side} if place.tiled else {}
     return {
@@ -253,6 +261,7 @@ def _profile(place: PlaceConfig, side: int, georeference: Georeference) -> dict[
 def _write_strip(dataset: Any, strip: np.ndarray, top: int, sixteen_bit: bool) -> None:
     window = geo_library("rasterio.windows").Window(0, top, strip.shape[1], strip.shape[0])
     for band in (1, 2, 3):
+        # A wider type first, because 8 bits would overflow.
         plane = strip[..., band - 1]
         if sixteen_bit:
             plane = plane.astype(np.uint16) * SIXTEEN_BIT_STEP + SIXTEEN_BIT_LOW
@@ -267,12 +276,16 @@ def _draw_tiles(
     count: int,
     num_workers: int,
 ) -> Iterator[tuple[np.ndarray, list[SceneObject]]]:
-    """Tiles in the order of the mosaic."""
+    """Yield tiles in the order of the mosaic."""
+    # Every scene has its own range of indices, so that no two scenes share a tile.
     first = index * _TILES_PER_SCENE
     draw = partial(_draw_tile, config, seed)
     if place.num_tiles is None:
         yield from run_in_processes(draw, range(first, first + count), num_workers)
         return
+
+    # Few tiles in a random order: neighbours must not repeat at a fixed distance.
+
     kinds = list(run_in_processes(draw, range(first, first + place.num_tiles), num_workers))
     rng = np.random.default_rng([seed, index])
     for kind in rng.integers(0, len(kinds), count):
@@ -292,14 +305,17 @@ def _add_labels(
     side: int,
     size: tuple[int, int],
 ) -> None:
-    """Write the labels of a tile; what leaves the tile or the scene is cut, so difficult."""
+    """Write the labels of a tile; objects that its border or the scene's cuts are difficult."""
     polygons = np.array([item.poly for item in objects]).reshape(-1, 4, 2)
     polygons = polygons + np.array([tile[1], tile[0]]) * side
     low = np.array([tile[1], tile[0]]) * side
     high = np.minimum(low + side, size[::-1])
+
+    # A pixel of tolerance, because outlines of whole objects may touch the border.
     is_whole = ((polygons >= low - 1) & (polygons <= high + 1)).all(axis=(1, 2))
     keep = (polygons.max(axis=1) > low).all(axis=1) & (polygons.min(axis=1) < high).all(axis=1)
     difficult = np.where(is_whole, [item.difficult for item in objects], _CUT).astype(np.int32)
+
     writer.add(
         georeference.to_crs(polygons[keep]),
         {
@@ -310,7 +326,7 @@ def _add_labels(
 
 
 def _count(files: list[Path]) -> dict[str, Any]:
-    """Objects per class and difficulty of all scenes."""
+    """Count the objects of all scenes by class and difficulty."""
     names: Counter[str] = Counter()
     levels: Counter[int] = Counter()
     empty = 0
@@ -330,10 +346,14 @@ def _count(files: list[Path]) -> dict[str, Any]:
 def _georeference(name: str, place: PlaceConfig, index: int) -> Georeference:
     """Make pixels square on the ground at the upper left corner, in any coordinate system."""
     geod = geo_library("pyproj").Geod(ellps="WGS84")
+
     corner = place.longitude, place.latitude
     if index:
+        # A tenth of a scene lies between two scenes, so that they never overlap.
         gap = 1.1 * index * place.size[1] * place.gsd
         corner = geod.fwd(*corner, 90 + place.rotation, gap)[:2]
+
+    # The projection's scale and rotation follow from two short ground distances.
     right = geod.fwd(*corner, 90 + place.rotation, _METRES_OF_MEASURE)[:2]
     down = geod.fwd(*corner, 180 + place.rotation, _METRES_OF_MEASURE)[:2]
     points = transform_points(np.array([corner, right, down]), LONGITUDE_LATITUDE, place.crs)
@@ -342,6 +362,7 @@ def _georeference(name: str, place: PlaceConfig, index: int) -> Georeference:
             f"{place.longitude:g} E, {place.latitude:g} N is no place of {place.crs}; choose "
             "another place or coordinate system"
         )
+
     x, y = ((points[1:] - points[0]) * place.gsd / _METRES_OF_MEASURE).tolist()
     transform = (x[0], y[0], points[0, 0], x[1], y[1], points[0, 1])
     return replace(Georeference(name), kind="transform", crs=place.crs, transform=transform)

@@ -1,1 +1,1 @@
-"""Weights: checkpoints of this project, what a model inherits, and those of other programs."""
+"""Weights: this project's checkpoints, inheritance from pre-trainings, and third-party files."""

@@ -1,4 +1,4 @@
-"""Checkpoints: safe loading, which never accepts wrong weights silently, and atomic saving."""
+"""Checkpoints: safe loading that never silently accepts wrong weights, and atomic saving."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _SHOWN_KEYS = 12
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint without running any code that it may carry.
+    """Read a checkpoint without running any code that it may contain.
 
     Args:
-        path: a ``.pth`` or ``.safetensors`` file: this project's checkpoint (``model`` and more),
-            or a bare state dict of tensors.
+        path: path of a ``.pth`` or ``.safetensors`` file: this project's checkpoint (``model`` and
+            more), or a bare state dict of tensors.
 
     Returns:
         A dict with the state dict under ``"model"``; tensors on the CPU.
 
     Raises:
-        CheckpointError: file missing, a pickle, damaged, of another layout, or holding objects
-            that are not tensors or plain values.
+        CheckpointError: the file is missing, a pickle, damaged, has another layout, or holds
+            objects that are not tensors or plain values.
     """
     path = Path(path)
     if path.is_dir():
@@ -56,8 +56,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     checkpoint = read_weight_file(path)
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path} holds a {type(checkpoint).__name__}, not a dict of tensors")
+
+    # A bare state dict, as torch.save(model.state_dict(), ...) writes it.
     if "model" not in checkpoint:
         checkpoint = {"model": checkpoint}
+
     state = checkpoint["model"]
     if isinstance(state, Mapping):
         state = {key: as_tensor(value) for key, value in state.items()}
@@ -81,15 +84,16 @@ def load_weights(
     Args:
         model: model to fill in place.
         path: path of the checkpoint.
-        strict: refuse any difference between the keys or shapes of the two; otherwise
+        strict: whether to refuse any difference between the keys or shapes of the two; otherwise
             differences are listed in the log and skipped.
-        ema: load the averaged weights, which the checkpoint then must have.
+        ema: whether to load the averaged weights, which the checkpoint then must have.
 
     Returns:
         The whole checkpoint.
 
     Raises:
-        CheckpointError: see :func:`load_checkpoint` and :func:`load_state`; no averaged weights.
+        CheckpointError: see :func:`load_checkpoint` and :func:`load_state`; or there are no
+            averaged weights.
     """
     checkpoint = load_checkpoint(path)
     if ema and "ema" not in checkpoint:
@@ -104,16 +108,17 @@ def load_state(
 ) -> None:
     """Load a state dict after comparing it with the model's.
 
-    Values that are NaN or infinite are warned of.
+    It logs a warning about values that are NaN or infinite.
 
     Args:
         model: model to fill in place; unchanged if an error is raised.
-        state: tensors by name; what wrappers add to the names is dropped.
-        strict: refuse every difference; otherwise skip the tensors that differ, but not all.
+        state: tensors by name; prefixes of wrappers are dropped from the names.
+        strict: whether to refuse every difference; otherwise tensors that differ are skipped, but
+            not all.
         source: name of the file, for messages.
 
     Raises:
-        CheckpointError: with the missing, unexpected and mismatching keys.
+        CheckpointError: the keys or shapes differ; the message lists the keys.
     """
     own = model.state_dict()
     state = _placed_backbone(without_wrappers(state, own), own)
@@ -123,7 +128,7 @@ def load_state(
         if state[key].shape != own[key].shape
     }
 
-    # Counters of BatchNorm, which matter only for its cumulative averages.
+    # BatchNorm's counters are ignored: they matter only for its cumulative averages.
     missing, unexpected = (
         [key for key in keys if not key.endswith("num_batches_tracked")]
         for keys in (own.keys() - state.keys(), state.keys() - own.keys())
@@ -147,10 +152,12 @@ def load_state(
             "pre-training"
         )
 
+    # Not one common key means a wrong file, which even a tolerant load must refuse.
     if own and not fitting:
         raise CheckpointError(f"{source} is of another model: not one key fits; {report}")
     if report:
         _logger.warning("%s fits in %d of %d keys; %s", source, len(fitting), len(own), report)
+
     model.load_state_dict(fitting, strict=False)
     if damage := describe_damage(model):
         _logger.warning("%s %s", source, damage)
@@ -160,10 +167,10 @@ def describe_damage(model: nn.Module) -> str | None:
     """Name the weights of a model that are NaN or infinite.
 
     Args:
-        model: whose weights were loaded. Buffers may be infinite, as masks of attention are.
+        model: model whose weights were loaded. Buffers may be infinite, like masks of attention.
 
     Returns:
-        The rest of a sentence about their file, or None if nothing is wrong.
+        The rest of a sentence about the file of the weights, or None if nothing is wrong.
     """
     names = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
     names += [name for name, value in model.named_buffers() if torch.isnan(value).any()]
@@ -179,16 +186,18 @@ def describe_damage(model: nn.Module) -> str | None:
 def _placed_backbone(
     state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
 ) -> Mapping[str, torch.Tensor]:
-    """Move a backbone into or out of a pyramid, which holds it as ``bottom_up``.
+    """Rename a backbone into or out of a pyramid, which holds it as ``bottom_up``.
 
-    So the weights of a classifier, or of a detector without a pyramid, fit one with a pyramid.
+    The weights of a classifier, or of a detector without a pyramid, then fit one with a pyramid.
     """
     plain, inside = "backbone.", "backbone.bottom_up."
     given, wanted = (any(key.startswith(inside) for key in keys) for keys in (state, own))
     if given == wanted:
         return state
+
     old, new = (inside, plain) if given else (plain, inside)
     moved = {key: new + key[len(old) :] for key in state if key.startswith(old)}
+    # Keys without a place in the model keep their names, so that they are reported.
     moved = {key: place for key, place in moved.items() if place in own}
     if moved:
         _logger.info("%d tensors of the backbone go from %s* to %s*", len(moved), old, new)
@@ -207,14 +216,14 @@ class Checkpointer(DetectionCheckpointer):
         inheritance: Inheritance | None = None,
         **checkpointables: Any,
     ) -> None:
-        """Prepare.
+        """Set what is saved and how it is loaded.
 
         Args:
             model: model to save and load, wrapped or not.
-            save_dir: local folder.
-            strict: refuse every difference when only weights are loaded; a resumed checkpoint
-                always has to fit.
-            inheritance: replaces ``strict`` when only weights are loaded: it logs what is
+            save_dir: path of a local folder; empty saves nothing.
+            strict: whether to refuse every difference when only weights are loaded; a resumed
+                checkpoint always has to fit.
+            inheritance: rules that replace ``strict`` when only weights are loaded: it logs what is
                 inherited, dropped and missing, and checks that against what is expected.
             **checkpointables: objects with ``state_dict`` and ``load_state_dict``.
         """
@@ -227,17 +236,18 @@ class Checkpointer(DetectionCheckpointer):
     def save(self, name: str, **extra: Any) -> None:
         """Write ``<name>.pth``, complete or not at all, then point ``last_checkpoint`` to it.
 
-        Every process has to call it, because states may be gathered; the main one writes.
+        Every process has to call it, because states may be gathered; the main process writes.
 
         Args:
             name: file name without suffix.
             **extra: further values to store.
 
         Raises:
-            CheckpointError: it cannot be written; earlier checkpoints are left as they were.
+            CheckpointError: the file cannot be written; earlier checkpoints are left as they were.
         """
         if not self.save_dir:
             return
+        # Collected on every process, also on those that write nothing: states are gathered.
         data = {"model": self.model.state_dict()}
         for key, obj in self.checkpointables.items():
             data[key] = obj.state_dict()
@@ -302,13 +312,15 @@ class Checkpointer(DetectionCheckpointer):
             checkpoint.pop("model")
         else:
             self._load_whole(checkpoint.pop("model"))
-        # Training on them would only say at the first loss that something is not finite.
+
+        # A training on such weights would only fail at its first loss.
         if damage := describe_damage(self.model):
             raise CheckpointError(f"{self._source} {damage}; take an earlier checkpoint")
 
     def _load_whole(self, state: Mapping[str, torch.Tensor]) -> None:
         try:
             load_state(self.model, state, strict=self._strict, source=self._source)
+        # The remedies of a first load do not help somebody who resumes.
         except CheckpointError as error:
             if not self._resumes:
                 raise
@@ -320,7 +332,7 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def _first_cause(error: BaseException) -> str:
-    """Return the first error of a chain, because torch adds its own to a failed write."""
+    """Return the text of the first error of a chain: torch adds its own error to a failed write."""
     while error.__context__ is not None:
         error = error.__context__
     return str(error).splitlines()[0] if str(error) else type(error).__name__

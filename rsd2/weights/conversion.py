@@ -1,4 +1,4 @@
-"""Third-party checkpoints to ours: key tables, shape checks, and a report of every key.
+"""Conversion of third-party checkpoints: key tables, shape checks, and a report of every key.
 
 A table is a list of rules; the first rule whose pattern matches a whole key decides. Nothing is
 dropped in silence: every key of the source ends up under converted, dropped (with a reason),
@@ -18,19 +18,19 @@ Transform = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Rule:
-    """How keys that match a pattern are converted.
+    """Conversion of the keys that match a pattern.
 
     Attributes:
         pattern: regular expression that must match the whole key.
         target: replacement with groups ``\\1``...; None drops the key.
-        reason: why it is dropped.
-        transform: applied to the tensor.
+        reason: why the key is dropped.
+        transform: function applied to the tensor; None keeps the tensor.
         class_rows: whether the first dimension runs over the classes, so that a permutation of
             the classes applies to it.
         objectness_rows: whether the first dimension runs over classes of which only the first has
             a meaning, "any object": it is cut to the number of classes, but never permuted.
         optional: whether a model may lack the target key; ``reason`` says why.
-        objection: function that says why a tensor must not be dropped, or returns None.
+        objection: function that returns why a tensor must not be dropped, or None.
     """
 
     pattern: str
@@ -45,7 +45,7 @@ class Rule:
 
 @dataclass
 class ConversionReport:
-    """What happened to every key.
+    """Outcome for every key.
 
     Attributes:
         converted: source key -> target key.
@@ -90,15 +90,16 @@ def reverse_rows(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def resnet_rules(prefix: str, target_prefix: str) -> list[Rule]:
-    """torchvision's ResNet names (also mmcv's) to Detectron2's.
+    """Map torchvision's ResNet names (also mmcv's) to Detectron2's.
 
     Args:
-        prefix: before the source names, e.g. ``backbone.``; may be empty.
+        prefix: prefix of the source names, e.g. ``backbone.``; may be empty.
         target_prefix: prefix of the target names.
 
     Returns:
         Rules for stem, stages, shortcuts and the classifier, which is dropped.
     """
+    # Counters come first, because the patterns of the norms below match them too.
     p, t = re.escape(prefix), target_prefix
     rules = [
         Rule(p + r".*num_batches_tracked", None, "a counter that no layer here uses"),
@@ -136,7 +137,7 @@ def backbone_prefix(model_keys: Iterable[str] | None) -> str:
 
 
 def detectron2_backbone_rules(target_prefix: str = "backbone.") -> list[Rule]:
-    """Detectron2's ResNet, alone or inside one of its detectors, to our backbone.
+    """Map Detectron2's ResNet, alone or inside one of its detectors, to our backbone.
 
     Args:
         target_prefix: prefix of the target names.
@@ -154,11 +155,11 @@ def detectron2_backbone_rules(target_prefix: str = "backbone.") -> list[Rule]:
 
 
 def mmcls_resnet_rules(keys: Iterable[str], model_keys: Iterable[str] | None = None) -> list[Rule]:
-    """OpenMMLab's classifiers, like the published ``bh_resnet.pth``, to our backbone.
+    """Map OpenMMLab's classifiers, like the published ``bh_resnet.pth``, to our backbone.
 
     Args:
-        keys: of the checkpoint, with or without the prefix ``backbone.``.
-        model_keys: of our model, if known.
+        keys: keys of the checkpoint, with or without the prefix ``backbone.``.
+        model_keys: keys of our model, if known.
 
     Returns:
         The rules.
@@ -172,14 +173,14 @@ def mmcls_resnet_rules(keys: Iterable[str], model_keys: Iterable[str] | None = N
 
 
 RulesOfKeys = Callable[[Iterable[str], Iterable[str] | None], list[Rule]]
-"""From the keys of a checkpoint and those of our model, if known, to the rules of its source."""
+"""Function of the keys of a checkpoint, and those of our model if known, that returns rules."""
 
 SOURCES: dict[str, RulesOfKeys] = {
     "torchvision-resnet": lambda keys, model_keys: resnet_rules("", backbone_prefix(model_keys)),
     "detectron2": lambda keys, model_keys: detectron2_backbone_rules(backbone_prefix(model_keys)),
     "mmcls-resnet": mmcls_resnet_rules,
 }
-"""Name of a source -> its rules. Other modules of key tables have a dict of this name too."""
+"""Name of a source -> its rules. Other modules of key tables have a dict with this name too."""
 
 
 def class_permutation(source: Sequence[str], target: Sequence[str]) -> list[int]:
@@ -193,7 +194,7 @@ def class_permutation(source: Sequence[str], target: Sequence[str]) -> list[int]
         Indices into ``source``, one per target class.
 
     Raises:
-        ValueError: a target class has no row, or a name stands twice.
+        ValueError: a target class has no row, or a name occurs twice.
     """
     for names in (source, target):
         if len(set(names)) != len(names):
@@ -219,7 +220,7 @@ def convert_state_dict(
 
     Args:
         source: tensors by name.
-        rules: first match decides.
+        rules: rules, of which the first match decides.
         model: state dict of the model to fill; shapes are compared and missing keys listed.
         class_rows: new order of the class dimension, see `class_permutation`.
 
@@ -227,6 +228,7 @@ def convert_state_dict(
         Tensors under our names, without the mismatched ones, and the report.
     """
     report, result = ConversionReport(), {}
+
     for key, tensor in source.items():
         rule, match = next(
             ((r, m) for r in rules if (m := re.fullmatch(r.pattern, key))), (None, None)
@@ -243,6 +245,7 @@ def convert_state_dict(
                 report.mismatched[key] = objection
             continue
 
+        # Rows are permuted before the transform, which may reorder them.
         target = match.expand(rule.target)
         if class_rows is not None and rule.class_rows:
             tensor = tensor[torch.as_tensor(class_rows)]
@@ -267,6 +270,7 @@ def convert_state_dict(
         result[target] = tensor
 
     if model is not None:
+        # Counters of BatchNorm do not influence its output.
         report.missing = [
             key for key in model if key not in result and not key.endswith("num_batches_tracked")
         ]

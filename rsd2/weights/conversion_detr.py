@@ -9,6 +9,7 @@ from .conversion import Rule, RulesOfKeys, first_rows, resnet_rules, reverse_row
 
 
 def _transformer_rules() -> list[Rule]:
+    # A checkpoint of mmdet nests its transformer in the head.
     h = r"bbox_head\.transformer\."
     layer = h + r"(encoder|decoder)\.layers\.(\d+)\."
     encoder, decoder = h + r"encoder\.layers\.(\d+)\.", h + r"decoder\.layers\.(\d+)\."
@@ -34,14 +35,16 @@ def _transformer_rules() -> list[Rule]:
 
 
 def _head_rules(encoder_head: int, target_encoder_head: int) -> list[Rule]:
+
     rules = []
-    # the encoder's head comes after those of the decoder, however many those are in either model
+    # The encoder's head comes after those of the decoder, whose number may differ in both models.
     for index, target, objectness in (
         (rf"{encoder_head}", f"{target_encoder_head}", True),
         (r"(?:\d+)", None, False),
     ):
         b, i = r"bbox_head\.", f"({index})"
         to = target if target is not None else r"\1"
+
         rules += [
             Rule(
                 b + rf"cls_branches\.{i}\.(\w+)",
@@ -70,13 +73,13 @@ def _head_rules(encoder_head: int, target_encoder_head: int) -> list[Rule]:
 def ars_detr_rules(
     num_levels: int = 4, encoder_head: int = 6, target_encoder_head: int | None = None
 ) -> list[Rule]:
-    """ARS-DETR and MutDet fine-tuning checkpoints to `RotatedDeformableDETR`.
+    """Map ARS-DETR and MutDet fine-tuning checkpoints to `RotatedDeformableDETR`.
 
     Args:
-        num_levels: feature levels of our model; the official table has one row more than it uses.
+        num_levels: number of feature levels of our model; the official table has one unused row.
         encoder_head: index of the heads that score the encoder's tokens in the checkpoint, which
             is its number of decoder layers.
-        target_encoder_head: the same in our model; ``encoder_head`` if None.
+        target_encoder_head: index of the same heads in our model; None takes ``encoder_head``.
 
     Returns:
         The rules; backbone names are torchvision's.
@@ -108,11 +111,11 @@ def ars_detr_rules(
 
 
 def detr_rules_for(keys: Iterable[str], model_keys: Iterable[str] | None = None) -> list[Rule]:
-    """Rules of a detector, fitted to the number of decoder layers of both sides.
+    """Build the rules of a detector for the numbers of decoder layers of checkpoint and model.
 
     Args:
-        keys: of the checkpoint.
-        model_keys: of our model, if known.
+        keys: keys of the checkpoint.
+        model_keys: keys of our model, if known.
 
     Returns:
         The rules of `ars_detr_rules`.
@@ -122,6 +125,7 @@ def detr_rules_for(keys: Iterable[str], model_keys: Iterable[str] | None = None)
         found = [int(m[1]) for name in names if (m := re.match(pattern, name))]
         return max(found, default=default)
 
+    # The encoder's head has the highest index, because it comes after the decoder's.
     encoder_head = last(r"bbox_head\.cls_branches\.(\d+)\.", keys, 6)
     target = last(r"heads\.class_heads\.(\d+)\.", model_keys or (), encoder_head)
     return ars_detr_rules(encoder_head=encoder_head, target_encoder_head=target)

@@ -1,8 +1,8 @@
 """Key tables of plain vision transformers: I-JEPA, MAE, timm and ViTDet.
 
-They share the names of `rsd2.modeling.VisionTransformer`; what differs is what stands around the
-encoder, and what becomes of the table of absolute positions. Where it is the fixed one, of sines
-and cosines, it is dropped, because ours is made anew for every grid; a learned one needs a model
+They share the names of `rsd2.modeling.VisionTransformer`. They differ in the layers around the
+encoder, and in the table of absolute positions. A fixed table, of sines
+and cosines, is dropped, because ours is computed for every grid; a learned one needs a model
 that has one too (``learned_positions``).
 """
 
@@ -27,13 +27,15 @@ def vit_prefix(model_keys: Iterable[str] | None) -> str:
     """Find the prefix of a model's vision transformer.
 
     Args:
-        model_keys: of the model, if known.
+        model_keys: keys of the model, if known.
 
     Returns:
-        The prefix: ``backbone.net.`` of a detector, also if the model is unknown; ``backbone.`` of
-        one without a pyramid; ``context_encoder.`` of ObjectJEPA.
+        The prefix: ``backbone.net.`` in a detector, and if the model is unknown; ``backbone.`` in
+        a detector without a pyramid; ``context_encoder.`` in ObjectJEPA.
     """
+
     found = "backbone.net."
+    # The longest prefix comes last, because ``backbone.`` is the beginning of it.
     for prefix in ("context_encoder.", "backbone.", "backbone.net."):
         if any(key.startswith(prefix + "patch_embed.") for key in model_keys or ()):
             found = prefix
@@ -44,19 +46,19 @@ def without_class_token(table: torch.Tensor) -> torch.Tensor:
     """Drop the first position of a table if the rest is a square.
 
     Args:
-        table: (1, N, D), with or without the position of a class token.
+        table: position embeddings (1, N, D), with or without the position of a class token.
 
     Returns:
-        (1, N or N - 1, D).
+        (1, N or N - 1, D) position embeddings.
     """
     return table[:, 1:] if _side(table.shape[1]) is None and _side(table.shape[1] - 1) else table
 
 
 def not_fixed_positions(table: torch.Tensor) -> str | None:
-    """Say why a table of positions must not be dropped, if there is a reason.
+    """Return why a table of positions must not be dropped, or None.
 
     Args:
-        table: (1, N, D), with or without the position of a class token, of a square grid.
+        table: position embeddings (1, N, D), of a square grid, with or without a class token's.
 
     Returns:
         None if it is the fixed table of sines and cosines, up to rounding.
@@ -81,8 +83,8 @@ def vit_rules_for(
     Args:
         source: "ijepa", the target encoder of I-JEPA, or "ijepa-context"; "mae", pre-training or
             fine-tuned; "timm-vit", a classifier with or without class token; "vitdet", a detector.
-        keys: of the checkpoint; the tables do not depend on them.
-        model_keys: of the model, if known.
+        keys: keys of the checkpoint; the tables do not depend on them.
+        model_keys: keys of the model, if known.
 
     Returns:
         The rules.
@@ -91,12 +93,14 @@ def vit_rules_for(
     target = vit_prefix(wanted)
     prefix, others = _surroundings(source)
     p = re.escape(prefix)
+
     positions = f"{target}pos_embed"
     if source == "vitdet" or positions in wanted:
         table = Rule(p + r"pos_embed", positions, transform=without_class_token)
     else:
         reason = "fixed sines and cosines, which are made anew for every grid"
         table = Rule(p + r"pos_embed", None, reason, objection=not_fixed_positions)
+
     return [table, Rule(p + _ENCODER, target + r"\1"), *others]
 
 
@@ -105,7 +109,7 @@ def fill_target_encoder(state: dict[str, torch.Tensor], report: ConversionReport
 
     Args:
         state: converted tensors; gets the missing ones of ``target_encoder``.
-        report: of the conversion; they are no longer missing there.
+        report: report of the conversion; the filled tensors are removed from its missing ones.
     """
     copies = {
         key: state[twin]
@@ -113,12 +117,14 @@ def fill_target_encoder(state: dict[str, torch.Tensor], report: ConversionReport
         if key.startswith("target_encoder.")
         and (twin := key.replace("target_encoder.", "context_encoder.", 1)) in state
     }
+
     state.update(copies)
     report.missing = [key for key in report.missing if key not in copies]
 
 
 def _surroundings(source: str) -> tuple[str, list[Rule]]:
     """Return the prefix of the encoder, and the rules of the layers around it."""
+    # Some checkpoints keep the classifier that they were trained with.
     head = Rule(r"(head|head_drop|pre_logits|fc_norm)\..+", None, "classifier of the pre-training")
 
     if source in ("ijepa", "ijepa-context"):
@@ -146,7 +152,7 @@ def _surroundings(source: str) -> tuple[str, list[Rule]]:
 
 
 def _side(count: int) -> int | None:
-    """Return the side of a square grid of ``count`` tokens, None if it is no square."""
+    """Return the side of a square grid of ``count`` tokens, None if ``count`` is not a square."""
     side = math.isqrt(max(count, 0))
     return side if side * side == count and side else None
 

@@ -1,4 +1,4 @@
-"""The error of reading and writing weights."""
+"""Errors of reading and writing weights."""
 
 
 class CheckpointError(ValueError):

@@ -1,8 +1,8 @@
 """Inheritance of a detector from a pre-training, which accounts for every weight.
 
-A pre-training has modules that a detector lacks, and classes that are not the detector's. Loading
-its checkpoint with ``init_strict=false`` would forgive exactly that, and with it a misspelt prefix
-or half an encoder. An `Inheritance` says what may differ; anything else is an error.
+A pre-training has modules that a detector lacks, and other classes than the detector. Loading
+its checkpoint with ``init_strict=false`` would accept these differences, but also a misspelt prefix
+or half an encoder. An `Inheritance` lists what may differ; any other difference is an error.
 
 Shapes: K classes of the pre-training.
 """
@@ -30,7 +30,7 @@ _SHOWN = 12
 
 @dataclass
 class InheritanceReport:
-    """The fate of every weight of the file and of the model.
+    """Outcome for every weight of the file and of the model.
 
     Attributes:
         inherited: key of the model -> key of the file.
@@ -55,33 +55,33 @@ class InheritanceReport:
 
 @dataclass(frozen=True)
 class Inheritance:
-    """A description of what a detector inherits from the checkpoint of a pre-training.
+    """Rules for what a detector inherits from the checkpoint of a pre-training.
 
-    Parts are named by the beginnings of their parameters' names, like ``"backbone"``.
+    Parts are named by prefixes of their parameters' names, like ``"backbone"``.
 
     Attributes:
-        pretraining_only: parts of the file that the detector has no use for.
-        starts_anew: parts of the detector that are not inherited whatever their shape, because the
-            classes of the pre-training are others.
-        parts: the only parts to inherit, for a checkpoint of a backbone alone; None for all.
-        averaged: take the averaged weights, which the checkpoint then must have.
-        encoder_layers: for each encoder layer of the model the layer of the file that it gets, or
+        pretraining_only: parts of the file that the detector does not need.
+        starts_anew: parts of the detector that are never inherited, whatever their shape, because
+            the pre-training has other classes.
+        parts: only parts to inherit, for a checkpoint of a backbone alone; None inherits all.
+        averaged: whether to take the averaged weights, which the checkpoint then must have.
+        encoder_layers: list that gives each encoder layer of the model a layer of the file, or
             None to keep its initial values; ``"repeat"`` for the file's layers and then copies of
-            its last one, ``"random"`` for the file's layers and then initial values. None demands
+            its last one, ``"random"`` for the file's layers and then initial values. None requires
             equal numbers.
-        decoder_layers: the same for the decoder, and for the heads of its layers.
-        keep_objectness: the class head that scores the encoder's tokens knows only "any object",
-            in its first row; inherit its first rows although the classes are others. The official
+        decoder_layers: the same list for the decoder and the heads of its layers.
+        keep_objectness: whether the class head that scores the encoder's tokens inherits its first
+            rows although the classes are others: there it knows only "any object". The official
             code does not.
-        official_head_positions: give head i of the file to head i of the model, as the official
-            code does: with two decoder layers in the file and six in the model, the head of the
-            encoder's proposals then lands on the third decoder layer. Otherwise the heads of the
-            encoder's proposals belong together.
-        file_part: the part of the file that is the model's ``model_part``, like
+        official_head_positions: whether to give head i of the file to head i of the model, as the
+            official code does: with two decoder layers in the file and six in the model, the head
+            of the encoder's proposals then becomes that of the third decoder layer. Otherwise the
+            encoder's heads of both sides belong together.
+        file_part: part of the file that fills the model's ``model_part``, like
             ``target_encoder``; empty if both use the same names.
-        model_part: that part of the model, like ``backbone.net``.
+        model_part: part of the model that it fills, like ``backbone.net``.
         initial_if_absent: last names of parameters, like ``rel_pos_h``, that keep their initial
-            values if the file has none for them, because the pre-training has no such thing.
+            values if the file has none for them, because the pre-training has no such parameters.
     """
 
     pretraining_only: Sequence[str] = ()
@@ -104,14 +104,15 @@ class Inheritance:
         Args:
             model: model to fill in place; unchanged if an error is raised.
             checkpoint: result of ``load_checkpoint``.
-            source: name of its file, for messages.
+            source: name of the checkpoint's file, for messages.
 
         Returns:
             The report.
 
         Raises:
-            CheckpointError: the file lacks averaged weights that were asked for, or a weight that
-                should be inherited is missing, unknown or of another shape; the first are listed.
+            CheckpointError: the file lacks the requested averaged weights, or a weight that
+                should be inherited is missing, unknown or of another shape; the message lists the
+                first ones.
         """
         if self.averaged and "ema" not in checkpoint:
             raise CheckpointError(
@@ -130,6 +131,8 @@ class Inheritance:
                 f"{source} does not give {type(model).__name__} what it should inherit:\n  "
                 + "\n  ".join([*shown, str(report)])
             )
+
+        # Nothing is loaded before the whole plan is free of errors.
         _logger.info("%s:\n  %s", source, report)
         model.load_state_dict(values, strict=False)
         return report
@@ -137,7 +140,7 @@ class Inheritance:
     def plan(
         self, model: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
     ) -> tuple[dict[str, torch.Tensor], InheritanceReport]:
-        """Decide the fate of every weight.
+        """Decide for every weight whether it is inherited.
 
         Args:
             model: state dict of the detector.
@@ -154,6 +157,7 @@ class Inheritance:
         heads = _num_heads(model), _num_heads(state)
 
         for key, own in model.items():
+            # Older files lack these counters, which no inherited layer uses.
             if key.endswith("num_batches_tracked") and key not in state:
                 continue
             if not self._wanted(key):
@@ -184,20 +188,24 @@ class Inheritance:
             else:
                 values[key] = state[origin]
 
+            # Only keys that passed every check above arrive here.
             report.inherited[key] = names[origin]
+
         self._account(model, names, state, report)
         return values, report
 
     def _model_names(self, state: Mapping[str, torch.Tensor]) -> dict[str, str]:
-        """Map the name that each weight has in the model to its key in the file."""
+        """Map each weight's name in the model to its key in the file."""
         if not self.file_part:
             return {key: key for key in state}
+
         names, part = {}, self.file_part.rstrip(".") + "."
         for key in state:
             moved = key.startswith(part)
             name = f"{self.model_part.rstrip('.')}.{key.removeprefix(part)}" if moved else key
+            # The part is replaced by another one of the file, so its own name is taken.
             if not moved and self.model_part and _starts(key, [self.model_part]):
-                name = f"(file) {key}"  # of a part that another one stands for
+                name = f"(file) {key}"  # belongs to a part that another one replaces
             names[name] = key
         return names
 
@@ -217,6 +225,7 @@ class Inheritance:
     ) -> None:
         """Report why weights of the file are not inherited."""
         used = set(report.inherited.values())
+        # Every weight of the file needs a reason, so that a misspelt prefix is noticed.
         for name, key in names.items():
             if key in used or key.endswith("num_batches_tracked"):
                 continue
@@ -246,6 +255,7 @@ class Inheritance:
     ) -> dict[str, list[int | None]]:
         """Choose the layer of the file for each layer of the model's encoder and decoder."""
         result = {}
+
         for name, choice in (("encoder", self.encoder_layers), ("decoder", self.decoder_layers)):
             ours, theirs = _depth(model, name), _depth(state, name)
             if choice is None:
@@ -280,7 +290,9 @@ class Inheritance:
         if match := _LAYER.fullmatch(key):
             source = layers[match[1]][int(match[2])]
             return None if source is None else f"{match[1]}.layers.{source}.{match[3]}"
+        # Heads of the decoder follow its layers; the last head scores the encoder's proposals.
         match = _HEAD.fullmatch(key)
+
         if not match or not heads[1]:
             return key
 
@@ -301,7 +313,7 @@ class Inheritance:
         state: Mapping[str, torch.Tensor],
         heads: int,
     ) -> torch.Tensor | None:
-        """Copy the first rows of the file's class head to the encoder's, if that is asked for."""
+        """Copy the file's first class rows to the encoder's head, for ``keep_objectness``."""
         match = _HEAD.fullmatch(key)
         of_encoder = match and match[1] == "class_heads" and int(match[2]) == heads - 1
         if not (self.keep_objectness and of_encoder):
@@ -309,6 +321,7 @@ class Inheritance:
         if origin is None or origin not in state:
             return None
 
+        # Rows that the file lacks keep their initial values.
         rows = own.clone()
         count = min(len(own), len(state[origin]))
         rows[:count] = state[origin][:count]

@@ -1,4 +1,4 @@
-"""The one reader of weight files: it takes tensors and plain values, and runs no code of a file."""
+"""Reader of weight files: it accepts tensors and plain values, and runs no code of a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOT_TENSORS = (
 
 
 class _Ignored:
-    """Stands for bookkeeping objects of other frameworks; holds nothing, does nothing."""
+    """Replaces bookkeeping objects of other frameworks; it holds nothing and does nothing."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         pass
@@ -37,7 +37,7 @@ class _Ignored:
         pass
 
 
-# Loggers pickle bound methods, which read as calls of getattr: these too become empty objects.
+# Pickled bound methods of loggers look like calls of getattr; they become empty objects too.
 _IGNORED_GLOBALS = (
     "mmengine.logging.history_buffer.HistoryBuffer",
     "mmcv.utils.config.ConfigDict",
@@ -55,7 +55,7 @@ _NUMPY_GLOBALS = {
     ("collections", "OrderedDict"),
     ("_codecs", "encode"),
 }
-# What broken bytes make the two unpicklers raise.
+# Errors that the two unpicklers raise for broken bytes.
 _UNREADABLE = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -71,9 +71,9 @@ _UNREADABLE = (
     AssertionError,
     struct.error,
 )
-# How torch.save began its files before it wrote archives.
+# First bytes of torch.save's files before it wrote archives.
 _OLD_TORCH_FILE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-# How files begin that are often taken for weights -> what they are, and what to do.
+# First bytes of files that are often mistaken for weights -> what they are, and what to do.
 _OTHER_FILES = {
     b"version https://git-lfs": "is a pointer of git-LFS, not the weights themselves; fetch them "
     "with `git lfs pull`, or download the file from its web page",
@@ -86,27 +86,29 @@ _OTHER_FILES = {
 
 class _NumpyUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
+        # An allow-list: a pickle may name any function, and loading it would call that.
         if (module, name) not in _NUMPY_GLOBALS:
             raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {module}.{name}")
+
         if module.endswith("multiarray"):
             return getattr(_multiarray(), name)
         return super().find_class(module, name)
 
 
 def read_weight_file(path: str | Path) -> Any:
-    """Read whatever a file of weights holds, without running anything that it carries.
+    """Read the content of a weight file without running any code in it.
 
     Args:
-        path: written by ``torch.save`` (of any version), a ``.safetensors`` file, or a pickle of
-            numpy arrays like Detectron2's ``.pkl``. The content decides, not the suffix.
+        path: path of a file of ``torch.save`` (of any version), a ``.safetensors`` file, or a
+            pickle of numpy arrays like Detectron2's ``.pkl``. The content decides, not the suffix.
 
     Returns:
         Tensors on the CPU, numpy arrays and numbers, and containers of plain values.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: the file is no such file, incomplete, or holds other objects; the message
-            says which, and what to do.
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is of another kind, incomplete, or holds other objects; the
+            message says which, and what to do.
     """
     path = Path(path)
     if not path.is_file():
@@ -120,9 +122,13 @@ def read_weight_file(path: str | Path) -> Any:
     try:
         if _is_safetensors(head):
             return _read_safetensors(path)
+
+        # Detectron2's model zoo is in numpy pickles, which torch.load does not read.
         is_pickle = head.startswith(b"\x80") and not head.startswith(_OLD_TORCH_FILE)
         if is_pickle or (path.suffix == ".pkl" and not head.startswith(b"PK")):
             return _NumpyUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+
+        # torch's own reader, restricted to tensors and the names that are allowed here.
         allowed: list[Any] = [(_Ignored, name) for name in _IGNORED_GLOBALS] + _numpy_safe_globals()
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -136,15 +142,15 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a third-party file without running any of its code.
 
     Args:
-        path: see :func:`read_weight_file`: a state dict, or a checkpoint that holds one under
-            ``state_dict`` or ``model``, or several under other names.
+        path: path of a state dict (see :func:`read_weight_file`), or a checkpoint that holds one
+            under ``state_dict`` or ``model``, or several under other names.
 
     Returns:
-        Tensors by name, without what wrappers add to it (see :func:`without_wrappers`), behind
+        Tensors by name, without prefixes of wrappers (see :func:`without_wrappers`), behind
         the name of their state dict if there are several; everything else of the file is ignored.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: there is no such file.
         CheckpointError: the file cannot be read as data alone, or holds no tensors.
     """
     content = read_weight_file(path)
@@ -165,14 +171,14 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def without_wrappers(state: Mapping[str, Any], own: Iterable[str] = ()) -> Mapping[str, Any]:
-    """Take out of the names what a wrapper of the model put into them when it was saved.
+    """Remove the prefixes from the names that a wrapper of the model added when it was saved.
 
-    ``module.`` of DistributedDataParallel goes from the beginning, ``_orig_mod.`` of
+    ``module.`` of DistributedDataParallel is removed from the beginning, ``_orig_mod.`` of
     ``torch.compile`` from everywhere, because parts of a model can be compiled too.
 
     Args:
         state: values by name.
-        own: names of the model to fill. If it has such parts itself, the names stay as they are.
+        own: names of the model to fill. If they contain such prefixes, the names stay as they are.
 
     Returns:
         The values by plain name.
@@ -182,6 +188,7 @@ def without_wrappers(state: Mapping[str, Any], own: Iterable[str] = ()) -> Mappi
     """
     if any(key != _plain_name(key) for key in own):
         return state
+
     plain = {_plain_name(key): value for key, value in state.items()}
     if len(plain) < len(state):
         names = [_plain_name(key) for key in state]
@@ -197,10 +204,10 @@ def as_tensor(value: Any) -> Any:
     """Turn a numpy array or number into a tensor.
 
     Args:
-        value: anything.
+        value: any object.
 
     Returns:
-        A tensor if it is numeric, else the value as it is.
+        A tensor if the value is numeric, else the value itself.
     """
     is_numeric = isinstance(value, np.ndarray | np.generic) and value.dtype in _NUMERIC
     return torch.as_tensor(value) if is_numeric else value
@@ -214,14 +221,14 @@ def _plain_name(key: str) -> str:
 
 
 def _tensors(state: Mapping) -> dict[str, torch.Tensor]:
-    """The tensors and arrays of numbers of a state dict."""
+    """Return the tensors and numeric arrays of a state dict, by plain name."""
     values = {key: as_tensor(value) for key, value in state.items()}
     tensors = {key: value for key, value in values.items() if isinstance(value, torch.Tensor)}
     return dict(without_wrappers(tensors))
 
 
 def _reason_to_refuse(path: Path, head: bytes) -> str | None:
-    """What a file is that is no file of weights at all, by its first bytes; None if it may be."""
+    """Tell by the first bytes why a file cannot hold weights; None if it may."""
     size = path.stat().st_size
     if not head:
         return "is empty (0 bytes): its download or its saving did not get far; get it again"
@@ -229,13 +236,15 @@ def _reason_to_refuse(path: Path, head: bytes) -> str | None:
         if head.startswith(start):
             return reason
 
+    # Servers answer a failed download with a page, which is then saved under the file's name.
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<script")):
         return (
             "is a web page, not a file of weights: the link led to a page of log-in, consent or "
             "error; open it in a browser and download the file itself"
         )
-    # An archive's table of contents stands at its end, which is what an interruption loses.
+
+    # An archive's table of contents is at its end, so an interrupted download lacks it.
     if head.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -256,7 +265,8 @@ def _reason_to_refuse(path: Path, head: bytes) -> str | None:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Whether a file begins with the length of a JSON header, and that header."""
+    """Tell whether a file begins with the length of a JSON header and that header."""
+    # The length has 8 bytes, little-endian; a header below 1 TB leaves the last three zero.
     return len(head) > 9 and head[8:9] == b"{" and head[5:8] == b"\0\0\0"
 
 
@@ -279,7 +289,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _true_reason(error: BaseException, size: int) -> str:
-    """Why a file could not be read, without PyTorch's advice to give its protection up."""
+    """Explain why a file cannot be read, without PyTorch's advice to turn off its protection."""
     text = str(error)
     if match := re.search(r"GLOBAL (\S+)", text):
         return _NOT_TENSORS.format(match[1].removesuffix("."))
@@ -289,20 +299,20 @@ def _true_reason(error: BaseException, size: int) -> str:
     text = text.partition("WeightsUnpickler error:")[2] or text
     lines = text.strip().splitlines() or [type(error).__name__]
     return (
-        f"cannot be read as plain tensors, it is damaged or incomplete, or no file of weights "
+        f"cannot be read as plain tensors, it is damaged or incomplete, or not a file of weights "
         f"({size} bytes: {lines[0]}); get it again, or save it again with torch.save"
     )
 
 
 def _multiarray() -> ModuleType:
-    # numpy 2 has moved it; asking for the old place warns there.
+    # numpy 2 moved the module and warns if the old name is used.
     package = "numpy._core" if hasattr(np, "_core") else "numpy.core"
     return import_module(f"{package}.multiarray")
 
 
 def _numpy_safe_globals() -> list[Any]:
-    # Numbers and arrays of numbers only: an array of objects would name their classes too, which
-    # are refused one by one.
+    # Only numbers and numeric arrays: an array of objects would also name the classes of its
+    # objects, which are refused one by one.
     dtypes = {type(dtype) for dtype in _NUMERIC}
     functions = {name: getattr(_multiarray(), name) for name in ("scalar", "_reconstruct")}
     aliases = [

@@ -47,7 +47,7 @@ def test_unusable_arguments_are_named(refuses) -> None:
     assert "no such folder" in refuses("--check", "no such folder")
     flip = "{_target_: detectron2.data.transforms.RandomFlip}"
     text = refuses(f"dataloader.test.mapper.augmentations=[{flip}]")
-    assert "may be one ResizeShortestEdge" in text and "RandomFlip" in text
+    assert "may hold one ResizeShortestEdge" in text and "RandomFlip" in text
 
 
 def test_weights_that_are_not_finite_are_refused(refuses, trained: Path) -> None:

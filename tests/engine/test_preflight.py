@@ -117,7 +117,7 @@ def test_images_that_are_not_there_are_missed_before_the_training(register, refu
         reason = refusal("of_two", "of_two_without_one", "model.num_classes=2")
     finally:
         DatasetCatalog.remove("of_two_without_one")
-    assert reason.startswith("dataloader.test: 1 of 4 images that were looked for are not there")
+    assert reason.startswith("dataloader.test: 1 of 4 checked images are not there")
     assert str(tmp_path / "lost.png") in reason
 
 

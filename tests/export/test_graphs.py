@@ -96,14 +96,14 @@ def test_attention_in_the_form_of_the_graph_equals_the_operator() -> None:
 
 
 def test_models_without_a_graph_are_refused() -> None:
-    with pytest.raises(ExportError, match="a Linear cannot be exported; what can is Rotated"):
+    with pytest.raises(ExportError, match="a Linear cannot be exported; supported are Rotated"):
         graph_of(nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_model_that_only_bears_the_name_is_refused(name: str) -> None:
     foreign = type(name, (nn.Module,), {})
-    with pytest.raises(ExportError, match=f"is no {name} of"):
+    with pytest.raises(ExportError, match=f"is not a {name} of"):
         graph_of(foreign())
 
 
@@ -113,7 +113,9 @@ def test_a_model_that_only_bears_the_name_is_refused(name: str) -> None:
 def test_other_stages_are_refused(stage: str, needed: str, repository: Path) -> None:
     model = tiny_model(repository / CONFIGS[3])
     setattr(model, stage, nn.Identity())
-    with pytest.raises(ExportError, match=f"with Identity cannot be exported; .* has {needed}"):
+    with pytest.raises(
+        ExportError, match=f"with Identity cannot be exported; .* must (be|have) {needed}"
+    ):
         graph_of(model)
 
 

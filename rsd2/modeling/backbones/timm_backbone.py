@@ -1,4 +1,4 @@
-"""Every model of timm that gives feature maps, as a backbone of Detectron2.
+"""Models of timm that return feature maps, as Detectron2 backbones.
 
 Shapes: B images, C channels, H, W height and width in pixels.
 """
@@ -29,32 +29,32 @@ _ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
 class TimmBackbone(Backbone):
     """A model of timm (https://github.com/huggingface/pytorch-image-models) without its head.
 
-    Maps are called by their strides, ``stride4``, ``stride8`` and so on, whatever the family
-    of the model; of several maps with one stride the last counts. ``last_feat`` is the last map,
+    Maps are named by their strides, ``stride4``, ``stride8`` and so on, whatever the family
+    of the model; of several maps with one stride, the last is taken. ``last_feat`` is the last map,
     which a `SimplePyramid` takes from a plain vision transformer. Transformers that timm can
     run on images of any size do so.
 
     Args:
         name: timm's name of the model, as ``timm.list_models()`` lists them.
-        out_features: maps to return; None for one of each stride, fine to coarse.
-        in_channels: channels of the image.
-        frozen_norm: BatchNorm keeps its statistics and affine parameters. It does not learn from
-            random weights. Other norms are trained.
+        out_features: maps to return; None returns one map of each stride, fine to coarse.
+        in_channels: number of channels of the image.
+        frozen_norm: whether BatchNorm keeps its statistics and affine parameters. It does
+            not learn from random weights. Other norms are trained.
         freeze_at: 0 trains everything; n freezes all layers that the first n of timm's maps
-            depend on, and their BatchNorm. Of a ResNet 1 is the stem and 2 also ``layer1``; of
-            a plain vision transformer n is the patch embedding and n blocks.
-        weights: file of a state dict of timm, ``.pth`` or ``.safetensors``, classifier or not;
-            None for random weights. Weights for 3 channels are adapted to ``in_channels``. A
-            saved detector needs the file no more: give None when it is loaded.
-        pretrained: let timm download its weights.
-        size_divisibility: number that must divide the sides of images; None for the least one
+            depend on, and their BatchNorm. In a ResNet, 1 is the stem and 2 also ``layer1``; in
+            a plain vision transformer, n is the patch embedding and n blocks.
+        weights: file with a state dict of timm, ``.pth`` or ``.safetensors``, with or without
+            classifier; None for random weights. Weights for 3 channels are adapted to
+            ``in_channels``. A saved detector does not need the file: give None to load one.
+        pretrained: whether timm downloads its weights.
+        size_divisibility: number that must divide the sides of images; None takes the smallest one
             that the strides of all the model's maps divide.
-        options: further arguments of the model, like ``drop_path_rate`` or ``img_size``.
+        options: more arguments of the model, like ``drop_path_rate`` or ``img_size``.
 
     Raises:
         ImportError: timm is not installed.
         FileNotFoundError: there is no file ``weights``.
-        ValueError: timm has no such model, the model no such map, ``freeze_at`` is out of its
+        ValueError: timm has no such model, the model has no such map, ``freeze_at`` is out of its
             range, or the weights do not fill the model.
     """
 
@@ -79,13 +79,15 @@ class TimmBackbone(Backbone):
         if weights is not None and pretrained:
             raise ValueError("give either a file of weights or pretrained=True, not both")
 
-        # What is known of a model only once it is built is learned without memory.
+        # Some facts are known only of a built model; the meta device builds one without memory.
         with torch.device("meta"):
             classifier = timm.create_model(name, pretrained=False)
             arguments = {"in_chans": in_channels, **_any_size(classifier), **(options or {})}
             skeleton = timm.create_model(name, features_only=True, **arguments)
+
         info = skeleton.feature_info
         indices, strides = list(info.out_indices), info.reduction()
+        # A later map of the same stride replaces an earlier one.
         maps = {f"stride{stride}": index for index, stride in zip(indices, strides)}
         known = {**maps, LAST_MAP: indices[-1]}
 
@@ -98,7 +100,9 @@ class TimmBackbone(Backbone):
         self.net = timm.create_model(
             name, pretrained=pretrained, features_only=True, out_indices=chosen, **arguments
         )
+
         self._positions = {one: chosen.index(known[one]) for one in names}
+        # Swin and its relatives return their channels last.
         self._is_channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
 
         channels = self.net.feature_info.channels()
@@ -108,9 +112,12 @@ class TimmBackbone(Backbone):
         self._out_feature_strides = {k: reductions[i] for k, i in self._positions.items()}
         self._size_divisibility = size_divisibility or math.lcm(*strides)
 
+        # timm's statistics are for pixels in [0, 1], Detectron2's for 0-255.
         config = classifier.pretrained_cfg
         self.pixel_mean = [255 * value for value in config["mean"]]
         self.pixel_std = [255 * value for value in config["std"]]
+
+        # Before anything is frozen, because random weights must not be kept.
         if weights is not None:
             _load(self.net, Path(weights), config.get("first_conv"), in_channels)
 
@@ -147,6 +154,7 @@ class TimmBackbone(Backbone):
             ValueError: a map has another size than its stride says, because the sides do not
                 divide or the model has convolutions without padding.
         """
+
         maps = self.net(images)
         if self._is_channels_last:
             maps = [x.permute(0, 3, 1, 2).contiguous() for x in maps]
@@ -165,7 +173,7 @@ class TimmBackbone(Backbone):
 
 
 def _import_timm() -> ModuleType:
-    """Import timm, which is an extra: whoever uses other backbones does not need it."""
+    """Import timm only when it is used: it is an optional extra."""
     try:
         import timm
     except ImportError as error:
@@ -174,24 +182,24 @@ def _import_timm() -> ModuleType:
 
 
 def _any_size(model: nn.Module) -> dict[str, bool]:
-    """Arguments that let a model of this class take images of any size; often none."""
-    # Subclasses pass on what they do not name.
+    """Return the arguments that let a model of this class take images of any size; often none."""
+    # Subclasses pass on arguments that they do not name.
     signatures = [inspect.signature(c).parameters for c in type(model).__mro__ if c is not object]
     accepted = {name for parameters in signatures for name in parameters}
     return {name: value for name, value in _ANY_SIZE.items() if name in accepted}
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a file without running code of it; errors as in `_load`."""
+    """Read the tensors of a file without running its code; errors as in `_load`."""
     from safetensors import SafetensorError
     from timm.models import load_state_dict
 
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such file of weights; for a detector that is loaded whole, set weights "
+            f"{path}: no such file of weights; for a saved detector, set weights "
             "of the backbone to null"
         )
-    # What broken bytes make the readers raise.
+    # Errors that the readers raise for broken bytes.
     unreadable = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, AttributeError)
     try:
         tensors = load_state_dict(str(path))
@@ -201,6 +209,8 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
             f"{path} cannot be read as a state dict: {reason}; save the "
             "tensors alone: torch.save(model.state_dict(), ...)"
         ) from error
+
+    # Checkpoints may hold other things beside the tensors, like an epoch.
     return {key: value for key, value in tensors.items() if isinstance(value, torch.Tensor)}
 
 
@@ -211,9 +221,9 @@ def _load(
 
     Args:
         net: model to fill in place.
-        path: the file.
+        path: file with the tensors.
         first_conv: names of the convolutions that see the image.
-        in_channels: channels of the image.
+        in_channels: number of channels of the image.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -240,6 +250,7 @@ def _load(
         elif not key.endswith("num_batches_tracked"):  # old files lack this count of steps
             what = "is missing" if value is None else f"is {tuple(value.shape)}"
             problems.append(f"{key} {tuple(own.shape)} {what}")
+
     if problems:
         raise ValueError(
             f"{path} does not fill the model: {len(problems)} of {len(net.state_dict())} weights, "
@@ -249,15 +260,16 @@ def _load(
 
 
 def _names_that_matter(net: nn.Module, images: torch.Tensor) -> list[str]:
-    """Names of the parameters that the maps of a model depend on, by its own gradients."""
+    """Return the names of the parameters that a model's maps depend on, by its gradients."""
     named = {key: value for key, value in net.named_parameters() if value.requires_grad}
+    # A parameter that does not reach the sum gets no gradient.
     total = sum(x.sum() for x in net(images))
     gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
     return [key for key, gradient in zip(named, gradients) if gradient is not None]
 
 
 def _freeze(net: nn.Module, names: Sequence[str]) -> None:
-    """Stop the training of parameters, and make BatchNorm among their owners keep its numbers."""
+    """Freeze parameters, and the statistics of the BatchNorm layers that own some of them."""
     from timm.utils.model import freeze
 
     for name in names:
@@ -265,5 +277,5 @@ def _freeze(net: nn.Module, names: Sequence[str]) -> None:
 
     owners = dict.fromkeys(name.rpartition(".")[0] for name in names)
     norms = [name for name in owners if isinstance(net.get_submodule(name), nn.BatchNorm2d)]
-    if norms:  # of no names timm would freeze the whole model
+    if norms:  # without names, timm would freeze the whole model
         freeze(net, norms)
