@@ -137,7 +137,10 @@ def load_scenes(
             }
 
             text = "no labels"
-            if path is not None:
+            if path is None and labels is not None:
+                # Labels are there, but none for this scene: it shows no object.
+                record["annotations"] = []
+            elif path is not None:
                 found, difficult = read_labels(
                     path,
                     raster,

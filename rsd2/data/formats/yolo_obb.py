@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from rsd2.io.text import TextError, read_lines, read_text
@@ -106,7 +107,7 @@ class YoloObb(FilePerImage):
             # A number without a point is a track, so scores keep theirs.
             fields = [numbers[one.name], *(shortest_decimal(v, _DECIMALS) for v in values)]
             if one.score is not None:
-                fields.append(repr(float(one.score)))
+                fields.append(np.format_float_positional(one.score, trim="0"))
             lines.append(" ".join(fields) + "\n")
         return "".join(lines)
 
@@ -173,7 +174,7 @@ def _parse_fields(
     extra: list[str] = []
     if len(fields) in (6, 10):
         extra = [fields[-1]]
-    elif len(fields) == 11 and "." not in fields[-1]:
+    elif len(fields) == 11 and not set(".eE") & set(fields[-1]):
         extra = list(fields[-2:])
 
     shape = values[1 : len(values) - len(extra)]
@@ -189,8 +190,8 @@ def _parse_fields(
         scaled = [value * side for value, side in zip(shape, _alternating(width, height, shape))]
         corners = polygon_corners(scaled)
 
-    # A score has a point, a track has none.
-    score = next((parse_score(text) for text in extra if "." in text), None)
+    # A score has a point or an exponent, a track has neither.
+    score = next((parse_score(text) for text in extra if set(".eE") & set(text)), None)
     return ObjectRow(corners, classes[number], score=score)
 
 

@@ -166,7 +166,8 @@ def test_a_folder_of_labels_is_searched_by_the_names_of_the_scenes(scene, tmp_pa
     )
     assert "No labels of sea" in caplog.text
     port, sea = DatasetCatalog.get(name)
-    assert len(port["annotations"]) == 2 and "annotations" not in sea
+    assert len(port["annotations"]) == 2
+    assert sea["annotations"] == [], "a scene without a file among the labels shows no object"
     for one in (name, tiles):
         DatasetCatalog.remove(one)
         MetadataCatalog.remove(one)

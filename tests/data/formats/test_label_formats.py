@@ -313,6 +313,23 @@ def test_other_lines_of_yolo_are_read_too(tmp_path: Path) -> None:
     assert tracked.score == 0.5 and tracked.polygon[0].tolist() == [20, 50]
 
 
+@pytest.mark.parametrize("score", [1e-5, 0.1, 1.0, 0.0])
+def test_scores_of_yolo_are_no_tracks_however_small(tmp_path: Path, score: float) -> None:
+    write_image(tmp_path / "images" / "a.png", 100, 200)
+    square = np.array([[20, 10], [60, 10], [60, 40], [20, 40]], dtype=float)
+    one = LABEL_FORMATS["yolo-obb"]
+    image = LabelledImage("a.png", 100, 200, [LabelledObject(square, "ship", score=score)])
+    one.write(tmp_path / "out", [image], classes=["ship"])
+    (read,) = one.read(tmp_path / "out", tmp_path / "images")
+    assert read.objects[0].score == score
+
+    line = "0 .1 .1 .2 .1 .2 .2 .1 .2 1e-05\n"
+    (tmp_path / "b.txt").write_text(line)
+    write_image(tmp_path / "images" / "b.png", 100, 200)
+    found = one.read(tmp_path / "b.txt", tmp_path / "images", classes=["ship"])
+    assert [o.score for i in found for o in i.objects] == [1e-5]
+
+
 def test_angles_are_clockwise_on_screen() -> None:
     """The expected corners of this file, from the definition: x' = x cos - y sin, with y down."""
     for degrees, truth in ((30, BOX_30), (250, BOX_250)):
