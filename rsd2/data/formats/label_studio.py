@@ -133,7 +133,12 @@ def _results(
         report.add("several_annotations", path, None, message)
 
     chosen = finished[:1] or (task.get("predictions") or [])[:1]
-    results = chosen[0]["result"] if chosen else []
+    # An annotation without results says that the image shows nothing; no annotation says nothing.
+    if not chosen:
+        message = f"{where} has no finished annotation and no prediction"
+        report.add("image_without_label", path, None, message, "kept")
+        return []
+    results = chosen[0]["result"]
     if not isinstance(results, list):
         raise EntryError("label_entry", "result is not a list")
     return results

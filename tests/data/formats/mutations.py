@@ -41,8 +41,8 @@ def retype(content: bytes, seed: int) -> bytes:
     return json.dumps(other(json.loads(content))).encode()
 
 
-def put_strange_value(content: bytes, data: st.DataObject) -> bytes:
-    """Put a value of a wrong kind at a place of a JSON file that is drawn at random."""
+def put_strange_value(content: bytes, data: st.DataObject) -> tuple[bytes, Any]:
+    """Put a value of a wrong kind at a place of a JSON file, both drawn; the file and the value."""
     whole = owner = json.loads(content)
     while True:
         keys = list(owner) if isinstance(owner, dict) else list(range(len(owner)))
@@ -50,5 +50,5 @@ def put_strange_value(content: bytes, data: st.DataObject) -> bytes:
         if not isinstance(owner[key], dict | list) or not owner[key] or data.draw(st.booleans()):
             break
         owner = owner[key]
-    owner[key] = data.draw(STRANGE | st.floats())
-    return json.dumps(whole).encode()
+    owner[key] = value = data.draw(STRANGE | st.floats())
+    return json.dumps(whole).encode(), value

@@ -366,3 +366,19 @@ def test_a_file_of_cvat_with_masks_that_all_are_crowds(tmp_path: Path) -> None:
     for one, left in zip(port.objects, (5, 30)):
         low, high = one.polygon.min(axis=0).round(6), one.polygon.max(axis=0).round(6)
         assert [*low, *high] == [left, 10, left + 12, 14]
+
+
+def test_tasks_of_label_studio_that_nobody_labelled_are_named(tmp_path: Path) -> None:
+    tasks = json.loads(PUBLISHED["label-studio"]()["tasks.json"])
+    for empty in ("a b.png", "empty.png"):
+        write_image(tmp_path / "images" / empty, HEIGHT, WIDTH)
+    tasks[0]["annotations"] = []
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+
+    report = LabelReport()
+    images = LABEL_FORMATS["label-studio"].read(
+        tmp_path / "tasks.json", tmp_path / "images", report=report
+    )
+    assert [len(image.objects) for image in images] == [0, 0]
+    (message,) = [p.message for p in report.problems if p.kind == "image_without_label"]
+    assert "has no finished annotation and no prediction" in message
