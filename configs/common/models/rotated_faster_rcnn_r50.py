@@ -6,16 +6,12 @@ overlaps one by half.
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import RotatedAnchorGenerator
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
-from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
-from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 from detectron2.modeling.roi_heads.rotated_fast_rcnn import RotatedFastRCNNOutputLayers, RROIHeads
 
+from rsd2.config.pyramid_rcnn import IMAGENET_PIXELS, pyramid_heads, pyramid_proposals
 from rsd2.modeling import (
     BoundedMemoryRRPN,
     MinimumQualityMatcher,
@@ -35,11 +31,9 @@ model = L(RotatedFasterRCNN)(
         out_channels=256,
         top_block=L(LastLevelMaxPool)(),
     ),
-    proposal_generator=L(BoundedMemoryRRPN)(
-        in_features=["p2", "p3", "p4", "p5", "p6"],
-        head=L(StandardRPNHead)(
-            in_channels="${...backbone.out_channels}", num_anchors=18, box_dim=5
-        ),
+    proposal_generator=pyramid_proposals(
+        BoundedMemoryRRPN,
+        head=dict(num_anchors=18, box_dim=5),
         # One size for each level, three shapes (height / width), six angles.
         anchor_generator=L(RotatedAnchorGenerator)(
             sizes=[[16.0], [32.0], [64.0], [128.0], [256.0]],
@@ -52,47 +46,22 @@ model = L(RotatedFasterRCNN)(
             thresholds=[0.3, 0.6], labels=[0, -1, 1], min_quality=0.2
         ),
         box2box_transform=L(RectangleTransform)(weights=[1.0, 1.0, 1.0, 1.0, 1.0]),
-        batch_size_per_image=256,
-        positive_fraction=0.5,
         pre_nms_topk=(2000, 1000),
         post_nms_topk=(1000, 1000),
-        nms_thresh=0.7,
         # Sides that a diverging start makes tiny could not be encoded again.
         min_box_size=1.0,
     ),
-    roi_heads=L(RROIHeads)(
-        num_classes=15,
-        batch_size_per_image=512,
-        positive_fraction=0.25,
-        proposal_matcher=L(Matcher)(
-            thresholds=[0.5], labels=[0, 1], allow_low_quality_matches=False
-        ),
-        box_in_features=["p2", "p3", "p4", "p5"],
-        box_pooler=L(ROIPooler)(
-            output_size=7,
-            scales=(1 / 4, 1 / 8, 1 / 16, 1 / 32),
-            sampling_ratio=2,
-            pooler_type="ROIAlignRotated",
-        ),
-        box_head=L(FastRCNNConvFCHead)(
-            input_shape=L(ShapeSpec)(
-                channels="${....backbone.out_channels}",
-                height="${...box_pooler.output_size}",
-                width="${...box_pooler.output_size}",
-            ),
-            conv_dims=[],
-            fc_dims=[1024, 1024],
-        ),
-        box_predictor=L(RotatedFastRCNNOutputLayers)(
-            input_shape=L(ShapeSpec)(channels="${...box_head.fc_dims.1}"),
-            num_classes="${..num_classes}",
+    roi_heads=pyramid_heads(
+        RROIHeads,
+        L(RotatedFastRCNNOutputLayers)(
             box2box_transform=L(RectangleTransform)(weights=[10.0, 10.0, 5.0, 5.0, 5.0]),
             test_score_thresh=0.05,
             test_nms_thresh=0.1,
             test_topk_per_image=2000,
         ),
+        num_classes=15,
+        pooler=dict(pooler_type="ROIAlignRotated", sampling_ratio=2),
+        box_head=dict(conv_dims=[], fc_dims=[1024, 1024]),
     ),
-    pixel_mean=[123.675, 116.28, 103.53],
-    pixel_std=[58.395, 57.12, 57.375],
-    input_format="RGB",
+    **IMAGENET_PIXELS,
 )

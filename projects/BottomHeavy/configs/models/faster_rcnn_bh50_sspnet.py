@@ -4,15 +4,12 @@ Source: arXiv 2303.11267 and its released configuration: anchors, samples, thres
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
-from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 
+from rsd2.config.pyramid_rcnn import IMAGENET_PIXELS, pyramid_heads, pyramid_proposals
 from rsd2.modeling import BottomHeavyResNet, MinimumQualityMatcher, WeightedNegativeRPN
 from rsd2.projects.bottom_heavy import AttentionRCNN
 from rsd2.projects.bottom_heavy.attention_supervision import AttentionLoss
@@ -39,9 +36,9 @@ model = L(AttentionRCNN)(
         attention_norm="GN",
         top_block=L(LastLevelMaxPool)(),
     ),
-    proposal_generator=L(WeightedNegativeRPN)(
-        in_features=["p2", "p3", "p4", "p5", "p6"],
-        head=L(StandardRPNHead)(in_channels="${...backbone.out_channels}", num_anchors=12),
+    proposal_generator=pyramid_proposals(
+        WeightedNegativeRPN,
+        head=dict(num_anchors=12),
         # Four sizes for each level, 1.5, 2.5, 3.7 and 8 strides; twelve anchors at each location.
         anchor_generator=L(DefaultAnchorGenerator)(
             sizes=[
@@ -59,50 +56,25 @@ model = L(AttentionRCNN)(
             thresholds=[0.3, 0.7], labels=[0, -1, 1], min_quality=0.3
         ),
         box2box_transform=L(Box2BoxTransform)(weights=[1.0, 1.0, 1.0, 1.0]),
-        batch_size_per_image=256,
-        positive_fraction=0.5,
         pre_nms_topk=(2000, 1000),
         post_nms_topk=(1000, 1000),
-        nms_thresh=0.7,
         overlap_weight=0.6,
     ),
-    roi_heads=L(StandardROIHeads)(
-        num_classes=1,
-        batch_size_per_image=512,
-        positive_fraction=0.25,
-        proposal_matcher=L(Matcher)(
-            thresholds=[0.5], labels=[0, 1], allow_low_quality_matches=False
-        ),
-        box_in_features=["p2", "p3", "p4", "p5"],
-        box_pooler=L(ROIPooler)(
-            output_size=7,
-            scales=(1 / 4, 1 / 8, 1 / 16, 1 / 32),
-            sampling_ratio=0,
-            pooler_type="ROIAlignV2",
-        ),
-        box_head=L(FastRCNNConvFCHead)(
-            input_shape=L(ShapeSpec)(
-                channels="${....backbone.out_channels}",
-                height="${...box_pooler.output_size}",
-                width="${...box_pooler.output_size}",
-            ),
-            conv_dims=[],
-            fc_dims=[1024, 1024],
-        ),
-        box_predictor=L(FastRCNNOutputLayers)(
-            input_shape=L(ShapeSpec)(channels="${...box_head.fc_dims.1}"),
-            num_classes="${..num_classes}",
+    roi_heads=pyramid_heads(
+        StandardROIHeads,
+        L(FastRCNNOutputLayers)(
             box2box_transform=L(Box2BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
             test_score_thresh=0.05,
             test_nms_thresh=0.5,
             test_topk_per_image=500,
         ),
+        num_classes=1,
+        pooler=dict(pooler_type="ROIAlignV2", sampling_ratio=0),
+        box_head=dict(conv_dims=[], fc_dims=[1024, 1024]),
     ),
     # The released detector's loss; SSPNet's own release has kind="heatmap", bce_weight=0.01.
     attention_loss=L(AttentionLoss)(
         strides=[4, 8, 16, 32], kind="tinymap", bce_weight=1e-4, dice_weight=1.0
     ),
-    pixel_mean=[123.675, 116.28, 103.53],
-    pixel_std=[58.395, 57.12, 57.375],
-    input_format="RGB",
+    **IMAGENET_PIXELS,
 )

@@ -6,16 +6,13 @@ spread over the larger image.
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
-from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 
+from rsd2.config.pyramid_rcnn import IMAGENET_PIXELS, pyramid_heads, pyramid_proposals
 from rsd2.modeling import BoundedMemoryRPN, MinimumQualityMatcher, SimplePyramid
 
 from .encoders import vit_s16
@@ -38,11 +35,9 @@ model = L(GeneralizedRCNN)(
         top_block=L(LastLevelMaxPool)(),
         norm="LN",
     ),
-    proposal_generator=L(BoundedMemoryRPN)(
-        in_features=["p2", "p3", "p4", "p5", "p6"],
-        head=L(StandardRPNHead)(
-            in_channels="${...backbone.out_channels}", num_anchors=6, conv_dims=[-1, -1]
-        ),
+    proposal_generator=pyramid_proposals(
+        BoundedMemoryRPN,
+        head=dict(num_anchors=6, conv_dims=[-1, -1]),
         # Two sizes for each level, 1.5 and 2.1 strides; six anchors at each location.
         anchor_generator=L(DefaultAnchorGenerator)(
             sizes=[[6.0, 8.5], [12.0, 17.0], [24.0, 34.0], [48.0, 68.0], [96.0, 136.0]],
@@ -52,46 +47,20 @@ model = L(GeneralizedRCNN)(
         ),
         anchor_matcher=L(MinimumQualityMatcher)(thresholds=[0.3, 0.7], labels=[0, -1, 1]),
         box2box_transform=L(Box2BoxTransform)(weights=[1.0, 1.0, 1.0, 1.0]),
-        batch_size_per_image=256,
-        positive_fraction=0.5,
         pre_nms_topk=(3000, 3000),
         post_nms_topk=(3000, 3000),
-        nms_thresh=0.7,
     ),
-    roi_heads=L(StandardROIHeads)(
-        num_classes=8,
-        batch_size_per_image=512,
-        positive_fraction=0.25,
-        proposal_matcher=L(Matcher)(
-            thresholds=[0.5], labels=[0, 1], allow_low_quality_matches=False
-        ),
-        box_in_features=["p2", "p3", "p4", "p5"],
-        box_pooler=L(ROIPooler)(
-            output_size=7,
-            scales=(1 / 4, 1 / 8, 1 / 16, 1 / 32),
-            sampling_ratio=0,
-            pooler_type="ROIAlignV2",
-        ),
-        box_head=L(FastRCNNConvFCHead)(
-            input_shape=L(ShapeSpec)(
-                channels="${....backbone.out_channels}",
-                height="${...box_pooler.output_size}",
-                width="${...box_pooler.output_size}",
-            ),
-            conv_dims=[256, 256, 256, 256],
-            fc_dims=[1024],
-            conv_norm="LN",
-        ),
-        box_predictor=L(FastRCNNOutputLayers)(
-            input_shape=L(ShapeSpec)(channels="${...box_head.fc_dims.0}"),
-            num_classes="${..num_classes}",
+    roi_heads=pyramid_heads(
+        StandardROIHeads,
+        L(FastRCNNOutputLayers)(
             box2box_transform=L(Box2BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
             test_score_thresh=0.05,
             test_nms_thresh=0.5,
             test_topk_per_image=1500,
         ),
+        num_classes=8,
+        pooler=dict(pooler_type="ROIAlignV2", sampling_ratio=0),
+        box_head=dict(conv_dims=[256, 256, 256, 256], fc_dims=[1024], conv_norm="LN"),
     ),
-    pixel_mean=[123.675, 116.28, 103.53],
-    pixel_std=[58.395, 57.12, 57.375],
-    input_format="RGB",
+    **IMAGENET_PIXELS,
 )
