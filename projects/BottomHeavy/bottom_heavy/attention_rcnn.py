@@ -14,6 +14,7 @@ from torch import nn
 
 from rsd2.projects.bottom_heavy.attention_supervision import AttentionLoss
 
+from .averaged_scales import detect_at_scales
 from .sspnet import ATTENTION_PREFIX
 
 
@@ -32,6 +33,8 @@ class AttentionRCNN(GeneralizedRCNN):
         pixel_mean: mean of each channel, 0-255, in the order of ``input_format``.
         pixel_std: standard deviation of each channel, 0-255.
         input_format: channel order of the images.
+        test_sizes: (short, long) side in pixels of each scale at which an image is tested, see
+            `detect_at_scales`; empty tests the image as the mapper hands it over.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class AttentionRCNN(GeneralizedRCNN):
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
         input_format: str = "RGB",
+        test_sizes: Sequence[tuple[int, int]] = (),
     ) -> None:
         super().__init__(
             backbone=backbone,
@@ -54,6 +58,7 @@ class AttentionRCNN(GeneralizedRCNN):
             input_format=input_format,
         )
         self.attention_loss = attention_loss
+        self.test_sizes = tuple(test_sizes)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Compute the losses in training, the detections otherwise.
@@ -72,6 +77,8 @@ class AttentionRCNN(GeneralizedRCNN):
                 label is not a class of the model.
         """
         if not self.training:
+            if self.test_sizes:
+                return [detect_at_scales(self, one, self.test_sizes) for one in batched_inputs]
             return self.inference(batched_inputs)
 
         images = self.preprocess_image(batched_inputs)

@@ -1,10 +1,13 @@
 """Compare bottom-heavy with plain ResNets, with FPN and with SSPNet, on generated beaches.
 
+The bottom-heavy form differs from the plain one in its stem and in where its blocks are: two arms
+have one of both each. Two more spend its time otherwise: on wider layers, and on larger images.
+
     python projects/BottomHeavy/tools/run_study.py --output output/tiny_study
     python projects/BottomHeavy/tools/run_study.py --output output/short steps=200 seeds=0,1,2
     python projects/BottomHeavy/tools/run_study.py --output output/tiny_study --list
 
-Draws the scenes, trains the four detectors with equal budget, freezing and seeds, measures what
+Draws the scenes, trains the detectors with equal budget, freezing and seeds, measures what
 each costs, and writes results.jsonl (a row with provenance for each training), results.md and
 curves.png. Finished jobs are not repeated, and an interrupted command continues. Costs are measured
 when the trainings are over; keep the machine quiet then.
@@ -35,15 +38,45 @@ from rsd2.study import (
     training_command,
     write_report,
 )
-from rsd2.study.report import format_number
+from rsd2.study.report import format_number, format_table
 
-CONFIGS = {
-    "r18_fpn": "faster_rcnn_r18_fpn_synthetic_tiny.py",
-    "r18_sspnet": "faster_rcnn_r18_sspnet_synthetic_tiny.py",
-    "bh18_fpn": "faster_rcnn_bh18_fpn_synthetic_tiny.py",
-    "bh18_sspnet": "faster_rcnn_bh18_sspnet_synthetic_tiny.py",
+_PLAIN, _BOTTOM_HEAVY = (
+    "faster_rcnn_r18_{}_synthetic_tiny.py",
+    "faster_rcnn_bh18_{}_synthetic_tiny.py",
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A detector of the study.
+
+    Attributes:
+        config: name of its config.
+        overrides: what it changes there.
+        scale: sides of the images that the detector sees, relative to the drawn ones.
+    """
+
+    config: str
+    overrides: tuple[str, ...] = ()
+    scale: float = 1.0
+
+    def image_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the height and width that the detector sees, in pixels, of drawn ones."""
+        return tuple(round(side * self.scale) for side in size)
+
+
+_BACKBONE = "model.backbone.bottom_up"
+ARMS = {
+    "r18_fpn": Arm(_PLAIN.format("fpn")),
+    "r18_width40_fpn": Arm(_PLAIN.format("fpn"), (f"{_BACKBONE}.width=40",)),
+    "r18_larger_fpn": Arm(_PLAIN.format("fpn"), scale=1.25),
+    "depth_only_fpn": Arm(_PLAIN.format("fpn"), (f"{_BACKBONE}.depths=[3,2,2,1]",)),
+    "stem_only_fpn": Arm(_BOTTOM_HEAVY.format("fpn"), (f"{_BACKBONE}.depths=[2,2,2,2]",)),
+    "bh18_fpn": Arm(_BOTTOM_HEAVY.format("fpn")),
+    "r18_sspnet": Arm(_PLAIN.format("sspnet")),
+    "bh18_sspnet": Arm(_BOTTOM_HEAVY.format("sspnet")),
 }
-"""Arm -> config; the first one is the baseline, whose score decides whether the study counts."""
+"""The first one is the baseline, whose score decides whether the study counts."""
 _METRICS = ("AP50_tiny", "AP50_tiny1", "AP50_tiny2", "AP50_tiny3", "AP25_tiny", "AP75_tiny")
 _EVALUATIONS, _LOG_PERIOD = 20, 20
 
@@ -59,8 +92,9 @@ class BottomHeavySettings(StudySettings):
         size: height and width of the scenes, pixels.
     """
 
-    known_arms: ClassVar[tuple[str, ...]] = tuple(CONFIGS)
+    known_arms: ClassVar[tuple[str, ...]] = tuple(ARMS)
     arms: tuple[str, ...] = known_arms
+    seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 800
     train_images: int = 400
     val_images: int = 100
@@ -104,12 +138,14 @@ def study_jobs(settings: BottomHeavySettings, folder: Path) -> list[Job]:
     period = max(1, settings.steps // _EVALUATIONS)
     for arm, seed in _trainings(settings):
         command = training_command(
-            project_config(__file__, CONFIGS[arm]),
+            project_config(__file__, ARMS[arm].config),
             folder / "runs" / f"{arm}_seed{seed}",
             f"train.eval_period={period}",
             # The course has one value for each interval of the log.
             f"train.log_period={math.gcd(period, _LOG_PERIOD)}",
             f"train.checkpointer.period={period}",
+            *ARMS[arm].overrides,
+            *_resizing(ARMS[arm].image_size(settings.size)),
             *settings.overrides,
             steps=settings.steps,
             seed=seed,
@@ -135,7 +171,8 @@ def cost_jobs(settings: BottomHeavySettings, folder: Path) -> list[Job]:
     for arm in settings.arms:
         # Seeds share an architecture and so its cost: one measurement per arm is enough.
         run, result = folder / "runs" / f"{arm}_seed{settings.seeds[0]}", f"cost_{arm}.json"
-        words = ("--run", run, "--output", folder / result, "--size", *settings.size)
+        size = ARMS[arm].image_size(settings.size)
+        words = ("--run", run, "--output", folder / result, "--size", *size)
         command = module_command("rsd2.projects.bottom_heavy.measure_cost", *words)
         jobs.append(Job(f"cost_{arm}", command, makes=(result,)))
     return jobs
@@ -143,6 +180,15 @@ def cost_jobs(settings: BottomHeavySettings, folder: Path) -> list[Job]:
 
 def _trainings(settings: BottomHeavySettings) -> list[tuple[str, int]]:
     return [(arm, seed) for seed in settings.seeds for arm in settings.arms]
+
+
+def _resizing(size: Sequence[int]) -> list[str]:
+    """Make the overrides that show a detector images of one size, in training and in evaluation."""
+    return [
+        f"dataloader.{split}.mapper.augmentations.0.{name}={value}"
+        for split in ("train", "test")
+        for name, value in (("short_edge_length", min(size)), ("max_size", max(size)))
+    ]
 
 
 def _read_cost(folder: Path, run: StudyRun) -> dict[str, Any]:
@@ -157,18 +203,33 @@ def _pair(row: Mapping[str, Any], names: Sequence[str], unit: float) -> str:
     return " / ".join(f"{row['cost'][name] / unit:.2f}" for name in names)
 
 
-def _describe_machine(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    cost = rows[0]["cost"]
+def _compare_costs(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Tabulate the mean score of each arm beside its cost relative to the baseline's."""
+    first, cells = rows[0]["cost"], []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        own = [row for row in rows if row["arm"] == arm]
+        scores, cost = [row[_METRICS[0]] for row in own], own[0]["cost"]
+        # A score is None where no scene holds an object that counts.
+        mean = math.fsum(scores) / len(scores) if None not in scores else None
+        times, compute = (cost[name] / first[name] for name in ("latency_ms", "backbone_gmacs"))
+        cells.append([arm, format_number(mean), f"{times:.2f}", f"{compute:.2f}"])
+
+    headers = ["arm", f"{_METRICS[0]}, mean of the seeds", "time", "backbone's multiply-adds"]
+    return [format_table(cells, headers), "", *_describe_machine(first)]
+
+
+def _describe_machine(cost: Mapping[str, Any]) -> list[str]:
     return [
         "- Parameters: backbone / all; GMAC: backbone / with its pyramid; ms (median) and peak "
         f"memory: of one image of {cost['width']} x {cost['height']} px on {cost['device']}, "
-        f"{cost['threads']} thread of {cost['machine']}"
+        f"{cost['threads']} thread of {cost['machine']}; for r18_larger its sides are "
+        f"{ARMS['r18_larger_fpn'].scale} times as long"
     ]
 
 
 REPORT = StudyReport(
     metrics={name: name for name in _METRICS},
-    baseline=next(iter(CONFIGS)),
+    baseline=next(iter(ARMS)),
     caption="Held-out beaches.",
     course="AP50_tiny",
     least=20.0,
@@ -180,7 +241,7 @@ REPORT = StudyReport(
         "peak MB": lambda row: format_number(row["cost"]["peak_mb"], ".0f"),
     },
     details=_read_cost,
-    appendix=_describe_machine,
+    appendix=_compare_costs,
 )
 
 

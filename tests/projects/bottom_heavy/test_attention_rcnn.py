@@ -135,3 +135,53 @@ def test_learns_to_find_a_bright_square(cfg):
 
 def test_is_found_by_name():
     assert META_ARCH_REGISTRY.get("AttentionRCNN") is AttentionRCNN
+
+
+def detections_of(model, *inputs):
+    with torch.no_grad():
+        found = [one["instances"] for one in model.eval()(list(inputs))]
+    return [torch.cat([one.pred_boxes.tensor, one.scores[:, None]], dim=1) for one in found]
+
+
+@pytest.fixture
+def detector(cfg):
+    torch.manual_seed(0)
+    model = instantiate(cfg)
+    # A random model is sure of nothing: all that it finds counts.
+    model.roi_heads.box_predictor.test_score_thresh = 0.0
+    return model
+
+
+def test_one_scale_is_the_model_on_the_resized_image(detector):
+    (one,) = batch([])
+    # Proposals are merged over all levels, which without suppression changes nothing.
+    detector.proposal_generator.nms_thresh = 1.0
+    large = torch.nn.functional.interpolate(one["image"][None].float(), (128, 192), mode="bilinear")
+    (plain,) = detections_of(detector, {"image": large[0], "height": 64, "width": 96})
+    detector.test_sizes = ((128, 192),)
+    (found,) = detections_of(detector, one)
+    assert len(found) > 10
+    torch.testing.assert_close(found, plain, atol=1e-3, rtol=1e-4)
+
+
+def test_scales_are_averaged(detector, monkeypatch):
+    (one,) = batch([])
+    detector.test_sizes = ((64, 96),)
+    (once,) = detections_of(detector, one)
+    detector.test_sizes = ((64, 96), (64, 96))
+    (twice,) = detections_of(detector, one)
+    torch.testing.assert_close(twice, once)
+
+    predictor, seen = detector.roi_heads.box_predictor, []
+    judge = predictor.predict_probs
+    monkeypatch.setattr(
+        predictor, "predict_probs", lambda *args: seen.append(judge(*args)[0]) or [seen[-1]]
+    )
+    detector.test_sizes = ((64, 96), (96, 144))
+    (both,) = detections_of(detector, one)
+    first, second = seen
+    assert not torch.equal(first, second)
+    # Scores of the objects come first, that of the background last.
+    means = ((first + second) / 2)[:, :-1]
+    assert all((means - score).abs().min() < 1e-6 for score in both[:, 4])
+    assert both[:, [0, 2]].max() <= 96 and both[:, [1, 3]].max() <= 64

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from rsd2.config import load_config, save_config
 from rsd2.projects.bottom_heavy.measure_cost import main, measure
 from rsd2.projects.bottom_heavy.study import (
-    CONFIGS,
+    ARMS,
     REPORT,
     BottomHeavySettings,
     cost_jobs,
@@ -31,10 +31,10 @@ COST = {
 def test_trainings_are_evaluated_in_steps_that_the_log_has(tmp_path: Path) -> None:
     settings = BottomHeavySettings(seeds=(3, 4), steps=40)
     jobs = study_jobs(settings, tmp_path)[2:]
-    assert [job.name for job in jobs[:5]] == [*(f"{arm}_seed3" for arm in CONFIGS), "r18_fpn_seed4"]
+    assert [job.name for job in jobs[:9]] == [*(f"{arm}_seed3" for arm in ARMS), "r18_fpn_seed4"]
     for job in jobs:
         assert {"train.eval_period=2", "train.log_period=2"} <= set(job.command)
-    first = [f"{tmp_path}/runs/{arm}_seed3" for arm in CONFIGS]
+    first = [f"{tmp_path}/runs/{arm}_seed3" for arm in ARMS]
     costs = cost_jobs(settings, tmp_path)
     assert [run for job, run in zip(costs, first) if run in job.command] == first
     with pytest.raises(ValueError, match="size is a height and a width"):
@@ -44,7 +44,12 @@ def test_trainings_are_evaluated_in_steps_that_the_log_has(tmp_path: Path) -> No
 def test_arms_differ_in_backbone_and_neck_alone(repository: Path) -> None:
     """Same data, schedule and heads; the same stages are frozen, and the norms train alike."""
     folder = repository / "projects" / "BottomHeavy" / "configs"
-    configs = {arm: load_config(folder / name) for arm, name in CONFIGS.items()}
+    configs = {
+        name: load_config(
+            folder / arm.config, [*arm.overrides, "model.backbone.bottom_up.width=32"]
+        )
+        for name, arm in ARMS.items()
+    }
     first = configs["r18_fpn"]
     for config in configs.values():
         for key in ("dataloader", "optimizer", "lr_multiplier", "train"):
@@ -53,6 +58,16 @@ def test_arms_differ_in_backbone_and_neck_alone(repository: Path) -> None:
             assert OmegaConf.to_yaml(config.model[key]) == OmegaConf.to_yaml(first.model[key])
         for key in ("freeze_at", "norm", "norm_eval", "width"):
             assert config.model.backbone.bottom_up[key] == first.model.backbone.bottom_up[key]
+
+
+def test_one_arm_sees_larger_images(tmp_path: Path) -> None:
+    settings = BottomHeavySettings(seeds=(0,), arms=("r18_fpn", "r18_larger_fpn"), size=(64, 80))
+    plain, larger = study_jobs(settings, tmp_path)[2:]
+    for split in ("train", "test"):
+        key = f"dataloader.{split}.mapper.augmentations.0"
+        assert {f"{key}.short_edge_length=64", f"{key}.max_size=80"} <= set(plain.command)
+        assert {f"{key}.short_edge_length=80", f"{key}.max_size=100"} <= set(larger.command)
+    assert cost_jobs(settings, tmp_path)[1].command[-2:] == ("80", "100")
 
 
 def test_the_report_has_the_costs_of_an_arm(tmp_path: Path) -> None:
@@ -65,12 +80,16 @@ def test_the_report_has_the_costs_of_an_arm(tmp_path: Path) -> None:
     assert cells == {
         "M parameters": "2.00 / 3.00", "GMAC": "1.50 / 2.00", "ms": "80", "peak MB": "-"
     }  # fmt: skip
-    (line,) = REPORT.appendix([row])
+    slow = {"arm": "bh18_fpn", "AP50_tiny": 70.0, "cost": {**COST, "latency_ms": 120.0}}
+    table, _, line = REPORT.appendix([{"arm": "r18_fpn", "AP50_tiny": 60.0, **row}, slow])
+    assert [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]] == [
+        "bh18_fpn", "70.0", "1.50", "1.00"
+    ]  # fmt: skip
     assert "320 x 256 px on cpu, 1 thread of a processor" in line
 
 
 def test_costs_of_a_trained_detector(tmp_path: Path, repository: Path) -> None:
-    name = CONFIGS["bh18_fpn"]
+    name = ARMS["bh18_fpn"].config
     config = load_config(repository / "projects" / "BottomHeavy" / "configs" / name)
     save_config(config, tmp_path / "config.yaml")
     model = instantiate(config.model)
