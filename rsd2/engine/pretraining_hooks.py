@@ -27,23 +27,33 @@ class TargetModel(Protocol):
 class TargetUpdate(HookBase):
     """Tells a model the progress of its training, and updates its target after each step.
 
-    Source: I-JEPA (arXiv 2301.08243), appendix A.1: the momentum rises linearly, per iteration.
+    Source: I-JEPA (arXiv 2301.08243), appendix A.1: the momentum rises linearly, per iteration. In
+    a short training such a target keeps much of its initial weights; a half-life in steps says how
+    much, whatever the length.
     The averaged weights are part of the model, so they are saved and resumed with it; the momentum
     follows from the iteration.
     """
 
-    def __init__(self, start: float = 0.996, end: float = 1.0) -> None:
-        """Set the momentum at the start and at the end.
+    def __init__(
+        self, start: float = 0.996, end: float = 1.0, half_life: float | None = None
+    ) -> None:
+        """Set the momentum at the start and at the end, or one momentum by its half-life.
 
         Args:
             start: share of the old average in the new one in the first step, in [0, 1].
             end: the same share after the last step; 1 keeps the old average.
+            half_life: number of steps, > 0, after which half of the old average is left; replaces
+                ``start`` and ``end`` if given.
 
         Raises:
             RunError: a number is out of range.
         """
         if not (0 <= start <= 1 and 0 <= end <= 1):
             raise RunError(f"the momentum lies in [0, 1], got start {start} and end {end}")
+        if half_life is not None:
+            if not half_life > 0:
+                raise RunError(f"half_life must be more than 0 steps, got {half_life}")
+            start = end = 0.5 ** (1 / half_life)
         self._start, self._end = start, end
 
     def before_step(self) -> None:

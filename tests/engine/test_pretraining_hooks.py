@@ -44,7 +44,7 @@ def batches():
         yield torch.randn(4, 2, generator=generator)
 
 
-def make(start=0.5, end=1.0):
+def make(*momentum):
     torch.manual_seed(3)
     model = Distilled()
     groups = [
@@ -53,12 +53,12 @@ def make(start=0.5, end=1.0):
     ]
     trainer = Trainer(model, batches(), torch.optim.AdamW(groups, lr=0.1))
     schedule = WeightDecaySchedule(CosineParamScheduler(1.0, 10.0))
-    trainer.register_hooks([TargetUpdate(start, end), schedule])
+    trainer.register_hooks([TargetUpdate(*momentum), schedule])
     return model, trainer
 
 
 def test_target_is_the_closed_form_of_the_average():
-    model, trainer = make()
+    model, trainer = make(0.5)
     first = model.online.weight.detach().clone()
     trainer.train(0, STEPS)
     assert model.momenta == pytest.approx([0.5 + 0.5 * k / STEPS for k in range(STEPS)])
@@ -69,6 +69,15 @@ def test_target_is_the_closed_form_of_the_average():
     assert torch.allclose(model.target.weight, expected, atol=1e-6)
     assert not torch.allclose(model.target.weight, model.online.weight, atol=1e-3)
     assert model.target.weight.grad is None
+
+
+def test_a_half_life_is_the_steps_in_which_half_is_forgotten():
+    model, trainer = make(0.9, 1.0, STEPS / 2)
+    trainer.train(0, STEPS)
+    assert math.prod(model.momenta) == pytest.approx(0.25)
+    assert max(model.momenta) == min(model.momenta)
+    with pytest.raises(RunError, match="half_life must be more than 0"):
+        TargetUpdate(half_life=0)
 
 
 def test_momentum_one_stands_still_and_zero_copies():

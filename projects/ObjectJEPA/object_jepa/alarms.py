@@ -25,10 +25,11 @@ class CollapseAlarms:
         Args:
             loss_window: steps within which a drop of the loss is alarming, >= 1.
             loss_drop: share of the loss that it may lose within them, in (0, 1).
-            rank_drop: share of its highest value so far that RankMe may lose, in (0, 1).
+            rank_drop: share of its highest value after ``grace`` that RankMe may lose, in (0, 1).
             max_cosine: highest mean cosine within an image, and at a place between images, in
                 (0, 1].
-            grace: steps at the start in which the loss may fall because the model learns, >= 0.
+            grace: steps at the start, >= 0, in which the loss may fall because the model learns,
+                and RankMe because it leaves its random weights, whose features have a high rank.
 
         Raises:
             ValueError: a limit is out of range.
@@ -74,10 +75,11 @@ class CollapseAlarms:
             )
         return None
 
-    def see_features(self, features: dict[str, float]) -> list[str]:
+    def see_features(self, iteration: int, features: dict[str, float]) -> list[str]:
         """Note a measurement of features.
 
         Args:
+            iteration: steps done before the measurement.
             features: numbers from ``describe_features``.
 
         Returns:
@@ -85,7 +87,10 @@ class CollapseAlarms:
         """
         found = []
         rank = features["rank_me"]
-        self._best_rank = max(self._best_rank, rank) if rank == rank else self._best_rank
+        # Even a target frozen at random weights loses half of its rank while the context learns,
+        # so what was measured in that time is no reference.
+        if iteration >= self._grace and rank == rank:
+            self._best_rank = max(self._best_rank, rank)
         # NaN is unequal to itself: no tokens, or zeros only, have no rank.
         if rank != rank or rank < (1 - self._rank_drop) * self._best_rank:
             found.append(f"RankMe is {rank:.1f} and was {self._best_rank:.1f}")

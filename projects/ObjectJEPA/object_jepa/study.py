@@ -4,9 +4,11 @@
     python projects/ObjectJEPA/tools/run_study.py --output output/short finetune_steps=300
     python projects/ObjectJEPA/tools/run_study.py --output output/jepa_study --list
 
-From scratch, JEPA and pixel targets, each with random and with object-aware masks, which differ
-only in mask and target: equally many steps of equally many images, then the same detector, labels,
-seed and steps, scored on scenes of another seed. Commands run two at a time, one thread each; what
+From scratch, JEPA and pixel targets, which differ only in mask and target: scattered patches,
+I-JEPA's blocks, patches of objects without blocks, and the recipe's mixture of blocks and objects;
+and a target that stays at its random weights, which cannot collapse. All do equally many steps of
+equally many images, then the same detector, labels, seed and steps, scored on scenes of another
+seed. Commands run two at a time, one thread each; what
 is done is not repeated, and an interrupted command continues. The output folder gets results.jsonl
 (a row with provenance for each arm), results.md, curves.png, and under jobs/ the log, command and
 cost of every command.
@@ -36,12 +38,20 @@ from rsd2.study import (
 from .study_report import BASELINE, REPORT
 
 _RANDOM = ("model.masks.mode=random", "model.masks.loss_set=uniform")
+_BLOCKS = ("model.masks.mode=blocks", "model.masks.num_blocks=4", "model.masks.loss_set=blocks")
+_SOFT = ("model.masks.mode=soft",)
+_FROZEN = ("train.hooks.target.half_life=null", "train.hooks.target.start=1")
 _PIXEL = ("model.target=pixel", "model.loss=l2", "model.predictor.out_dim=192")
 PRETRAINING = {
-    "random_latent": ("JEPA, random mask", _RANDOM),
-    "object_latent": ("JEPA, object mask", ()),
-    "random_pixel": ("pixels, random mask", (*_RANDOM, *_PIXEL)),
-    "object_pixel": ("pixels, object mask", _PIXEL),
+    "blocks_latent": ("JEPA, blocks", _BLOCKS),
+    "random_latent": ("JEPA, scattered patches", _RANDOM),
+    "soft_latent": ("JEPA, objects", _SOFT),
+    "object_latent": ("JEPA, blocks and objects", ()),
+    "frozen_latent": ("frozen target, blocks and objects", _FROZEN),
+    "blocks_pixel": ("pixels, blocks", (*_BLOCKS, *_PIXEL)),
+    "random_pixel": ("pixels, scattered patches", (*_RANDOM, *_PIXEL)),
+    "soft_pixel": ("pixels, objects", (*_SOFT, *_PIXEL)),
+    "object_pixel": ("pixels, blocks and objects", _PIXEL),
 }
 """Arm -> its name in the tables, and what it changes in the config of the pre-training."""
 ARMS = (BASELINE, *PRETRAINING)
@@ -67,12 +77,13 @@ class ObjectJEPASettings(StudySettings):
     """
 
     known_arms: ClassVar[tuple[str, ...]] = ARMS
-    arms: tuple[str, ...] = ARMS[:-1]
+    arms: tuple[str, ...] = ARMS
+    seeds: tuple[int, ...] = (0, 1, 2)
     train_images: int = 2000
     val_images: int = 120
     image_size: int = 128
     scale: float = 1.0
-    pretrain_steps: int = 500
+    pretrain_steps: int = 5000
     pretrain_batch: int = 16
     finetune_steps: int = 800
     finetune_batch: int = 8
@@ -89,6 +100,7 @@ PRESETS = {
         finetune_steps=4,
         finetune_batch=2,
         arms=(BASELINE, "object_latent"),
+        seeds=(0,),
     ),
 }
 

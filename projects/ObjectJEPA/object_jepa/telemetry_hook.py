@@ -252,7 +252,7 @@ class TelemetryHook(HookBase):
         # twice.
         self._records = [one for one in map(json.loads, lines) if one["iteration"] <= start]
         for record in self._records:
-            self._alarms.see_features(_with_nan(record))
+            self._alarms.see_features(record["iteration"], _with_nan(record))
         if not self._records:
             self._measure(start)
 
@@ -277,7 +277,7 @@ class TelemetryHook(HookBase):
         with preserved_random_state():
             numbers = measure(model, self._batches, self._seed)
 
-        alarms = [*self._rung, *self._alarms.see_features(numbers)]
+        alarms = [*self._rung, *self._alarms.see_features(done, numbers)]
         self._rung = []
         for message in alarms:
             _logger.warning("telemetry after %d steps: %s", done, message)

@@ -32,19 +32,26 @@ def test_a_slow_drop_and_the_start_do_not_ring():
 
 def test_half_the_highest_rank_rings_each_time():
     alarms = CollapseAlarms()
-    assert alarms.see_features(features(20)) == alarms.see_features(features(30)) == []
-    assert alarms.see_features(features(15.1)) == []
+    assert alarms.see_features(600, features(20)) == alarms.see_features(700, features(30)) == []
+    assert alarms.see_features(800, features(15.1)) == []
     for _ in range(2):
-        (message,) = alarms.see_features(features(14.9))
+        (message,) = alarms.see_features(900, features(14.9))
         assert "14.9" in message and "30.0" in message
-    assert alarms.see_features(features(math.nan))
+    assert alarms.see_features(1000, features(math.nan))
+
+
+def test_the_rank_of_random_weights_is_no_reference():
+    alarms = CollapseAlarms(grace=100)
+    assert alarms.see_features(0, features(40)) == alarms.see_features(50, features(15)) == []
+    assert alarms.see_features(100, features(16)) == alarms.see_features(200, features(8.1)) == []
+    assert alarms.see_features(300, features(7.9)) != []
 
 
 def test_alike_tokens_ring():
-    (one,) = CollapseAlarms().see_features(features(in_image=0.96))
-    (two,) = CollapseAlarms().see_features(features(at_place=0.97))
+    (one,) = CollapseAlarms().see_features(0, features(in_image=0.96))
+    (two,) = CollapseAlarms().see_features(0, features(at_place=0.97))
     assert "0.960" in one and "0.970" in two and one != two
-    assert CollapseAlarms().see_features(features(at_place=math.nan)) == []
+    assert CollapseAlarms().see_features(0, features(at_place=math.nan)) == []
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ FOLDER = Path("OUT")
 
 @pytest.fixture(scope="module")
 def jobs():
-    return {job.name: job for job in study_jobs(ObjectJEPASettings(arms=ARMS), FOLDER)}
+    settings = ObjectJEPASettings(seeds=(0,))
+    return {job.name: job for job in study_jobs(settings, FOLDER)}
 
 
 def test_fine_tunings_differ_in_their_start_alone(jobs):
@@ -43,7 +44,9 @@ def test_pretrainings_differ_in_mask_and_target_alone(jobs):
         assert (cfg.model.target == "pixel") == arm.endswith("pixel")
         assert (cfg.model.predictor.out_dim == 192) == arm.endswith("pixel")
         cfg.train.output_dir = ""
-        cfg.model.masks.update(mode="", loss_set="")
+        assert (cfg.train.hooks.target.half_life is None) == arm.startswith("frozen")
+        cfg.train.hooks.target.update(half_life=None, start=0)
+        cfg.model.masks.update(mode="", loss_set="", num_blocks=0)
         cfg.model.update(target="", loss="")
         cfg.model.predictor.out_dim = 0
     first = configs.pop("random_latent")
@@ -64,7 +67,7 @@ def test_settings_are_checked():
     changed = change_settings(PRESETS["study"], ["arms=scratch,object_pixel", "finetune_steps=7"])
     assert changed.arms == ("scratch", "object_pixel") and changed.finetune_steps == 7
     for opt, message in {
-        "arms=sam": "arms are some of scratch, random_latent",
+        "arms=sam": "arms are some of scratch, blocks_latent",
         "pretrain_steps=0": "pretrain_steps must be at least 1, got 0",
         "finetune_batch=-1": "finetune_batch must be at least 1, got -1",
     }.items():

@@ -15,6 +15,7 @@ from rsd2.config import get_config
 from rsd2.data.mappers.transforms import Random90Rotation, RandomFlipDirection, RandomObjectCrop
 from rsd2.data.samplers import build_train_loader
 from rsd2.engine import TargetUpdate, WeightDecaySchedule
+from rsd2.projects.object_jepa.alarms import CollapseAlarms
 from rsd2.projects.object_jepa.crop_mapper import CropDatasetMapper
 from rsd2.projects.object_jepa.pretraining_data import get_pretraining_dicts
 from rsd2.projects.object_jepa.telemetry_hook import TelemetryHook
@@ -64,7 +65,7 @@ train.max_iter = 60_000
 train.clip_grad.enabled, train.clip_grad.max_norm = True, 1.0
 train.amp.enabled, train.amp.dtype = True, "bfloat16"
 train.eval_period = 0
-train.hooks.target = L(TargetUpdate)(start=0.996, end=1.0)
+train.hooks.target = L(TargetUpdate)(start=0.996, end=1.0, half_life=None)
 train.hooks.weight_decay = L(WeightDecaySchedule)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=10.0)
 )
@@ -76,4 +77,5 @@ train.hooks.telemetry = L(TelemetryHook)(
     period=2000,
     num_images=64,
     batch_size=8,
+    alarms=L(CollapseAlarms)(grace="${lr_multiplier.warmup_iters}"),
 )
