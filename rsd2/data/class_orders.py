@@ -161,7 +161,15 @@ def canonical_class_name(name: str, known: Iterable[str]) -> str:
     Returns:
         the canonical name, or ``name`` itself if it is none of the known ones.
     """
+    if isinstance(known, tuple):
+        return _spellings(known).get(_letters(name), name)
     return {_letters(one): one for one in known}.get(_letters(name), name)
+
+
+@functools.lru_cache(maxsize=64)
+def _spellings(known: tuple[str, ...]) -> dict[str, str]:
+    """Return the letters of each name -> the name."""
+    return {_letters(one): one for one in known}
 
 
 @functools.lru_cache(maxsize=4096)

@@ -229,7 +229,7 @@ def guess_file(path: str | Path) -> str:
         if path.suffix.lower() == ".json":
             return guess_json(read_json(path))
         if path.suffix.lower() == ".xml":
-            root = read_xml(path, LabelReport())
+            root = read_xml(path, LabelReport(), lines_of=())
             return "" if root is None else guess_xml(root)
 
         # DOTA files may begin with "imagesource:" and "gsd:", which say nothing about the objects.

@@ -7,11 +7,13 @@ and images, checks objects, and counts what is wrong or cannot be carried over.
 
 from __future__ import annotations
 
+import math
 import posixpath
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import ClassVar
 
@@ -45,6 +47,8 @@ LOSSES = {
 """What a format may be unable to hold -> words for it in a report."""
 
 
+_NOWHERE = (math.nan, math.nan)
+
 # Problems of images and not of objects: images without labels, for example, do not suggest that the
 # labels are of another format.
 _OF_IMAGES = {
@@ -53,7 +57,8 @@ _OF_IMAGES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+# Not frozen, because that makes each of millions of objects four times as expensive.
+@dataclass(eq=False, slots=True)
 class LabelledObject:
     """An object in an image.
 
@@ -527,42 +532,45 @@ def make_image(
         message = f"{name}: {page.size[1]} x {page.size[0]} pixels, the image has"
         report.add("image_size", path, None, f"{message} {known_size[1]} x {known_size[0]}", "kept")
 
-    rows = page.rows
-    # NaN stands for a missing heading or score, so that the arrays hold all objects.
-    labels = DotaLabels(
-        np.array([row.corners for row in rows], dtype=np.float64).reshape(-1, 4, 2),
-        [canonical_class_name(row.name, classes) for row in rows]
-        if classes
-        else [row.name for row in rows],
-        np.array([row.difficult for row in rows], dtype=np.int64),
-        np.array([row.line for row in rows], dtype=np.int64),
-        np.array([row.heading or (np.nan, np.nan) for row in rows], float).reshape(-1, 2),
-        np.array([np.nan if row.score is None else row.score for row in rows], float),
-    )
+    labels = read_page(page, path, classes, report)
+    scores = repeat(None) if labels.scores is None else _or_none(labels.scores.tolist())
+    heads = repeat(None) if labels.heads is None else map(_point_or_none, labels.heads.tolist())
 
-    labels = check_polygons(labels, path, report)
-    assert labels.scores is not None and labels.heads is not None, "both were given just above"
-
-    # A number that differs from itself is NaN.
-    objects = [
-        LabelledObject(
-            polygon,
-            name_of,
-            difficult,
-            None if score != score else score,
-            None if heading[0] != heading[0] else tuple(heading),
-            line or None,
-        )
-        for polygon, name_of, difficult, score, heading, line in zip(
-            labels.polygons,
-            labels.names,
-            labels.difficult.tolist(),
-            labels.scores.tolist(),
-            labels.heads.tolist(),
-            labels.lines.tolist(),
-        )
-    ]
+    columns = (labels.polygons, labels.names, labels.difficult.tolist(), scores, heads)
+    lines = (line or None for line in labels.lines.tolist())
+    objects = [LabelledObject(*values) for values in zip(*columns, lines)]
     return LabelledImage(name, known_size[0], known_size[1], objects, str(path))
+
+
+def read_page(
+    page: LabelPage, path: Path, classes: Sequence[str], report: LabelReport
+) -> DotaLabels:
+    """Put the objects of a page into arrays and check them.
+
+    Args:
+        page: page from a parser.
+        path: path of the label file.
+        classes: class names whose spelling the names of the file get.
+        report: report that gets what is wrong.
+
+    Returns:
+        the objects that can be used; scores and heads are NaN for objects without one, and None if
+        no object has one.
+    """
+    if not page.rows:
+        return DotaLabels.empty()
+
+    corners, names, flags, scores, headings, lines = zip(*page.rows)
+    spelling = {name: canonical_class_name(name, classes) for name in set(names)} if classes else {}
+    labels = DotaLabels(
+        np.array(corners, dtype=np.float64).reshape(-1, 4, 2),
+        [spelling.get(name, name) for name in names],
+        np.array(flags, dtype=np.int64),
+        np.array(lines, dtype=np.int64),
+        np.array([one or _NOWHERE for one in headings], float) if any(headings) else None,
+        None if set(scores) == {None} else np.array(scores, dtype=np.float64),
+    )
+    return check_polygons(labels, path, report)
 
 
 def to_labels(image: LabelledImage) -> DotaLabels:
@@ -583,6 +591,15 @@ def to_labels(image: LabelledImage) -> DotaLabels:
         np.array([one.line or 0 for one in objects], dtype=np.int64),
         None if None in heads or not heads else np.array(heads, dtype=np.float64),
     )
+
+
+def _or_none(values: Iterable[float]) -> list[float | None]:
+    """Replace NaN, the only number that differs from itself, by None."""
+    return [None if value != value else value for value in values]
+
+
+def _point_or_none(point: list[float]) -> tuple[float, float] | None:
+    return None if point[0] != point[0] else (point[0], point[1])
 
 
 def _image_name(label_name: str, page: LabelPage) -> str:
