@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
+from rsd2.data.class_orders import HRSC2016_TYPES
+
 from .label_entries import (
     ENTRY_ERRORS,
     EntryError,
@@ -31,39 +33,10 @@ from .values import parse_difficulty, parse_whole, shortest_decimal
 from .xml_labels import read_xml
 
 FIRST_ID = 100000000
-HRSC_CLASSES = {
-    1: "ship",
-    2: "aircraft carrier",
-    3: "warcraft",
-    4: "merchant ship",
-    5: "Nimitz",
-    6: "Enterprise",
-    7: "Arleigh Burke",
-    8: "WhidbeyIsland",
-    9: "Perry",
-    10: "Sanantonio",
-    11: "Ticonderoga",
-    12: "Kitty Hawk",
-    13: "Kuznetsov",
-    14: "Abukuma",
-    15: "Austen",
-    16: "Tarawa",
-    17: "Blue Ridge",
-    18: "Container",
-    19: "OXo|--)",
-    20: "Car carrier([]==[])",
-    22: "Hovercraft",
-    24: "yacht",
-    25: "CntShip(_|.--.--|_]=",
-    26: "Cruise",
-    27: "submarine",
-    28: "lute",
-    29: "Medical",
-    30: "Car carrier(======|",
-    31: "Ford-class",
-    32: "Midway-class",
-    33: "Invincible-class",
-}
+_WITHOUT_NUMBER = (21, 23)
+HRSC_CLASSES = dict(
+    zip((n for n in range(1, 34) if n not in _WITHOUT_NUMBER), HRSC2016_TYPES, strict=True)
+)
 """Last two digits of ``Class_ID`` -> name of the class in the dataset's ``sysdata.xml``."""
 
 _BOX = ("mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")

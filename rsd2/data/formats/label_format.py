@@ -7,11 +7,13 @@ and images, checks objects, and counts what is wrong or cannot be carried over.
 
 from __future__ import annotations
 
+import gc
 import math
 import posixpath
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -182,7 +184,8 @@ class LabelFormat(ABC):
             raise FileNotFoundError(f"There are no labels {path}; correct the path.")
 
         folder = None if images is None else ImageFolder(images)
-        found = self._read_all(Path(path), folder, tuple(classes), report)
+        with _without_cycle_collection():
+            found = self._read_all(Path(path), folder, tuple(classes), report)
         report.images += len(found)
         report.objects += sum(len(image.objects) for image in found)
 
@@ -397,6 +400,20 @@ class FilePerImage(LabelFormat):
             the text of the file.
         """
 
+    def read_objects(self, path: Path, classes: Names, report: LabelReport) -> DotaLabels:
+        """Read the objects of one file of a format that needs no size of the image.
+
+        Args:
+            path: path of the file.
+            classes: class names whose spelling the names of the file get.
+            report: report that gets what cannot be used.
+
+        Returns:
+            the checked objects, see `read_page`.
+        """
+        report.label_files += 1
+        return read_page(self.parse(path, None, classes, report), path, classes, report)
+
     def extra_files(
         self, images: Sequence[LabelledImage], classes: tuple[str, ...]
     ) -> dict[str, str]:
@@ -591,6 +608,21 @@ def to_labels(image: LabelledImage) -> DotaLabels:
         np.array([one.line or 0 for one in objects], dtype=np.int64),
         None if None in heads or not heads else np.array(heads, dtype=np.float64),
     )
+
+
+@contextmanager
+def _without_cycle_collection() -> Iterator[None]:
+    """Pause the search for reference cycles, which takes a quarter of the time of large files.
+
+    Labels hold no cycles, so reference counts alone free what a reader drops.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _or_none(values: Iterable[float]) -> list[float | None]:
