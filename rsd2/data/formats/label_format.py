@@ -197,7 +197,12 @@ class LabelFormat(ABC):
         return sorted(found, key=lambda image: image.file_name)
 
     def write(
-        self, path: str | Path, images: Iterable[LabelledImage], *, classes: Sequence[str] = ()
+        self,
+        path: str | Path,
+        images: Iterable[LabelledImage],
+        *,
+        classes: Sequence[str] = (),
+        folder: str | Path | None = None,
     ) -> Counter[str]:
         """Write labels.
 
@@ -207,13 +212,14 @@ class LabelFormat(ABC):
             images: images with their objects in pixels.
             classes: all class names in their order, for formats that number them; if empty, the
                 names in alphabetical order.
+            folder: folder of the images, which formats in coordinates of the ground need.
 
         Returns:
             keys of ``LOSSES`` that the format cannot hold -> number of objects that lose them.
 
         Raises:
-            ValueError: if the output exists, a class is not in the list, or two images would get
-                the same label file.
+            ValueError: if the output exists, a class is not in the list, two images would get the
+                same label file, or the format needs a folder of georeferenced images.
         """
         images = list(images)
         found = {one.name for image in images for one in image.objects}
@@ -229,7 +235,7 @@ class LabelFormat(ABC):
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"{path} is there already; remove it or choose another output.")
 
-        self._write_all(path, images, classes)
+        self._write_all(path, images, classes, None if folder is None else Path(folder))
         return self.losses(images)
 
     def losses(self, images: Iterable[LabelledImage]) -> Counter[str]:
@@ -262,7 +268,11 @@ class LabelFormat(ABC):
 
     @abstractmethod
     def _write_all(
-        self, path: Path, images: Sequence[LabelledImage], classes: tuple[str, ...]
+        self,
+        path: Path,
+        images: Sequence[LabelledImage],
+        classes: tuple[str, ...],
+        folder: Path | None,
     ) -> None:
         """Write all images; the caller has checked that the output does not exist."""
 
@@ -352,7 +362,11 @@ class FileForAll(LabelFormat):
         return list(found.values())
 
     def _write_all(
-        self, path: Path, images: Sequence[LabelledImage], classes: tuple[str, ...]
+        self,
+        path: Path,
+        images: Sequence[LabelledImage],
+        classes: tuple[str, ...],
+        folder: Path | None,
     ) -> None:
         text = self.format_file(images, classes)
         make_output_folder(path.parent)
@@ -496,7 +510,11 @@ class FilePerImage(LabelFormat):
         return found
 
     def _write_all(
-        self, path: Path, images: Sequence[LabelledImage], classes: tuple[str, ...]
+        self,
+        path: Path,
+        images: Sequence[LabelledImage],
+        classes: tuple[str, ...],
+        folder: Path | None,
     ) -> None:
         texts = dict(self.extra_files(images, classes))
 

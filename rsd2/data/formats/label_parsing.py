@@ -31,7 +31,7 @@ def open_xml(
     Returns:
         the root; None after a problem.
     """
-    if _is_foreign(path, ".xml", report):
+    if _is_foreign(path, (".xml",), report):
         return None
 
     root = read_xml(path, report, lines_of=lines_of)
@@ -57,7 +57,7 @@ def open_json(path: Path, kinds: Sequence[str], report: LabelReport) -> Any:
     Returns:
         content of the file; None after a problem.
     """
-    if _is_foreign(path, ".json", report):
+    if _is_foreign(path, (".json", ".geojson"), report):
         return None
 
     try:
@@ -75,9 +75,9 @@ def open_json(path: Path, kinds: Sequence[str], report: LabelReport) -> Any:
     return None
 
 
-def _is_foreign(path: Path, ending: str, report: LabelReport) -> bool:
+def _is_foreign(path: Path, endings: Sequence[str], report: LabelReport) -> bool:
     """Report a file with another ending whose content shows its format."""
-    kind = "" if path.suffix.lower() == ending else guess_file(path)
+    kind = "" if path.suffix.lower() in endings else guess_file(path)
     if kind:
         report.add("foreign_format", path, None, describe_format(kind))
     return bool(kind)
