@@ -21,7 +21,7 @@ from rsd2.data.formats.label_report import LabelReport
 from rsd2.data.formats.registry import LABEL_FORMATS
 
 NUM_FILES = 10_000
-NUM_FILES_OF_EACH = 2_000
+NUM_FILES_OF_EACH = 500
 """Of each format; the time grows with the number, and writing all formats takes minutes."""
 OBJECTS = 25
 """Mean number in a file; as in tiles of DOTA, most files have few and some hundreds."""

@@ -1,7 +1,7 @@
 """Rotated Faster R-CNN on FAIR1M, 37 fine classes, windows of 1024 pixels, 12 epochs.
 
 Trains on train and scores the merged full images of val. The labels of test are secret: ``rsd2
-predict --labels-format fair1m`` writes detections as the server takes them. ``_coarse`` before
+predict --labels-format fair1m`` writes detections in the XML of the dataset. ``_coarse`` before
 ``_1024`` in both names and ``model.roi_heads.num_classes=5`` train on the five groups. Give the
 mapper of the training loader a ``decoded_cache_dir``. Start from ImageNet weights, see
 ``rotated_faster_rcnn_r50_dota.py``.
