@@ -17,10 +17,13 @@ from rsd2.data.datasets import (
     load_soda_a,
     make_virtual_tiles,
     register_soda_a,
+    register_virtual_tiles,
 )
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.data.windows.tiling import TilingParameters
+from rsd2.evaluation import SodaEvaluator
 from tests.data.formats.published_labels import HEIGHT, TURNED, WIDTH
+from tests.evaluation.cases import model_output
 
 FLAT = [value for point in TURNED for value in point]
 
@@ -216,18 +219,40 @@ def test_missing_folders_and_unknown_splits_are_named(load, name, tmp_path: Path
         load(tmp_path, "train")
 
 
-def test_windows_are_scored_on_whole_images(soda: Path) -> None:
-    name = "soda_of_a_test"
-    register_soda_a(name, soda, "val", metadata={"note": "mine"})
+def test_windows_are_scored_on_whole_images_as_the_authors_do(soda: Path, tmp_path: Path) -> None:
+    whole, windows = "soda_of_a_test", "soda_of_a_test_windows"
+    register_soda_a(whole, soda, "val", metadata={"note": "mine"})
+    register_virtual_tiles(windows, whole, window=120, overlap=80)
     try:
-        metadata = MetadataCatalog.get(name)
-        assert metadata.thing_classes == list(class_order("soda_a")) and metadata.note == "mine"
-        assert len(DatasetCatalog.get(name)) == 1
+        assert MetadataCatalog.get(whole).thing_classes == list(class_order("soda_a"))
+        assert MetadataCatalog.get(whole).note == "mine"
+        evaluator = SodaEvaluator(windows, output_dir=tmp_path / "out", distributed=False)
+        evaluator.reset()
+        seen = 0
+        for tile in DatasetCatalog.get(windows):
+            boxes = [a["bbox"] for a in tile["annotations"]]
+            classes = [a["category_id"] for a in tile["annotations"]]
+            size = tile["height"], tile["width"]
+            evaluator.process([tile], [model_output(boxes, [0.9] * len(boxes), classes, size, 5)])
+            seen += len(boxes)
+        result = evaluator.evaluate()["bbox"]
     finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-    tiles = MetadataCatalog.get("soda_a_val_800_150_virtual")
-    assert tiles.source_dataset == "soda_a_val"
-    assert MetadataCatalog.get("fair1m_val_coarse_1024_200_virtual").source_dataset == (
-        "fair1m_val_coarse"
-    )
+        for name in (windows, whole):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+    # Two windows show the ship of 800 square pixels, and merging leaves one detection.
+    assert seen == 2
+    assert result["AP"] == result["AP_gS"] == result["AR"] == pytest.approx(100)
+    assert np.isnan(result["AP_eS"]) and result["AP-ship"] == pytest.approx(100)
+    record = json.loads((tmp_path / "out" / "metrics_soda_a.json").read_text())
+    assert record["protocol"]["merge_nms_iou_threshold"] == 0.5
+    assert record["protocol"]["max_detections_per_image_and_class"] == 20_000
+    assert record["counts"]["objects_that_count"] == 1
+
+
+def test_windows_of_the_built_in_sets_know_their_whole_images() -> None:
+    for name in ("soda_a_val_800_150", "fair1m_val_1024_200", "fair1m_val_coarse_1024_200"):
+        source = MetadataCatalog.get(f"{name}_virtual").source_dataset
+        assert source == name.rsplit("_", 2)[0] and source in DatasetCatalog.list()
+    assert len(MetadataCatalog.get("hrsc2016_trainval_types").thing_classes) == 31
