@@ -167,7 +167,8 @@ def _parse_object(element: ElementTree.Element, line: int, names: dict[int, str]
         raise EntryError("unknown_category", f"no class has the Class_ID {number}")
 
     cx, cy, width, height, angle = parse_coordinates([child_text(element, tag) for tag in _BOX])
-    corners = rectangle_corners(cx, cy, *parse_sides(width, height), angle)
+    width, height = parse_sides(width, height)
+    corners = rectangle_corners(cx, cy, width, height, angle)
 
     head = [(element.findtext(tag) or "").strip() for tag in ("header_x", "header_y")]
     heading = None

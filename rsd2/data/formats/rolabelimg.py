@@ -90,7 +90,8 @@ def _parse_object(element: ElementTree.Element, line: int) -> ObjectRow:
     if box is not None:
         texts = [child_text(box, tag) for tag in ("cx", "cy", "w", "h", "angle")]
         cx, cy, width, height, angle = parse_coordinates(texts)
-        corners = rectangle_corners(cx, cy, *parse_sides(width, height), angle)
+        width, height = parse_sides(width, height)
+        corners = rectangle_corners(cx, cy, width, height, angle)
     else:
         places = (f"bndbox/{side}" for side in ("xmin", "ymin", "xmax", "ymax"))
         x0, y0, x1, y1 = parse_coordinates(child_text(element, place) for place in places)
