@@ -6,9 +6,11 @@
         --input data/labelTxt --images data/images --output data/tasks.json
 
 Formats: dota, yolo-obb, rolabelimg, cvat (XML for images 1.1), cvat-coco, coco (polygons, masks),
-coco-rotated (boxes of five numbers), label-studio, labelme (and X-AnyLabeling), hrsc, fair1m and
-soda-a. Those with a label file for each image write a folder; cvat, label-studio and those of COCO
-write one file. ``--images`` may be left out where the labels state the sizes of all images.
+coco-rotated (boxes of five numbers), label-studio, labelme (and X-AnyLabeling), hrsc, fair1m,
+soda-a, geojson and gpkg. Those with a label file for each image write a folder; cvat, label-studio,
+geojson, gpkg and those of COCO write one file. ``--images`` may be left out where the labels state
+the sizes of all images; geojson and gpkg need it, because georeferenced rasters alone turn pixels
+into coordinates and back.
 
 The command prints what is wrong in the labels with file, place and remedy, and counts what the new
 format cannot hold. Exit code 0: done. 2: nothing was written.
@@ -27,8 +29,9 @@ from rsd2.data.class_orders import canonical_class_name
 from rsd2.data.formats.coco_polygons import ANGLE_CONVENTIONS, CocoRotated
 from rsd2.data.formats.label_format import LOSSES, LabelFormat, LabelledImage
 from rsd2.data.formats.label_report import LabelReport
+from rsd2.data.formats.map_labels import MapLabels
 from rsd2.data.formats.rectangles import fit_rectangle, rectangle_corners
-from rsd2.data.formats.registry import LABEL_FORMATS, find_format
+from rsd2.data.formats.registry import ALL_FORMATS, find_format
 from rsd2.io.folder_run import run_command
 
 
@@ -38,8 +41,8 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--from", dest="source", default="auto", choices=["auto", *LABEL_FORMATS], metavar="FORMAT")
-    add("--to", dest="target", required=True, choices=list(LABEL_FORMATS), metavar="FORMAT")
+    add("--from", dest="source", default="auto", choices=["auto", *ALL_FORMATS], metavar="FORMAT")
+    add("--to", dest="target", required=True, choices=list(ALL_FORMATS), metavar="FORMAT")
     add("--input", type=Path, required=True, metavar="PATH", help="label file, or folder of them")
     add("--images", type=Path, metavar="DIR", help="folder of the images")
     add("--output", type=Path, required=True, metavar="PATH", help="must not be there")
@@ -49,6 +52,12 @@ def get_parser() -> argparse.ArgumentParser:
         default="degrees-ccw",
         choices=list(ANGLE_CONVENTIONS),
         help="unit and sense on screen of the fifth number of coco-rotated",
+    )
+    add(
+        "--class-column",
+        default="class",
+        metavar="NAME",
+        help="property of geojson and gpkg that names the class (default: class)",
     )
     add("--rectangles", action="store_true", help="replace objects by their smallest rectangles")
     return parser
@@ -115,8 +124,8 @@ def to_rectangles(images: Sequence[LabelledImage]) -> list[LabelledImage]:
 
 
 def _run(args: argparse.Namespace) -> None:
-    source = _choose(args.source, args.input, args.angle)
-    target = _choose(args.target, args.output, args.angle)
+    source = _choose(args.source, args.input, args)
+    target = _choose(args.target, args.output, args)
     report = LabelReport()
     images = source.read(args.input, args.images, classes=args.classes or (), report=report)
 
@@ -132,7 +141,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.rectangles:
         images = to_rectangles(images)
 
-    losses = target.write(args.output, images, classes=classes)
+    losses = target.write(args.output, images, classes=classes, folder=args.images)
     objects = sum(len(image.objects) for image in images)
 
     print(f"{source.title} to {target.title}: {len(images)} images, {objects} objects")
@@ -146,7 +155,9 @@ def _run(args: argparse.Namespace) -> None:
     print(f"written: {args.output}")
 
 
-def _choose(name: str, path: Path, angle: str) -> LabelFormat:
+def _choose(name: str, path: Path, args: argparse.Namespace) -> LabelFormat:
     found = find_format(name, path)
-    # The registered format has Detectron2's convention; only this one takes another.
-    return CocoRotated(angle) if isinstance(found, CocoRotated) else found
+    # The registered formats have the usual conventions; these take others.
+    if isinstance(found, CocoRotated):
+        return CocoRotated(args.angle)
+    return type(found)(args.class_column) if isinstance(found, MapLabels) else found

@@ -72,6 +72,41 @@ OHD_SJTU_S_CLASSES = ("ship", "plane")
 OHD_SJTU_L_CLASSES = ("ship", "plane", "small-vehicle", "large-vehicle", "harbor", "helicopter")
 """In the order of MutDet and ARS-DETR; the dataset's own numbers are the order ``official``."""
 
+HRSC2016_TYPES = (
+    *("ship", "aircraft carrier", "warcraft", "merchant ship", "Nimitz", "Enterprise"),
+    *("Arleigh Burke", "WhidbeyIsland", "Perry", "Sanantonio", "Ticonderoga", "Kitty Hawk"),
+    *("Kuznetsov", "Abukuma", "Austen", "Tarawa", "Blue Ridge", "Container", "OXo|--)"),
+    *("Car carrier([]==[])", "Hovercraft", "yacht", "CntShip(_|.--.--|_]=", "Cruise"),
+    *("submarine", "lute", "Medical", "Car carrier(======|", "Ford-class", "Midway-class"),
+    "Invincible-class",
+)
+"""In the order of the numbers of HRSC2016's ``sysdata.xml``; the first four are no types but
+groups, for ships whose type nobody could tell."""
+
+FAIR1M_GROUPS = {
+    "airplane": (
+        *("Boeing737", "Boeing747", "Boeing777", "Boeing787", "ARJ21", "C919", "A220", "A321"),
+        *("A330", "A350", "other-airplane"),
+    ),
+    "ship": (
+        *("Passenger Ship", "Motorboat", "Fishing Boat", "Tugboat", "Engineering Ship"),
+        *("Liquid Cargo Ship", "Dry Cargo Ship", "Warship", "other-ship"),
+    ),
+    "vehicle": (
+        *("Small Car", "Bus", "Cargo Truck", "Dump Truck", "Van", "Trailer", "Tractor"),
+        *("Excavator", "Truck Tractor", "other-vehicle"),
+    ),
+    "court": ("Baseball Field", "Basketball Court", "Football Field", "Tennis Court"),
+    "road": ("Roundabout", "Intersection", "Bridge"),
+}
+"""Group -> the fine classes of FAIR1M in it."""
+
+SODA_A_CLASSES = (
+    *("airplane", "helicopter", "small-vehicle", "large-vehicle", "ship", "container"),
+    *("storage-tank", "swimming-pool", "windmill"),
+)
+"""In the order of the numbers that the dataset gives them."""
+
 _ULTRALYTICS_DOTA = (
     "plane",
     "ship",
@@ -126,6 +161,11 @@ CLASS_ORDERS: dict[str, dict[str, tuple[str, ...]]] = {
         "ars_detr": OHD_SJTU_L_CLASSES,
         "official": _OHD_L_NUMBERS,
     },
+    "hrsc2016": {"rsd2": ("ship",), "mmrotate": ("ship",)},
+    "hrsc2016_types": {"rsd2": HRSC2016_TYPES, "mmrotate": HRSC2016_TYPES},
+    "fair1m": {"rsd2": tuple(name for names in FAIR1M_GROUPS.values() for name in names)},
+    "fair1m_coarse": {"rsd2": tuple(FAIR1M_GROUPS)},
+    "soda_a": {"rsd2": SODA_A_CLASSES, "official": SODA_A_CLASSES},
 }
 """Dataset -> toolbox -> canonical class names, in that toolbox's order."""
 
@@ -161,7 +201,15 @@ def canonical_class_name(name: str, known: Iterable[str]) -> str:
     Returns:
         the canonical name, or ``name`` itself if it is none of the known ones.
     """
+    if isinstance(known, tuple):
+        return _spellings(known).get(_letters(name), name)
     return {_letters(one): one for one in known}.get(_letters(name), name)
+
+
+@functools.lru_cache(maxsize=64)
+def _spellings(known: tuple[str, ...]) -> dict[str, str]:
+    """Return the letters of each name -> the name."""
+    return {_letters(one): one for one in known}
 
 
 @functools.lru_cache(maxsize=4096)

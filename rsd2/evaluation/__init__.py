@@ -1,4 +1,4 @@
-"""Evaluation: the protocols of DOTA, TinyPerson, AI-TOD, satellite video and DroneCrowd.
+"""Evaluation: the protocols of DOTA, TinyPerson, AI-TOD, SODA-A, satellite video and DroneCrowd.
 
 The scoring itself needs neither Detectron2 nor a GPU; the evaluators, which do need Detectron2, are
 imported at their first use.
@@ -33,6 +33,8 @@ from .scoring.moving_object import MovingObjectScores as MovingObjectScores
 from .scoring.moving_object import score_moving_objects as score_moving_objects
 from .scoring.points import LOCALIZATION_DISTANCES as LOCALIZATION_DISTANCES
 from .scoring.points import score_points as score_points
+from .scoring.soda import SodaScores as SodaScores
+from .scoring.soda import score_soda as score_soda
 from .scoring.tiny import TinyProtocol as TinyProtocol
 from .scoring.tiny import TinyScores as TinyScores
 from .scoring.tiny import score_miss_rate as score_miss_rate
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from .dota import DotaEvaluator as DotaEvaluator
     from .drone_crowd import DroneCrowdEvaluator as DroneCrowdEvaluator
     from .moving_object import MovingObjectEvaluator as MovingObjectEvaluator
+    from .soda import SodaEvaluator as SodaEvaluator
     from .tiny import TinyEvaluator as TinyEvaluator
 
 _EVALUATORS = {
@@ -50,6 +53,7 @@ _EVALUATORS = {
     "DotaEvaluator": "dota",
     "DroneCrowdEvaluator": "drone_crowd",
     "MovingObjectEvaluator": "moving_object",
+    "SodaEvaluator": "soda",
     "TinyEvaluator": "tiny",
 }
 

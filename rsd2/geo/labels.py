@@ -103,16 +103,37 @@ def read_scene_labels(
         )
 
     # An empty layer has no columns, and that is no error.
-    shapes, owners = _split_parts(shapes)
-    corners, is_shape = _to_pixels(shapes, georeference, None if in_pixels else crs, in_pixels)
-    polygons = np.array([quadrilateral(points) for points in corners]).reshape(-1, 4, 2)
-    polygons[~is_shape] = 0
-
-    names = [class_name] * len(shapes)
+    polygons, owners = to_quadrilaterals(shapes, georeference, crs, in_pixels=in_pixels)
+    names = [class_name] * len(polygons)
     if class_column is not None:
         values = columns.get(class_column, np.zeros(0))
         names = [_class_text(values[owner]) for owner in owners]
     return keep_objects(polygons, names, size)[1]
+
+
+def to_quadrilaterals(
+    shapes: np.ndarray, georeference: Georeference, crs: str | None, *, in_pixels: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn shapes in coordinates into quadrilaterals in pixels of a scene.
+
+    Args:
+        shapes: (N,) shapely geometries, None where an object has none.
+        georeference: georeference of the scene.
+        crs: coordinate system of the shapes; None for the scene's own.
+        in_pixels: the coordinates are pixels of the scene, whatever ``crs`` says.
+
+    Returns:
+        (P, 4, 2) float64 pixels of the parts of all shapes, zeros for what is no polygon; (P,)
+        int64 index of the shape of each part.
+
+    Raises:
+        GeoreferenceError: the scene has no coordinates, but the shapes have.
+    """
+    shapes, owners = _split_parts(shapes)
+    corners, is_shape = _to_pixels(shapes, georeference, None if in_pixels else crs, in_pixels)
+    polygons = np.array([quadrilateral(points) for points in corners]).reshape(-1, 4, 2)
+    polygons[~is_shape] = 0
+    return polygons, owners
 
 
 def read_area(

@@ -132,6 +132,8 @@ class VectorWriter:
         colors: red, green and blue of each class, 0 to 255, for the style of a GeoPackage; by the
             column ``class``. None writes no style.
         layer: name of the layer.
+        decimals: decimals of the degrees in GeoJSON; 7, which RFC 7946 recommends, are a
+            centimetre.
 
     Attributes:
         num_objects: number of objects written so far.
@@ -148,9 +150,10 @@ class VectorWriter:
         metadata: Mapping[str, Any] | None = None,
         colors: Mapping[str, tuple[int, int, int]] | None = None,
         layer: str = "detections",
+        decimals: int = 7,
     ) -> None:
         self.path = check_vector_output(path)
-        self.crs, self.layer = crs, layer
+        self.crs, self.layer, self.decimals = crs, layer, decimals
         self.metadata, self.colors = dict(metadata or {}), colors
         self.num_objects = 0
         self._driver = FORMATS[self.path.suffix.lower()]
@@ -260,7 +263,7 @@ class VectorWriter:
             kept = {"rsd2": json.dumps(self._description(), sort_keys=True)}
             options = {"layer_metadata": kept, "layer_options": {"SPATIAL_INDEX": "YES"}}
         elif self._driver.startswith("GeoJSON"):
-            options = {"layer_options": {"RS": "NO"}}
+            options = {"layer_options": {"RS": "NO", "COORDINATE_PRECISION": str(self.decimals)}}
 
         shapes = shapely.polygons(polygons)
         if self._driver.startswith("GeoJSON") and crs is not None:

@@ -23,6 +23,11 @@ def test_sizes_and_the_place_of_the_dam():
         "dior_r": 20,
         "ohd_sjtu_s": 2,
         "ohd_sjtu_l": 6,
+        "hrsc2016": 1,
+        "hrsc2016_types": 31,
+        "fair1m": 37,
+        "fair1m_coarse": 5,
+        "soda_a": 9,
     }
     assert list(class_order("dior_r", "mutdet")) == sorted(class_order("dior_r"))
     rows = class_permutation(class_order("dior_r", "ars_detr"), class_order("dior_r", "mutdet"))

@@ -12,6 +12,7 @@ from .builtin import register_all as register_all
 from .builtin import register_all_dior_r as register_all_dior_r
 from .builtin import register_all_dota as register_all_dota
 from .builtin import register_all_ohd_sjtu as register_all_ohd_sjtu
+from .builtin import register_all_oriented as register_all_oriented
 from .builtin import register_all_scenes as register_all_scenes
 from .builtin import register_all_synthetic as register_all_synthetic
 from .builtin import register_all_tiny as register_all_tiny
@@ -39,6 +40,10 @@ from .dota_tiles import register_virtual_tiles as register_virtual_tiles
 from .drone_crowd import DRONE_CROWD_CLASSES as DRONE_CROWD_CLASSES
 from .drone_crowd import load_drone_crowd as load_drone_crowd
 from .drone_crowd import register_drone_crowd as register_drone_crowd
+from .fair1m import load_fair1m as load_fair1m
+from .fair1m import register_fair1m as register_fair1m
+from .hrsc2016 import load_hrsc2016 as load_hrsc2016
+from .hrsc2016 import register_hrsc2016 as register_hrsc2016
 from .ohd_sjtu import load_ohd_sjtu as load_ohd_sjtu
 from .ohd_sjtu import register_ohd_sjtu as register_ohd_sjtu
 from .rscardata import RSCARDATA_CLASSES as RSCARDATA_CLASSES
@@ -46,6 +51,8 @@ from .rscardata import load_rscardata as load_rscardata
 from .rscardata import register_rscardata as register_rscardata
 from .scenes import load_scenes as load_scenes
 from .scenes import register_scenes as register_scenes
+from .soda_a import load_soda_a as load_soda_a
+from .soda_a import register_soda_a as register_soda_a
 from .tiny_person import PERSON_ALIASES as PERSON_ALIASES
 from .tiny_person import SYNTHETIC_TINY_CLASSES as SYNTHETIC_TINY_CLASSES
 from .tiny_person import TINY_PERSON_CLASSES as TINY_PERSON_CLASSES

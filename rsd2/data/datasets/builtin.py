@@ -8,8 +8,9 @@ tree.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -24,12 +25,18 @@ from .dior_r import DIOR_R_SPLITS, register_dior_r
 from .dota import register_dota_instances
 from .dota_tiles import register_dota_tiles, register_virtual_tiles
 from .drone_crowd import DRONE_CROWD_SPLITS, register_drone_crowd
+from .fair1m import FAIR1M_SPLITS, register_fair1m
+from .hrsc2016 import HRSC2016_SPLITS, register_hrsc2016
 from .ohd_sjtu import register_ohd_sjtu
 from .rscardata import RSCARDATA_LABELS, register_rscardata
 from .scenes import register_scene_files
+from .soda_a import SODA_A_SPLITS, register_soda_a
 from .tiny_person import OVERLAPS, WINDOW, register_synthetic_tiny, register_tiny_person
 from .upright import register_upright
 from .viso import VISO_CLASSES, VISO_SPLITS, register_viso_coco, register_viso_mot
+
+Tilings = Sequence[tuple[int, int]]
+"""Window and overlap of each tiling, in pixels."""
 
 _DOTA_VERSIONS = {
     "v1.0": ("train", "val", "test"),
@@ -38,6 +45,12 @@ _DOTA_VERSIONS = {
 }
 _TILINGS = ((800, 200), (1024, 200))
 _OHD_TILING = (600, 150)
+_ORIENTED: tuple[tuple[str, Callable[..., None], Iterable[str], Tilings, tuple[str, ...]], ...] = (
+    ("hrsc2016", register_hrsc2016, HRSC2016_SPLITS, (), ("types",)),
+    ("fair1m", register_fair1m, FAIR1M_SPLITS, ((1024, 200),), ("coarse",)),
+    ("soda_a", register_soda_a, SODA_A_SPLITS, ((800, 150),), ()),
+)
+"""Folder, registration, splits, tilings, and options that give datasets of their own."""
 _SEN2SHIPS_PORTS = {
     "train": ["algiers", "athens", "casablanca", "durban", "genoa", "hedland", "klang", "valencia"],
     "test": ["busan", "cartagena", "honolulu"],
@@ -113,6 +126,30 @@ def register_all_ohd_sjtu(root: str | Path) -> None:
             if not _is_registered_under(name, str(root), (), (_OHD_TILING,)):
                 folder = Path(root) / "ohd_sjtu" / version / split
                 register_ohd_sjtu(name, folder, version, metadata={"builtin_root": str(root)})
+                tiles = f"{name}_{window}_{overlap}_virtual"
+                register_virtual_tiles(tiles, name, window=window, overlap=overlap)
+
+
+def register_all_oriented(root: str | Path) -> None:
+    """Register HRSC2016, FAIR1M and SODA-A, of which the last two also have virtual tiles.
+
+    Names are ``hrsc2016_<split>`` and the same ``+ _types`` (31 types of ships),
+    ``fair1m_<split>``, ``fair1m_<split>_coarse`` (five groups), both also ``+ _1024_200_virtual``,
+    ``soda_a_<split>`` and ``soda_a_<split>_800_150_virtual``. Calling it again is as harmless as
+    with `register_all_dota`.
+
+    Args:
+        root: folder that holds ``hrsc2016``, ``fair1m`` and ``soda_a``.
+    """
+    metadata = {"builtin_root": str(root)}
+    for folder, add, splits, tilings, options in _ORIENTED:
+        for split, option in itertools.product(splits, ("", *options)):
+            name = f"{folder}_{split}" + (f"_{option}" if option else "")
+            if _is_registered_under(name, str(root), (), tilings):
+                continue
+            chosen = {option: True} if option else {}
+            add(name, Path(root) / folder, split, metadata=metadata, **chosen)
+            for window, overlap in tilings:
                 tiles = f"{name}_{window}_{overlap}_virtual"
                 register_virtual_tiles(tiles, name, window=window, overlap=overlap)
 
@@ -272,6 +309,7 @@ def register_all(root: str | Path) -> None:
         register_all_dota,
         register_all_dior_r,
         register_all_ohd_sjtu,
+        register_all_oriented,
         register_all_synthetic,
         register_all_tiny,
         register_all_scenes,

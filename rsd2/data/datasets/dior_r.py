@@ -12,14 +12,12 @@ from typing import Any
 from detectron2.data import DatasetCatalog
 
 from rsd2.data.class_orders import class_order
-from rsd2.data.file_names import NameIndex
 from rsd2.data.formats.dior import read_dior_labels
-from rsd2.data.formats.dota import find_images, find_labels
+from rsd2.data.formats.dota import find_labels
 from rsd2.data.formats.label_report import LabelReport
-from rsd2.io.text import read_lines
 
 from .dota import set_dota_metadata
-from .polygon_labels import LabelPolicy, read_polygon_records
+from .polygon_labels import LabelPolicy, listed_images, read_polygon_records
 
 DIOR_R_SPLITS = {
     "train": ("JPEGImages-trainval", ("train",)),
@@ -64,7 +62,8 @@ def load_dior_r(
     classes, policy = class_order("dior_r", order), LabelPolicy(**policies)
     root, report = Path(root), LabelReport() if report is None else report
     folder, lists = DIOR_R_SPLITS[split]
-    images = _listed_images(root, folder, lists, report)
+    files = [root / "ImageSets" / "Main" / f"{name}.txt" for name in lists]
+    images = listed_images(root / folder, files, report)
     annotations = root / _ANNOTATIONS
     if not annotations.is_dir():
         raise FileNotFoundError(
@@ -117,35 +116,3 @@ def register_dior_r(
 def _check_split(split: str) -> None:
     if split not in DIOR_R_SPLITS:
         raise ValueError(f"DIOR-R has no split {split!r}; it has {', '.join(DIOR_R_SPLITS)}.")
-
-
-def _listed_images(
-    root: Path, folder: str, lists: tuple[str, ...], report: LabelReport
-) -> dict[str, Path]:
-    """Return image id -> file, in the order of the lists; ids without an image are reported."""
-    # Unlisted images belong to other splits, so they are not reported.
-    found = find_images(root / folder, LabelReport())
-    index = NameIndex(found, root / folder, with_extension=False)
-    images: dict[str, Path] = {}
-    for name in lists:
-        path = root / "ImageSets" / "Main" / f"{name}.txt"
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no list {path}; it names the images of the split.")
-        # The published lists have names without extension.
-        for number, line in enumerate(map(str.strip, read_lines(path)), start=1):
-            image_id = index.find(line)
-            if image_id is not None:
-                images[image_id] = found[image_id]
-            elif line:
-                message = f"no image {line!r} in {root / folder}"
-                report.add("listed_without_image", path, number, message)
-
-    if not images:
-        files = " and ".join(f"{name}.txt" for name in lists)
-        raise FileNotFoundError(
-            f"None of the images that {', '.join(lists)} of {root / 'ImageSets' / 'Main'} name is "
-            f"in {root / folder}; correct {files}. {report.summary()}"
-        )
-
-    report.images += len(images)
-    return images

@@ -17,9 +17,11 @@ import torch
 from detectron2.structures import BoxMode
 
 from rsd2.data.class_orders import canonical_class_name
-from rsd2.data.formats.dota import DotaLabels, apply_border_policy
+from rsd2.data.file_names import NameIndex
+from rsd2.data.formats.dota import DotaLabels, apply_border_policy, find_images
 from rsd2.data.formats.label_images import read_sizes
 from rsd2.data.formats.label_report import LabelReport
+from rsd2.io.text import read_lines
 from rsd2.structures import corners_to_boxes
 
 _BATCH = 200_000
@@ -87,6 +89,46 @@ class LabelPolicy:
         for policy, affected in kinds.items():
             if getattr(self, policy) == "error":
                 report.raise_if_any(name, affected)
+
+
+def listed_images(images_dir: Path, lists: Sequence[Path], report: LabelReport) -> dict[str, Path]:
+    """Find the images of a split by the files that list them.
+
+    Args:
+        images_dir: folder of the images.
+        lists: text files with the name of an image on each line, with or without extension.
+        report: report that gets listed names without an image.
+
+    Returns:
+        name without extension -> file, in the order of the lists.
+
+    Raises:
+        FileNotFoundError: if the folder or a list is missing, or no listed image is there.
+    """
+    # Unlisted images belong to other splits, so they are not reported.
+    found = find_images(images_dir, LabelReport())
+    index = NameIndex(found, images_dir, with_extension=False)
+    images: dict[str, Path] = {}
+    for path in lists:
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no list {path}; it names the images of the split.")
+        for number, line in enumerate(map(str.strip, read_lines(path)), start=1):
+            image_id = index.find(line)
+            if image_id is not None:
+                images[image_id] = found[image_id]
+            elif line:
+                message = f"no image {line!r} in {images_dir}"
+                report.add("listed_without_image", path, number, message)
+
+    if not images:
+        stems, files = ", ".join(p.stem for p in lists), " and ".join(p.name for p in lists)
+        raise FileNotFoundError(
+            f"None of the images that {stems} of {lists[0].parent} name is in {images_dir}; "
+            f"correct {files}. {report.summary()}"
+        )
+
+    report.images += len(images)
+    return images
 
 
 def read_polygon_records(
@@ -286,7 +328,8 @@ def annotation_rows(labels: DotaLabels, categories: Mapping[str, int]) -> list[t
     """
     more: list[dict] = [{}] * len(labels)
     if labels.heads is not None:
-        more = [{"head": head} for head in labels.heads.tolist()]
+        # NaN, the only number that differs from itself, stands for a head that nobody labelled.
+        more = [{"head": head} if head[0] == head[0] else {} for head in labels.heads.tolist()]
     numbers = [categories[name] for name in labels.names]
     return list(zip(labels.polygons, numbers, labels.difficult, more))
 

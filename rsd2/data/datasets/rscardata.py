@@ -197,7 +197,7 @@ def read_voc_boxes(path: str | Path, report: LabelReport) -> list[list[float]] |
     Returns:
         x, y, width, height of each object, pixels; None if the file cannot be read.
     """
-    root = read_xml(path, report, with_lines=False)
+    root = read_xml(path, report, lines_of=())
     if root is None:
         return None
     try:

@@ -225,8 +225,10 @@ def _corners(entry: dict[str, Any], attributes: dict[str, Any], factor: float) -
     if segmentation:
         parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
         outlines = [parse_coordinates(part) for part in parts]
+        largest = outlines[0]
         # Parts of an occluded object: one quadrilateral can follow the largest part alone.
-        largest = max(outlines, key=lambda part: _area(np.reshape(part, (-1, 2))))
+        if len(outlines) > 1:
+            largest = max(outlines, key=lambda part: _area(np.reshape(part, (-1, 2))))
         corners = polygon_corners(largest)
         # Some exports give the outline of the unturned box; the rotation beside it says more.
         if not attributes.get("rotation") or upright is None or set(corners) != set(upright):

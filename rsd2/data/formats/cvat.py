@@ -50,7 +50,7 @@ class CvatXml(FileForAll):
     def class_names(self, path: str | Path) -> tuple[str, ...]:
         """Return the labels of the task, see `LabelFormat.class_names`."""
         path = self.find_file(path)
-        root = open_xml(path, self.kinds, LabelReport()) if path.is_file() else None
+        root = open_xml(path, self.kinds, LabelReport(), ()) if path.is_file() else None
 
         labels = [] if root is None else root.iterfind("meta//labels/label/name")
         names = (" ".join((label.text or "").split()) for label in labels)
@@ -82,7 +82,7 @@ class CvatXml(FileForAll):
                     continue
                 line = line_of(element)
                 try:
-                    page.rows.append(_parse_shape(element)._replace(line=line))
+                    page.rows.append(_parse_shape(element, line))
                 except ENTRY_ERRORS as error:
                     add_entry_problem(report, path, line, f"{element.tag} of {name}", error)
             pages.append(page)
@@ -113,7 +113,7 @@ class CvatXml(FileForAll):
         return to_xml(root)
 
 
-def _parse_shape(element: ElementTree.Element) -> ObjectRow:
+def _parse_shape(element: ElementTree.Element, line: int) -> ObjectRow:
     name = clean_name(element.get("label", ""))
 
     if element.tag == "box":
@@ -131,7 +131,7 @@ def _parse_shape(element: ElementTree.Element) -> ObjectRow:
     texts = {one.get("name"): (one.text or "").strip() for one in element.iterfind("attribute")}
     flag = parse_difficulty(texts.get("difficult"))
     heading = parse_heading(texts.get("heading"))
-    return ObjectRow(corners, name, flag, parse_score(texts.get("score")), heading)
+    return ObjectRow(corners, name, flag, parse_score(texts.get("score")), heading, line)
 
 
 def _parse_box(element: ElementTree.Element) -> list[float]:

@@ -43,7 +43,7 @@ def read_dior_labels(
     """
     report.label_files += 1
     rows, names, flags, lines = [], [], [], []
-    root = read_xml(path, report)
+    root = read_xml(path, report, lines_of=("object",))
     # A broken or empty file has no format that could be foreign: its own problem is reported.
     if root is not None and (name := guess_xml(root)) not in ("", "DIOR-R XML"):
         report.add("foreign_format", path, line_of(root), describe_format(name))

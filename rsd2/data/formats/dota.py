@@ -106,6 +106,29 @@ def read_dota_labels(
     Returns:
         the objects; none if the file cannot be read, which is reported too.
     """
+    report.label_files += 1
+    labels = parse_dota_labels(path, report, with_heads=with_heads, class_names=class_names)
+    return check_polygons(labels, path, report)
+
+
+def parse_dota_labels(
+    path: str | Path,
+    report: LabelReport,
+    *,
+    with_heads: bool = False,
+    class_names: Collection[str] = (),
+) -> DotaLabels:
+    """Read one label file as `read_dota_labels` does, but leave its shapes unchecked.
+
+    Args:
+        path: path of the text file.
+        report: report that gets one problem for each broken line.
+        with_heads: see `read_dota_labels`.
+        class_names: see `read_dota_labels`.
+
+    Returns:
+        the objects; `check_polygons` checks them.
+    """
     # Numbers before the class name.
     count = 10 if with_heads else 8
     try:
@@ -113,8 +136,6 @@ def read_dota_labels(
     except (OSError, TextError) as error:
         report.add_unreadable(path, error)
         text_lines = []
-
-    report.label_files += 1
 
     rows, names, flags, lines = [], [], [], []
     for number, line in enumerate(text_lines, start=1):
@@ -156,14 +177,13 @@ def read_dota_labels(
         lines.append(number)
 
     numbers = np.array(rows, dtype=np.float64).reshape(-1, count)
-    labels = DotaLabels(
+    return DotaLabels(
         numbers[:, :8].reshape(-1, 4, 2),
         names,
         np.array(flags, dtype=np.int64),
         np.array(lines, dtype=np.int64),
         numbers[:, 8:] if with_heads else None,
     )
-    return check_polygons(labels, path, report)
 
 
 def apply_border_policy(

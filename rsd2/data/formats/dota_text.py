@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .dota import format_dota_labels, read_dota_labels
+from .dota import format_dota_labels, parse_dota_labels
 from .label_entries import LabelPage, Names, ObjectRow, Size
 from .label_format import FilePerImage, LabelledImage, to_labels
 from .label_report import LabelReport
@@ -24,11 +24,8 @@ class DotaText(FilePerImage):
 
     def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
-        # Problems of the shapes are left out here: make_image reports them once for all formats.
-        own = LabelReport(max_stored=report.max_stored)
-        labels = read_dota_labels(path, own, class_names=classes)
-        report.extend([one for one in own.problems if one.fate == "dropped"])
-
+        # The shapes stay unchecked here, because make_image checks those of all formats.
+        labels = parse_dota_labels(path, report, class_names=classes)
         rows = [
             ObjectRow(polygon, name, flag, line=line)
             for polygon, name, flag, line in zip(

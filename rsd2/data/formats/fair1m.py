@@ -41,7 +41,7 @@ class Fair1m(FilePerImage):
 
     def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
-        root = open_xml(path, self.kinds, report)
+        root = open_xml(path, self.kinds, report, ("object",))
         if root is None:
             return LabelPage()
 
@@ -81,19 +81,22 @@ class Fair1m(FilePerImage):
         return to_xml(root)
 
 
-def _parse_object(element: ElementTree.Element) -> ObjectRow:
+def _parse_object(element: ElementTree.Element, line: int) -> ObjectRow:
     unit = (element.findtext("coordinate") or "pixel").strip().lower()
     # Other units, such as degrees of longitude, would pass as tiny pixel coordinates.
     if unit != "pixel":
         raise EntryError("label_entry", f"the unit of coordinates is not pixel but {unit!r:.40}")
 
-    values: list[float] = []
-    for point in element.findall("points/point"):
-        pair = (point.text or "").split(",")
-        if len(pair) != 2:
-            raise EntryError("label_entry", f"the point {point.text!r:.40} is not 'x,y'")
-        values += parse_coordinates(pair)
+    outline, result = element.find("points"), element.find("possibleresult")
+    if outline is None or result is None:
+        missing = "points" if outline is None else "possibleresult"
+        raise EntryError("label_entry", f"the element {missing} is missing")
 
-    name = clean_name(child_text(element, "possibleresult/name"))
-    score = parse_score((element.findtext("possibleresult/probability") or "").strip())
-    return ObjectRow(polygon_corners(values), name, score=score)
+    texts = [point.text or "" for point in outline.findall("point")]
+    for text in texts:
+        if text.count(",") != 1:
+            raise EntryError("label_entry", f"the point {text!r:.40} is not 'x,y'")
+
+    values = parse_coordinates(",".join(texts).split(","))
+    name, score = child_text(result, "name"), (result.findtext("probability") or "").strip()
+    return ObjectRow(polygon_corners(values), clean_name(name), score=parse_score(score), line=line)

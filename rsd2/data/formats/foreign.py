@@ -46,7 +46,8 @@ READERS = {
     "VGG Image Annotator JSON": "",
     "CreateML JSON": "",
     "Supervisely JSON": "",
-    "GeoJSON": "rsd2.geo.labels.read_scene_labels",
+    "GeoJSON": CONVERTER,
+    "GeoPackage": CONVERTER,
     "an index of tiles": "rsd2.data.datasets.load_dota_tiles",
     "XML": "",
     "JSON": "",
@@ -58,6 +59,7 @@ READERS = {
 NORMALIZED_LIMIT = 1.2
 """Coordinates divided by width and height lie in 0 to 1, or a little beyond at the border."""
 
+_SQLITE = b"SQLite format 3\0"  # a GeoPackage is a database
 _FEW_BYTES = 1 << 26  # the guess does not read files larger than this
 
 
@@ -226,10 +228,13 @@ def guess_file(path: str | Path) -> str:
     try:
         if path.stat().st_size > _FEW_BYTES:
             return ""
-        if path.suffix.lower() == ".json":
+        if path.suffix.lower() in (".json", ".geojson"):
             return guess_json(read_json(path))
+        if path.suffix.lower() == ".gpkg":
+            with path.open("rb") as stream:
+                return "GeoPackage" if stream.read(len(_SQLITE)) == _SQLITE else ""
         if path.suffix.lower() == ".xml":
-            root = read_xml(path, LabelReport())
+            root = read_xml(path, LabelReport(), lines_of=())
             return "" if root is None else guess_xml(root)
 
         # DOTA files may begin with "imagesource:" and "gsd:", which say nothing about the objects.

@@ -7,10 +7,12 @@ that file, the table below does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
+
+from rsd2.data.class_orders import HRSC2016_TYPES
 
 from .label_entries import (
     ENTRY_ERRORS,
@@ -19,54 +21,25 @@ from .label_entries import (
     Names,
     ObjectRow,
     Size,
-    add_entry_problem,
     clean_name,
     parse_coordinates,
     parse_sides,
 )
 from .label_format import FilePerImage, LabelledImage
-from .label_parsing import add_element, child_text, open_xml, stated_size, to_xml
+from .label_parsing import add_element, add_xml_rows, child_text, open_xml, stated_size, to_xml
 from .label_report import LabelReport
 from .rectangles import fit_rectangle, rectangle_corners
 from .values import parse_difficulty, parse_whole, shortest_decimal
-from .xml_labels import line_of, read_xml
+from .xml_labels import read_xml
 
 FIRST_ID = 100000000
-HRSC_CLASSES = {
-    1: "ship",
-    2: "aircraft carrier",
-    3: "warcraft",
-    4: "merchant ship",
-    5: "Nimitz",
-    6: "Enterprise",
-    7: "Arleigh Burke",
-    8: "WhidbeyIsland",
-    9: "Perry",
-    10: "Sanantonio",
-    11: "Ticonderoga",
-    12: "Kitty Hawk",
-    13: "Kuznetsov",
-    14: "Abukuma",
-    15: "Austen",
-    16: "Tarawa",
-    17: "Blue Ridge",
-    18: "Container",
-    19: "OXo|--)",
-    20: "Car carrier([]==[])",
-    22: "Hovercraft",
-    24: "yacht",
-    25: "CntShip(_|.--.--|_]=",
-    26: "Cruise",
-    27: "submarine",
-    28: "lute",
-    29: "Medical",
-    30: "Car carrier(======|",
-    31: "Ford-class",
-    32: "Midway-class",
-    33: "Invincible-class",
-}
+_WITHOUT_NUMBER = (21, 23)
+HRSC_CLASSES = dict(
+    zip((n for n in range(1, 34) if n not in _WITHOUT_NUMBER), HRSC2016_TYPES, strict=True)
+)
 """Last two digits of ``Class_ID`` -> name of the class in the dataset's ``sysdata.xml``."""
 
+_BOX = ("mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")
 _TABLE = "sysdata.xml"
 _LEVELS = 4  # number of folders above the labels that may hold the table
 
@@ -85,7 +58,7 @@ class Hrsc(FilePerImage):
 
     def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
-        root = open_xml(path, self.kinds, report)
+        root = open_xml(path, self.kinds, report, ("HRSC_Object",))
         if root is None:
             return LabelPage()
         names = _names(path.parent)
@@ -96,12 +69,8 @@ class Hrsc(FilePerImage):
         kind = (root.findtext("Img_FileFmt") or "bmp").strip()
         page = LabelPage(file_name=f"{stem.strip()}.{kind}", size=stated)
 
-        for element in root.findall("HRSC_Objects/HRSC_Object"):
-            line = line_of(element)
-            try:
-                page.rows.append(_parse_object(element, names)._replace(line=line))
-            except ENTRY_ERRORS as error:
-                add_entry_problem(report, path, line, "HRSC_Object", error)
+        elements = root.findall("HRSC_Objects/HRSC_Object")
+        add_xml_rows(page, elements, partial(_parse_object, names=names), path, report)
         return page
 
     def format_file(self, image: LabelledImage, classes: tuple[str, ...]) -> str:
@@ -166,7 +135,7 @@ def _names(folder: Path) -> dict[int, str]:
 def _read_table(path: Path, changed: int) -> dict[int, str]:
     """Read the classes of a table once for all label files; ``changed`` renews the cached ones."""
     report = LabelReport()
-    root = read_xml(path, report)
+    root = read_xml(path, report, lines_of=())
     if root is None:
         raise ValueError(report.summary())
 
@@ -190,16 +159,15 @@ def _numbers(classes: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(classes, start=1)}
 
 
-def _parse_object(element: ElementTree.Element, names: dict[int, str]) -> ObjectRow:
+def _parse_object(element: ElementTree.Element, line: int, names: dict[int, str]) -> ObjectRow:
     number = parse_whole(child_text(element, "Class_ID"))
     # Some copies of the dataset write the last two digits alone.
     name = names.get(number - FIRST_ID if number >= FIRST_ID else number)
     if name is None:
         raise EntryError("unknown_category", f"no class has the Class_ID {number}")
 
-    cx, cy = parse_coordinates(child_text(element, tag) for tag in ("mbox_cx", "mbox_cy"))
-    width, height = parse_sides(child_text(element, "mbox_w"), child_text(element, "mbox_h"))
-    (angle,) = parse_coordinates([child_text(element, "mbox_ang")])
+    cx, cy, width, height, angle = parse_coordinates([child_text(element, tag) for tag in _BOX])
+    width, height = parse_sides(width, height)
     corners = rectangle_corners(cx, cy, width, height, angle)
 
     head = [(element.findtext(tag) or "").strip() for tag in ("header_x", "header_y")]
@@ -210,4 +178,4 @@ def _parse_object(element: ElementTree.Element, names: dict[int, str]) -> Object
         heading = (x, y)
 
     flag = parse_difficulty((element.findtext("difficult") or "").strip())
-    return ObjectRow(corners, name, flag, heading=heading)
+    return ObjectRow(corners, name, flag, heading=heading, line=line)

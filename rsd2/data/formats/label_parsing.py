@@ -17,21 +17,24 @@ from .values import parse_whole
 from .xml_labels import line_of, read_xml
 
 
-def open_xml(path: Path, kinds: Sequence[str], report: LabelReport) -> ElementTree.Element | None:
+def open_xml(
+    path: Path, kinds: Sequence[str], report: LabelReport, lines_of: Sequence[str] | None = None
+) -> ElementTree.Element | None:
     """Read an XML file of labels.
 
     Args:
         path: path of the file.
         kinds: keys of ``rsd2.data.formats.foreign.READERS`` that the parser reads.
         report: report that gets a file that is broken or of another format.
+        lines_of: tags of the elements that know their lines; None for all elements.
 
     Returns:
-        the root, whose elements know their lines; None after a problem.
+        the root; None after a problem.
     """
-    if _is_foreign(path, ".xml", report):
+    if _is_foreign(path, (".xml",), report):
         return None
 
-    root = read_xml(path, report)
+    root = read_xml(path, report, lines_of=lines_of)
     if root is None:
         return None
 
@@ -54,7 +57,7 @@ def open_json(path: Path, kinds: Sequence[str], report: LabelReport) -> Any:
     Returns:
         content of the file; None after a problem.
     """
-    if _is_foreign(path, ".json", report):
+    if _is_foreign(path, (".json", ".geojson"), report):
         return None
 
     try:
@@ -72,9 +75,9 @@ def open_json(path: Path, kinds: Sequence[str], report: LabelReport) -> Any:
     return None
 
 
-def _is_foreign(path: Path, ending: str, report: LabelReport) -> bool:
+def _is_foreign(path: Path, endings: Sequence[str], report: LabelReport) -> bool:
     """Report a file with another ending whose content shows its format."""
-    kind = "" if path.suffix.lower() == ending else guess_file(path)
+    kind = "" if path.suffix.lower() in endings else guess_file(path)
     if kind:
         report.add("foreign_format", path, None, describe_format(kind))
     return bool(kind)
@@ -152,7 +155,7 @@ def to_json(content: Any) -> str:
 def add_xml_rows(
     page: LabelPage,
     elements: Iterable[ElementTree.Element],
-    parse: Callable[[ElementTree.Element], ObjectRow],
+    parse: Callable[[ElementTree.Element, int], ObjectRow],
     path: Path,
     report: LabelReport,
 ) -> None:
@@ -161,13 +164,13 @@ def add_xml_rows(
     Args:
         page: page that gets the objects.
         elements: element of each object, from `open_xml`.
-        parse: parser of one element; raises one of ``ENTRY_ERRORS``.
+        parse: parser of one element and its line; raises one of ``ENTRY_ERRORS``.
         path: path of the file.
         report: report that gets the problems.
     """
     for element in elements:
         line = line_of(element)
         try:
-            page.rows.append(parse(element)._replace(line=line))
+            page.rows.append(parse(element, line))
         except ENTRY_ERRORS as error:
-            add_entry_problem(report, path, line, "object", error)
+            add_entry_problem(report, path, line, element.tag, error)

@@ -56,7 +56,8 @@ def look_at(path: str | Path) -> Sample:
 
     # The most frequent ending first: a folder of labels may hold a readme or a settings file, too.
     endings = Counter(posixpath.splitext(name)[1].lower() for name in names)
-    for ending in sorted({".txt", ".xml", ".json"} & endings.keys(), key=lambda e: -endings[e]):
+    known = {".txt", ".xml", ".json", ".geojson", ".gpkg"}
+    for ending in sorted(known & endings.keys(), key=lambda e: -endings[e]):
         chosen = sorted(name for name in names if name.lower().endswith(ending))
         for name in chosen[:_MOST_FILES]:
             sample = _look_at_file(path / name)

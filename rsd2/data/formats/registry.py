@@ -14,6 +14,7 @@ from .label_format import LabelFormat
 from .label_sample import look_at
 from .label_studio import LabelStudio
 from .labelme import LabelMe
+from .map_labels import GeoJson, GeoPackage
 from .rolabelimg import RoLabelImg
 from .soda import SodaA
 from .yolo_obb import YoloObb
@@ -35,7 +36,12 @@ LABEL_FORMATS: dict[str, LabelFormat] = {
         SodaA(),
     )
 }
-"""Name -> format; ``CocoRotated`` has Detectron2's angle convention."""
+"""Name -> format in pixels; ``CocoRotated`` has Detectron2's angle convention."""
+
+MAP_FORMATS: dict[str, LabelFormat] = {one.name: one for one in (GeoJson(), GeoPackage())}
+"""Name -> format in coordinates of the ground, which needs the rasters to be read and written."""
+
+ALL_FORMATS = LABEL_FORMATS | MAP_FORMATS
 
 
 def detect_format(path: str | Path) -> LabelFormat:
@@ -57,7 +63,7 @@ def detect_format(path: str | Path) -> LabelFormat:
 
     # The file is read once for all formats; large JSON files take seconds each time.
     sample = look_at(path)
-    for one in LABEL_FORMATS.values():
+    for one in ALL_FORMATS.values():
         if one.recognizes(sample):
             return one
 
@@ -66,7 +72,7 @@ def detect_format(path: str | Path) -> LabelFormat:
         looks = f"{sample.file}: {describe_format(sample.kind)}."
     raise ValueError(
         f"The format of the labels {path} is not recognized; name it, one of "
-        f"{', '.join(LABEL_FORMATS)}. {looks}".rstrip()
+        f"{', '.join(ALL_FORMATS)}. {looks}".rstrip()
     )
 
 
@@ -74,7 +80,7 @@ def find_format(name: str, path: str | Path) -> LabelFormat:
     """Find a format by its name, or by the content of labels.
 
     Args:
-        name: a key of ``LABEL_FORMATS``, or ``"auto"``.
+        name: a key of ``ALL_FORMATS``, or ``"auto"``.
         path: a label file or a folder of them.
 
     Returns:
@@ -86,6 +92,6 @@ def find_format(name: str, path: str | Path) -> LabelFormat:
     """
     if name == "auto":
         return detect_format(path)
-    if name not in LABEL_FORMATS:
-        raise ValueError(f"no label format {name!r}; known are auto, {', '.join(LABEL_FORMATS)}")
-    return LABEL_FORMATS[name]
+    if name not in ALL_FORMATS:
+        raise ValueError(f"no label format {name!r}; known are auto, {', '.join(ALL_FORMATS)}")
+    return ALL_FORMATS[name]

@@ -41,7 +41,7 @@ class RoLabelImg(FilePerImage):
 
     def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
-        root = open_xml(path, self.kinds, report)
+        root = open_xml(path, self.kinds, report, ("object",))
         if root is None:
             return LabelPage()
         page = LabelPage(
@@ -82,18 +82,20 @@ class RoLabelImg(FilePerImage):
         return to_xml(root)
 
 
-def _parse_object(element: ElementTree.Element) -> ObjectRow:
+def _parse_object(element: ElementTree.Element, line: int) -> ObjectRow:
     name = clean_name(child_text(element, "name"))
     box = element.find("robndbox")
 
     # The tool writes an upright box as a plain "bndbox", without an angle.
     if box is not None:
-        cx, cy = parse_coordinates(child_text(box, tag) for tag in ("cx", "cy"))
-        width, height = parse_sides(child_text(box, "w"), child_text(box, "h"))
-        (angle,) = parse_coordinates([child_text(box, "angle")])
+        texts = [child_text(box, tag) for tag in ("cx", "cy", "w", "h", "angle")]
+        cx, cy, width, height, angle = parse_coordinates(texts)
+        width, height = parse_sides(width, height)
         corners = rectangle_corners(cx, cy, width, height, angle)
     else:
         places = (f"bndbox/{side}" for side in ("xmin", "ymin", "xmax", "ymax"))
         x0, y0, x1, y1 = parse_coordinates(child_text(element, place) for place in places)
         corners = upright_corners(x0, y0, *parse_sides(x1 - x0, y1 - y0))
-    return ObjectRow(corners, name, parse_difficulty((element.findtext("difficult") or "").strip()))
+
+    flag = parse_difficulty((element.findtext("difficult") or "").strip())
+    return ObjectRow(corners, name, flag, line=line)

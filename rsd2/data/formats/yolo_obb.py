@@ -8,8 +8,8 @@ number in tracks. ``data.yaml`` names the classes. The reader also takes lines o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -89,7 +89,7 @@ class YoloObb(FilePerImage):
             if not fields:
                 continue
             try:
-                page.rows.append(_parse_fields(fields, size, classes)._replace(line=number))
+                page.rows.append(_parse_fields(fields, size, classes, number))
             except ENTRY_ERRORS as error:
                 foreign = guess_line(line)
                 if foreign and foreign not in self.kinds:
@@ -155,7 +155,7 @@ def read_class_list(path: Path) -> tuple[str, ...]:
 
 
 def _parse_fields(
-    fields: Sequence[str], size: tuple[int, int], classes: Sequence[str]
+    fields: Sequence[str], size: tuple[int, int], classes: Sequence[str], line: int
 ) -> ObjectRow:
     values = parse_coordinates(fields)
     if values[0] % 1 or values[0] < 0:
@@ -187,13 +187,8 @@ def _parse_fields(
         cx, cy, w, h = (v * side for v, side in zip(shape, (width, height, width, height)))
         corners = upright_corners(cx - w / 2, cy - h / 2, w, h)
     else:
-        scaled = [value * side for value, side in zip(shape, _alternating(width, height, shape))]
-        corners = polygon_corners(scaled)
+        corners = polygon_corners([v * side for v, side in zip(shape, cycle((width, height)))])
 
     # A score has a point or an exponent, a track has neither.
     score = next((parse_score(text) for text in extra if set(".eE") & set(text)), None)
-    return ObjectRow(corners, classes[number], score=score)
-
-
-def _alternating(width: int, height: int, values: Sequence[Any]) -> list[int]:
-    return [height if index % 2 else width for index in range(len(values))]
+    return ObjectRow(corners, classes[number], score=score, line=line)

@@ -7,6 +7,7 @@ about (60, 50), and one that is upright. ``empty.png`` shows nothing.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 # Worked out by hand: 20 cos 30 = 17.3205..., 20 sin 30 = 10, 10 cos 30 = 8.6602..., 10 sin 30 = 5.
 TURNED = [
@@ -19,6 +20,17 @@ UPRIGHT = [[120.0, 10.0], [150.0, 10.0], [150.0, 25.0], [120.0, 25.0]]
 HEIGHT, WIDTH = 100, 200
 RADIANS = 0.5235987755982988
 FLAT = [value for point in TURNED for value in point]
+
+
+WEST, NORTH, DEGREES = 10.0, 50.0, 1e-5
+"""Longitude and latitude of the upper left corner of the images, and the side of a pixel."""
+
+
+def write_place(image: Path) -> None:
+    """Put the file beside an image that tells GDAL where it lies."""
+    transform = f"{WEST}, {DEGREES}, 0, {NORTH}, 0, -{DEGREES}"
+    text = f"<SRS>EPSG:4326</SRS><GeoTransform>{transform}</GeoTransform>"
+    image.with_name(image.name + ".aux.xml").write_text(f"<PAMDataset>{text}</PAMDataset>")
 
 
 def dota() -> dict[str, str]:
@@ -268,6 +280,28 @@ def soda_a() -> dict[str, str]:
     return {"a b.json": text("a b.png", rows), "empty.json": text("empty.png", [])}
 
 
+def geojson() -> dict[str, str]:
+    """As a map program writes it: one file, the rings closed and against the clock."""
+
+    def feature(name: str, corners: list[list[float]], **more: object) -> dict:
+        places = [[WEST + x * DEGREES, NORTH - y * DEGREES] for x, y in corners]
+        ring = [places[0], *reversed(places)]
+        geometry = {"type": "MultiPolygon", "coordinates": [[ring]]}
+        properties = {"class": name, "image": "a b", "source": None, **more}
+        return {"type": "Feature", "properties": properties, "geometry": geometry}
+
+    content = {
+        "type": "FeatureCollection",
+        "name": "labels",
+        "metadata": {"images": ["empty.png"]},
+        "features": [
+            feature("渔船", TURNED, difficult="1"),
+            feature("storage tank", UPRIGHT, difficult=None),
+        ],
+    }
+    return {"labels.geojson": json.dumps(content, ensure_ascii=False, indent=0)}
+
+
 PUBLISHED = {
     "dota": dota,
     "yolo-obb": yolo_obb,
@@ -281,5 +315,6 @@ PUBLISHED = {
     "hrsc": hrsc,
     "fair1m": fair1m,
     "soda-a": soda_a,
+    "geojson": geojson,
 }
 """Format -> function that returns the files of its published layout."""

@@ -15,7 +15,8 @@ import pytest
 from rsd2.data.formats.coco_polygons import ANGLE_CONVENTIONS, CocoRotated
 from rsd2.data.formats.label_format import FileForAll, LabelFormat, LabelledImage, LabelledObject
 from rsd2.data.formats.label_report import LabelReport
-from rsd2.data.formats.registry import LABEL_FORMATS, detect_format, find_format
+from rsd2.data.formats.map_labels import MapLabels
+from rsd2.data.formats.registry import ALL_FORMATS, LABEL_FORMATS, detect_format, find_format
 from tests.data.formats.published_labels import (
     HEIGHT,
     PUBLISHED,
@@ -23,6 +24,7 @@ from tests.data.formats.published_labels import (
     TURNED,
     UPRIGHT,
     WIDTH,
+    write_place,
 )
 
 NAMES = list(LABEL_FORMATS)
@@ -41,6 +43,7 @@ def write_image(path: Path, height: int, width: int) -> None:
     written, data = cv2.imencode(path.suffix, np.zeros((height, width, 3), np.uint8))
     assert written
     path.write_bytes(data.tobytes())
+    write_place(path)
 
 
 @pytest.fixture
@@ -64,6 +67,9 @@ def labelled(*shapes: list, **more: object) -> list[LabelledImage]:
 
 
 def place_of(one: LabelFormat, folder: Path) -> Path:
+    if isinstance(one, MapLabels):
+        pytest.importorskip("pyogrio")
+        return folder / f"{one.name}{one.ending}"
     if not isinstance(one, FileForAll):
         return folder / one.name
     return folder / f"{one.name}{'.xml' if one.name == 'cvat' else '.json'}"
@@ -88,15 +94,17 @@ def put(files: dict[str, str], folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "geojson"])
 def test_published_files_mean_the_same_in_every_format(name: str, tmp_path: Path) -> None:
-    one, folder = LABEL_FORMATS[name], tmp_path / "labels"
+    if name == "geojson":
+        pytest.importorskip("rasterio")
+    one, folder = ALL_FORMATS[name], tmp_path / "labels"
     files = PUBLISHED[name]()
     put(files, folder)
     for image in ("harbour/a b.png", "empty.png"):
         write_image(tmp_path / "images" / image, HEIGHT, WIDTH)
     assert detect_format(folder) is one and one.detect(folder)
-    assert [key for key in NAMES if LABEL_FORMATS[key].detect(folder)] == [name]
+    assert [key for key, other in ALL_FORMATS.items() if other.detect(folder)] == [name]
 
     report = LabelReport()
     path = folder / next(iter(files)) if isinstance(one, FileForAll) else folder
@@ -132,36 +140,38 @@ def test_labels_that_state_sizes_need_no_images(name: str, tmp_path: Path) -> No
     assert {(image.height, image.width) for image in found} == {(HEIGHT, WIDTH)}
 
 
-@pytest.mark.parametrize(("source", "target"), itertools.product(NAMES, NAMES))
+@pytest.mark.parametrize(("source", "target"), itertools.product(ALL_FORMATS, ALL_FORMATS))
 def test_every_pair_of_formats_keeps_the_corners(
     source: str, target: str, images: Path, tmp_path: Path
 ) -> None:
-    first, second = LABEL_FORMATS[source], LABEL_FORMATS[target]
+    first, second = ALL_FORMATS[source], ALL_FORMATS[target]
     shapes = [
         BOX_30,
         BOX_250,
         *([TRAPEZE] if "quadrilateral" in first.holds & second.holds else []),
     ]
     truth, classes = labelled(*shapes), ("unused", "storage tank", "渔船")
-    assert not first.write(place_of(first, tmp_path / "1"), truth, classes=classes)
+    assert not first.write(place_of(first, tmp_path / "1"), truth, classes=classes, folder=images)
 
     report = LabelReport()
     between = first.read(place_of(first, tmp_path / "1"), images, report=report)
-    assert not second.write(place_of(second, tmp_path / "2"), between, classes=classes)
+    assert not second.write(
+        place_of(second, tmp_path / "2"), between, classes=classes, folder=images
+    )
     found = second.read(place_of(second, tmp_path / "2"), images, report=report)
     assert report.total == 0, report.summary()
     assert largest_error(found, truth) < CLOSE
     assert find_format("auto", place_of(second, tmp_path / "2")) is second
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_FORMATS)
 def test_what_a_format_cannot_hold_is_counted_and_the_rest_is_kept(
     name: str, images: Path, tmp_path: Path
 ) -> None:
-    one = LABEL_FORMATS[name]
+    one = ALL_FORMATS[name]
     more = {"difficult": 2, "score": 0.625, "heading": (12.5, 7.25)}
     truth = labelled(BOX_30, TRAPEZE, **more)
-    losses = one.write(place_of(one, tmp_path), truth)
+    losses = one.write(place_of(one, tmp_path), truth, folder=images)
     keys = {"difficult": 3, "score": 3, "heading": 3, "quadrilateral": 1}
     expected = Counter({key: n for key, n in keys.items() if key not in one.holds})
     if "difficult" in one.holds and "cut" not in one.holds:
@@ -262,11 +272,13 @@ def test_nothing_is_overwritten_or_guessed(images: Path, tmp_path: Path) -> None
         find_format("voc", tmp_path)
     with pytest.raises(FileNotFoundError, match="no labels"):
         find_format("auto", tmp_path / "nowhere")
+    for place in images.rglob("*.aux.xml"):
+        place.unlink()
     with pytest.raises(ValueError, match="(?s)not recognized.*3 of .png|2 of .png"):
         find_format("auto", images)
-    (tmp_path / "map.json").write_text('{"type": "FeatureCollection", "features": []}')
-    with pytest.raises(ValueError, match="map.json: it looks like GeoJSON"):
-        find_format("auto", tmp_path / "map.json")
+    (tmp_path / "via.json").write_text('{"_via_img_metadata": {}}')
+    with pytest.raises(ValueError, match="via.json: it looks like VGG Image Annotator JSON"):
+        find_format("auto", tmp_path / "via.json")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -25,7 +25,10 @@ from rsd2.data.datasets import (
     load_dior_r,
     load_dota_instances,
     load_drone_crowd,
+    load_fair1m,
+    load_hrsc2016,
     load_ohd_sjtu,
+    load_soda_a,
     load_viso_mot,
 )
 from rsd2.data.datasets.rscardata import read_voc_boxes
@@ -36,6 +39,7 @@ from rsd2.data.windows.tile_index import Tile, TileIndex, TileSource
 from rsd2.evaluation.files.coco_results import read_coco_results
 from rsd2.evaluation.files.task1 import read_task1
 from tests.data.formats.mutations import byte_changes, change_bytes, put_strange_value, retype
+from tests.data.formats.published_labels import PUBLISHED
 
 NAMES = ["ship", "storage tank", "渔船"]
 SHAPES = [
@@ -274,10 +278,41 @@ def tiles(folder: Path) -> Reader:
     return Reader(file, lambda report: TileIndex.load(folder).tiles)
 
 
+def hrsc(folder: Path) -> Reader:
+    text = PUBLISHED["hrsc"]()["Annotations/a b.xml"]
+    file = write(folder / "FullDataSet" / "Annotations" / "a.xml", text)
+    write_image(folder / "FullDataSet" / "AllImages" / "a.bmp")
+    write(folder / "ImageSets" / "train.txt", "a\n")
+    return published(file, load_hrsc2016, folder, "train")
+
+
+def fair1m(folder: Path) -> Reader:
+    text = PUBLISHED["fair1m"]()["a b.xml"].replace("渔船", "Bridge").replace("storage tank", "Van")
+    file = write(folder / "validation" / "labelXml" / "a.xml", text)
+    write_image(folder / "validation" / "images" / "a.tif")
+    return published(file, load_fair1m, folder, "val")
+
+
+def soda_a(folder: Path) -> Reader:
+    text = PUBLISHED["soda-a"]()["a b.json"].replace("渔船", "ship")
+    file = write(folder / "val" / "Annotations" / "a.json", text)
+    write_image(folder / "val" / "Images" / "a.jpg")
+    return published(file, load_soda_a, folder, "val")
+
+
+def published(file: Path, load: Callable, folder: Path, split: str) -> Reader:
+    def read(report: LabelReport) -> list[Any]:
+        # The published objects lie in a larger image than those of this file.
+        return places(load(folder, split, report=report, out_of_image="ignore"))
+
+    return Reader(file, read)
+
+
 TEXT = (dota, ohd, tracks, task1)
 LISTS = (split_list, dior_list)
 XML = (dior, voc)
-JSON = (coco, coco_results)
+JSON = (coco, coco_results, soda_a)
+SETS = (hrsc, fair1m)  # their elements have an order and names of their own
 OWN = (tiles,)  # written by this project alone, in UTF-8
 BINARY = (crowd_boxes, crowd_points, shard)
 
@@ -298,7 +333,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable]
     return build
 
 
-@pytest.mark.parametrize("builder", [*TEXT, *LISTS, *XML, *JSON])
+@pytest.mark.parametrize("builder", [*TEXT, *LISTS, *XML, *SETS, *JSON])
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "gb18030"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_encodings_and_line_ends_change_nothing(make, builder, encoding, line_end) -> None:
@@ -395,7 +430,7 @@ def test_values_of_wrong_types_are_right_or_named(make, builder, data) -> None:
     assert problems or builder in OWN or len(changed) <= 3 and len(objects) <= len(reader.objects)
 
 
-@pytest.mark.parametrize("builder", [*TEXT, *LISTS, *XML, *JSON, *OWN, *BINARY])
+@pytest.mark.parametrize("builder", [*TEXT, *LISTS, *XML, *SETS, *JSON, *OWN, *BINARY])
 @given(share=st.floats(0, 1))
 @many
 def test_truncated_files_are_right_or_named(make, builder, share) -> None:
@@ -408,7 +443,7 @@ def test_truncated_files_are_right_or_named(make, builder, share) -> None:
 
 
 # Not of MAT files: SciPy's compiled reader may crash on them, which no reader above it can help.
-@pytest.mark.parametrize("builder", [*TEXT, *LISTS, *XML, *JSON, *OWN, shard])
+@pytest.mark.parametrize("builder", [*TEXT, *LISTS, *XML, *SETS, *JSON, *OWN, shard])
 @given(**byte_changes)
 @many
 def test_changed_bytes_end_in_no_other_error(make, builder, share, length, inserted) -> None:

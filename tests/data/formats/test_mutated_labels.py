@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from rsd2.data.formats.label_format import FileForAll, LabelFormat
 from rsd2.data.formats.label_report import LabelReport
-from rsd2.data.formats.registry import LABEL_FORMATS
+from rsd2.data.formats.registry import ALL_FORMATS
 from tests.data.formats.mutations import byte_changes, change_bytes, put_strange_value, retype
-from tests.data.formats.published_labels import HEIGHT, PUBLISHED, WIDTH
+from tests.data.formats.published_labels import HEIGHT, PUBLISHED, WIDTH, write_place
 
-NAMES = list(LABEL_FORMATS)
-JSON = [name for name in NAMES if next(iter(PUBLISHED[name]())).endswith(".json")]
+NAMES = list(PUBLISHED)
+JSON = [name for name in NAMES if next(iter(PUBLISHED[name]())).endswith("json")]
 many = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -77,10 +77,13 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Rea
     image = cv2.imencode(".png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()
 
     def build(name: str) -> Reader:
-        one, folder, files = LABEL_FORMATS[name], tmp_path / "labels", PUBLISHED[name]()
+        if name == "geojson":
+            pytest.importorskip("rasterio")
+        one, folder, files = ALL_FORMATS[name], tmp_path / "labels", PUBLISHED[name]()
         for image_name in ("images/harbour/a b.png", "images/empty.png"):
             (tmp_path / image_name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / image_name).write_bytes(image)
+            write_place(tmp_path / image_name)
         for label_name, text in files.items():
             (folder / label_name).parent.mkdir(parents=True, exist_ok=True)
             (folder / label_name).write_text(text, encoding="utf-8")
