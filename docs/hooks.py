@@ -36,7 +36,7 @@ _LOG = logging.getLogger("mkdocs.hooks")
 class RepositoryLists(Extension):
     """Take what is indented by three spaces as a part of a list item, as the READMEs have it."""
 
-    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802  the name that Markdown calls
+    def extendMarkdown(self, md: Markdown) -> None:
         """Set the indentation, which is four spaces by default."""
         md.tab_length = 3
 

@@ -43,7 +43,7 @@ TOOLS = sorted(path.name for path in (ROOT / "tools").iterdir() if path.suffix i
 def commands(text: str) -> list[tuple[str, list[str]]]:
     """(tool, its arguments) of each command line that runs one; of a project, by its path.
 
-    A verb counts in blocks of code alone, because a sentence may begin with the name of the program.
+    A verb counts in blocks of code alone, because a sentence may begin with the program's name.
     """
     lines = text.replace("\\\\\n", " ").replace("\\\n", " ").splitlines()
     found, is_code = [], False
