@@ -14,6 +14,7 @@ VERBS = {  # verb -> module with ``main(argv) -> int``, and what it does
     "train": ("rsd2.commands.train", "train or evaluate the model of a config"),
     "predict": ("rsd2.commands.predict", "detect objects in images or videos of any size"),
     "scene": ("rsd2.commands.predict_scene", "detect objects in satellite scenes, write maps"),
+    "rank": ("rsd2.commands.rank", "list the images that a detector is least sure of"),
     "prepare": ("rsd2.commands.prepare_dota", "cut DOTA images and labels into tiles"),
     "convert": ("rsd2.commands.convert_checkpoint", "convert a checkpoint of another program"),
     "convert-labels": ("rsd2.commands.convert_labels", "convert labels of annotation tools"),
