@@ -22,6 +22,7 @@ VERBS = {  # verb -> module with ``main(argv) -> int``, and what it does
     "split": ("rsd2.commands.make_split", "write lists of images for low-data experiments"),
     "visualize": ("rsd2.commands.visualize_data", "draw labels, or what a training loader makes"),
     "export": ("rsd2.commands.export", "write a detector as an ONNX file, and compare the two"),
+    "score": ("rsd2.commands.score", "score result files without a model"),
     "analyze": ("rsd2.commands.analyze_model", "count parameters, FLOPs and activations"),
     "report": ("rsd2.commands.report_run", "turn a finished run into pictures and a table"),
     "draw-video": ("rsd2.commands.draw_video", "draw the labels of videos"),
