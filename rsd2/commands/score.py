@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,13 @@ from rsd2.evaluation.aitod import AitodEvaluator
 from rsd2.evaluation.coco import CocoEvaluator
 from rsd2.evaluation.dota import DotaEvaluator
 from rsd2.evaluation.drone_crowd import DroneCrowdEvaluator
+from rsd2.evaluation.evaluator import BoxEvaluator
 from rsd2.evaluation.moving_object import MovingObjectEvaluator
 from rsd2.evaluation.tiny import TinyEvaluator
 from rsd2.io.folder_run import run_command
 from rsd2.io.text import read_json
 
-PROTOCOLS = {
+PROTOCOLS: dict[str, type[DotaEvaluator] | type[BoxEvaluator]] = {
     "dota": DotaEvaluator,
     "coco": CocoEvaluator,
     "tiny": TinyEvaluator,
@@ -151,7 +152,8 @@ def read_options(opts: Sequence[str]) -> dict[str, Any]:
         if not all(word.partition("=")):
             raise ValueError(f"{word!r}: write an option of the evaluator as NAME=VALUE")
     content = OmegaConf.to_container(OmegaConf.from_dotlist(list(opts)))
-    return {str(name): value for name, value in dict(content).items()}
+    # Words that all have a name make a dict; the type of OmegaConf's result says less.
+    return {str(k): v for k, v in content.items()} if isinstance(content, dict) else {}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -186,7 +188,7 @@ def run(args: argparse.Namespace) -> None:
         evaluator.process_file(args.results)
     else:
         evaluator.process_file(args.results, on_problem=args.on_problem)
-    scores = evaluator.evaluate().get("bbox", {})
+    scores: Mapping[str, float] = evaluator.evaluate().get("bbox", {})
     print(tabulate(scores.items(), floatfmt=".2f", tablefmt="pipe", headers=["score", "percent"]))
     if args.output:
         print(f"protocol, counts and detections: {args.output}")

@@ -414,7 +414,7 @@ class BoxEvaluator(DetectionEvaluator):
         for k, record in enumerate(dicts):
             image_id, tile = self._locate(record)
             inputs[record.get("json_id", k + 1)] = (image_id, window_key(tile))
-        classes = {number: k for k, number in enumerate(self._category_ids())}
+        classes: dict[int | str, int] = {n: k for k, n in enumerate(self._category_ids())}
         records, problems = read_coco_results(path, inputs, classes, on_problem=on_problem)
 
         for kind, number in sorted(problems.items()):
