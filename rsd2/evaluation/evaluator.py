@@ -274,6 +274,7 @@ class DetectionEvaluator(DatasetEvaluator):
             ``{"bbox": ...}`` in percent; ``{}`` with ``format_only``.
         """
         if self.format_only and self._output_dir is not None:
+            self._warn_of(counts)
             make_output_folder(self._output_dir)
             self.write_detections(self._output_dir, detections)
             number = len(self._truth.image_ids)
@@ -282,10 +283,7 @@ class DetectionEvaluator(DatasetEvaluator):
 
         evaluation = self.score(self._truth, detections)
         counts = {"images": len(self._truth.image_ids), **counts, **evaluation.counts}
-
-        for name, reason in self.warnings.items():
-            if counts.get(name):
-                _logger.warning("%s: %d %s", self._scored_name, counts[name], reason)
+        self._warn_of(counts)
 
         if not counts["objects_that_count"]:
             _logger.warning("%s has no object that counts; all AP are nan", self._scored_name)
@@ -318,6 +316,12 @@ class DetectionEvaluator(DatasetEvaluator):
             write_atomically(self._output_dir / self.metrics_file, report.to_json(record))
             _logger.info("Wrote %s to %s", self.metrics_file, self._output_dir)
         return {"bbox": evaluation.result}
+
+    def _warn_of(self, counts: Mapping[str, int]) -> None:
+        """Log what should not have happened, like images that were never predicted."""
+        for name, reason in self.warnings.items():
+            if counts.get(name):
+                _logger.warning("%s: %d %s", self._scored_name, counts[name], reason)
 
     def _refuse_if_nothing_is_finite(self) -> None:
         """Raise on every process if nothing is finite, so that none waits for the others."""

@@ -289,7 +289,7 @@ def test_two_processes_equal_one(tmp_path):
     assert texts[0] == texts[1]
 
 
-def test_format_only_writes_what_the_server_scores(images, tiles, register, tmp_path):
+def test_format_only_writes_what_the_server_scores(images, tiles, register, tmp_path, caplog):
     """The labels of the test sets are not published; here the server's part is done by us."""
     hidden = [{k: v for k, v in r.items() if k != "annotations"} for r in images]
     register("eval_hidden", hidden, CLASSES)
@@ -305,5 +305,11 @@ def test_format_only_writes_what_the_server_scores(images, tiles, register, tmp_
     server = DotaEvaluator("eval_full")
     server.process_file(tmp_path / "out" / "Task1.zip")
     assert server.evaluate()["bbox"] == pytest.approx(seeing, abs=0.1, nan_ok=True)
+
+    # A submission that lacks images is no less a mistake because nothing is scored.
+    blind.reset()
+    blind.process([tiles[0]], [perfect(tiles[0], images)])
+    blind.evaluate()
+    assert "3 images were never predicted" in caplog.text
     with pytest.raises(ValueError, match="format_only needs output_dir"):
         DotaEvaluator("eval_hidden", format_only=True)
