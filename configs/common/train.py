@@ -28,6 +28,8 @@ train = dict(
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
     # Further hooks by name, like hooks=dict(decay=L(WeightDecaySchedule)(...)); null drops one.
     hooks=dict(),
+    # Experiment trackers besides metrics.json and TensorBoard's files: "mlflow", "wandb".
+    writers=[],
     checkpointer=dict(period=5000, max_to_keep=10),
     eval_period=5000,
     log_period=20,
