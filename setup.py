@@ -223,6 +223,7 @@ setup(
         "sam": ["segment-anything"],
         "timm": ["timm>=1.0.20"],
         "geo": ["rasterio>=1.4", "pyogrio>=0.10", "pyproj"],
+        "fleet": ["ray>=2.40"],
         "export": ["onnx", "onnxscript", "onnxruntime"],
         "dev": [
             "pytest",
