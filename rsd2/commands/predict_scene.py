@@ -42,7 +42,8 @@ from typing import Any
 from tqdm import tqdm
 
 from rsd2.config import ConfigError, load_config
-from rsd2.data.datasets.scenes import find_labels
+from rsd2.data.datasets.scenes import find_labels, read_labels
+from rsd2.data.formats.coco_shapes import CROWDS
 from rsd2.geo.labels import read_area
 from rsd2.geo.radiometry import Radiometry
 from rsd2.geo.raster import Raster
@@ -50,6 +51,7 @@ from rsd2.geo.scene_files import SceneFiles, find_scenes
 from rsd2.geo.vector_files import FORMATS, check_vector_output
 from rsd2.inference.scene_scoring import format_scores, read_scored_scene
 from rsd2.inference.sliding_window import WindowParameters
+from rsd2.io.files import make_output_folder
 from rsd2.io.folder_run import shard_from_environment
 from rsd2.io.ray_pool import RayPool, import_ray
 from rsd2.weights.errors import CheckpointError
@@ -82,6 +84,9 @@ def get_parser() -> argparse.ArgumentParser:
     add("--class-column", default="class", metavar="NAME",
         help="column with the classes in vector files (default class); '' if there is none and "
         "all are the first class")  # fmt: skip
+    add("--crowds", choices=CROWDS, default="detect",
+        help="meaning of iscrowd in COCO labels: objects like others, difficult ones that do not "
+        "count, or detect (default): objects if all are marked")  # fmt: skip
 
     model = parser.add_argument_group("detection")
     add = model.add_argument
@@ -182,8 +187,7 @@ def plan_outputs(scenes: list[SceneFiles], args: argparse.Namespace) -> list[Pat
             f"{len(scenes)} scenes cannot become the one file {output}; give a folder as --output"
         )
 
-    (output.parent if is_file else output).mkdir(parents=True, exist_ok=True)
-
+    make_output_folder(output.parent if is_file else output)
     maps = [output] if is_file else [output / f"{s.name}.{args.format}" for s in scenes]
     for path in maps:
         check_vector_output(path)
@@ -220,7 +224,14 @@ def score_maps(
                 area = read_area(args.area, raster.georeference, (raster.height, raster.width))
             scored.append(
                 read_scored_scene(
-                    files.name, path, file, raster, run.class_names, args.class_column or None, area
+                    files.name,
+                    path,
+                    file,
+                    raster,
+                    run.class_names,
+                    args.class_column or None,
+                    area,
+                    args.crowds,
                 )
             )
 
@@ -245,6 +256,24 @@ def file_digest(path: str | Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def check_channels(pixel_mean: Any, radiometry: Radiometry) -> None:
+    """Check that scenes are read with as many bands as the model has channels.
+
+    Args:
+        pixel_mean: the config's ``model.pixel_mean``; what is no list is not checked.
+        radiometry: rule of the scenes.
+
+    Raises:
+        ConfigError: the numbers differ.
+    """
+    number = 3 if radiometry.bands is None else len(radiometry.bands)
+    if isinstance(pixel_mean, Sequence) and len(pixel_mean) != number:
+        raise ConfigError(
+            f"the model takes {len(pixel_mean)} bands (model.pixel_mean), but {number} are read; "
+            "name the bands by --bands, or by the radiometry of the config's test mapper"
+        )
 
 
 def check_engine(args: argparse.Namespace, device: str, shard: tuple[int, int]) -> None:
@@ -310,6 +339,7 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
     # Outputs come before the weights, whose loading takes longest.
     radiometry = read_radiometry(args, read_test_mapper(cfg).get("radiometry"))
     maps = plan_outputs(scenes, args)
+    check_channels(cfg.model.get("pixel_mean"), radiometry)
 
     if args.engine == "ray":
         # The workers have the devices; this process only loads the model and hands it out.
@@ -341,8 +371,8 @@ def prepare_labels(
         Label file of each scene; None without ``--labels``.
 
     Raises:
-        ValueError: the number of label files differs from that of the scenes, or the classes have
-            no names.
+        ValueError: the number of label files differs from that of the scenes, the classes have
+            no names, or a file cannot be read as labels of its scene.
         OSError: a file is missing.
     """
     if args.labels is None:
@@ -350,7 +380,18 @@ def prepare_labels(
     if not run.class_names:
         raise ConfigError("scoring compares labels by the names of the classes; give --classes")
 
-    return find_labels(args.labels[0] if len(args.labels) == 1 else args.labels, scenes)
+    labels = find_labels(args.labels[0] if len(args.labels) == 1 else args.labels, scenes)
+    for files, file in zip(scenes, labels):
+        if file is None:
+            continue
+        try:
+            raster = Raster(files.paths, crs=args.crs)
+        except (ValueError, OSError):
+            continue  # the search lists scenes that cannot be read
+        # A broken file would otherwise be noticed only after the search.
+        with raster:
+            read_labels(file, raster, args.class_column or None, crowds=args.crowds)
+    return labels
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -362,3 +362,30 @@ def test_without_ray_one_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"pip install 'rsd2\[fleet\]'"):
         predict_scene.import_ray()
+
+
+@pytest.mark.parametrize(
+    ("crowds", "expected"), [("detect", "4"), ("objects", "5"), ("difficult", "4")]
+)
+def test_crowds_of_coco_labels_mean_what_the_flag_says(
+    tmp_path: Path, crowds: str, expected: str
+) -> None:
+    marked = torch.tensor([(x + 0.5, y + 0.5, 20, 8, 30) for x, y in MARKS], dtype=torch.float64)
+    annotations = [
+        {
+            "id": k,
+            "image_id": 1,
+            "category_id": 1,
+            "segmentation": [corners.flatten().tolist()],
+            "iscrowd": int(k == 0),
+        }
+        for k, corners in enumerate(boxes_to_corners(marked))
+    ]
+    coco = {
+        "images": [{"id": 1, "file_name": "scene.tif", "height": HEIGHT, "width": WIDTH}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "ship"}],
+    }
+    (tmp_path / "scene.json").write_text(json.dumps(coco))
+    rows = score(tmp_path, tmp_path / "scene.json", "--crowds", crowds)
+    assert rows[1].split()[:3] == ["scene", expected, "5"]
