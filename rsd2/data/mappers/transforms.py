@@ -69,6 +69,8 @@ class RotatedAugInput(T.AugInput):
         polygons: (N, 4, 2) float64 corners of the objects in pixels, moved along with the image.
     """
 
+    image: np.ndarray
+
     def __init__(self, image: np.ndarray, polygons: np.ndarray | None = None) -> None:
         """Start from an image.
 
