@@ -224,6 +224,7 @@ setup(
         "timm": ["timm>=1.0.20"],
         "geo": ["rasterio>=1.4", "pyogrio>=0.10", "pyproj"],
         "trackers": ["mlflow-skinny", "wandb"],
+        "fleet": ["ray>=2.40"],
         "export": ["onnx", "onnxscript", "onnxruntime"],
         "dev": [
             "pytest",
