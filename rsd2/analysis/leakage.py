@@ -80,7 +80,7 @@ def fingerprint(image_rgb: np.ndarray) -> Fingerprint:
     # Shrunk by means of areas, or fine texture would make other corners at each scale.
     grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
-    finder = cv2.ORB_create(NUM_HASHES, scaleFactor=1.3, nlevels=5, fastThreshold=10)
+    finder = cv2.ORB.create(NUM_HASHES, scaleFactor=1.3, nlevels=5, fastThreshold=10)
     corners, hashes = finder.detectAndCompute(grey, None)
     if hashes is None:
         hashes = np.zeros((0, 32), np.uint8)
@@ -113,9 +113,7 @@ def find_near_copies(
     return sorted(found, key=lambda pair: (-pair.agreeing, pair.train, pair.test))
 
 
-def _candidates(
-    train: Sequence[Fingerprint], test: Sequence[Fingerprint]
-) -> list[tuple[int, int]]:
+def _candidates(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[tuple[int, int]]:
     """Return the pairs of pictures that share `_MIN_VOTES` parts of hashes or more.
 
     A hash is eight parts of 32 bits: of two that differ in fewer than eight bits, at least one
