@@ -50,7 +50,7 @@ def read_data_set(
     if PAIR in source:
         labels, images = source.split(PAIR, 1)
     elif Path(source).is_dir():
-        labels, images = _find_parts(Path(source))
+        labels, images = _find_parts(Path(source), format)
     else:
         near = difflib.get_close_matches(source, DatasetCatalog.list(), n=3)
         hint = f"; similar names: {', '.join(near)}" if near else ""
@@ -103,20 +103,23 @@ def _stated_metres(one: LabelFormat, image: LabelledImage) -> float | None:
     return metres if 0 < metres < float("inf") else None
 
 
-def _find_parts(folder: Path) -> tuple[str, str]:
+def _find_parts(folder: Path, format: str) -> tuple[str, str]:
     """Find labels and images in the folder of a data set."""
     images = next((folder / n for n in _IMAGE_FOLDERS if (folder / n).is_dir()), folder)
-    # Folders of labels before single files, which may be lists of images.
+    # A class list names the whole set; single files come last, because they may be lists of images.
     others = [path for path in folder.iterdir() if path != images and path.name[0] != "."]
-    for path in sorted(others, key=lambda p: (not p.is_dir(), p.name)) if images != folder else ():
+    others.sort(key=lambda p: (p.suffix.lower() not in (".yaml", ".yml"), not p.is_dir(), p.name))
+
+    for path in others if images != folder else ():
         try:
-            detect_format(path)
+            if format == "auto":
+                detect_format(path)
         except ValueError:
             continue
         return str(path), str(images)
 
     # Labels beside the images, or an error that says what the folder holds.
-    detect_format(folder)
+    find_format(format, folder)
     return str(folder), str(images)
 
 

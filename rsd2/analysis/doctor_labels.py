@@ -188,8 +188,8 @@ def _check_classes(data: DataSet, findings: Findings) -> None:
             meant[name] = kind, f"is not in the class list{hint}"
         elif not data.classes:
             # Without a list, a rare name like a frequent one is the slip.
-            frequent = [other for other in counts if counts[other] >= 20 * counts[name]]
-            near = nearest_name(name, frequent)
+            frequent = [other for other in counts if counts[other] >= 5 * counts[name]]
+            near = nearest_name(name, frequent, cutoff=0.85)
             if near:
                 times = f"{counts[name]} times, {near!r} {counts[near]} times"
                 meant[name] = "class_typo", f"stands there {times}"
@@ -207,12 +207,13 @@ def _check_classes(data: DataSet, findings: Findings) -> None:
             findings.add(Finding("unused_class", data.name, data.name, None, message))
 
 
-def nearest_name(name: str, known: Sequence[str]) -> str | None:
+def nearest_name(name: str, known: Sequence[str], cutoff: float = 0.75) -> str | None:
     """Return the known name that a misspelt one most likely means.
 
     Args:
         name: name as it is written.
         known: names that are right.
+        cutoff: least similarity, in [0, 1]; "small-vehicle" and "large-vehicle" have 0.77.
 
     Returns:
         the same name in other case or with other hyphens, else the most similar one; None if
@@ -221,7 +222,7 @@ def nearest_name(name: str, known: Sequence[str]) -> str | None:
     same = canonical_class_name(name, known)
     if same != name:
         return same
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], 1, cutoff=0.75)
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], 1, cutoff)
     # Numbered names like 'crane-1' differ by what they are meant to differ in.
     if not near or re.sub(r"\d", "", near[0]) == re.sub(r"\d", "", name.lower()):
         return None

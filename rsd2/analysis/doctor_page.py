@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Collection, Iterator, Sequence
 
 import cv2
@@ -82,7 +83,14 @@ def _add_kind(page: Page, result: Examination, kind: str) -> None:
     page.heading(f"{_title(kind)} ({number})", f"{remedy[0].upper()}{remedy[1:]}.")
     page.gallery(_pictures(found[: 4 * _SHOWN]))
 
-    page.table(["where", "what"], [(one.where, one.message) for one in found[:_LISTED]])
+    # The part that all paths share fills the screen of a phone, and says nothing.
+    files = {one.file for one in found} | {data.name for data in result.sets}
+    shared = posixpath.commonpath(files) if all(map(posixpath.isabs, files)) else ""
+    rows = [
+        (one.where.removeprefix(f"{shared}/"), one.message.replace(f"{shared}/", ""))
+        for one in found[:_LISTED]
+    ]
+    page.table(["where", "what"], rows, shared and f"In {shared}:")
     if number > _LISTED:
         page.paragraph(f"... and {number - _LISTED} more; the JSON file lists them.", dim=True)
 

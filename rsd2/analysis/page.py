@@ -44,7 +44,7 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin:
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
-td { min-width: 3rem; }
+td:not(.number) { min-width: 6.5rem; overflow-wrap: anywhere; }
 th.number, td.number { text-align: right; white-space: nowrap; }
 figure { margin: .6rem 0; }
 img { max-width: 100%; height: auto; border-radius: .3rem; }
