@@ -27,10 +27,10 @@ MAX_BITS = 40
 MIN_AGREEING = 16
 MIN_SHARE = 0.01
 
-_SIDE = 512  # pixels of the long side of the picture that is hashed
+_SIDE = 512  # greatest side of the picture that is hashed, pixels
 _CROWDED = 32  # a part of a hash that more hashes share is of plain ground and tells nothing
 _MIN_VOTES = 3
-_TOLERANCE = 4.0  # pixels, at a long side of 512
+_TOLERANCE = 4.0  # pixels of the picture that is hashed
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Fingerprint:
 
     Attributes:
         hashes: (K, 32) uint8, 256 bits each; K is 0 for a picture without corners.
-        points: (K, 2) float32 xy of the corners, pixels of the picture at a long side of 512.
+        points: (K, 2) float32 xy of the corners, pixels of the picture halved to 512 or less.
         area: square pixels of that picture.
     """
 
@@ -75,10 +75,11 @@ def fingerprint(image_rgb: np.ndarray) -> Fingerprint:
         the hashes.
     """
     grey = cv2.cvtColor(np.ascontiguousarray(image_rgb), cv2.COLOR_RGB2GRAY)
-    scale = _SIDE / max(grey.shape)
-    size = [max(1, round(side * scale)) for side in grey.shape[::-1]]
-    # Shrunk by means of areas, or fine texture would make other corners at each scale.
-    grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    # Halved until it fits, so that crops of one image mostly keep one scale; by means of areas, or
+    # fine texture would make other corners at each scale.
+    while max(grey.shape) > _SIDE:
+        size = [max(1, side // 2) for side in grey.shape[::-1]]
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
 
     finder = cv2.ORB.create(NUM_HASHES, scaleFactor=1.3, nlevels=5, fastThreshold=10)
     corners, hashes = finder.detectAndCompute(grey, None)
