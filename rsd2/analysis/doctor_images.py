@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,18 @@ class ImageFacts:
     size: tuple[int, int] | None = None
     digest: bytes = b""
     prints: tuple[Fingerprint, ...] = ()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep readers from logging what becomes a finding, inside the block."""
+    logger = logging.getLogger("rsd2")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def check_images(
@@ -150,10 +163,9 @@ def _without_objects(picture: Picture) -> Picture:
     return Picture(picture.path, light, picture.tile, picture.raster)
 
 
+@quiet()
 def _look_at(group: Sequence[Picture], with_prints: bool) -> ImageFacts:
     """Decode a file and fingerprint its pictures; runs in a worker process."""
-    # Each notice of the reader becomes a finding, and need not be logged, too.
-    logging.getLogger("rsd2.io.image_io").setLevel(logging.ERROR)
     path, is_scene = group[0].path, group[0].raster is not None
     mode, orientation, size = "", 1, None
     try:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from tqdm import tqdm
 
 from rsd2.analysis.doctor import Examination, ModelLimits, examine
 from rsd2.analysis.doctor_data import read_data_set
+from rsd2.analysis.doctor_images import quiet
 from rsd2.analysis.doctor_page import make_page
 from rsd2.analysis.findings import NOTES, OWN_REMEDIES
 from rsd2.analysis.pictures import DataSet, Picture
@@ -96,11 +96,11 @@ def _run(args: argparse.Namespace) -> int:
     make_output_folder(args.output)
 
     # What readers would log is in the report, with pictures.
-    logging.getLogger("rsd2").setLevel(logging.ERROR)
-    train, test = (
-        [_read(source, args) for source in sources]
-        for sources in ([*args.sets, *args.train], args.test)
-    )
+    with quiet():
+        train, test = (
+            [_read(source, args) for source in sources]
+            for sources in ([*args.sets, *args.train], args.test)
+        )
     result = examine(train, test, limits=limits, num_workers=args.num_workers)
 
     content = json.dumps(result.as_dict(args.ignore), indent=1, ensure_ascii=False)
