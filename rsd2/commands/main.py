@@ -18,6 +18,7 @@ VERBS = {  # verb -> module with ``main(argv) -> int``, and what it does
     "prepare": ("rsd2.commands.prepare_dota", "cut DOTA images and labels into tiles"),
     "convert": ("rsd2.commands.convert_checkpoint", "convert a checkpoint of another program"),
     "convert-labels": ("rsd2.commands.convert_labels", "convert labels of annotation tools"),
+    "doctor": ("rsd2.commands.doctor", "examine data sets before a model is trained with them"),
     "synthesize": ("rsd2.commands.make_synthetic", "draw synthetic scenes or videos with labels"),
     "split": ("rsd2.commands.make_split", "write lists of images for low-data experiments"),
     "visualize": ("rsd2.commands.visualize_data", "draw labels, or what a training loader makes"),
