@@ -166,7 +166,7 @@ def extension() -> dict:
 
 PROJECTS = project_folders()
 CONFIGS = ["rsd2.configs", *(name for name in PROJECTS if name.endswith(".configs"))]
-# What Detectron2's Python part imports; tools/install_detectron2.py installs it without these.
+# What Detectron2's Python part imports; rsd2 install-detectron2 installs it without these.
 DETECTRON2_NEEDS = [
     "fvcore>=0.1.5",
     "iopath<0.1.11",
@@ -199,7 +199,7 @@ setup(
     include_package_data=False,
     zip_safe=False,
     **extension(),
-    # Detectron2 is on no package index: tools/install_detectron2.py brings it.
+    # Detectron2 is on no package index: rsd2 install-detectron2 brings it.
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
