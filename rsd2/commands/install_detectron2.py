@@ -400,8 +400,8 @@ def run(arguments: argparse.Namespace) -> str:
     if state != "works":
         raise InstallError(
             f"detectron2 is installed but cannot be imported ({state}: {detail}); "
-            "install what it needs first: the requirements of rsd2's wheel, or requirements.txt of a "
-            "checkout, which tools/setup_env.sh does too"
+            "install what it needs first: pip install rsd2, or in a checkout requirements.txt; "
+            "tools/setup_env.sh does both"
         )
     return f"detectron2 installed ({arguments.source}): {detail}"
 

@@ -26,6 +26,8 @@ VERBS = {  # verb -> module with ``main(argv) -> int``, and what it does
     "analyze": ("rsd2.commands.analyze_model", "count parameters, FLOPs and activations"),
     "report": ("rsd2.commands.report_run", "turn a finished run into pictures and a table"),
     "draw-video": ("rsd2.commands.draw_video", "draw the labels of videos"),
+    "card": ("rsd2.commands.card", "write the model card of a run, or the table of several"),
+    "pack": ("rsd2.commands.pack", "make a folder of a run that load_detector takes by its name"),
     "install-detectron2": ("rsd2.commands.install_detectron2", "bring Detectron2 here"),
     "env": ("rsd2.env", "print versions, devices and compiled operators"),
 }
@@ -90,8 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(verb: str, arguments: list[str]) -> int:
     """Import the module of a verb and run it."""
     name, what = VERBS[verb]
-    # Imported only now, so that ``rsd2 --help`` does not wait for torch. Detectron2 imports parts of
-    # torch that will go one day; whoever asks for help need not hear of it.
+    # Imported only now, so that ``rsd2 --help`` does not wait for torch. Detectron2 uses parts of
+    # torch that are to go one day, which a user can do nothing about.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
         try:

@@ -33,7 +33,6 @@ Exit code 0: all done. 1: some scenes could not be read; they are listed, the ot
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shutil
 import sys
 from collections.abc import Callable
@@ -44,7 +43,7 @@ from typing import Any
 import shapely
 from tqdm import tqdm
 
-from rsd2.config import ConfigError, load_config
+from rsd2.config import ConfigError
 from rsd2.data.datasets.scenes import find_labels
 from rsd2.geo.labels import read_area
 from rsd2.geo.radiometry import Radiometry
@@ -55,10 +54,11 @@ from rsd2.inference.scene_results import write_map
 from rsd2.inference.scene_scoring import format_scores, read_scored_scene
 from rsd2.inference.scene_search import Scene, ScenePart, SceneReader, search_part
 from rsd2.inference.sliding_window import Detect, WindowParameters
+from rsd2.io.files import file_digest
 from rsd2.io.folder_run import FolderRun, make_run_id, shard_from_environment
 from rsd2.weights.errors import CheckpointError
 
-from .predict import build_image_detector, class_names, read_test_mapper
+from .predict import build_image_detector, class_names, read_model_config, read_test_mapper
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -67,8 +67,10 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="LazyConfig, .py or saved .yaml")
-    add("--weights", metavar="FILE", help="checkpoint; train.init_checkpoint by default")
+    add(
+        "--config-file", metavar="FILE", help="LazyConfig, .py or saved .yaml; not of packed models"
+    )
+    add("--weights", metavar="FILE", help="checkpoint or packed model; else that of the config")
     add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
     add("--input", required=True, nargs="+", metavar="PATH", help="scenes, see above")
     add("--stack", action="store_true", help="the inputs are the bands of one scene")
@@ -401,26 +403,6 @@ def _summary(path: Path, counts: dict[str, int]) -> str:
     return text + (f" ({', '.join(notes)})" if notes else "")
 
 
-def file_digest(path: str | Path) -> str:
-    """Hash a file's content.
-
-    Args:
-        path: path of the file.
-
-    Returns:
-        The first 16 hexadecimal digits of its SHA-256.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    # In blocks, because checkpoints have gigabytes.
-    with Path(path).open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
-
-
 def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[Path]]:
     """Check everything that can be checked before the first window.
 
@@ -450,7 +432,7 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
 
     shard = shard_from_environment()
     scenes = find_scenes(args.input, args.stack)
-    cfg = load_config(args.config_file, args.opts)
+    cfg = read_model_config(args)
 
     # Outputs come before the weights, whose loading takes longest.
     radiometry = read_radiometry(args, read_test_mapper(cfg).get("radiometry"))
@@ -462,7 +444,7 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
     # Only what decides the detections is recorded: the same run gives the same bytes.
     kept = {key: origin[key] for key in ("config", "ema", "iteration", "commit")}
     weights = args.weights or cfg.train.init_checkpoint
-    kept |= {"weights": Path(weights).name, "weights_sha256": file_digest(weights)}
+    kept |= {"weights": Path(weights).name, "weights_sha256": file_digest(weights)[:16]}
     kept["overrides"] = list(args.opts)
     run = SceneRun(args, parameters, radiometry, detector, names, kept, shard)
     return run, scenes, maps
