@@ -1,7 +1,7 @@
 """Try rsd2 on generated scenes: draw them, train a small detector, predict, draw what was found.
 
     rsd2 demo --quick                  # a minute: every step once, but a model that finds little
-    rsd2 demo                          # some ten minutes on two cores: a model that finds objects
+    rsd2 demo                          # some minutes on two idle cores: a model that finds objects
     rsd2 demo --output output/first
 
 Nothing is loaded from anywhere. The commands of the steps are printed, and are those to use on your
