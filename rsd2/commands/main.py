@@ -99,7 +99,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         try:
             module = import_module(name)
         except ModuleNotFoundError as error:
-            if error.name != "detectron2":
+            if (error.name or "").split(".")[0] != "detectron2":
                 raise
             print(f"rsd2 {verb} needs Detectron2: run rsd2 install-detectron2", file=sys.stderr)
             return 2
