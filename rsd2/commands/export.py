@@ -60,8 +60,10 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="LazyConfig, .py or saved .yaml")
-    add("--weights", metavar="FILE", help="checkpoint; train.init_checkpoint by default")
+    add(
+        "--config-file", metavar="FILE", help="LazyConfig, .py or saved .yaml; not of packed models"
+    )
+    add("--weights", metavar="FILE", help="checkpoint or packed model; else that of the config")
     add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
     add("--output", required=True, metavar="FILE", help="the file, ends in .onnx; replaced")
     add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
