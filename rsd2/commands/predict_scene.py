@@ -33,7 +33,6 @@ Exit code 0: all done. 1: some scenes could not be read; they are listed, the ot
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -41,7 +40,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rsd2.config import ConfigError, load_config
+from rsd2.config import ConfigError
 from rsd2.data.datasets.scenes import find_labels, read_labels
 from rsd2.data.formats.coco_shapes import CROWDS
 from rsd2.geo.labels import read_area
@@ -51,12 +50,12 @@ from rsd2.geo.scene_files import SceneFiles, find_scenes
 from rsd2.geo.vector_files import FORMATS, check_vector_output
 from rsd2.inference.scene_scoring import format_scores, read_scored_scene
 from rsd2.inference.sliding_window import WindowParameters
-from rsd2.io.files import make_output_folder
+from rsd2.io.files import file_digest, make_output_folder
 from rsd2.io.folder_run import shard_from_environment
 from rsd2.io.ray_pool import RayPool, import_ray
 from rsd2.weights.errors import CheckpointError
 
-from .predict import build_image_detector, class_names, read_test_mapper
+from .predict import build_image_detector, class_names, read_model_config, read_test_mapper
 from .scene_fleet import SceneWorker, search_by_workers
 from .scene_run import Outcome, SceneRun, search_scene
 
@@ -67,8 +66,10 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="LazyConfig, .py or saved .yaml")
-    add("--weights", metavar="FILE", help="checkpoint; train.init_checkpoint by default")
+    add(
+        "--config-file", metavar="FILE", help="LazyConfig, .py or saved .yaml; not of packed models"
+    )
+    add("--weights", metavar="FILE", help="checkpoint or packed model; else that of the config")
     add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
     add("--input", required=True, nargs="+", metavar="PATH", help="scenes, see above")
     add("--stack", action="store_true", help="the inputs are the bands of one scene")
@@ -238,26 +239,6 @@ def score_maps(
     return format_scores(scored) if scored else "there is no map to score"
 
 
-def file_digest(path: str | Path) -> str:
-    """Hash a file's content.
-
-    Args:
-        path: path of the file.
-
-    Returns:
-        The first 16 hexadecimal digits of its SHA-256.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    # In blocks, because checkpoints have gigabytes.
-    with Path(path).open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
-
-
 def check_channels(pixel_mean: Any, radiometry: Radiometry) -> None:
     """Check that scenes are read with as many bands as the model has channels.
 
@@ -332,7 +313,7 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
 
     shard = shard_from_environment()
     scenes = find_scenes(args.input, args.stack)
-    cfg = load_config(args.config_file, args.opts)
+    cfg = read_model_config(args)
     device = args.device or cfg.train.get("device", "auto")
     check_engine(args, device, shard)
 
@@ -351,7 +332,7 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
     # Only what decides the detections is recorded: the same run gives the same bytes.
     kept = {key: origin[key] for key in ("config", "ema", "iteration", "commit")}
     weights = args.weights or cfg.train.init_checkpoint
-    kept |= {"weights": Path(weights).name, "weights_sha256": file_digest(weights)}
+    kept |= {"weights": Path(weights).name, "weights_sha256": file_digest(weights)[:16]}
     kept["overrides"] = list(args.opts)
     run = SceneRun(args, parameters, radiometry, detector, names, kept, shard)
     return run, scenes, maps

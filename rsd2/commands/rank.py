@@ -46,7 +46,6 @@ import numpy as np
 from rsd2.data.drawing.boxes import class_color, draw_rotated_boxes, make_contact_sheet
 from rsd2.data.splits import read_split, write_split
 from rsd2.export.description import ExportError
-from rsd2.export.onnx_file import file_digest
 from rsd2.inference.detector import Detector
 from rsd2.inference.prediction_inputs import expand_image_inputs
 from rsd2.inference.sliding_window import ImageDetections, detect_in_windows
@@ -56,7 +55,7 @@ from rsd2.inference.uncertainty import (
     score_closeness,
     score_entropy,
 )
-from rsd2.io.files import make_output_folder, write_atomically
+from rsd2.io.files import file_digest, make_output_folder, write_atomically
 from rsd2.io.folder_run import (
     FolderRun,
     claim_folder,

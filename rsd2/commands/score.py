@@ -11,12 +11,13 @@
 | protocol | what is scored | result files |
 |---|---|---|
 | dota | rotated boxes, DOTA's Task 1 | the zip of a submission, or the folder of its text files |
+| soda | rotated boxes, SODA-A | the same |
 | coco, tiny, aitod | upright boxes: COCO, TinyPerson, AI-TOD | a JSON list, COCO's result format |
 | video | moving objects in satellite videos | the same, or a folder with <video>/<frame>.mat |
 | dronecrowd | centres of heads, DroneCrowd | the same JSON list |
 
 The labels are those of a registered data set (--dataset; $DETECTRON2_DATASETS names its folder) or
-of --annotations: for dota any format of ``rsd2 convert-labels``, for coco, tiny and aitod a COCO
+of --annotations: for dota and soda any format of ``rsd2 convert-labels``, for coco, tiny and aitod a COCO
 file, whose ``category_id`` the results then use. Arguments NAME=VALUE at the end are options of the
 protocol's evaluator, such as ``difficult_policy=v1.5`` or ``max_detections=1500``.
 
@@ -48,12 +49,14 @@ from rsd2.evaluation.dota import DotaEvaluator
 from rsd2.evaluation.drone_crowd import DroneCrowdEvaluator
 from rsd2.evaluation.evaluator import BoxEvaluator
 from rsd2.evaluation.moving_object import MovingObjectEvaluator
+from rsd2.evaluation.soda import SodaEvaluator
 from rsd2.evaluation.tiny import TinyEvaluator
 from rsd2.io.folder_run import run_command
 from rsd2.io.text import read_json
 
 PROTOCOLS: dict[str, type[DotaEvaluator] | type[BoxEvaluator]] = {
     "dota": DotaEvaluator,
+    "soda": SodaEvaluator,
     "coco": CocoEvaluator,
     "tiny": TinyEvaluator,
     "aitod": AitodEvaluator,
@@ -105,9 +108,9 @@ def register_labels(args: argparse.Namespace) -> str:
         DatasetCatalog.remove(_OWN_LABELS)
         MetadataCatalog.remove(_OWN_LABELS)
 
-    if args.protocol == "dota":
+    if args.protocol in ("dota", "soda"):
         if not args.classes:
-            raise ValueError("--protocol dota needs --classes, in the order of your choice")
+            raise ValueError(f"--protocol {args.protocol} needs --classes, in your own order")
         register_dataset(_OWN_LABELS, path, images, classes=args.classes)
         return _OWN_LABELS
 

@@ -1,4 +1,4 @@
-"""Train or evaluate any config of the project, with Detectron2's flags.
+r"""Train or evaluate any config of the project, with Detectron2's flags.
 
     python tools/lazyconfig_train_net.py --config-file CONFIG.py train.max_iter=1000 ...
     python tools/lazyconfig_train_net.py --config-file CONFIG.py --resume
@@ -325,7 +325,20 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     Returns:
         The flags, with the overrides in ``opts``.
     """
-    parser = default_argument_parser(epilog=__doc__)
+    parser = default_argument_parser()
+    parser.description, parser.epilog = __doc__, None
+    # Detectron2's words are about its own configs and trainer.
+    meanings = {
+        "config_file": "LazyConfig, .py or saved .yaml: a path, or the name of one of rsd2's own",
+        "resume": "continue from the last checkpoint of train.output_dir, if there is one",
+        "eval_only": "evaluate the weights train.init_checkpoint, or with --resume the last ones",
+        "num_gpus": "number of processes on this machine, one for each GPU (default %(default)s)",
+        "machine_rank": "number of this machine, from 0",
+        "dist_url": "address at which the processes meet (default %(default)s)",
+        "opts": "overrides of the config, key.sub=value",
+    }
+    for action in parser._actions:
+        action.help = meanings.get(action.dest, action.help)
     args = parser.parse_args(argv)
     if not args.config_file:
         parser.error("--config-file is missing, e.g. --config-file configs/NAME.py")
