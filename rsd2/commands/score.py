@@ -18,8 +18,8 @@
 
 The labels are those of a registered data set (--dataset; $DETECTRON2_DATASETS names its folder) or
 of --annotations: for dota and soda any format of ``rsd2 convert-labels``, for coco, tiny and aitod
-a COCO file, whose ``category_id`` the results then use. Arguments NAME=VALUE at the end are options of the
-protocol's evaluator, such as ``difficult_policy=v1.5`` or ``max_detections=1500``.
+a COCO file, whose ``category_id`` the results then use. Arguments NAME=VALUE at the end are options
+of the protocol's evaluator, such as ``difficult_policy=v1.5`` or ``max_detections=1500``.
 
 The scores are printed; --output also gets them as JSON with protocol, counts and versions, and the
 detections that were scored. Results for a server that has the labels are written by
