@@ -26,22 +26,22 @@ from rsd2.evaluation.scoring.dota import (
 from rsd2.structures import boxes_to_corners, corners_to_boxes
 
 BOX_PARTS = ("center", "size", "aspect", "angle")
-"""Parts of a box that replace each other's error, as `replace_part` understands them."""
+"""Parts of a box that `replace_part` replaces; aspect and size leave each other as they are."""
 FALSE_KINDS = ("duplicate", "class", *BOX_PARTS, "class and box", "background")
 """Kinds of false detections; `Judgement.kind` holds indices into it."""
 CORRECTIONS = {
-    "class": "takes the class of the object that it covers",
-    "center": "moves to the object's centre",
-    "size": "gets the object's area, and keeps its aspect",
-    "aspect": "gets the object's aspect, and keeps its area",
-    "angle": "turns to the object's angle",
-    "whole box": "gets the object's box: centre, size, aspect and angle at once",
-    "class and box": "gets class and box of the object that it touches",
-    "duplicate": "is removed: an earlier detection has found the object",
-    "background": "is removed: it touches no object",
-    "missed": "is no longer expected: nothing came near the object",
+    "class": "class of the object",
+    "center": "centre of the object",
+    "size": "area of the object",
+    "aspect": "aspect of the object",
+    "angle": "angle of the object",
+    "whole box": "box of the object",
+    "class and box": "class and box",
+    "duplicate": "is removed",
+    "background": "is removed",
+    "missed": "is not looked for",
 }
-"""Kind of error -> what its correction does with a false detection, or with a missed object."""
+"""Kind of error -> what its correction gives a false detection, or does with it or the object."""
 
 
 @dataclass(frozen=True)
