@@ -24,6 +24,7 @@ from .error_input import (
     AnalysisError,
     LabelledSet,
     check_same_protocol,
+    find_predictions,
     read_labels,
     read_predictions,
     read_record,
@@ -83,8 +84,11 @@ def write_error_report(
         AnalysisError: the predictions cannot be analysed, or not compared.
         OSError: a file cannot be read or written.
     """
-    labels = read_labels(dataset or _dataset_of(Path(predictions)))
-    inputs = [predictions] if against is None else [against, predictions]
+    inputs = [Path(path) for path in (against, predictions) if path is not None]
+    # Before the labels, which may take a minute to read.
+    for path in inputs:
+        find_predictions(path)
+    labels = read_labels(dataset or _dataset_of(inputs[-1]))
     found = [read_predictions(path, labels) for path in inputs]
     if len(found) == 2:
         check_same_protocol(*found)
@@ -392,7 +396,7 @@ def _percentages(runs: Sequence[RunErrors]) -> list[list[float]]:
 
 
 def _dataset_of(predictions: Path) -> str:
-    record = read_record(predictions) if predictions.exists() else None
+    record = read_record(predictions)
     name = None if record is None else record.get("dataset", {}).get("name")
     if name is None:
         raise AnalysisError(

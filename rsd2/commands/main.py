@@ -22,7 +22,7 @@ VERBS = {  # verb -> module with ``main(argv) -> int``, and what it does
     "visualize": ("rsd2.commands.visualize_data", "draw labels, or what a training loader makes"),
     "export": ("rsd2.commands.export", "write a detector as an ONNX file, and compare the two"),
     "analyze": ("rsd2.commands.analyze_model", "count parameters, FLOPs and activations"),
-    "report": ("rsd2.commands.report_run", "turn a finished run into pictures and a table"),
+    "report": ("rsd2.commands.report_run", "turn a run into pictures, or its errors into a page"),
     "draw-video": ("rsd2.commands.draw_video", "draw the labels of videos"),
     "env": ("rsd2.env", "print versions, devices and compiled operators"),
 }
