@@ -8,6 +8,7 @@ Shapes: G ground-truth objects, D detections, N rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from rsd2.evaluation.scoring.dota import (
     GroundTruth,
     check_protocol,
     judge_ranked,
-    score_detections,
+    score_overlaps,
 )
 from rsd2.structures import boxes_to_corners, corners_to_boxes
 
@@ -74,16 +75,6 @@ class ErrorProtocol:
         """Tell which objects count, (G,) bool."""
         return np.isin(truth.difficult, DIFFICULT_POLICIES[self.difficult_policy])
 
-    def average_precision(self, truth: GroundTruth, detections: Detections) -> np.ndarray:
-        """Score detections; (C,) AP of the classes in [0, 1], ``nan`` without objects."""
-        return score_detections(
-            truth,
-            detections,
-            iou_thresholds=(self.iou_threshold,),
-            ap_method=self.ap_method,
-            difficult_policy=self.difficult_policy,
-        ).ap[0]
-
 
 @dataclass(frozen=True)
 class Judgement:
@@ -94,6 +85,7 @@ class Judgement:
         is_false: (D,) bool, false positives; what is neither is ignored.
         own: (D,) int64, the object of the own class with the greatest IoU, or -1 for none above
             ``touch_iou``.
+        own_iou: (D,) that IoU, else 0.
         about: (D,) int64, object that a detection is about: ``own``, or one of another class that
             makes it wrong; -1 on the background.
         kind: (D,) int64 index into `FALSE_KINDS` of false detections, else -1. The part of a box is
@@ -106,12 +98,14 @@ class Judgement:
     is_true: np.ndarray
     is_false: np.ndarray
     own: np.ndarray
+    own_iou: np.ndarray
     about: np.ndarray
     kind: np.ndarray
     found: np.ndarray
     missed: np.ndarray
 
 
+@serial_torch()
 def judge_detections(
     truth: GroundTruth, detections: Detections, protocol: ErrorProtocol
 ) -> Judgement:
@@ -130,20 +124,15 @@ def judge_detections(
     Returns:
         The judgement, in the order of the detections and objects.
     """
-    found, objects = detections.regions(), Regions.from_polygons(truth.polygons)
-    num_classes = max(len(truth.class_names), 1)
-    groups = (
-        (
-            detections.image_index * num_classes + detections.class_index,
-            truth.image_index * num_classes + truth.class_index,
-        ),
-        (detections.image_index, truth.image_index),
+    objects = Regions.from_polygons(truth.polygons)
+    own, own_iou = _own_overlaps(truth, detections, objects, protocol)
+    other, other_iou = best_overlaps(
+        detections.regions(),
+        detections.image_index,
+        objects,
+        truth.image_index,
+        min_iou=protocol.touch_iou,
     )
-    with serial_torch():
-        (own, own_iou), (other, other_iou) = (
-            best_overlaps(found, mine, objects, theirs, min_iou=protocol.touch_iou)
-            for mine, theirs in groups
-        )
 
     # The order of `score_detections`, so that both call the same detections true.
     rank = np.lexsort((detections.image_index, -detections.scores, detections.class_index))
@@ -175,56 +164,10 @@ def judge_detections(
     is_found[own[is_true]] = True
     is_covered[about[is_false & (places != 0) & (about >= 0)]] = True
     missed = counted & ~is_found & ~is_covered
-    return Judgement(is_true, is_false, own, about, kind, is_found, missed)
+    return Judgement(is_true, is_false, own, own_iou, about, kind, is_found, missed)
 
 
-def correct_errors(
-    truth: GroundTruth,
-    detections: Detections,
-    judgement: Judgement,
-    protocol: ErrorProtocol,
-    kind: str,
-) -> tuple[GroundTruth, Detections]:
-    """Correct all errors of one kind.
-
-    All false detections of a wrong place get the part that is asked for, whichever is their worst.
-
-    Args:
-        truth: objects.
-        detections: detections on the same images.
-        judgement: result of `judge_detections` for them.
-        protocol: the same rules.
-        kind: a key of `CORRECTIONS`.
-
-    Returns:
-        The objects and the detections of a detector that does not make this error.
-    """
-    polygons, classes = detections.corners().copy(), detections.class_index.copy()
-    kept = np.ones(len(detections), dtype=bool)
-
-    first, last = FALSE_KINDS.index(BOX_PARTS[0]), FALSE_KINDS.index(BOX_PARTS[-1])
-    misplaced = (judgement.kind >= first) & (judgement.kind <= last)
-    rows = misplaced if kind in (*BOX_PARTS, "whole box") else _of_kind(judgement, kind)
-    about = judgement.about[rows]
-
-    if kind in ("duplicate", "background"):
-        kept = ~rows
-    if kind in ("class", "class and box"):
-        classes[rows] = truth.class_index[about]
-    if kind in ("whole box", "class and box"):
-        polygons[rows] = truth.polygons[about]
-    elif kind in BOX_PARTS:
-        boxes = polygon_boxes(polygons[rows]), polygon_boxes(truth.polygons[about])
-        polygons[rows] = _corners(replace_part(*boxes, kind))
-
-    corrected = Detections(
-        detections.image_index[kept], classes[kept], detections.scores[kept], None, polygons[kept]
-    )
-    if kind == "missed":
-        truth = _select_objects(truth, ~judgement.missed)
-    return truth, corrected
-
-
+@serial_torch()
 def split_lost_precision(
     truth: GroundTruth, detections: Detections, judgement: Judgement, protocol: ErrorProtocol
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -243,14 +186,64 @@ def split_lost_precision(
         (C,) average precision of each class in [0, 1], ``nan`` without objects, and for each key of
         `CORRECTIONS` (C,) the gains.
     """
-    base = protocol.average_precision(truth, detections)
-    gains = {}
+    counted, objects = protocol.counted(truth), Regions.from_polygons(truth.polygons)
+
+    def score(found: Detections, overlaps: Sequence[np.ndarray], counts: np.ndarray) -> np.ndarray:
+        own, iou = overlaps
+        rules = (counts, (protocol.iou_threshold,), protocol.ap_method)
+        return score_overlaps(truth, found, (own, iou), *rules)[0][0]
+
+    own = judgement.own, judgement.own_iou
+    base, gains = score(detections, own, counted), {}
     for kind in CORRECTIONS:
-        corrected = correct_errors(truth, detections, judgement, protocol, kind)
-        ap = protocol.average_precision(*corrected)
+        if kind == "missed":
+            # No detection has one of them as its best object, so that not counting removes them.
+            ap = score(detections, own, counted & ~judgement.missed)
+        elif kind in ("duplicate", "background"):
+            kept = judgement.kind != FALSE_KINDS.index(kind)
+            ap = score(_select(detections, kept), [values[kept] for values in own], counted)
+        else:
+            rows, corrected = correct_errors(truth, detections, judgement, kind)
+            renewed, classes = [values.copy() for values in own], detections.class_index.copy()
+            classes[rows] = corrected.class_index
+            # Only what was corrected can have another best object.
+            for values, new in zip(renewed, _own_overlaps(truth, corrected, objects, protocol)):
+                values[rows] = new
+            ap = score(replace(detections, class_index=classes), renewed, counted)
         # A class all of whose objects were missed has none left that could be found.
         gains[kind] = np.where(np.isnan(ap), 1.0, ap) - base
     return base, gains
+
+
+def correct_errors(
+    truth: GroundTruth, detections: Detections, judgement: Judgement, kind: str
+) -> tuple[np.ndarray, Detections]:
+    """Correct the false detections with a wrong class or box.
+
+    All detections with a wrong place get the part that is asked for, whichever is their worst.
+
+    Args:
+        truth: objects.
+        detections: detections on the same images.
+        judgement: result of `judge_detections` for them.
+        kind: a key of `CORRECTIONS` that gives a detection something of its object.
+
+    Returns:
+        (N,) the detections concerned, and how they look after the correction.
+    """
+    kinds = BOX_PARTS if kind == "whole box" or kind in BOX_PARTS else (kind,)
+    rows = np.flatnonzero(np.isin(judgement.kind, [FALSE_KINDS.index(name) for name in kinds]))
+    chosen, about = _select(detections, rows), judgement.about[rows]
+
+    classes, polygons = chosen.class_index, chosen.corners()
+    if kind in ("class", "class and box"):
+        classes = truth.class_index[about]
+    if kind in ("whole box", "class and box"):
+        polygons = truth.polygons[about]
+    elif kind in BOX_PARTS:
+        boxes = polygon_boxes(polygons), polygon_boxes(truth.polygons[about])
+        polygons = boxes_to_corners(torch.from_numpy(replace_part(*boxes, kind))).numpy()
+    return rows, Detections(chosen.image_index, classes, chosen.scores, polygons=polygons)
 
 
 def replace_part(boxes: np.ndarray, truth: np.ndarray, part: str) -> np.ndarray:
@@ -313,15 +306,26 @@ def polygon_boxes(polygons: np.ndarray, keep_first_vertex: bool = False) -> np.n
     return corners_to_boxes(torch.from_numpy(polygons), keep_first_vertex).numpy()
 
 
-def _corners(boxes: np.ndarray) -> np.ndarray:
-    return boxes_to_corners(torch.from_numpy(boxes)).numpy()
+def _own_overlaps(
+    truth: GroundTruth, detections: Detections, objects: Regions, protocol: ErrorProtocol
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the best object of the own class of each detection (D,), and their IoU (D,)."""
+    num_classes = max(len(truth.class_names), 1)
+    return best_overlaps(
+        detections.regions(),
+        detections.image_index * num_classes + detections.class_index,
+        objects,
+        truth.image_index * num_classes + truth.class_index,
+        min_iou=protocol.touch_iou,
+    )
 
 
-def _of_kind(judgement: Judgement, kind: str) -> np.ndarray:
-    """Mark the false detections (D,) of a kind; no detection is missed."""
-    if kind not in FALSE_KINDS:
-        return np.zeros(len(judgement.kind), dtype=bool)
-    return judgement.kind == FALSE_KINDS.index(kind)
+def _select(detections: Detections, rows: np.ndarray) -> Detections:
+    shapes = (
+        None if shape is None else shape[rows] for shape in (detections.boxes, detections.polygons)
+    )
+    columns = (detections.image_index, detections.class_index, detections.scores)
+    return Detections(*(column[rows] for column in columns), *shapes)
 
 
 def _worst_part(polygons: np.ndarray, truth: GroundTruth, about: np.ndarray) -> np.ndarray:
@@ -333,8 +337,3 @@ def _worst_part(polygons: np.ndarray, truth: GroundTruth, about: np.ndarray) -> 
         for part in BOX_PARTS
     ]
     return np.argmax(gains, axis=0)
-
-
-def _select_objects(truth: GroundTruth, rows: np.ndarray) -> GroundTruth:
-    names = ("image_index", "class_index", "polygons", "difficult")
-    return replace(truth, **{name: getattr(truth, name)[rows] for name in names})

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rsd2.evaluation.matching.serial_torch import serial_torch
 from rsd2.evaluation.report import mean_percent, to_json
 from rsd2.io.files import make_output_folder, write_atomically
 
@@ -53,6 +54,7 @@ JSON_FILE = "error_report.json"
 _logger = logging.getLogger(__name__)
 
 
+@serial_torch()
 def write_error_report(
     predictions: str | Path,
     output: str | Path,

@@ -135,6 +135,17 @@ def test_evaluation_only_repeats_the_training_s_results_from_its_saved_config():
     assert json.loads(Path("trained/results.json").read_text())["results"] == trained["results"]
 
 
+def test_evaluation_writes_a_page_of_errors_on_wish():
+    _run("train.ema.enabled=true", "train.ema.warmup=1", "train.output_dir=trained")
+    assert not list(Path("trained").rglob("error_report.html"))
+    options = ("--eval-only", "train.init_checkpoint=trained/model_final.pth")
+    _run(*options, "train.output_dir=seen", "train.error_report=true")
+    pages = [path.parent for path in Path("seen").rglob("error_report.html")]
+    assert sorted(path.name for path in pages) == ["ema", "inference"]
+    with pytest.raises(RunError, match="train.error_report=true needs the predictions"):
+        _run(*options, "train.error_report=true", "dataloader.evaluator.output_dir=null")
+
+
 def test_wrong_weights_stop_the_run():
     from rsd2.weights.errors import CheckpointError
 
