@@ -206,7 +206,7 @@ def run_evaluation(run: Run) -> Mapping[str, Any]:
     return results
 
 
-def error_page_folders(cfg: Any) -> dict[Path, str]:
+def error_page_folders(cfg: Any) -> dict[Path, str | None]:
     """Return where ``train.error_report`` wants a page of errors.
 
     Args:
@@ -227,10 +227,10 @@ def error_page_folders(cfg: Any) -> dict[Path, str]:
             "train.error_report=true needs the predictions that an evaluator writes; set "
             "dataloader.evaluator.output_dir"
         )
-    return {Path(config.output_dir): config.dataset_name for config in configs}
+    return {Path(config.output_dir): config.get("dataset_name") for config in configs}
 
 
-def write_error_pages(folders: Mapping[Path, str], parts: Sequence[str]) -> None:
+def write_error_pages(folders: Mapping[Path, str | None], parts: Sequence[str]) -> None:
     """Write pages of errors beside predictions.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from omegaconf import OmegaConf
 
 from rsd2.analysis.error_input import AnalysisError, read_labels, read_predictions
 from rsd2.analysis.error_kinds import ErrorProtocol
@@ -26,6 +28,7 @@ from rsd2.analysis.error_statistics import (
     recall_by,
 )
 from rsd2.commands import report_run
+from rsd2.commands.train import error_page_folders, write_error_pages
 from rsd2.data.datasets import register_dota_instances
 from rsd2.evaluation import BoxDetections, Detections, DotaEvaluator, write_task1_zip
 from rsd2.evaluation.files.coco_results import to_coco_results
@@ -135,6 +138,17 @@ def test_two_runs_side_by_side(tiny_set, tmp_path, capsys):
 
 def _without_data(text: str) -> str:
     return "".join(part.split('"', 1)[-1] for part in text.split('src="data:'))
+
+
+def test_an_evaluation_writes_pages_on_wish(tiny_set, tmp_path):
+    run = write_run(tmp_path / "run", tiny_set, 1.0)
+    shutil.copytree(run, run / "ema")
+    evaluator = {"dataset_name": tiny_set, "output_dir": str(run)}
+    cfg = {"train": {"error_report": False}, "dataloader": {"evaluator": [evaluator]}}
+    assert error_page_folders(OmegaConf.create(cfg)) == {}
+    cfg["train"]["error_report"] = True
+    write_error_pages(error_page_folders(OmegaConf.create(cfg)), ("", "ema"))
+    assert sorted(tmp_path.rglob(PAGE_FILE)) == [run / "ema" / PAGE_FILE, run / PAGE_FILE]
 
 
 def test_a_run_does_not_differ_from_itself(tiny_set, tmp_path):

@@ -56,7 +56,7 @@ def test_one_block_leaves_nothing_to_draw():
 def test_runs_are_scored_on_the_same_samples():
     truth, found = make(40, 20, 10)
     poorer = Detections(*(column[5:] for column in vars(found).values() if column is not None))
-    drawn = resample_ap(truth, found, found, poorer, samples=200)
+    drawn = resample_ap(truth, found, found, poorer, ap_method="area", samples=200)
     assert drawn.shape == (3, 200) and np.array_equal(drawn[0], drawn[1])
     # What is hard for both is not in their difference, which is surer than either.
     assert (drawn[0] - drawn[2]).std() < 0.7 * drawn[0].std()
