@@ -220,8 +220,8 @@ def error_page_folders(cfg: Any) -> dict[Path, str | None]:
     """
     if not cfg.train.get("error_report", False):
         return {}
-    evaluators = cfg.dataloader.get("evaluator") or []
-    configs = evaluators if OmegaConf.is_list(evaluators) else [evaluators]
+    evaluators = cfg.dataloader.get("evaluator") or OmegaConf.create([])
+    configs: list[Any] = list(evaluators) if OmegaConf.is_list(evaluators) else [evaluators]
     if not all(config.get("output_dir") for config in configs):
         raise RunError(
             "train.error_report=true needs the predictions that an evaluator writes; set "
