@@ -32,6 +32,8 @@ train = dict(
     writers=[],
     checkpointer=dict(period=5000, max_to_keep=10),
     eval_period=5000,
+    # Write a page of errors (docs/error_report.md) beside the predictions after --eval-only.
+    error_report=False,
     log_period=20,
     cudnn_benchmark=False,
 )

@@ -48,6 +48,8 @@ td:not(.number) { min-width: 6.5rem; overflow-wrap: anywhere; }
 th.number, td.number { text-align: right; white-space: nowrap; }
 figure { margin: .6rem 0; }
 img { max-width: 100%; height: auto; border-radius: .3rem; }
+figure:has(> img.plot) { display: inline-block; vertical-align: top; margin-right: 1.5rem; }
+figure:has(> img.plot) figcaption { max-width: 27rem; }
 .gallery { display: grid; gap: .75rem; margin: .6rem 0;
   grid-template-columns: repeat(auto-fill, minmax(min(14rem, 46%), 1fr)); }
 .gallery figure { margin: 0; min-width: 0; }

@@ -27,7 +27,7 @@ VERBS = {  # verb -> module with ``main(argv) -> int``, and what it does
     "export": ("rsd2.commands.export", "write a detector as an ONNX file, and compare the two"),
     "score": ("rsd2.commands.score", "score result files without a model"),
     "analyze": ("rsd2.commands.analyze_model", "count parameters, FLOPs and activations"),
-    "report": ("rsd2.commands.report_run", "turn a finished run into pictures and a table"),
+    "report": ("rsd2.commands.report_run", "turn a run into pictures, or its errors into a page"),
     "draw-video": ("rsd2.commands.draw_video", "draw the labels of videos"),
     "card": ("rsd2.commands.card", "write the model card of a run, or the table of several"),
     "pack": ("rsd2.commands.pack", "make a folder of a run that load_detector takes by its name"),
