@@ -39,23 +39,6 @@ NAME = "tiny_with_errors"
 PROTOCOL = ErrorProtocol(ap_method="area")
 
 
-@pytest.fixture
-def register():
-    """Registers dicts under a name, and forgets them after the test."""
-    names = []
-
-    def add(name, records, classes=TINY_CLASSES, **metadata):
-        DatasetCatalog.register(name, lambda: records)
-        MetadataCatalog.get(name).set(thing_classes=list(classes), **metadata)
-        names.append(name)
-        return name
-
-    yield add
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
 @pytest.fixture(scope="module")
 def tiny_set(tmp_path_factory):
     """A registered set of images with rotated boxes."""
@@ -270,7 +253,7 @@ def analyse(name, folder, boxes, classes, scores=None):
 
 def test_flipped_headings_are_counted(register, tmp_path):
     objects = long_objects(18, heads=True)
-    name = register("heads", [scene(objects)])
+    name = register("heads", [scene(objects)], TINY_CLASSES)
     boxes = np.array([obj["bbox"] for obj in objects])
     classes = [obj["category_id"] for obj in objects]
     flipped = boxes + (0, 0, 0, 0, 1) * np.ones((18, 1))
@@ -289,13 +272,13 @@ def test_recall_by_place_in_the_windows_size_and_neighbours(register, tmp_path):
     # Two windows of 100 px overlap from 60 to 100; the image is 160 wide.
     boxes = [(20, 50, 20, 5, 0), (80, 50, 20, 5, 0), (66, 90, 20, 5, 0), (150, 50, 20, 5, 0)]
     objects = [{"bbox": box, "bbox_mode": BoxMode.XYWHA_ABS, "category_id": 0} for box in boxes]
-    whole = register("whole", [{**scene(objects, 160), "height": 100, "gsd": 0.5}])
+    whole = register("whole", [{**scene(objects, 160), "height": 100, "gsd": 0.5}], TINY_CLASSES)
     tiles = [
         {**scene([]), "image_id": f"t{x}", "width": 100, "height": 100,
          "tile": {"source_id": "a", "x": x, "y": 0, "width": 100, "height": 100}}
         for x in (0, 60)
     ]  # fmt: skip
-    name = register("windows", tiles, source_dataset=whole)
+    name = register("windows", tiles, TINY_CLASSES, source_dataset=whole)
     labels, run = analyse(name, tmp_path, boxes[:2], [0, 0])
     # Only x = 60 and x = 100 cut the image; the object at 66 is deepest in the first window.
     assert labels.border.tolist() == [80, 20, 34, 90] and labels.has_windows
@@ -304,7 +287,7 @@ def test_recall_by_place_in_the_windows_size_and_neighbours(register, tmp_path):
 
     found = recall_by(labels.border, (0.0, 50.0, np.inf), np.ones(4, dtype=bool), run.is_found)
     assert found == [("0 to 50", 2, 0.5), ("50 and more", 2, 0.5)]
-    near = read_labels(register("near", [scene([*objects, *objects])]))
+    near = read_labels(register("near", [scene([*objects, *objects])], TINY_CLASSES))
     assert near.neighbours.tolist() == [1] * 8 and not near.has_windows
     assert near.border.tolist() == [20, 50, 66, 50] * 2, "without windows, the image's border"
     bins = recall_by(near.neighbours, NEIGHBOUR_EDGES, np.ones(8, bool), np.ones(8, bool))
@@ -313,7 +296,7 @@ def test_recall_by_place_in_the_windows_size_and_neighbours(register, tmp_path):
 
 def test_confusions_calibration_and_worst_images(register, tmp_path):
     objects = long_objects(6)
-    name = register("confused", [scene(objects)])
+    name = register("confused", [scene(objects)], TINY_CLASSES)
     boxes = [obj["bbox"] for obj in objects][:5] + [(450, 450, 40, 10, 0)]
     # Objects 0 to 3 are found, 4 is a plane taken for a ship, 5 is missed, and one is nothing.
     classes = [0, 1, 0, 1, 1, 1]
@@ -336,7 +319,7 @@ def test_upright_boxes_and_regions_to_ignore(register, tmp_path):
         {"bbox": [100, 100, 80, 80], "category_id": 0, "ignore": True},
     ]
     objects = [{**obj, "bbox_mode": BoxMode.XYWH_ABS} for obj in objects]
-    name = register("upright", [scene(objects, 200, json_id=7)])
+    name = register("upright", [scene(objects, 200, json_id=7)], TINY_CLASSES)
     boxes = np.array([[10, 10, 30, 20], [61, 10, 81, 20], [110, 110, 120, 120], [0, 150, 9, 160]])
     zeros = np.zeros(4, dtype=np.int64)
     found = BoxDetections(zeros, zeros, np.array([0.9, 0.8, 0.95, 0.99]), boxes.astype(float))
