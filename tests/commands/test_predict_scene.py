@@ -312,6 +312,25 @@ def test_labels_are_looked_for_before_any_work(tmp_path: Path, labels: list[str]
         predict_scene.prepare_labels(run.args, [SceneFiles("scene", ("scene.tif",))], run)
 
 
+@pytest.mark.parametrize(
+    ("content", "column", "message"),
+    [
+        ("{", "class", r"labels\.geojson"),
+        (None, "kind", r"labels\.geojson.*'kind'"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_named_before_any_work(
+    tmp_path: Path, content: str | None, column: str, message: str
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    labels = write_labels(tmp_path / "labels.geojson", [(75.0, 75.0, 40, 20, 0)])
+    if content is not None:
+        labels.write_text(content)
+    run = make_run(FindsMarks(), tmp_path, "--labels", str(labels), "--class-column", column)
+    with pytest.raises((OSError, ValueError), match=message):
+        predict_scene.prepare_labels(run.args, [SceneFiles("scene", (str(scene),))], run)
+
+
 def test_workers_that_die_write_the_bytes_of_one_process(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
