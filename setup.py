@@ -239,6 +239,7 @@ setup(
         "trackers": ["mlflow-skinny", "wandb"],
         "fleet": ["ray>=2.40"],
         "export": ["onnx", "onnxscript", "onnxruntime"],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "dev": [
             "build",
             "twine",

@@ -3,7 +3,8 @@
 A page has the path of its file in the repository, without ``docs/``; ``README.md`` of the root is
 ``start.md``. Links are written as the repository has them. A link to a page or a picture leads to
 its place in the site, one to another file becomes plain text, and one to nothing is a warning,
-which ``mkdocs build --strict`` turns into an error.
+which ``mkdocs build --strict`` turns into an error. Numbered lists are indented as the builder
+wants.
 
 A line ``<!-- exports: rsd2.ops -->`` becomes the documentation of every class and function that
 this package exports, and ``<!-- names: rsd2 -->`` a list of links to theirs.
@@ -17,8 +18,6 @@ import posixpath
 import re
 from pathlib import Path, PurePosixPath
 
-from markdown import Markdown
-from markdown.extensions import Extension
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -26,19 +25,21 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("configs", "projects", "rsd2", "tools")
 
-_LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+_LINK = re.compile(r"(?P<mark>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+_IMAGE = re.compile(r"(?P<head><img [^>]*src=\")(?P<target>[^\"]+)(?=\")")
 _CODE = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
+_ITEM = re.compile(r"^\d+\. .*\n(?:(?: {3}.*)?\n)*", re.MULTILINE)
 _EXPORTS = re.compile(r"^<!-- (exports|names): (\S+) -->$", re.MULTILINE)
 _ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):(?=<code>)")
 _LOG = logging.getLogger("mkdocs.hooks")
 
 
-class RepositoryLists(Extension):
-    """Take what is indented by three spaces as a part of a list item, as the READMEs have it."""
+def widen_lists(markdown: str) -> str:
+    """Indent by four spaces what belongs to numbered items, as Python-Markdown wants it.
 
-    def extendMarkdown(self, md: Markdown) -> None:
-        """Set the indentation, which is four spaces by default."""
-        md.tab_length = 3
+    The READMEs indent by three spaces, the width of the number, as GitHub wants it.
+    """
+    return _ITEM.sub(lambda item: re.sub("(?m)^ {3}", " " * 4, item[0]), markdown)
 
 
 def repository_pages() -> list[str]:
@@ -76,22 +77,24 @@ def move_links(markdown: str, page_path: str, is_served: set[str]) -> str:
     site_folder = PurePosixPath(site_path(page_path)).parent.as_posix()
 
     def move(match: re.Match[str]) -> str:
-        target, _, anchor = match[3].partition("#")
+        target, _, anchor = match["target"].partition("#")
         if not target or ":" in target:  # an anchor of the same page, or an address
             return match[0]
 
         path = posixpath.normpath(posixpath.join(here, target))
         if not (ROOT / path).exists():
-            _LOG.warning("%s links to %s, which does not exist", page_path, match[3])
+            _LOG.warning("%s links to %s, which does not exist", page_path, match["target"])
             return match[0]
-        if site_path(path) not in is_served:
-            return match[2]
 
         moved = posixpath.relpath(site_path(path), site_folder)
-        return f"{match[1]}[{match[2]}]({moved}{'#' if anchor else ''}{anchor})"
+        if "head" in match.groupdict():
+            return f"{match['head']}{moved}"
+        if site_path(path) not in is_served:
+            return match["text"]
+        return f"{match['mark']}[{match['text']}]({moved}{'#' if anchor else ''}{anchor})"
 
     parts = _CODE.split(markdown)
-    parts[::2] = [_LINK.sub(move, part) for part in parts[::2]]
+    parts[::2] = [_IMAGE.sub(move, _LINK.sub(move, part)) for part in parts[::2]]
     return "".join(parts)
 
 
@@ -124,12 +127,6 @@ def list_exports(match: re.Match[str]) -> str:
     return "\n\n".join(f"::: {home}" for home in homes)
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add the extension for lists."""
-    config.markdown_extensions.append(RepositoryLists())
-    return config
-
-
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that do not lie in ``docs``."""
     for path in repository_pages():
@@ -140,7 +137,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead the links of a page to their places in the site, and write out its lists of exports."""
     uri = page.file.src_uri
-    text = move_links(markdown, repository_path(uri), set(files.src_uris))
+    text = move_links(widen_lists(markdown), repository_path(uri), set(files.src_uris))
     return _EXPORTS.sub(list_exports, text)
 
 

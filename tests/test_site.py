@@ -27,6 +27,7 @@ def hooks(load_module: Callable[[str], ModuleType]) -> ModuleType:
     [
         ("docs/scenes.md", "[a](../README.md#angles)", "[a](start.md#angles)"),
         ("README.md", "![a](docs/images/a.png)", "![a](images/a.png)"),
+        ("README.md", '<img alt="a" src="docs/images/a.png">', '<img alt="a" src="images/a.png">'),
         ("projects/MICML/README.md", "[a](../../docs/results.md)", "[a](../../results.md)"),
         ("docs/index.md", "[`a`](../setup.py)", "`a`"),
         ("docs/index.md", "[a](#here) [b](https://a.example/b)", None),
@@ -47,6 +48,14 @@ def test_a_link_to_nothing_is_a_warning(
     with caplog.at_level(logging.WARNING):
         hooks.move_links("[a](nowhere.md)", "docs/index.md", set())
     assert "docs/index.md links to nowhere.md, which does not exist" in caplog.text
+
+
+def test_numbered_items_keep_their_blocks(hooks: ModuleType) -> None:
+    markdown = pytest.importorskip("markdown")
+    text = hooks.widen_lists("1. a\n   b\n\n   ```\n   c\n   ```\n\n2. d\n\nend\n   e\n")
+    html = markdown.markdown(text, extensions=["pymdownx.superfences"])
+    assert html.count("<ol>") == 1 and html.count("<li>") == 2
+    assert text.endswith("end\n   e\n")
 
 
 def test_paths_of_pages_and_files_belong_together(hooks: ModuleType) -> None:
