@@ -52,7 +52,7 @@ from rsd2.inference.scene_scoring import format_scores, read_scored_scene
 from rsd2.inference.sliding_window import WindowParameters
 from rsd2.io.files import file_digest, make_output_folder
 from rsd2.io.folder_run import shard_from_environment
-from rsd2.io.ray_pool import RayPool, import_ray
+from rsd2.io.ray_pool import RayPool, check_cluster, import_ray
 from rsd2.weights.errors import CheckpointError
 
 from .predict import build_image_detector, class_names, read_model_config, read_test_mapper
@@ -268,6 +268,7 @@ def check_engine(args: argparse.Namespace, device: str, shard: tuple[int, int]) 
     Raises:
         ValueError: an option is out of range or belongs to another engine.
         ImportError: Ray is asked for and missing.
+        ConnectionError: nothing listens at the address of the cluster.
     """
     if args.engine == "local":
         if args.ray_address is not None or args.ray_workers is not None:
@@ -275,6 +276,7 @@ def check_engine(args: argparse.Namespace, device: str, shard: tuple[int, int]) 
         return
 
     import_ray()
+    check_cluster(args.ray_address)
     if args.ray_workers is not None and args.ray_workers < 1:
         raise ValueError(f"--ray-workers must be at least 1, got {args.ray_workers}")
     if shard != (0, 1):

@@ -8,6 +8,7 @@ done already, usually by the markers of a folder run (`rsd2.io.folder_run`).
 from __future__ import annotations
 
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,30 @@ def run_calls(
                 raise RuntimeError(f"a worker cannot start: {answer.reason}")
             else:
                 del deaths[None]
+
+
+def check_cluster(address: str | None) -> None:
+    """Check that something listens where a cluster is said to be.
+
+    Ray itself keeps trying for minutes.
+
+    Args:
+        address: address of `RayPool`; "auto", "local" and None are not checked.
+
+    Raises:
+        ConnectionError: nothing answers there.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address} ({error}); start one with ray start --head, or "
+            "give no address, and workers start on this machine"
+        ) from error
 
 
 def import_ray() -> ModuleType:

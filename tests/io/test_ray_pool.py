@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from pathlib import Path
 
 import pytest
 
-from rsd2.io.ray_pool import Answer, Call, RayPool, run_calls
+from rsd2.io.ray_pool import Answer, Call, RayPool, check_cluster, run_calls
 from tests.fake_pool import FakePool
 
 
@@ -68,6 +69,19 @@ def test_workers_that_cannot_start_end_the_run(deaths: int) -> None:
             run(pool, "a")
     else:
         assert run(pool, "a")["a"].value == "aa"
+
+
+def test_a_cluster_that_does_not_answer_is_named_at_once(monkeypatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        check_cluster(address)
+    for given in (address, f"ray://{address}"):
+        with pytest.raises(ConnectionError, match=f"no Ray cluster answers at {given} "):
+            check_cluster(given)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConnectionError):
+        check_cluster(None)
+    check_cluster("auto")
 
 
 def test_ray_repeats_the_call_of_a_dead_worker(tmp_path: Path) -> None:
