@@ -14,7 +14,6 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
-from torch.nn import functional as F
 
 from rsd2.layers import MLP
 from rsd2.modeling import RotatedDeformableDETR
@@ -27,9 +26,12 @@ from rsd2.modeling.outputs import (
 )
 
 from .alignment import EmbeddedTargets, Pairs, denoising_pairs, matched_pairs
+from .telemetry import agreement
 from .quirks import NO_QUIRKS, MutDetQuirks
 
 CLASSES = ("clusters", "one")
+COLLAPSE_COSINE = 0.95
+"""Mean cosine of different objects of an image above which their embeddings are one vector."""
 _logger = logging.getLogger(__name__)
 
 
@@ -42,6 +44,7 @@ class AlignmentLoss(Protocol):
         objects: torch.Tensor,
         classes: torch.Tensor,
         normalizer: float,
+        images: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return a scalar; see `alignment.EmbeddingRegression`."""
 
@@ -96,7 +99,7 @@ class DETReg(RotatedDeformableDETR):
         width = self.query_embed.embedding_dim
         self.embedding_head = MLP(width, width, embedding_dim, 2)
         self.backbone.requires_grad_(False)
-        self._checks_backbone = True
+        self._checks_backbone = self._checks_collapse = True
         self.train(self.training)
 
     def train(self, mode: bool = True) -> DETReg:
@@ -225,23 +228,31 @@ class DETReg(RotatedDeformableDETR):
             head: maps states (..., C) to embeddings.
             pairs: M objects in G groups.
             normalizer: number of pairs, averaged over processes.
-            logged_as: name under which the share of predictions whose own object is the nearest
-                (``<name>_retrieval``) and the mean cosine (``<name>_cosine``) are logged.
+            logged_as: name under which the values of `agreement` are logged. Targets whose
+                ``target_cosine`` exceeds `COLLAPSE_COSINE` are warned of once.
 
         Returns:
             Scalar.
         """
         predicted = head(pairs.states)
         if logged_as is not None and len(pairs.embeddings) and has_event_storage():
-            with torch.no_grad():
-                # Telemetry only: does a prediction find its own object among all of the batch?
-                cosine = F.normalize(predicted[0].float(), dim=-1) @ (
-                    F.normalize(pairs.embeddings.float(), dim=-1).T
-                )
-                own = torch.arange(len(cosine), device=cosine.device)
-                found = (cosine.argmax(dim=1) == own).float().mean()
+            values = agreement(predicted[0], pairs.embeddings, pairs.images)
+            get_event_storage().put_scalars(
+                **{f"{logged_as}_{name}": value for name, value in values.items()}
+            )
+            self._warn_of_collapse(values.get("target_cosine", 0.0))
 
-            storage = get_event_storage()
-            storage.put_scalar(f"{logged_as}_retrieval", found.item())
-            storage.put_scalar(f"{logged_as}_cosine", cosine.diagonal().mean().item())
-        return self.alignment(predicted, pairs.embeddings, pairs.classes, normalizer)
+        return self.alignment(
+            predicted, pairs.embeddings, pairs.classes, normalizer, images=pairs.images
+        )
+
+    def _warn_of_collapse(self, cosine: float) -> None:
+        if self._checks_collapse and cosine > COLLAPSE_COSINE:
+            self._checks_collapse = False
+            _logger.warning(
+                "different objects of an image have nearly the same target embedding (cosine %.3f, "
+                "alarm above %.2f): the alignment teaches little about objects; see "
+                "alignment.negatives, enhancement.zero_init and anchored",
+                cosine,
+                COLLAPSE_COSINE,
+            )

@@ -198,6 +198,20 @@ def test_no_map_of_tokens_times_objects_is_kept(dtype, padded):
     assert max(sizes) >= num_tokens * C
 
 
+def test_objects_of_an_image_are_nearly_one_at_the_official_start_and_not_at_the_other():
+    """Published widths and depth; tokens may be few, because their mean is what counts."""
+    found = {}
+    for zero_init in (False, True):
+        torch.manual_seed(0)
+        module = MutualEnhancement(zero_init=zero_init)
+        embeddings, memory = objects(300, dim=256), torch.randn(1, 400, 256)
+        with torch.no_grad():
+            enhanced = F.normalize(module(memory, embeddings, None, usable(1, 400))[0][0], dim=1)
+        cosine = enhanced @ enhanced.T
+        found[zero_init] = ((cosine.sum() - 300) / (300 * 299)).item()
+    assert found[False] > 0.85 and found[True] < 0.5, found
+
+
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
         MutualEnhancement(depth=0)
