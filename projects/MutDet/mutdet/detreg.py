@@ -26,8 +26,8 @@ from rsd2.modeling.outputs import (
 )
 
 from .alignment import EmbeddedTargets, Pairs, denoising_pairs, matched_pairs
-from .telemetry import agreement
 from .quirks import NO_QUIRKS, MutDetQuirks
+from .telemetry import agreement
 
 CLASSES = ("clusters", "one")
 COLLAPSE_COSINE = 0.95
