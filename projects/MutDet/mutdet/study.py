@@ -12,9 +12,9 @@ measured on held-out scenes, which are not those of the scores: how often does a
 own object in its image? The sweep, a preset without shares of labels, ends here and chooses the
 recipe. Then every arm is fine-tuned by the same config, seed and steps on the same shares of the
 labels, and scored on scenes of another seed. Commands run two at a time, one thread each; finished
-jobs are not repeated, and an interrupted command continues. The output folder gets results.jsonl (a row with provenance for each
-fine-tuning), results.md, curves.png, detections.png, report.html, and under jobs/ the log, command
-and cost of every command.
+jobs are not repeated, and an interrupted command continues. The output folder gets results.jsonl (a
+row with provenance for each fine-tuning), results.md, curves.png, detections.png, report.html, or
+sweep.jsonl, sweep.md and sweep.png, and under jobs/ the log, command and cost of every command.
 """
 
 from __future__ import annotations
