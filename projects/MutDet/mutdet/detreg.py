@@ -30,6 +30,7 @@ from .quirks import NO_QUIRKS, MutDetQuirks
 from .telemetry import agreement
 
 CLASSES = ("clusters", "one")
+CHOICES = ("random", "first")
 COLLAPSE_COSINE = 0.95
 """Mean cosine of different objects of an image above which their embeddings are one vector."""
 _logger = logging.getLogger(__name__)
@@ -63,8 +64,10 @@ class DETReg(RotatedDeformableDETR):
         embedding_dim: D of the embeddings in ``gt_embeddings``.
         classes: "clusters": the detector learns the pseudo-classes of the data; "one": every
             object is class 0 of a detector with one class.
-        max_objects: an image with more objects contributes a random choice of that size to each
-            step; None for all.
+        max_objects: an image with more objects contributes so many of them to each step, and the
+            others are background in this step; None for all.
+        choice: which ones: "random", anew in every step; "first", in the order of the file, as the
+            official program takes the first 1000.
         align_denoising: whether to align the denoising queries too.
         quirks: only ``first_denoising_rows`` is read; the detector has its own quirks.
     """
@@ -77,6 +80,7 @@ class DETReg(RotatedDeformableDETR):
         embedding_dim: int = 256,
         classes: str = "clusters",
         max_objects: int | None = 300,
+        choice: str = "random",
         align_denoising: bool = False,
         quirks: MutDetQuirks = NO_QUIRKS,
     ) -> None:
@@ -88,12 +92,15 @@ class DETReg(RotatedDeformableDETR):
             )
         if max_objects is not None and max_objects < 1:
             raise ValueError(f"max_objects must be at least 1 or None, got {max_objects}")
+        if choice not in CHOICES:
+            raise ValueError(f"choice must be one of {CHOICES}, got {choice!r}")
 
         nn.Module.__init__(self)
         # The detector is no child, so that names in the checkpoint are those of the plain one.
         vars(self).update(vars(detector))
         self.alignment, self.embedding_dim, self.classes = alignment, embedding_dim, classes
-        self.max_objects, self.align_denoising = max_objects, align_denoising
+        self.max_objects, self.choice = max_objects, choice
+        self.align_denoising = align_denoising
         self.pretraining_quirks = quirks
 
         width = self.query_embed.embedding_dim
@@ -155,11 +162,11 @@ class DETReg(RotatedDeformableDETR):
                 f"{self.embedding_dim}; set model.embedding_dim or extract the embeddings again"
             )
 
-        # A random choice anew in every step, so that all objects are seen in the long run.
+        # SAM labels up to a thousand objects per tile; the memory of every loss grows with them.
         if self.max_objects is not None and len(instances) > self.max_objects:
-            # SAM labels up to a thousand objects per tile; the memory of every loss grows with
-            # them.
-            instances = instances[torch.randperm(len(instances))[: self.max_objects]]
+            # At random anew in every step, so that all objects are seen in the long run.
+            order = torch.randperm if self.choice == "random" else torch.arange
+            instances = instances[order(len(instances))[: self.max_objects]]
 
         if self.classes == "one":
             fields = instances.get_fields() | {"gt_classes": torch.zeros_like(instances.gt_classes)}

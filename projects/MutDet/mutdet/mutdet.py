@@ -52,6 +52,7 @@ class MutDet(DETReg):
         embedding_dim: see `DETReg`.
         classes: see `DETReg`.
         max_objects: see `DETReg`.
+        choice: see `DETReg`.
         align_denoising: see `DETReg`.
         quirks: ``raw_query_score`` and those that `DETReg` reads; ``enhancement`` has its own.
 
@@ -74,6 +75,7 @@ class MutDet(DETReg):
         embedding_dim: int = 256,
         classes: str = "clusters",
         max_objects: int | None = 300,
+        choice: str = "random",
         align_denoising: bool = True,
         quirks: MutDetQuirks = NO_QUIRKS,
     ) -> None:
@@ -83,6 +85,7 @@ class MutDet(DETReg):
             embedding_dim=embedding_dim,
             classes=classes,
             max_objects=max_objects,
+            choice=choice,
             align_denoising=align_denoising,
             quirks=quirks,
         )

@@ -121,6 +121,14 @@ def test_a_random_choice_keeps_box_class_and_embedding_together(
         assert torch.equal(embedding, whole.embeddings[label])
 
 
+def test_the_first_objects_are_those_of_the_official_program(build_pretraining, make_pseudo_batch):
+    overrides = ("model.max_objects=10", "model.choice=first", "model.detector.num_classes=30")
+    targets = targets_of(
+        build_pretraining(SMALL, *overrides), make_pseudo_batch(30, num_classes=30)
+    )
+    assert targets[0].labels.tolist() == list(range(10))
+
+
 def test_one_class_for_all(build_pretraining, make_pseudo_batch):
     overrides = ("model.classes=one", "model.detector.num_classes=1")
     model = build_pretraining(SMALL, *overrides)
@@ -137,6 +145,8 @@ def test_wrong_arguments(build_pretraining):
         build_pretraining(SMALL, "model.classes=some")
     with pytest.raises(ValueError, match="max_objects must be at least 1 or None, got 0"):
         build_pretraining(SMALL, "model.max_objects=0")
+    with pytest.raises(ValueError, match="choice must be one of .*'last'"):
+        build_pretraining(SMALL, "model.choice=last")
 
 
 def test_labels_without_embeddings_or_of_another_width(build_pretraining, make_pseudo_batch):

@@ -34,6 +34,7 @@ model = L(MutDet)(
     embedding_dim=256,
     classes="clusters",
     max_objects="${.detector.num_queries}",
+    choice="random",
     align_denoising=True,
     quirks=L(MutDetQuirks)(),
 )
