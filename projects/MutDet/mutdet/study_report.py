@@ -164,8 +164,8 @@ def _telemetry(runs: Sequence[StudyRun], folder: Path) -> dict[str, Any]:
         place = folder / "pretrain" / stage.removeprefix("pretrain_")
         steps = max(record["iteration"] for record in read_records(place)) + 1
         last = read_last(place, ("total_loss", "retrieval", "cosine"))
-        measured = read_results(folder / "measure" / place.name)["results"]
-        heldout = next(iter(measured.values()))
+        measured = read_results(folder / "measure" / place.name)
+        heldout = {**next(iter(measured["results"].values())), **measured.get("gradients", {})}
         result[f"pre-training {place.name}"] = {"steps": steps, **last, "held-out": heldout}
 
     shared = ("embedder", "pseudo_boxes", "embeddings")
