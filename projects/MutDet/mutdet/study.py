@@ -49,6 +49,17 @@ _EMBEDDER = "embedder_small_synthetic_pretrain.py"
 _EMBEDDER_BATCH = 64  # crops, which the loss compares with each other
 _EMBEDDER_SEED = 0
 _FINETUNE = "mutdet_small_synthetic_finetune.py"
+_COST = {
+    "start": 10.0,  # of a program
+    "label": 0.1,  # of an image: drawing, boxes, embeddings
+    "embedder": 0.25,  # of a step
+    "detreg": 0.035,  # of an image in a step of pre-training
+    "mutdet": 0.068,
+    "measure": 0.25,  # of an image on which a pre-training is measured
+    "finetune": 0.033,  # of an image in a step of fine-tuning
+    "score": 0.05,  # of a scored image, twice: last and averaged weights
+}
+"""CPU seconds at 128 pixels, one thread of an AMD EPYC beside other work."""
 _PACKAGE = "rsd2.projects.mutdet"
 _SCENES, _PSEUDO = "data/synthetic", "data/pseudo/synthetic"
 
@@ -368,7 +379,38 @@ def plan(settings: MutDetSettings, folder: Path) -> Study:
         report = partial(write_pages, runs, folder, settings.images)
     else:
         report = partial(write_sweep, measured, folder)
-    return Study(study_jobs(settings, folder), report)
+    return Study(study_jobs(settings, folder), report, cpu_minutes=budget(settings))
+
+
+def budget(settings: MutDetSettings) -> dict[str, float]:
+    """Estimate the CPU minutes of a study, from what its jobs took at 128 pixels.
+
+    Args:
+        settings: settings of the study.
+
+    Returns:
+        Kind of job -> minutes of all such jobs, and ``all``.
+    """
+    cost, area = _COST, (settings.image_size / 128) ** 2
+    scenes = settings.train_images + settings.val_images + settings.heldout_images
+    views = area * settings.batch_size
+
+    shared = scenes * area * cost["label"] + settings.embedder_steps * cost["embedder"]
+    pretraining = 0.0
+    for arm in (ARMS[name] for name in settings.arms if name != BASELINE):
+        steps = settings.pretrain_steps * (settings.compute_ratio if arm.equal_compute else 1)
+        once = 2 * cost["start"] + settings.heldout_images * area * cost["measure"]
+        once += steps * views * cost[arm.method]
+        pretraining += len(settings.pretrain_seeds) * once
+
+    runs = len(_starts(settings)) * len(settings.seeds) * len(settings.fractions)
+    once = cost["start"] + settings.val_images * area * cost["score"]
+    once += settings.finetune_steps * views * cost["finetune"]
+
+    seconds = {"labels and backbone": shared, "pre-training": pretraining}
+    seconds["fine-tuning"] = runs * once
+    seconds["all"] = sum(seconds.values())
+    return {kind: value / 60 for kind, value in seconds.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
