@@ -45,16 +45,6 @@ ARMS = {
     "raw": Arm("MutDet, raw embeddings", "mutdet", ("model.enhance_embeddings=false",)),
     "anchored": Arm("MutDet, anchored", "mutdet", ("model.anchored=true",)),
     "detached": Arm("MutDet, detached", "mutdet", ("model.enhancement.detach_objects=true",)),
-    "raw_10": Arm(
-        "MutDet, raw embeddings, within, weight 10",
-        "mutdet",
-        ("model.enhance_embeddings=false", _IMAGE, "model.alignment.weight=10"),
-    ),
-    "anchored_10": Arm(
-        "MutDet, anchored, within + zero, weight 10",
-        "mutdet",
-        ("model.anchored=true", _IMAGE, _ZERO, "model.alignment.weight=10"),
-    ),
 }
 """Name of an arm -> the arm; the order is that of the tables."""
 SWEEP = ("mutdet", "within", "zero", "both", "both_10", "raw", "anchored", "detached")
