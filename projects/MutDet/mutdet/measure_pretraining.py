@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     train = load_config(args.run / "config.yaml").train
     measurement = Measurement(args.run, args.labels, args.images)
     result = {
-        **provenance("projects/MutDet", train.seed, torch.device("cpu")),
+        **provenance(f"{args.run.name}/config.yaml", train.seed, torch.device("cpu")),
         "max_iter": train.max_iter,
         # Named as the trainer names the scores of averaged weights.
         "results": {"ema/bbox" if train.ema.enabled else "bbox": measurement.agreement()},
