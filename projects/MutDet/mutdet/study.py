@@ -91,7 +91,10 @@ class MutDetSettings(StudySettings):
     """
 
     known_arms: ClassVar[tuple[str, ...]] = tuple(ARMS)
-    arms: tuple[str, ...] = ("none", "detreg", "detreg_sum", "detreg_compute", "mutdet", "both_10")
+    arms: tuple[str, ...] = (
+        *("none", "detreg", "detreg_sum", "detreg_compute"),
+        *("mutdet", "both", "both_10"),
+    )
     seeds: tuple[int, ...] = (0, 1, 2)
     train_images: int = 1000
     val_images: int = 150

@@ -15,6 +15,7 @@ from rsd2.study.report import format_table
 
 from .study_arms import ARMS, BASELINE
 
+_ORDER = [arm.title for arm in ARMS.values()]
 _REFERENCES = (BASELINE, *(ARMS[name].title for name in ("detreg", "detreg_sum", "mutdet")))
 _DRAWS = 10_000
 SEPARATOR = ", pre-training "
@@ -79,7 +80,8 @@ def compare(rows: Rows, metrics: Mapping[str, str]) -> list[str]:
         for reference in _REFERENCES:
             for arm, group in values:
                 others = values.get((reference, group))
-                if arm == reference or not others:
+                # Each pair once, the later arm of the table minus the earlier one.
+                if not others or _ORDER.index(arm) <= _ORDER.index(reference):
                     continue
 
                 found = differences_of(values[arm, group], others)
