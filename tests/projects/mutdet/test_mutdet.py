@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from rsd2.config import get_config
+
 FULL, BASELINE = "mutdet_small_synthetic_pretrain", "detreg_small_synthetic_pretrain"
 SIDE_LENGTH = 64
 NO_DENOISING = "model.detector.num_denoising_queries=0"
@@ -210,6 +212,15 @@ def test_nothing_of_tokens_times_objects_is_kept(build_pretraining, make_pseudo_
     assert any(num_objects in shape for shape in shapes)
     kept = [shape for shape in shapes if num_tokens in shape and num_objects in shape]
     assert not kept
+
+
+def test_the_default_is_mended_and_the_official_configuration_is_as_published():
+    found = {}
+    for name in ("mutdet_r50_dota_pretrain", "mutdet_r50_dota_pretrain_official", FULL):
+        model = get_config(f"MutDet/configs/{name}.py").model
+        found[name] = (model.alignment.negatives, model.enhancement.zero_init)
+    mended, *others = found.values()
+    assert mended == ("image", True) and others == [("batch", False)] * 2
 
 
 @pytest.mark.parametrize(
