@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -44,10 +44,10 @@ class StudySettings:
             raise ValueError(
                 f"seeds must be different numbers, at least one, got {list(self.seeds)}"
             )
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if isinstance(value, int) and value < 1:
-                raise ValueError(f"{field.name} must be at least 1, got {value}")
+                raise ValueError(f"{one.name} must be at least 1, got {value}")
 
     def suffix(self, seed: int) -> str:
         """Tell the jobs of several seeds apart; those of the first seed have the plain name.
@@ -73,11 +73,14 @@ class Study:
         report: called when all jobs are done; returns the text to print, and raises
             `StudyReportError`.
         alone: jobs that run after the others and one at a time, because they measure time.
+        cpu_minutes: kind of job -> CPU minutes that all of them are expected to take, for
+            ``--list``; empty if nobody measured that.
     """
 
     jobs: Sequence[Job]
     report: Callable[[], str]
     alone: Sequence[Job] = ()
+    cpu_minutes: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_study(
@@ -114,6 +117,8 @@ def run_study(
         print(settings)
         for job in (*study.jobs, *study.alone):
             print(f"{job.name}: {' '.join(job.command)}")
+        for kind, minutes in study.cpu_minutes.items():
+            print(f"about {minutes:.0f} CPU min: {kind}")
         return 0
 
     # A terminated study ends its commands too, as an interrupted one does.

@@ -40,7 +40,9 @@ def study(request):
 def settings(study):
     """The largest study, with two seeds."""
     full = study.PRESETS["study"]
-    return replace(full, arms=full.known_arms, seeds=(0, 5))
+    # Where pre-trainings have seeds of their own, those are changed too.
+    names = [name for name in ("seeds", "pretrain_seeds") if hasattr(full, name)]
+    return replace(full, arms=full.known_arms, **dict.fromkeys(names, (0, 5)))
 
 
 def config_of(job):
@@ -91,6 +93,9 @@ def test_arms_get_the_same_budget(study, settings):
         # The embedder is no arm: every arm starts from it.
         if cfg is None or "--eval-only" in job.command or job.name == "embedder":
             continue
+        # This arm spends the time of a dearer one on more steps, on purpose.
+        if job.name.startswith("pretrain_detreg_compute"):
+            continue
         stage = job.name.split("_")[0] if job.name.startswith(("pre", "fine")) else "training"
         fraction = cfg.dataloader.train.dataset.get("fraction")
         for key in [key for key in cfg.train if key.startswith(("init_", "output_dir"))]:
@@ -109,8 +114,8 @@ def test_list_prints_sizes_and_commands_and_runs_nothing(study, tmp_path, capsys
     assert study.main(["--output", str(output), "--list", *words]) == 0
     printed = capsys.readouterr().out
     assert "seeds=(77,)" in printed and "train.seed=77" in printed and "log_period=9" in printed
-    plan = study.plan(study.PRESETS["study"], output)
-    assert all(f"\n{job.name.replace('seed0', 'seed77')}: " in printed for job in plan.jobs)
+    plan = study.plan(change_settings(study.PRESETS["study"], ["seeds=77"]), output)
+    assert all(f"\n{job.name}: " in printed for job in plan.jobs)
     assert not output.exists()
 
 

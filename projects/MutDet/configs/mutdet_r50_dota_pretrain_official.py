@@ -19,4 +19,6 @@ model.detector.quirks = L(DetectorQuirks)(
     boxes_per_axis=True,
 )
 model.quirks = L(MutDetQuirks)(first_denoising_rows=True, raw_query_score=True, zeroed_rim=True)
-model.max_objects = None
+# The first 1000 boxes of an image, without those of less than 2 pixels on a tile of 800 pixels.
+model.max_objects, model.choice = 1000, "first"
+dataloader.train.mapper.min_side = 2 * 1024 / 800

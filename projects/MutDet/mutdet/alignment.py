@@ -19,6 +19,8 @@ from rsd2.modeling.outputs import Matches
 
 from .contrastive import contrastive_alignment_loss, gather_rows, smallest_group_count
 
+NEGATIVES = ("batch", "image")
+
 
 @dataclass
 class EmbeddedTargets(Targets):
@@ -37,9 +39,13 @@ class EmbeddingRegression:
     Source: DETReg (arXiv 2106.04550), object embedding loss; the mean of absolute differences
     there, of squared ones in the rotated DETReg that MutDet (ECCV 2024) compares with.
 
+    The loss is a mean over the channels of unit vectors: with "mse" it is 2 (1 - cosine) / C,
+    at 128 channels and a cosine of 0 just 0.016, which is lost beside detection losses of a
+    hundred. ``weight`` = C makes it a sum over the channels, 2 (1 - cosine).
+
     Args:
         distance: "mse" or "l1".
-        weight: weight of the loss.
+        weight: weight of the loss; the original is 1.
     """
 
     def __init__(self, distance: str = "mse", weight: float = 1.0) -> None:
@@ -53,6 +59,7 @@ class EmbeddingRegression:
         objects: torch.Tensor,
         classes: torch.Tensor,
         normalizer: float,
+        images: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Compute the weighted loss.
 
@@ -61,6 +68,7 @@ class EmbeddingRegression:
             objects: (M, C).
             classes: (M,), not used.
             normalizer: number of pairs of all groups, averaged over processes, > 0.
+            images: (M,), not used.
 
         Returns:
             Scalar: the mean over channels and pairs; 0, but attached to the graph, without pairs.
@@ -78,7 +86,8 @@ class ContrastiveAlignment:
     """Contrastive alignment over the pairs of a batch.
 
     Source: MutDet (ECCV 2024), contrastive alignment loss; negatives are the other matched
-    objects of all images of one process.
+    objects of all images of one process. Predictions and targets can tell those of other images
+    apart without telling objects apart, which "image" rules out.
 
     Args:
         temperature: tau, > 0.
@@ -86,6 +95,10 @@ class ContrastiveAlignment:
         gather: whether to take the negatives from all processes. Denoising then aligns as many
             groups as the process with the fewest has.
         mask_same_class: whether to exclude objects of the same pseudo-class from the negatives.
+        negatives: "batch": all other objects, as in the paper; "image": those of the same image.
+
+    Raises:
+        ValueError: a value is out of range, or two of them contradict each other.
     """
 
     def __init__(
@@ -95,11 +108,20 @@ class ContrastiveAlignment:
         *,
         gather: bool = False,
         mask_same_class: bool = False,
+        negatives: str = "batch",
     ) -> None:
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
+        if negatives not in NEGATIVES:
+            raise ValueError(f"negatives must be one of {NEGATIVES}, got {negatives!r}")
+        if gather and negatives == "image":
+            raise ValueError(
+                "gather takes negatives from other processes, but negatives='image' allows only "
+                "those of the same image; set gather=false"
+            )
         self.temperature, self.weight = temperature, weight
         self.gather, self.mask_same_class = gather, mask_same_class
+        self.negatives = negatives
 
     def __call__(
         self,
@@ -107,6 +129,7 @@ class ContrastiveAlignment:
         objects: torch.Tensor,
         classes: torch.Tensor,
         normalizer: float,
+        images: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Compute the weighted loss; with ``gather`` every process must call it.
 
@@ -115,6 +138,8 @@ class ContrastiveAlignment:
             objects: (M, C).
             classes: (M,) int64.
             normalizer: not used: the loss is a mean over the pairs it sees.
+            images: (M,) int64, index of each object's image in the batch; None if all are of one
+                image.
 
         Returns:
             Scalar, 0, but attached to the graph, without pairs.
@@ -129,7 +154,11 @@ class ContrastiveAlignment:
             objects, classes = gather_rows(at_least_float32(objects)), gather_rows(classes)
 
         return self.weight * contrastive_alignment_loss(
-            predicted, objects, self.temperature, classes if self.mask_same_class else None
+            predicted,
+            objects,
+            self.temperature,
+            classes if self.mask_same_class else None,
+            images if self.negatives == "image" else None,
         )
 
 
@@ -141,11 +170,13 @@ class Pairs:
         states: (G, M, C) states of the predictions.
         embeddings: (M, D) embeddings of the objects.
         classes: (M,) pseudo-classes.
+        images: (M,) int64, index of each object's image in the batch.
     """
 
     states: torch.Tensor
     embeddings: torch.Tensor
     classes: torch.Tensor
+    images: torch.Tensor
 
 
 def matched_pairs(
@@ -168,7 +199,14 @@ def matched_pairs(
     rows = [states[i, source] for i, (source, _) in enumerate(matches)]
     objects = [e[index] for e, (_, index) in zip(embeddings, matches)]
     classes = [t.labels[index] for t, (_, index) in zip(targets, matches)]
-    return Pairs(torch.cat(rows)[None], torch.cat(objects), torch.cat(classes))
+    images = _images_of([len(one) for one in objects], states.device)
+    return Pairs(torch.cat(rows)[None], torch.cat(objects), torch.cat(classes), images)
+
+
+def _images_of(counts: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Return (sum of counts,) the index of the image of every object."""
+    index = torch.arange(len(counts), device=device)
+    return index.repeat_interleave(torch.tensor(counts, device=device))
 
 
 def denoising_pairs(
@@ -202,14 +240,19 @@ def denoising_pairs(
         for i, (slots, _) in enumerate(noised.matches)
     ]
 
+    counts = [len(t) for t in targets]
     if first_rows:
-        count = sum(len(t) for t in targets)
+        count = sum(counts)
         return Pairs(
             torch.cat([r.flatten(0, 1) for r in rows])[None, :count],
             torch.cat([e.repeat(groups, 1) for e in embeddings])[:count],
             torch.cat([t.labels.repeat(groups) for t in targets])[:count],
+            _images_of([groups * n for n in counts], states.device)[:count],
         )
 
     return Pairs(
-        torch.cat(rows, dim=1), torch.cat(list(embeddings)), torch.cat([t.labels for t in targets])
+        torch.cat(rows, dim=1),
+        torch.cat(list(embeddings)),
+        torch.cat([t.labels for t in targets]),
+        _images_of(counts, states.device),
     )

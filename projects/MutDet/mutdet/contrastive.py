@@ -19,6 +19,7 @@ def contrastive_alignment_loss(
     objects: torch.Tensor,
     temperature: float = 0.2,
     classes: torch.Tensor | None = None,
+    images: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Compute the symmetric InfoNCE between predictions and objects, times 2 tau.
 
@@ -31,6 +32,8 @@ def contrastive_alignment_loss(
         temperature: tau, > 0.
         classes: (M,) int64; other objects of the same class do not count as negatives. None: all
             others do, as in the paper.
+        images: (M,) int64; objects of other images do not count as negatives. None: they do, as in
+            the paper.
 
     Returns:
         Scalar >= 0, the mean over pairs and groups; 0, but attached to the graph, without pairs.
@@ -44,11 +47,15 @@ def contrastive_alignment_loss(
     with torch.autocast(predicted.device.type, enabled=False):
         logits = F.normalize(predicted, dim=-1) @ F.normalize(objects, dim=-1).T / temperature
 
+    left_out = torch.zeros_like(logits[0], dtype=torch.bool)
     if classes is not None:
-        same = classes[:, None] == classes[None]
-        # An object must stay its own positive.
-        same.fill_diagonal_(False)
-        logits = logits.masked_fill(same, -float("inf"))
+        left_out |= classes[:, None] == classes[None]
+    if images is not None:
+        left_out |= images[:, None] != images[None]
+    # An object must stay its own positive.
+    left_out.fill_diagonal_(False)
+    logits = logits.masked_fill(left_out, -float("inf"))
+
     own = torch.arange(pairs, device=logits.device).expand(groups, -1)
     return (
         2

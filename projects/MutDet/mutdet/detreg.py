@@ -14,7 +14,6 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
-from torch.nn import functional as F
 
 from rsd2.layers import MLP
 from rsd2.modeling import RotatedDeformableDETR
@@ -28,8 +27,12 @@ from rsd2.modeling.outputs import (
 
 from .alignment import EmbeddedTargets, Pairs, denoising_pairs, matched_pairs
 from .quirks import NO_QUIRKS, MutDetQuirks
+from .telemetry import agreement
 
 CLASSES = ("clusters", "one")
+CHOICES = ("random", "first")
+COLLAPSE_COSINE = 0.95
+"""Mean cosine of different objects of an image above which their embeddings are one vector."""
 _logger = logging.getLogger(__name__)
 
 
@@ -42,6 +45,7 @@ class AlignmentLoss(Protocol):
         objects: torch.Tensor,
         classes: torch.Tensor,
         normalizer: float,
+        images: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return a scalar; see `alignment.EmbeddingRegression`."""
 
@@ -60,8 +64,10 @@ class DETReg(RotatedDeformableDETR):
         embedding_dim: D of the embeddings in ``gt_embeddings``.
         classes: "clusters": the detector learns the pseudo-classes of the data; "one": every
             object is class 0 of a detector with one class.
-        max_objects: an image with more objects contributes a random choice of that size to each
-            step; None for all.
+        max_objects: an image with more objects contributes so many of them to each step, and the
+            others are background in this step; None for all.
+        choice: which ones: "random", anew in every step; "first", in the order of the file, as the
+            official program takes the first 1000.
         align_denoising: whether to align the denoising queries too.
         quirks: only ``first_denoising_rows`` is read; the detector has its own quirks.
     """
@@ -74,6 +80,7 @@ class DETReg(RotatedDeformableDETR):
         embedding_dim: int = 256,
         classes: str = "clusters",
         max_objects: int | None = 300,
+        choice: str = "random",
         align_denoising: bool = False,
         quirks: MutDetQuirks = NO_QUIRKS,
     ) -> None:
@@ -85,18 +92,21 @@ class DETReg(RotatedDeformableDETR):
             )
         if max_objects is not None and max_objects < 1:
             raise ValueError(f"max_objects must be at least 1 or None, got {max_objects}")
+        if choice not in CHOICES:
+            raise ValueError(f"choice must be one of {CHOICES}, got {choice!r}")
 
         nn.Module.__init__(self)
         # The detector is no child, so that names in the checkpoint are those of the plain one.
         vars(self).update(vars(detector))
         self.alignment, self.embedding_dim, self.classes = alignment, embedding_dim, classes
-        self.max_objects, self.align_denoising = max_objects, align_denoising
+        self.max_objects, self.choice = max_objects, choice
+        self.align_denoising = align_denoising
         self.pretraining_quirks = quirks
 
         width = self.query_embed.embedding_dim
         self.embedding_head = MLP(width, width, embedding_dim, 2)
         self.backbone.requires_grad_(False)
-        self._checks_backbone = True
+        self._checks_backbone = self._checks_collapse = True
         self.train(self.training)
 
     def train(self, mode: bool = True) -> DETReg:
@@ -152,11 +162,11 @@ class DETReg(RotatedDeformableDETR):
                 f"{self.embedding_dim}; set model.embedding_dim or extract the embeddings again"
             )
 
-        # A random choice anew in every step, so that all objects are seen in the long run.
+        # SAM labels up to a thousand objects per tile; the memory of every loss grows with them.
         if self.max_objects is not None and len(instances) > self.max_objects:
-            # SAM labels up to a thousand objects per tile; the memory of every loss grows with
-            # them.
-            instances = instances[torch.randperm(len(instances))[: self.max_objects]]
+            # At random anew in every step, so that all objects are seen in the long run.
+            order = torch.randperm if self.choice == "random" else torch.arange
+            instances = instances[order(len(instances))[: self.max_objects]]
 
         if self.classes == "one":
             fields = instances.get_fields() | {"gt_classes": torch.zeros_like(instances.gt_classes)}
@@ -225,23 +235,31 @@ class DETReg(RotatedDeformableDETR):
             head: maps states (..., C) to embeddings.
             pairs: M objects in G groups.
             normalizer: number of pairs, averaged over processes.
-            logged_as: name under which the share of predictions whose own object is the nearest
-                (``<name>_retrieval``) and the mean cosine (``<name>_cosine``) are logged.
+            logged_as: name under which the values of `agreement` are logged. Targets whose
+                ``target_cosine`` exceeds `COLLAPSE_COSINE` are warned of once.
 
         Returns:
             Scalar.
         """
         predicted = head(pairs.states)
         if logged_as is not None and len(pairs.embeddings) and has_event_storage():
-            with torch.no_grad():
-                # Telemetry only: does a prediction find its own object among all of the batch?
-                cosine = F.normalize(predicted[0].float(), dim=-1) @ (
-                    F.normalize(pairs.embeddings.float(), dim=-1).T
-                )
-                own = torch.arange(len(cosine), device=cosine.device)
-                found = (cosine.argmax(dim=1) == own).float().mean()
+            values = agreement(predicted[0], pairs.embeddings, pairs.images)
+            get_event_storage().put_scalars(
+                **{f"{logged_as}_{name}": value for name, value in values.items()}
+            )
+            self._warn_of_collapse(values.get("target_cosine", 0.0))
 
-            storage = get_event_storage()
-            storage.put_scalar(f"{logged_as}_retrieval", found.item())
-            storage.put_scalar(f"{logged_as}_cosine", cosine.diagonal().mean().item())
-        return self.alignment(predicted, pairs.embeddings, pairs.classes, normalizer)
+        return self.alignment(
+            predicted, pairs.embeddings, pairs.classes, normalizer, images=pairs.images
+        )
+
+    def _warn_of_collapse(self, cosine: float) -> None:
+        if self._checks_collapse and cosine > COLLAPSE_COSINE:
+            self._checks_collapse = False
+            _logger.warning(
+                "different objects of an image have nearly the same target embedding (cosine %.3f, "
+                "alarm above %.2f): the alignment teaches little about objects; see "
+                "alignment.negatives, enhancement.zero_init and anchored",
+                cosine,
+                COLLAPSE_COSINE,
+            )

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils.events import get_event_storage, has_event_storage
 from torch.nn import functional as F
 
 from rsd2.layers import MLP, at_least_float32
@@ -44,9 +45,14 @@ class MutDet(DETReg):
         align_encoder: whether to align the matched enhanced tokens too, and to choose queries among
             the enhanced tokens by their similarity to the objects.
         siamese_head: whether to decode the plain tokens besides the enhanced ones.
+        anchored: whether the target is the sum of the enhanced embedding and of that from disk,
+            both of unit length, so that targets cannot become one vector for all objects.
+        raw_steps: number of steps at the start of the training in which the targets are those from
+            disk; enhanced ones follow.
         embedding_dim: see `DETReg`.
         classes: see `DETReg`.
         max_objects: see `DETReg`.
+        choice: see `DETReg`.
         align_denoising: see `DETReg`.
         quirks: ``raw_query_score`` and those that `DETReg` reads; ``enhancement`` has its own.
 
@@ -64,9 +70,12 @@ class MutDet(DETReg):
         enhance_features: bool = True,
         align_encoder: bool = True,
         siamese_head: bool = True,
+        anchored: bool = False,
+        raw_steps: int = 0,
         embedding_dim: int = 256,
         classes: str = "clusters",
         max_objects: int | None = 300,
+        choice: str = "random",
         align_denoising: bool = True,
         quirks: MutDetQuirks = NO_QUIRKS,
     ) -> None:
@@ -76,6 +85,7 @@ class MutDet(DETReg):
             embedding_dim=embedding_dim,
             classes=classes,
             max_objects=max_objects,
+            choice=choice,
             align_denoising=align_denoising,
             quirks=quirks,
         )
@@ -84,8 +94,10 @@ class MutDet(DETReg):
         self.enhancement = enhancement
         self.enhance_embeddings, self.enhance_features = enhance_embeddings, enhance_features
         self.siamese_head = siamese_head
+        self.anchored, self.raw_steps = anchored, raw_steps
 
         width = self.query_embed.embedding_dim
+        _check_targets(enhancement, enhance_embeddings, anchored, raw_steps, width, embedding_dim)
         # The targets are as wide as the tokens once enhanced, and as wide as the file otherwise.
         target_width = width if enhance_embeddings else embedding_dim
         if target_width != embedding_dim:
@@ -118,7 +130,7 @@ class MutDet(DETReg):
             enhanced, tokens = self.enhancement(
                 encoded.memory, embeddings, encoded.padding_mask, ~usable
             )
-            embeddings = enhanced if self.enhance_embeddings else embeddings
+            embeddings = self.aligned_embeddings(enhanced, embeddings)
 
         runs: list[tuple[str, EncodedImages, Proposals]] = []
         # The siamese head decodes plain tokens, as fine-tuning will: it closes the gap between the
@@ -147,6 +159,25 @@ class MutDet(DETReg):
                 self.token_embedding_head, pairs, normalizers.tokens, f"{ENHANCED}encoder"
             )
         return losses
+
+    def aligned_embeddings(
+        self, enhanced: Sequence[torch.Tensor], raw: Sequence[torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        """Choose the embeddings that predictions are aligned with in this step.
+
+        Args:
+            enhanced: B tensors (N_i, C).
+            raw: B tensors (N_i, D) from disk, unit length.
+
+        Returns:
+            B tensors (N_i, C) or (N_i, D), of any length.
+        """
+        step = get_event_storage().iter if has_event_storage() else 0
+        if not self.enhance_embeddings or step < self.raw_steps:
+            return raw
+        if self.anchored:
+            return [F.normalize(one, dim=-1) + other for one, other in zip(enhanced, raw)]
+        return enhanced
 
     def propose_enhanced(
         self,
@@ -192,6 +223,38 @@ class MutDet(DETReg):
             objects = F.normalize(at_least_float32(objects), dim=-1)
             rows.append((predicted @ objects.T).amax(dim=1))
         return torch.stack(rows)
+
+
+def _check_targets(
+    enhancement: MutualEnhancement | None,
+    enhance_embeddings: bool,
+    anchored: bool,
+    raw_steps: int,
+    width: int,
+    embedding_dim: int,
+) -> None:
+    if raw_steps < 0:
+        raise ValueError(f"raw_steps must not be negative, got {raw_steps}")
+    if (anchored or raw_steps) and not enhance_embeddings:
+        raise ValueError("anchored and raw_steps need enhance_embeddings")
+    if (anchored or raw_steps) and width != embedding_dim:
+        raise ValueError(
+            f"anchored and raw_steps compare embeddings of {embedding_dim} channels with enhanced "
+            f"ones of {width}; extract embeddings of {width} components"
+        )
+
+    # A parameter without gradient stops distributed training.
+    if enhancement is not None and enhancement.detach_objects:
+        if not enhance_embeddings:
+            raise ValueError(
+                "enhancement.detach_objects needs enhance_embeddings: nothing else would train "
+                "the objects' part"
+            )
+        if raw_steps:
+            raise ValueError(
+                "enhancement.detach_objects and raw_steps exclude each other: nothing would train "
+                "the objects' part at first"
+            )
 
 
 def _check_parts(

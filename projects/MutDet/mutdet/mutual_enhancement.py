@@ -81,10 +81,16 @@ class MutualEnhancementLayer(nn.Module):
         num_heads: number of heads of the three attentions.
         feedforward_dim: hidden channels of the objects' feed-forward block.
         update_tokens: whether to build the part that changes the tokens.
+        detach_objects: whether the tokens attend to the objects without a gradient to them.
     """
 
     def __init__(
-        self, embed_dim: int, num_heads: int, feedforward_dim: int, update_tokens: bool = True
+        self,
+        embed_dim: int,
+        num_heads: int,
+        feedforward_dim: int,
+        update_tokens: bool = True,
+        detach_objects: bool = False,
     ) -> None:
         super().__init__()
         self.self_attention = Attention(embed_dim, num_heads)
@@ -92,7 +98,7 @@ class MutualEnhancementLayer(nn.Module):
         self.object_to_image = Attention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim)
         self.ffn = FeedForward(embed_dim, feedforward_dim, dropout=0.0)
-        self.update_tokens = update_tokens
+        self.update_tokens, self.detach_objects = update_tokens, detach_objects
         if update_tokens:
             self.image_to_object = Attention(embed_dim, num_heads)
             self.norm3 = nn.LayerNorm(embed_dim)
@@ -117,7 +123,8 @@ class MutualEnhancementLayer(nn.Module):
 
         if self.update_tokens:
             # With the updated objects, as in the official program.
-            tokens = self.norm3(tokens + self.image_to_object(tokens, objects))
+            seen = objects.detach() if self.detach_objects else objects
+            tokens = self.norm3(tokens + self.image_to_object(tokens, seen))
         return objects, tokens
 
 
@@ -137,6 +144,12 @@ class MutualEnhancement(nn.Module):
         update_tokens: whether to return enhanced tokens; otherwise the last layer lacks the part
             for them.
         checkpoint: whether to recompute every layer in the backward pass: less memory, more time.
+        zero_init: whether the attentions to objects and to tokens add nothing to the objects at
+            first. With the official start every layer adds much the same mean of the image to all
+            of its objects, which are nearly one vector after three layers.
+        detach_objects: whether the tokens attend to the objects without a gradient to them, so that
+            the detection losses cannot make the objects of an image alike; the alignment alone
+            trains them then.
         quirks: only ``zeroed_rim`` is read.
     """
 
@@ -150,6 +163,8 @@ class MutualEnhancement(nn.Module):
         *,
         update_tokens: bool = True,
         checkpoint: bool = False,
+        zero_init: bool = False,
+        detach_objects: bool = False,
         quirks: MutDetQuirks = NO_QUIRKS,
     ) -> None:
         super().__init__()
@@ -164,15 +179,27 @@ class MutualEnhancement(nn.Module):
         self.token_norm = nn.LayerNorm(embed_dim)
         self.layers = nn.ModuleList(
             MutualEnhancementLayer(
-                embed_dim, num_heads, feedforward_dim, update_tokens or index + 1 < depth
+                embed_dim,
+                num_heads,
+                feedforward_dim,
+                update_tokens or index + 1 < depth,
+                detach_objects,
             )
             for index in range(depth)
         )
-        self.update_tokens = update_tokens
+        self.update_tokens, self.detach_objects = update_tokens, detach_objects
         self.checkpoint, self.quirks = checkpoint, quirks
+
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+
+        if zero_init:
+            layers = [one for one in self.modules() if isinstance(one, MutualEnhancementLayer)]
+            for layer in layers:
+                for attention in (layer.self_attention, layer.object_to_image):
+                    nn.init.zeros_(attention.out_proj.weight)
+                    nn.init.zeros_(attention.out_proj.bias)
 
     def enhance(
         self, objects: torch.Tensor, tokens: torch.Tensor, is_key: torch.Tensor | None = None

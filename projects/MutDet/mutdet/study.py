@@ -1,17 +1,20 @@
 """Does pre-training help? Draw scenes, propose and embed boxes, pre-train, fine-tune, compare.
 
+    python projects/MutDet/tools/run_study.py --output output/study --preset sweep
     python projects/MutDet/tools/run_study.py --output output/study
     python projects/MutDet/tools/run_study.py --output output/short --preset demo finetune_steps=300
     python projects/MutDet/tools/run_study.py --output output/study --list
 
 A small backbone learns to tell unlabelled crops apart. It replaces ImageNet's backbone for
 every arm, also for training "from scratch"; boxes are proposed on the training scenes without their
-labels and embedded; DETReg and MutDet pre-train the detector on them; every arm is fine-tuned by
-the same config, seed and steps on the same shares of the labels, and scored on scenes of another
-seed. Commands run two at a time, one thread each; finished jobs are not repeated, and an
-interrupted command continues. The output folder gets results.jsonl (a row with provenance for each
-fine-tuning), results.md, curves.png, detections.png, report.html, and under jobs/ the log, command
-and cost of every command.
+labels and embedded; DETReg and MutDet pre-train the detector on them; every pre-training is
+measured on held-out scenes, which are not those of the scores: how often does a prediction find its
+own object in its image? The sweep, a preset without shares of labels, ends here and chooses the
+recipe. Then every arm is fine-tuned by the same config, seed and steps on the same shares of the
+labels, and scored on scenes of another seed. Commands run two at a time, one thread each; finished
+jobs are not repeated, and an interrupted command continues. The output folder gets results.jsonl (a
+row with provenance for each fine-tuning), results.md, curves.png, detections.png, report.html, or
+sweep.jsonl, sweep.md and sweep.png, and under jobs/ the log, command and cost of every command.
 """
 
 from __future__ import annotations
@@ -28,23 +31,37 @@ from rsd2.study import (
     Study,
     StudyRun,
     StudySettings,
+    drawing_job,
     module_command,
     project_config,
     run_study,
-    scene_jobs,
     training_command,
 )
 
+from .embedding_run import REDUCTION
 from .label_statistics import PAGE
-from .study_report import BASELINE, PSEUDO_LABELS, write_pages
+from .study_arms import ARMS, BASELINE, SWEEP
+from .study_comparison import SEPARATOR
+from .study_report import PSEUDO_LABELS, write_pages, write_sweep
 
-ARMS = {BASELINE: BASELINE, "detreg": "DETReg", "mutdet": "MutDet"}
-"""Arm -> its name in the tables."""
 _BACKBONE = "backbone/model_final.pth"
 _EMBEDDER = "embedder_small_synthetic_pretrain.py"
 _EMBEDDER_BATCH = 64  # crops, which the loss compares with each other
+_EMBEDDER_SEED = 0
 _FINETUNE = "mutdet_small_synthetic_finetune.py"
+_COST = {
+    "start": 10.0,  # of a program
+    "label": 0.1,  # of an image: drawing, boxes, embeddings
+    "embedder": 0.25,  # of a step
+    "detreg": 0.035,  # of an image in a step of pre-training
+    "mutdet": 0.068,
+    "measure": 0.25,  # of an image on which a pre-training is measured
+    "finetune": 0.033,  # of an image in a step of fine-tuning
+    "score": 0.05,  # of a scored image, twice: last and averaged weights
+}
+"""CPU seconds at 128 pixels, one thread of an AMD EPYC beside other work."""
 _PACKAGE = "rsd2.projects.mutdet"
+_SCENES, _PSEUDO = "data/synthetic", "data/pseudo/synthetic"
 
 
 @dataclass(frozen=True)
@@ -53,34 +70,48 @@ class MutDetSettings(StudySettings):
 
     Attributes:
         train_images: number of scenes to pre-train on, and to take shares of the labels from.
-        val_images: number of held-out scenes, of another seed.
+        val_images: number of scored scenes, of another seed.
+        val_seed: seed of the scored scenes; another one to choose settings without looking at them.
+        heldout_images: number of scenes, of a fourth seed, on which pre-trainings are measured.
         image_size: side of the scenes in pixels.
         embedder_steps: optimizer steps of the backbone's training on crops.
-        embedder_scenes: number of scenes, of a third seed, from which the crops are taken.
+        embedder_scenes: number of scenes, of a fifth seed, from which the crops are taken.
         num_clusters: number of pseudo-classes.
         embedding_dim: components of the embeddings.
+        embedding_options: further options of ``extract_embeddings.py``, like ``--no-whiten``.
+        pretrain_seeds: seeds of the pre-trainings; ``seeds`` are those of the fine-tunings.
         pretrain_steps: optimizer steps of DETReg and of MutDet.
+        compute_ratio: CPU time of a MutDet step in steps of DETReg, for the arm of equal compute.
         finetune_steps: optimizer steps of every fine-tuning.
         batch_size: number of images per step, in every training.
-        fractions: shares of the labels, each in (0, 1].
+        fractions: shares of the labels, each in (0, 1]; none: nothing is fine-tuned.
         decay_at: fraction of a fine-tuning after which its rate is a tenth.
         detector: overrides of the detector, ``key=value``.
         images: number of held-out scenes to draw with each arm's detections.
     """
 
     known_arms: ClassVar[tuple[str, ...]] = tuple(ARMS)
-    arms: tuple[str, ...] = known_arms
-    train_images: int = 2000
-    val_images: int = 400
+    arms: tuple[str, ...] = (
+        *("none", "detreg", "detreg_sum", "detreg_compute"),
+        *("mutdet", "both", "both_10"),
+    )
+    seeds: tuple[int, ...] = (0, 1, 2)
+    train_images: int = 1000
+    val_images: int = 150
+    val_seed: int = 2
+    heldout_images: int = 60
     image_size: int = 128
-    embedder_steps: int = 600
-    embedder_scenes: int = 400
+    embedder_steps: int = 300
+    embedder_scenes: int = 200
     num_clusters: int = 64
     embedding_dim: int = 128
-    pretrain_steps: int = 2000
-    finetune_steps: int = 1500
-    batch_size: int = 8
-    fractions: tuple[float, ...] = (0.1, 1.0)
+    embedding_options: tuple[str, ...] = ()
+    pretrain_seeds: tuple[int, ...] = (0, 1)
+    pretrain_steps: int = 500
+    compute_ratio: float = 2.0
+    finetune_steps: int = 300
+    batch_size: int = 4
+    fractions: tuple[float, ...] = (0.02, 0.1)
     decay_at: float = 0.75
     detector: tuple[str, ...] = ()
     images: int = 8
@@ -88,7 +119,12 @@ class MutDetSettings(StudySettings):
     def __post_init__(self) -> None:
         """Validate the settings."""
         super().__post_init__()
-        if not self.fractions or any(not 0 < fraction <= 1 for fraction in self.fractions):
+        seeds = self.pretrain_seeds
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(f"pretrain_seeds must be different numbers, got {list(seeds)}")
+        if self.compute_ratio <= 0:
+            raise ValueError(f"compute_ratio must be positive, got {self.compute_ratio}")
+        if any(not 0 < fraction <= 1 for fraction in self.fractions):
             raise ValueError(f"fractions must lie in (0, 1], got {list(self.fractions)}")
         if not 0 < self.decay_at < 1:
             raise ValueError(f"decay_at must lie between 0 and 1, got {self.decay_at}")
@@ -96,16 +132,24 @@ class MutDetSettings(StudySettings):
 
 PRESETS = {
     "study": MutDetSettings(),
+    "sweep": MutDetSettings(arms=SWEEP, fractions=(), pretrain_seeds=(0,)),
     "demo": MutDetSettings(
         train_images=2000,
         val_images=200,
-        embedder_steps=300,
-        embedder_scenes=200,
         pretrain_steps=500,
         finetune_steps=700,
+        batch_size=8,
+        fractions=(0.1, 1.0),
+        seeds=(0,),
+        pretrain_seeds=(0,),
         arms=("none", "mutdet"),
     ),
     "quick": MutDetSettings(
+        arms=("none", "detreg", "mutdet"),
+        seeds=(0,),
+        pretrain_seeds=(0,),
+        fractions=(0.1, 1.0),
+        heldout_images=3,
         train_images=24,
         val_images=6,
         embedder_steps=2,
@@ -120,18 +164,32 @@ PRESETS = {
 }
 
 
-def run_name(arm: str, fraction: float, suffix: str = "") -> str:
+def pretraining_name(settings: MutDetSettings, arm: str, seed: int) -> str:
+    """Name a pre-training, its job and its folder under ``pretrain``.
+
+    Args:
+        settings: settings of the study.
+        arm: one of `ARMS` that is pre-trained.
+        seed: one of ``pretrain_seeds``; the first one has the plain name.
+
+    Returns:
+        A name like ``mutdet`` or ``mutdet_start1``.
+    """
+    return arm if seed == settings.pretrain_seeds[0] else f"{arm}_start{seed}"
+
+
+def run_name(start: str, fraction: float, suffix: str = "") -> str:
     """Name a fine-tuning, its job and its folder under ``finetune``.
 
     Args:
-        arm: one of `ARMS`.
+        start: name of the pre-training, or of the arm without one.
         fraction: share of the labels.
         suffix: suffix that distinguishes the seeds, see `StudySettings.suffix`.
 
     Returns:
         A name like ``mutdet_10`` for 10 %.
     """
-    return f"{arm}_{100 * fraction:g}{suffix}"
+    return f"{start}_{100 * fraction:g}{suffix}"
 
 
 def study_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
@@ -144,33 +202,49 @@ def study_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
     Returns:
         The jobs.
     """
-    jobs = scene_jobs(
-        folder,
-        train=settings.train_images,
-        val=settings.val_images,
-        size=settings.image_size,
-    )
-    jobs += _label_jobs(settings, folder)
+    jobs = _label_jobs(settings, folder)
+    for seed in settings.pretrain_seeds:
+        for arm in settings.arms:
+            if arm != BASELINE:
+                jobs.append(_pretraining(settings, folder, arm, seed))
+                jobs.append(_measurement(folder, pretraining_name(settings, arm, seed)))
 
-    for seed in settings.seeds:
-        arms = [arm for arm in settings.arms if arm != BASELINE]
-        jobs += [_pretraining(settings, folder, arm, seed) for arm in arms]
-        # Small shares first: they are the cheapest, and the first numbers to look at.
-        for fraction in sorted(settings.fractions):
-            jobs += [_finetuning(settings, folder, arm, fraction, seed) for arm in settings.arms]
+    # Small shares first: they are the cheapest, and the first numbers to look at.
+    for fraction in sorted(settings.fractions):
+        for seed in settings.seeds:
+            for start in _starts(settings):
+                jobs.append(_finetuning(settings, folder, start, fraction, seed))
     return jobs
 
 
+def _starts(settings: MutDetSettings) -> dict[str, str]:
+    """Return name of a pre-training, or of the arm without one -> title of the arm."""
+    several = len(settings.pretrain_seeds) > 1
+    starts = {}
+    for seed in settings.pretrain_seeds:
+        for arm in settings.arms:
+            title = ARMS[arm].title
+            if arm == BASELINE:
+                starts[arm] = title
+            else:
+                starts[pretraining_name(settings, arm, seed)] = (
+                    f"{title}{SEPARATOR}{seed}" if several else title
+                )
+    return starts
+
+
 def _pretraining(settings: MutDetSettings, folder: Path, arm: str, seed: int) -> Job:
-    name = arm + settings.suffix(seed)
+    name, recipe = pretraining_name(settings, arm, seed), ARMS[arm]
+    ratio = settings.compute_ratio if recipe.equal_compute else 1.0
     command = training_command(
-        project_config(__file__, f"{arm}_small_synthetic_pretrain.py"),
+        project_config(__file__, f"{recipe.method}_small_synthetic_pretrain.py"),
         folder / "pretrain" / name,
         f"model.detector.num_classes={settings.num_clusters}",
         f"model.embedding_dim={settings.embedding_dim}",
         *(f"model.detector.{one}" for one in settings.detector),
+        *recipe.overrides,
         *settings.overrides,
-        steps=settings.pretrain_steps,
+        steps=round(ratio * settings.pretrain_steps),
         batch=settings.batch_size,
         seed=seed,
         start=folder / _BACKBONE,
@@ -179,15 +253,24 @@ def _pretraining(settings: MutDetSettings, folder: Path, arm: str, seed: int) ->
     return Job(f"pretrain_{name}", command, ("embedder", "embeddings"), makes)
 
 
+def _measurement(folder: Path, name: str) -> Job:
+    command = module_command(
+        f"{_PACKAGE}.measure_pretraining",
+        *("--run", folder / "pretrain" / name, "--labels", folder / f"{_PSEUDO}_heldout"),
+        *("--images", folder / f"{_SCENES}/heldout/images", "--output", folder / "measure" / name),
+    )
+    makes = (f"measure/{name}/results.json",)
+    return Job(f"measure_{name}", command, (f"pretrain_{name}", "embeddings_heldout"), makes)
+
+
 def _finetuning(
-    settings: MutDetSettings, folder: Path, arm: str, fraction: float, seed: int
+    settings: MutDetSettings, folder: Path, pretraining: str, fraction: float, seed: int
 ) -> Job:
-    name = run_name(arm, fraction, settings.suffix(seed))
-    pretraining = arm + settings.suffix(seed)
+    name = run_name(pretraining, fraction, settings.suffix(seed))
     # "From scratch" starts from the backbone that the others were pre-trained with.
     start, inherit, need = (
         (_BACKBONE, "train.init_inherit.parts=[backbone]", "embedder")
-        if arm == BASELINE
+        if pretraining == BASELINE
         else (
             f"pretrain/{pretraining}/model_final.pth",
             "train.init_inherit.averaged=true",
@@ -214,9 +297,24 @@ def _finetuning(
 
 
 def _label_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
-    """List the jobs that all arms share: the first backbone, the boxes and the embeddings."""
-    images, boxes = folder / "data/synthetic/train/images", folder / "data/pseudo/boxes"
-    seed = settings.seeds[0]
+    """List the jobs that all arms share: scenes, the first backbone, boxes and embeddings."""
+    # One process, because this is not the only command that runs.
+    alone = ("--num-workers", 0)
+    counts = (settings.train_images, settings.val_images, settings.heldout_images)
+    jobs = [
+        drawing_job(
+            f"scenes_{split}",
+            folder,
+            f"{_SCENES}/{split}",
+            "scenes.json",
+            images=images,
+            seed=seed,
+            options=("--size", settings.image_size, *alone),
+        )
+        for split, images, seed in zip(
+            ("train", "val", "heldout"), counts, (1, settings.val_seed, 3)
+        )
+    ]
     embedder = training_command(
         project_config(__file__, _EMBEDDER),
         (folder / _BACKBONE).parent,
@@ -225,27 +323,35 @@ def _label_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
         f"dataloader.test.dataset.scenes={settings.val_images}",
         steps=settings.embedder_steps,
         batch=_EMBEDDER_BATCH,
-        seed=seed,
+        seed=_EMBEDDER_SEED,
     )
-    proposals = module_command(
-        f"{_PACKAGE}.make_pseudo_labels",
-        *("--images", images, "--output", boxes, "--recall-against", "synthetic_train"),
-        # One process, because this is not the only command that runs.
-        *("--num-workers", 0),
-    )
-    embeddings = module_command(
-        f"{_PACKAGE}.extract_embeddings",
-        *("--boxes", boxes, "--images", images, "--output", folder / PSEUDO_LABELS),
-        *("--backbone", "small", "--weights", folder / _BACKBONE, "--crop-size", 64),
-        *("--dim", settings.embedding_dim, "--clusters", settings.num_clusters, "--seed", seed),
-    )
+    jobs.append(Job("embedder", embedder, makes=(_BACKBONE,)))
 
-    needs = ("embedder", "pseudo_boxes")
-    return [
-        Job("embedder", embedder, makes=(_BACKBONE,)),
-        Job("pseudo_boxes", proposals, ("scenes_train",), (f"data/pseudo/boxes/{PAGE}",)),
-        Job("embeddings", embeddings, needs, (f"{PSEUDO_LABELS}/{PAGE}",)),
-    ]
+    fitted = f"{PSEUDO_LABELS}/{REDUCTION}"
+    for split, suffix, options, needs in (
+        ("train", "", ("--clusters", settings.num_clusters, "--seed", _EMBEDDER_SEED), ()),
+        ("heldout", "_heldout", ("--reduction", folder / fitted), ("embeddings",)),
+    ):
+        images = folder / f"{_SCENES}/{split}/images"
+        boxes, target = f"data/pseudo/boxes{suffix}", f"{_PSEUDO}_{split}"
+        # Only the training scenes' boxes are compared with true objects.
+        compared = () if suffix else ("--recall-against", "synthetic_train")
+        proposals = module_command(
+            f"{_PACKAGE}.make_pseudo_labels",
+            *("--images", images, "--output", folder / boxes, *compared, *alone),
+        )
+        embeddings = module_command(
+            f"{_PACKAGE}.extract_embeddings",
+            *("--boxes", folder / boxes, "--images", images, "--output", folder / target),
+            *("--backbone", "small", "--weights", folder / _BACKBONE, "--crop-size", 64),
+            *("--dim", settings.embedding_dim, *options, *settings.embedding_options),
+        )
+        names = f"pseudo_boxes{suffix}", f"embeddings{suffix}"
+        jobs += [
+            Job(names[0], proposals, (f"scenes_{split}",), (f"{boxes}/{PAGE}",)),
+            Job(names[1], embeddings, ("embedder", names[0], *needs), (f"{target}/{PAGE}",)),
+        ]
+    return jobs
 
 
 def plan(settings: MutDetSettings, folder: Path) -> Study:
@@ -258,18 +364,56 @@ def plan(settings: MutDetSettings, folder: Path) -> Study:
     Returns:
         The study.
     """
-    runs = []
-    for seed in settings.seeds:
-        for fraction in sorted(settings.fractions):
-            for arm in settings.arms:
-                name = run_name(arm, fraction, settings.suffix(seed))
-                stages = () if arm == BASELINE else (f"pretrain_{arm}{settings.suffix(seed)}",)
+    starts, runs = _starts(settings), []
+    for fraction in sorted(settings.fractions):
+        for seed in settings.seeds:
+            for start, title in starts.items():
+                name = run_name(start, fraction, settings.suffix(seed))
+                stages = () if start == BASELINE else (f"pretrain_{start}",)
                 group = f"{100 * fraction:g} % of the labels"
-                job = f"finetune_{name}"
-                runs.append(StudyRun(ARMS[arm], f"finetune/{name}", job, group, stages))
+                runs.append(StudyRun(title, f"finetune/{name}", f"finetune_{name}", group, stages))
 
-    report = partial(write_pages, runs, folder, settings.images)
-    return Study(study_jobs(settings, folder), report)
+    measured = [
+        StudyRun(title, f"measure/{name}", f"measure_{name}", "", (f"pretrain_{name}",), False)
+        for name, title in starts.items()
+        if name != BASELINE
+    ]
+    if runs:
+        report = partial(write_pages, runs, folder, settings.images)
+    else:
+        report = partial(write_sweep, measured, folder)
+    return Study(study_jobs(settings, folder), report, cpu_minutes=budget(settings))
+
+
+def budget(settings: MutDetSettings) -> dict[str, float]:
+    """Estimate the CPU minutes of a study, from what its jobs took at 128 pixels.
+
+    Args:
+        settings: settings of the study.
+
+    Returns:
+        Kind of job -> minutes of all such jobs, and ``all``.
+    """
+    cost, area = _COST, (settings.image_size / 128) ** 2
+    scenes = settings.train_images + settings.val_images + settings.heldout_images
+    views = area * settings.batch_size
+
+    shared = scenes * area * cost["label"] + settings.embedder_steps * cost["embedder"]
+    pretraining = 0.0
+    for arm in (ARMS[name] for name in settings.arms if name != BASELINE):
+        steps = settings.pretrain_steps * (settings.compute_ratio if arm.equal_compute else 1)
+        once = 2 * cost["start"] + settings.heldout_images * area * cost["measure"]
+        once += steps * views * cost[arm.method]
+        pretraining += len(settings.pretrain_seeds) * once
+
+    runs = len(_starts(settings)) * len(settings.seeds) * len(settings.fractions)
+    once = cost["start"] + settings.val_images * area * cost["score"]
+    once += settings.finetune_steps * views * cost["finetune"]
+
+    seconds = {"labels and backbone": shared, "pre-training": pretraining}
+    seconds["fine-tuning"] = runs * once
+    seconds["all"] = sum(seconds.values())
+    return {kind: value / 60 for kind, value in seconds.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

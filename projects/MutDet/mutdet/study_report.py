@@ -20,15 +20,24 @@ from rsd2.inference.drawing import draw_beside_truth
 from rsd2.io.files import write_atomically
 from rsd2.study import StudyReport, StudyRun, read_markers, write_report
 from rsd2.study.comparison import last_fifth
-from rsd2.study.report import read_course, read_records
+from rsd2.study.report import (
+    format_report,
+    make_row,
+    plot_study,
+    read_course,
+    read_records,
+    read_results,
+    write_rows,
+)
 from rsd2.weights.checkpoint import load_weights
 
 from .label_recall import measure_recall, truth_of_dataset
 from .label_statistics import SHEET
+from .measure_pretraining import METRICS
+from .study_arms import ARMS, BASELINE
+from .study_comparison import compare
 from .telemetry import describe_embeddings
 
-BASELINE = "none"
-"""Arm without pre-training."""
 PSEUDO_LABELS = "data/pseudo/synthetic_train"
 """Folder of the boxes with embeddings, where the configs of the pre-training look for it."""
 REPORT = StudyReport(
@@ -38,6 +47,13 @@ REPORT = StudyReport(
     course="total_loss",
     course_is_loss=True,
     flat=3.0,
+)
+SWEEP_REPORT = StudyReport(
+    metrics=METRICS,
+    baseline=ARMS["mutdet"].title,
+    caption="Share of predictions whose own object is the nearest of its image, and the cosine of "
+    "different targets of an image, on held-out scenes after the pre-training.",
+    course="total_loss",
 )
 _SCORE_THRESHOLD = 0.3
 _PICTURES = {
@@ -66,7 +82,10 @@ def write_pages(runs: Sequence[StudyRun], folder: Path, images: int = 8) -> str:
     report = replace(
         REPORT,
         details=lambda folder, run: {"telemetry": telemetry},
-        appendix=lambda rows: [f"- {name}: {_plain(value)}" for name, value in telemetry.items()],
+        appendix=lambda rows: [
+            *compare(rows, REPORT.metrics),
+            *(f"- {name}: {_plain(value)}" for name, value in telemetry.items()),
+        ],
     )
     text = write_report(report, runs, folder)
 
@@ -79,6 +98,30 @@ def write_pages(runs: Sequence[StudyRun], folder: Path, images: int = 8) -> str:
     write_atomically(folder / "detections.png", data.tobytes())
     write_atomically(folder / "report.html", _page(text))
     return f"{text}\nreport: {folder / 'report.html'}"
+
+
+def write_sweep(runs: Sequence[StudyRun], folder: Path) -> str:
+    """Write sweep.jsonl, sweep.md and sweep.png: pre-trainings that nothing is fine-tuned from.
+
+    Args:
+        runs: measurements of the pre-trainings.
+        folder: output folder of the study, where the report is written.
+
+    Returns:
+        The text of the report.
+
+    Raises:
+        StudyReportError: a result of a job is missing.
+    """
+    markers = read_markers(folder)
+    rows = [make_row(SWEEP_REPORT, run, folder, markers) for run in runs]
+    text = format_report(SWEEP_REPORT, rows)
+
+    # Beside the report of a study in the same folder, which shares the pre-trainings.
+    write_rows(rows, folder / "sweep.jsonl")
+    write_atomically(folder / "sweep.md", text)
+    plot_study(SWEEP_REPORT, rows, folder / "sweep.png")
+    return text
 
 
 def read_last(run: Path, names: Sequence[str]) -> dict[str, float]:
@@ -121,7 +164,9 @@ def _telemetry(runs: Sequence[StudyRun], folder: Path) -> dict[str, Any]:
         place = folder / "pretrain" / stage.removeprefix("pretrain_")
         steps = max(record["iteration"] for record in read_records(place)) + 1
         last = read_last(place, ("total_loss", "retrieval", "cosine"))
-        result[f"pre-training {place.name}"] = {"steps": steps, **last}
+        measured = read_results(folder / "measure" / place.name)
+        heldout = {**next(iter(measured["results"].values())), **measured.get("gradients", {})}
+        result[f"pre-training {place.name}"] = {"steps": steps, **last, "held-out": heldout}
 
     shared = ("embedder", "pseudo_boxes", "embeddings")
     result["CPU minutes of what the arms share"] = {

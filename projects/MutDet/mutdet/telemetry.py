@@ -1,7 +1,7 @@
-"""How well embeddings and clusters separate classes, measured with labels that they never saw.
+"""How well embeddings tell objects apart: by labels that they never saw, and in a training step.
 
-Shapes: N pseudo-boxes of an image, M pseudo-boxes that lie on an object, in all images, D
-embedding channels.
+Shapes: N pseudo-boxes of an image, M pseudo-boxes that lie on an object, in all images, or the
+matched objects of a batch, D embedding channels.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from rsd2.data.formats.pseudo_labels import PseudoLabels
 from rsd2.ops import max_iou_rotated
@@ -17,6 +18,50 @@ from rsd2.ops import max_iou_rotated
 from .label_recall import Truth
 
 _CHUNK = 1024
+
+
+@torch.no_grad()
+def agreement(
+    predicted: torch.Tensor, objects: torch.Tensor, images: torch.Tensor
+) -> dict[str, float]:
+    """Measure how well predicted embeddings tell the objects of a batch apart.
+
+    Predictions and targets that encode nothing but the image agree very well and find nothing
+    within it; hence the values within images.
+
+    Args:
+        predicted: (M, D), any length; row m belongs to object m.
+        objects: (M, D) targets, any length, M > 0.
+        images: (M,) int64, index of each object's image.
+
+    Returns:
+        ``retrieval``, the share of predictions whose own object is the nearest of the batch, and
+        ``cosine``, the mean cosine with it. Where an image has two objects also, over such images:
+        ``image_retrieval``, the share whose own object is the nearest of the same image,
+        ``image_chance``, the same by chance, and ``target_cosine``, the mean cosine of different
+        targets of an image.
+    """
+    predicted, objects = (F.normalize(one.float(), dim=-1) for one in (predicted, objects))
+    cosine = predicted @ objects.T
+    own = torch.arange(len(cosine), device=cosine.device)
+    values = {
+        "retrieval": (cosine.argmax(dim=1) == own).float().mean().item(),
+        "cosine": cosine.diagonal().mean().item(),
+    }
+
+    same = images[:, None] == images[None]
+    count = same.sum(dim=1)
+    # An object that is alone in its image always finds itself.
+    asked = count > 1
+    if asked.any():
+        nearest = cosine.masked_fill(~same, -torch.inf).argmax(dim=1)
+        others = same.fill_diagonal_(False)
+        values |= {
+            "image_retrieval": (nearest == own)[asked].float().mean().item(),
+            "image_chance": (1 / count[asked]).mean().item(),
+            "target_cosine": (objects @ objects.T)[others].mean().item(),
+        }
+    return values
 
 
 def describe_embeddings(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from rsd2.config import apply_overrides, get_config
 from rsd2.testing import random_rotated_boxes, shrink
 
-EMBEDDING_DIM = 12
+EMBEDDING_DIM = 16
 
 
 def build_model(name: str, *overrides: str) -> nn.Module:
@@ -49,7 +49,7 @@ def make_batch(*counts: int, size: tuple[int, int] = (64, 64), num_classes: int 
 def build_pretraining(ablation_rows: dict) -> Callable[..., nn.Module]:
     """Function that builds the model of a config or of a row of the ablation, with overrides.
 
-    The model is tiny: 5 classes, 12 channels.
+    The model is tiny: 5 classes, 16 channels.
     """
 
     def build(name: str, *overrides: str) -> nn.Module:

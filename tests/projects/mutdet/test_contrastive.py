@@ -54,6 +54,18 @@ def test_value_by_definition_with_and_without_classes():
         assert found.item() == pytest.approx(by_definition(z, o, temperature, same), abs=1e-12)
 
 
+def test_objects_of_other_images_are_no_negatives_if_left_out():
+    z, o = torch.randn(2, 5, C).double(), torch.randn(5, C).double()
+    images = torch.tensor([0, 1, 0, 1, 1])
+    loss = ContrastiveAlignment(negatives="image")(z, o, torch.arange(5), 1.0, images)
+    # A mean over all objects: images count by their numbers of objects.
+    parts = [
+        contrastive_alignment_loss(z[:, images == i], o[images == i]) * (images == i).sum() / 5
+        for i in (0, 1)
+    ]
+    assert loss.item() == pytest.approx(sum(parts).item(), abs=1e-12)
+
+
 def test_groups_are_averaged_and_do_not_see_each_other():
     z, o = torch.randn(3, 4, C), torch.randn(4, C)
     single = [contrastive_alignment_loss(group[None], o) for group in z]

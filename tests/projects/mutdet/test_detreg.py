@@ -121,6 +121,14 @@ def test_a_random_choice_keeps_box_class_and_embedding_together(
         assert torch.equal(embedding, whole.embeddings[label])
 
 
+def test_the_first_objects_are_those_of_the_official_program(build_pretraining, make_pseudo_batch):
+    overrides = ("model.max_objects=10", "model.choice=first", "model.detector.num_classes=30")
+    targets = targets_of(
+        build_pretraining(SMALL, *overrides), make_pseudo_batch(30, num_classes=30)
+    )
+    assert targets[0].labels.tolist() == list(range(10))
+
+
 def test_one_class_for_all(build_pretraining, make_pseudo_batch):
     overrides = ("model.classes=one", "model.detector.num_classes=1")
     model = build_pretraining(SMALL, *overrides)
@@ -137,12 +145,14 @@ def test_wrong_arguments(build_pretraining):
         build_pretraining(SMALL, "model.classes=some")
     with pytest.raises(ValueError, match="max_objects must be at least 1 or None, got 0"):
         build_pretraining(SMALL, "model.max_objects=0")
+    with pytest.raises(ValueError, match="choice must be one of .*'last'"):
+        build_pretraining(SMALL, "model.choice=last")
 
 
 def test_labels_without_embeddings_or_of_another_width(build_pretraining, make_pseudo_batch):
     model, batch = build_pretraining(SMALL).train(), make_pseudo_batch(3)
     batch[0]["instances"].gt_embeddings = torch.zeros(3, 7)
-    with pytest.raises(ValueError, match="7 channels.*embedding_dim=12; set model.embedding_dim"):
+    with pytest.raises(ValueError, match="7 channels.*embedding_dim=16; set model.embedding_dim"):
         model(batch)
     batch[0]["instances"].remove("gt_embeddings")
     with pytest.raises(ValueError, match="no gt_embeddings; .*EmbeddingDatasetMapper"):
@@ -156,12 +166,12 @@ def test_embedding_loss_is_the_distance_to_the_matched_objects(
     model = build_pretraining(SMALL, "model.alignment.weight=2.0").train()
     batch = make_pseudo_batch(3, 2)
     for x in batch:
-        x["instances"].gt_embeddings = F.one_hot(torch.zeros(len(x["instances"])).long(), 12)
+        x["instances"].gt_embeddings = F.one_hot(torch.zeros(len(x["instances"])).long(), 16)
     for layer in model.embedding_head.layers:
         torch.nn.init.zeros_(layer.weight)
     torch.nn.init.ones_(model.embedding_head.layers[-1].bias)
-    value = 12**-0.5
-    expected = 2.0 * ((1 - value) ** 2 + 11 * value**2) / 12
+    value = 16**-0.5
+    expected = 2.0 * ((1 - value) ** 2 + 15 * value**2) / 16
     assert model(batch)["loss_embedding"].item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -184,12 +194,14 @@ def test_retrieval_is_logged(build_pretraining, make_pseudo_batch):
     with EventStorage() as storage:
         model(make_pseudo_batch(4, 2))
         logged = {name: value for name, (value, _) in storage.latest().items()}
+        within = ("image_retrieval", "image_chance", "target_cosine")
         assert set(logged) == {
             f"{run}_{what}"
             for run in ("decoder", "enhanced_decoder", "enhanced_encoder")
-            for what in ("retrieval", "cosine")
+            for what in ("retrieval", "cosine", *within)
         }
     assert all(0 <= logged[name] <= 1 for name in logged if name.endswith("retrieval"))
+    assert logged["decoder_image_chance"] == pytest.approx((4 / 4 + 2 / 2) / 6)
     with EventStorage() as storage:
         model(make_pseudo_batch(0, 0))
         assert not storage.latest()
@@ -199,11 +211,26 @@ def test_retrieval_counts_own_objects_that_are_nearest(build_pretraining):
     model = build_pretraining(SMALL)
     embeddings = torch.eye(4, 12)
     predicted = embeddings[[0, 1, 3, 2]][None] * 3.0
+    pairs = Pairs(predicted, embeddings, torch.arange(4), torch.tensor([0, 1, 1, 2]))
     with EventStorage() as storage:
-        model.align(torch.nn.Identity(), Pairs(predicted, embeddings, torch.arange(4)), 4.0, "x")
-        latest = storage.latest()
-    assert latest["x_retrieval"][0] == 0.5
-    assert latest["x_cosine"][0] == pytest.approx(0.5)
+        model.align(torch.nn.Identity(), pairs, 4.0, "x")
+        latest = {name: value for name, (value, _) in storage.latest().items()}
+    assert latest["x_retrieval"] == 0.5
+    assert latest["x_cosine"] == pytest.approx(0.5)
+    # Objects 1 and 2 share an image: object 2 resembles none of the two, and the first is taken.
+    assert (latest["x_image_retrieval"], latest["x_image_chance"]) == (0.5, 0.5)
+    assert latest["x_target_cosine"] == 0
+
+
+def test_targets_that_became_one_vector_are_warned_of_once(build_pretraining, caplog):
+    caplog.set_level(logging.WARNING)
+    model, images = build_pretraining(SMALL), torch.zeros(4, dtype=torch.int64)
+    apart, alike = torch.eye(4, 12), torch.ones(4, 12) + 0.1 * torch.eye(4, 12)
+    with EventStorage():
+        for targets, warnings in ((apart, 0), (alike, 1), (alike, 1)):
+            pairs = Pairs(targets[None], targets, torch.arange(4), images)
+            model.align(torch.nn.Identity(), pairs, 4.0, "x")
+            assert caplog.text.count("alarm above 0.95") == warnings
 
 
 def test_random_backbone_is_warned_of_once(build_pretraining, make_pseudo_batch, caplog):

@@ -12,7 +12,7 @@ from rsd2.testing import shrink
 from rsd2.weights.errors import CheckpointError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "projects" / "MutDet" / "configs"
-FINETUNE = sorted(path.stem for path in CONFIGS.glob("*_finetune.py"))
+FINETUNE = sorted(path.stem for path in CONFIGS.glob("*_finetune*.py"))
 PRETRAIN = sorted(path.stem for path in CONFIGS.glob("*det*_small_synthetic_pretrain.py"))
 
 

@@ -6,12 +6,17 @@ import math
 
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+
+from rsd2.config import get_config
 
 FULL, BASELINE = "mutdet_small_synthetic_pretrain", "detreg_small_synthetic_pretrain"
 SIDE_LENGTH = 64
 NO_DENOISING = "model.detector.num_denoising_queries=0"
+EQUAL_WIDTHS = ("model.detector.embed_dim=16",)
 ROWS = {
     "detreg": (BASELINE, ()),
     "contrastive": ("contrastive", ()),
@@ -20,6 +25,13 @@ ROWS = {
     "full": (FULL, ()),
     "gathering": (FULL, ("model.alignment.gather=true",)),
     "masking": (FULL, ("model.alignment.mask_same_class=true",)),
+    "within images": (
+        FULL,
+        ("model.alignment.negatives=image", "model.enhancement.zero_init=true"),
+    ),
+    "detached": (FULL, ("model.enhancement.detach_objects=true",)),
+    "anchored": (FULL, (*EQUAL_WIDTHS, "model.anchored=true")),
+    "raw at first": (FULL, (*EQUAL_WIDTHS, "model.raw_steps=1")),
     "recomputing": (FULL, ("model.enhancement.checkpoint=true",)),
     "official": ("mutdet_r50_dota_pretrain_official", ()),
 }
@@ -123,10 +135,30 @@ def test_raw_embeddings_stay_fixed_targets_without_enhanced_ones(
     build_pretraining, make_pseudo_batch
 ):
     model = build_pretraining(FULL, "model.enhance_embeddings=false").train()
-    assert model.embedding_head.layers[-1].out_features == 12
-    assert model.token_embedding_head.layers[-1].out_features == 12
+    assert model.embedding_head.layers[-1].out_features == 16
+    assert model.token_embedding_head.layers[-1].out_features == 16
     model(make_pseudo_batch(4, 3))["loss_embedding"].backward()
     assert all(p.grad is None for p in model.enhancement.parameters())
+
+
+def test_targets_are_raw_at_first_and_keep_a_part_of_the_raw_ones_if_anchored(build_pretraining):
+    enhanced, raw = [torch.randn(3, 16)], [F.normalize(torch.randn(3, 16), dim=1)]
+    unit = F.normalize(enhanced[0], dim=1)
+    model = build_pretraining(FULL, *EQUAL_WIDTHS, "model.anchored=true", "model.raw_steps=2")
+    for step, expected in ((0, raw[0]), (1, raw[0]), (2, unit + raw[0])):
+        with EventStorage(step):
+            assert torch.equal(model.aligned_embeddings(enhanced, raw)[0], expected)
+
+
+def test_detached_objects_get_no_gradient_from_the_detection_losses(
+    build_pretraining, make_pseudo_batch
+):
+    for detach in (False, True):
+        model = build_pretraining(FULL, f"model.enhancement.detach_objects={detach}").train()
+        losses = model(make_pseudo_batch(4, 3))
+        sum(value for name, value in losses.items() if "embedding" not in name).backward()
+        reached = [p.grad is not None for p in model.enhancement.layers[-1].ffn.parameters()]
+        assert reached == [not detach] * len(reached)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +214,15 @@ def test_nothing_of_tokens_times_objects_is_kept(build_pretraining, make_pseudo_
     assert not kept
 
 
+def test_the_default_is_mended_and_the_official_configuration_is_as_published():
+    found = {}
+    for name in ("mutdet_r50_dota_pretrain", "mutdet_r50_dota_pretrain_official", FULL):
+        model = get_config(f"MutDet/configs/{name}.py").model
+        found[name] = (model.alignment.negatives, model.enhancement.zero_init)
+    mended, *others = found.values()
+    assert mended == ("image", True) and others == [("batch", False)] * 2
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -191,6 +232,19 @@ def test_nothing_of_tokens_times_objects_is_kept(build_pretraining, make_pseudo_
             "the enhancement module has no use",
         ),
         (["model.enhance_features=false"], "align_encoder and siamese_head need enhance_features"),
+        (["model.anchored=true"], "compare embeddings of 16 channels with enhanced ones of"),
+        ([*EQUAL_WIDTHS, "model.raw_steps=-1"], "raw_steps must not be negative, got -1"),
+        (
+            [*EQUAL_WIDTHS, "model.raw_steps=1", "model.enhancement.detach_objects=true"],
+            "detach_objects and raw_steps exclude each other",
+        ),
+        (["model.enhance_embeddings=false", "model.anchored=true"], "need enhance_embeddings"),
+        (
+            ["model.enhance_embeddings=false", "model.enhancement.detach_objects=true"],
+            "nothing else would train",
+        ),
+        (["model.alignment.negatives=image", "model.alignment.gather=true"], "set gather=false"),
+        (["model.alignment.negatives=all"], "negatives must be one of .*'all'"),
         (["model.enhancement.update_tokens=false"], "update_tokens is False, but enhance_features"),
     ],
 )

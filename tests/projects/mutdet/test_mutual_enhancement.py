@@ -198,6 +198,28 @@ def test_no_map_of_tokens_times_objects_is_kept(dtype, padded):
     assert max(sizes) >= num_tokens * C
 
 
+@pytest.mark.parametrize(
+    ("zero_init", "length", "low", "high"),
+    [(False, 1, 0.94, 0.99), (False, 16, 0.9, 0.97), (True, 1, 0.3, 0.45)],
+    ids=["official", "as long as tokens", "zero"],
+)
+def test_objects_of_an_image_are_nearly_one_at_the_official_start(zero_init, length, low, high):
+    """Each layer adds their mean to all; their length beside that of the tokens matters little.
+
+    Published widths and depth; as in a real image, the objects have a cosine of 0.27.
+    """
+    torch.manual_seed(0)
+    module = MutualEnhancement(zero_init=zero_init)
+    embeddings = F.normalize(torch.randn(24, 256) + 0.6 * torch.randn(1, 256), dim=1)
+    memory = torch.randn(1, 400, 256)
+    with torch.no_grad():
+        found = module(memory, [length * embeddings], None, usable(1, 400))[0][0]
+
+    found = F.normalize(found, dim=1)
+    cosine = ((found @ found.T).sum() - 24) / (24 * 23)
+    assert low < cosine < high
+
+
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
         MutualEnhancement(depth=0)

@@ -20,6 +20,7 @@ dataloader.train = L(build_train_loader)(
     mapper=L(EmbeddingDatasetMapper)(
         is_train=True,
         embedding_dim="${model.embedding_dim}",
+        min_side=0.0,
         augmentations=[
             L(T.ResizeShortestEdge)(short_edge_length=1024, max_size=1024),
             L(RandomFlipDirection)(horizontal=0.25, vertical=0.25, diagonal=0.25),

@@ -13,6 +13,7 @@ model = L(DETReg)(
     embedding_dim=256,
     classes="clusters",
     max_objects="${.detector.num_queries}",
+    choice="random",
     align_denoising=False,
     quirks=L(MutDetQuirks)(),
 )

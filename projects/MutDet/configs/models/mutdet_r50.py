@@ -11,7 +11,7 @@ from rsd2.projects.mutdet.quirks import MutDetQuirks
 model = L(MutDet)(
     detector=get_config("common/models/rotated_deformable_detr_r50.py").model,
     alignment=L(ContrastiveAlignment)(
-        temperature=0.2, weight=1.0, gather=False, mask_same_class=False
+        temperature=0.2, weight=1.0, gather=False, mask_same_class=False, negatives="batch"
     ),
     enhancement=L(MutualEnhancement)(
         embed_dim="${..detector.embed_dim}",
@@ -21,15 +21,20 @@ model = L(MutDet)(
         feedforward_dim=2048,
         update_tokens="${..enhance_features}",
         checkpoint=False,
+        zero_init=False,
+        detach_objects=False,
         quirks="${..quirks}",
     ),
     enhance_embeddings=True,
     enhance_features=True,
     align_encoder=True,
     siamese_head=True,
+    anchored=False,
+    raw_steps=0,
     embedding_dim=256,
     classes="clusters",
     max_objects="${.detector.num_queries}",
+    choice="random",
     align_denoising=True,
     quirks=L(MutDetQuirks)(),
 )

@@ -1,0 +1,119 @@
+"""Paired differences of arms whose pre-trainings and fine-tunings both have seeds.
+
+Shapes: P pre-trainings, F fine-tunings of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rsd2.study.comparison import CONFIDENCE, Rows
+from rsd2.study.report import format_table
+
+from .study_arms import ARMS, BASELINE
+
+_ORDER = [arm.title for arm in ARMS.values()]
+_REFERENCES = (BASELINE, *(ARMS[name].title for name in ("detreg", "detreg_sum", "mutdet")))
+_DRAWS = 10_000
+SEPARATOR = ", pre-training "
+"""Between an arm's title and the seed of its pre-training, where there are several."""
+
+
+def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Estimate the interval of the mean of paired differences by drawing seeds anew.
+
+    Pre-trainings are drawn first, then fine-tunings for all of them alike: two fine-tunings of one
+    pre-training are no two independent results, and a fine-tuning's seed draws the same images and
+    noise whatever it starts from.
+
+    Args:
+        differences: (P, F), of one metric.
+        seed: seed of the draws.
+
+    Returns:
+        The 2.5 and 97.5 % quantiles of the mean.
+    """
+    generator, (starts, seeds) = np.random.default_rng(seed), differences.shape
+    rows = generator.integers(starts, size=(_DRAWS, starts))
+    columns = generator.integers(seeds, size=(_DRAWS, seeds))
+    means = differences[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
+    low, high = np.quantile(means, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return float(low), float(high)
+
+
+def paired_values(rows: Rows, metric: str) -> dict[tuple[str, str], dict[str, dict[int, float]]]:
+    """Sort the values of a metric.
+
+    Args:
+        rows: rows of the report.
+        metric: name of the metric; rows without a value are left out.
+
+    Returns:
+        (arm, group) -> pre-training -> seed of the fine-tuning -> value.
+    """
+    values: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    for row in rows:
+        if row[metric] is not None:
+            arm, _, start = row["arm"].partition(SEPARATOR)
+            values.setdefault((arm, row["group"]), {}).setdefault(start, {})[row["seed"]] = row[
+                metric
+            ]
+    return values
+
+
+def compare(rows: Rows, metrics: Mapping[str, str]) -> list[str]:
+    """Tabulate how the arms differ from those that they have to beat.
+
+    Args:
+        rows: rows of the report.
+        metrics: metric -> title.
+
+    Returns:
+        Lines of Markdown; none if no arm has two fine-tunings that can be compared.
+    """
+    cells: list[Sequence[Any]] = []
+    for metric, title in metrics.items():
+        values = paired_values(rows, metric)
+        for reference in _REFERENCES:
+            for arm, group in values:
+                others = values.get((reference, group))
+                # Each pair once, the later arm of the table minus the earlier one.
+                if not others or _ORDER.index(arm) <= _ORDER.index(reference):
+                    continue
+
+                found = differences_of(values[arm, group], others)
+                if found.size > 1:
+                    low, high = bootstrap_interval(found)
+                    interval = f"{low:+.1f} to {high:+.1f}"
+                    counts = f"{found.shape[0]} x {found.shape[1]}"
+                    mean = f"{found.mean():+.1f}"
+                    cells.append([title, f"{arm} - {reference}", group, mean, interval, counts])
+
+    if not cells:
+        return []
+    headers = ["metric", "difference", "group", "mean", "95 % bootstrap interval", "seeds"]
+    return [format_table(cells, headers), ""]
+
+
+def differences_of(
+    values: Mapping[str, Mapping[int, float]], others: Mapping[str, Mapping[int, float]]
+) -> np.ndarray:
+    """Pair the values of two arms.
+
+    Args:
+        values: pre-training -> seed of the fine-tuning -> value.
+        others: the same of the reference; without pre-training there is one.
+
+    Returns:
+        (P, F) differences, over the pre-trainings and seeds that all have; (0, 0) without any.
+    """
+    alone = next(iter(others.values())) if len(others) == 1 else None
+    pairs = [(values[start], others.get(start, alone)) for start in values]
+    known = [(one, other) for one, other in pairs if other is not None]
+    if not known:
+        return np.zeros((0, 0))
+    seeds = sorted(set.intersection(*(set(one) & set(other) for one, other in known)))
+    return np.array([[one[seed] - other[seed] for seed in seeds] for one, other in known])
