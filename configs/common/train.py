@@ -32,4 +32,7 @@ train = dict(
     eval_period=5000,
     log_period=20,
     cudnn_benchmark=False,
+    # Channels last in memory: faster convolutions, on a CPU by a fifth; the results differ by
+    # rounding.
+    channels_last=False,
 )

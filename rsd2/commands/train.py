@@ -151,7 +151,10 @@ class Run:
         """Build the model on its device."""
         with one_sentence("model"):
             model = instantiate(self.cfg.model)
-        model = model.to(self.device)
+        # Convolutions follow the layout of their weights; images need not be turned.
+        is_last = bool(self.cfg.train.get("channels_last", False))
+        layout = torch.channels_last if is_last else torch.preserve_format
+        model = model.to(self.device, memory_format=layout)
         _logger.info("Model on %s:\n%s", self.device, model)
         return model
 
