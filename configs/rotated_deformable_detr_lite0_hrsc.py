@@ -6,24 +6,16 @@
 
 from rsd2.config import get_config
 
-lite0 = get_config("common/models/efficientnet_lite0.py")
+_lite0 = get_config("common/models/efficientnet_lite0.py")
+_recipe = get_config("common/short.py")
 dataloader = get_config("common/data/hrsc.py").dataloader
 model = get_config("common/models/rotated_deformable_detr_small.py").model
-optimizer = get_config("common/optim.py").AdamW
-lr_multiplier = get_config("common/schedule.py").cosine
-train = get_config("common/train.py").train
+optimizer, lr_multiplier, train = _recipe.optimizer, _recipe.lr_multiplier, _recipe.train
 
-model.backbone, model.neck.input_shapes = lite0.backbone, lite0.input_shapes
-model.pixel_mean, model.pixel_std = lite0.pixels.mean, lite0.pixels.std
+model.backbone, model.neck.input_shapes = _lite0.backbone, _lite0.input_shapes
+model.pixel_mean, model.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
 model.num_classes = 1
 
 optimizer.lr = 1e-3
-optimizer.fused = True
-optimizer.params.lr_multipliers = {"backbone": 0.2}
-lr_multiplier.warmup_iters = 100
+train.clip_grad.max_norm = 1.0
 train.max_iter = 2400
-train.clip_grad.enabled, train.clip_grad.max_norm = True, 1.0
-train.ema.enabled, train.ema.decay, train.ema.warmup = True, 0.995, 200
-train.channels_last = True
-train.eval_period = 0
-train.checkpointer.update(period=200, max_to_keep=3)

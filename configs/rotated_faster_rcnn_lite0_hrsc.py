@@ -8,16 +8,15 @@ Ships are about 40 pixels in the root of their area, and six times as long as wi
 
 from rsd2.config import get_config
 
-lite0 = get_config("common/models/efficientnet_lite0.py")
+_lite0 = get_config("common/models/efficientnet_lite0.py")
+_recipe = get_config("common/short.py")
 dataloader = get_config("common/data/hrsc.py").dataloader
 model = get_config("common/models/rotated_faster_rcnn_small.py").model
-optimizer = get_config("common/optim.py").AdamW
-lr_multiplier = get_config("common/schedule.py").cosine
-train = get_config("common/train.py").train
+optimizer, lr_multiplier, train = _recipe.optimizer, _recipe.lr_multiplier, _recipe.train
 
-model.backbone.bottom_up = lite0.backbone
+model.backbone.bottom_up = _lite0.backbone
 model.backbone.out_channels = 96
-model.pixel_mean, model.pixel_std = lite0.pixels.mean, lite0.pixels.std
+model.pixel_mean, model.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
 _rpn, _heads = model.proposal_generator, model.roi_heads
 _rpn.in_features = _heads.box_in_features = ["p3", "p4", "p5"]
 # The narrower an anchor, the less it may be turned against its ship: every 15 degrees.
@@ -31,13 +30,4 @@ _rpn.anchor_generator.update(
 _heads.num_classes = 1
 _heads.box_pooler.scales = (1 / 8, 1 / 16, 1 / 32)
 
-optimizer.lr = 7e-4
-optimizer.fused = True
-optimizer.params.lr_multipliers = {"backbone.bottom_up": 0.3}
-lr_multiplier.warmup_iters = 100
-train.max_iter = 1600
-train.clip_grad.enabled, train.clip_grad.max_norm = True, 5.0
-train.ema.enabled, train.ema.decay, train.ema.warmup = True, 0.995, 200
-train.channels_last = True
-train.eval_period = 0
-train.checkpointer.update(period=200, max_to_keep=3)
+train.max_iter = 1200
