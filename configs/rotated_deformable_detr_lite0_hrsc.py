@@ -1,7 +1,7 @@
 """Small rotated deformable DETR from ImageNet's EfficientNet-Lite0 on HRSC2016, on a CPU.
 
-    rsd2 get-weights efficientnet_lite0
-    rsd2 train --config-file configs/rotated_deformable_detr_lite0_hrsc.py
+rsd2 get-weights efficientnet_lite0
+rsd2 train --config-file configs/rotated_deformable_detr_lite0_hrsc.py
 """
 
 from rsd2.config import get_config

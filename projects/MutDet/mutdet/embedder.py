@@ -210,9 +210,7 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
     if kind not in BACKBONES:
         raise ValueError(f"the backbone must be one of {BACKBONES}, got {kind!r}")
     if kind == "efficientnet_lite0":
-        network = TimmBackbone(
-            f"tf_{kind}", out_features=["last_feat"], weights=str(weights)
-        )
+        network = TimmBackbone(f"tf_{kind}", out_features=["last_feat"], weights=str(weights))
         # As the file was trained, not with ImageNet's own statistics.
         pooled = PooledBackbone(network, "last_feat", pixels=(127.0, 128.0))
         return pooled.eval(), f"{kind}-{weights_digest(pooled.state_dict())}"

@@ -172,7 +172,6 @@ class TimmBackbone(Backbone):
                 )
         return {name: maps[position] for name, position in self._positions.items()}
 
-
     def layer_depths(self) -> dict[str, int]:
         """Say how deep in the model each parameter lies, for learning rates that fall with depth.
 
