@@ -3,7 +3,8 @@
     python tools/report_run.py --run output/demo/train --output output/demo --weights ema
 
 Reads config.yaml, metrics.json and results.json of the run (``tools/lazyconfig_train_net.py``)
-and writes loss_curve.png, predictions.png and results.md.
+and writes loss_curve.png, predictions.png and results.md. With --intervals the table also has the
+scores of rotated boxes with 95 % intervals, for which whole images are drawn anew.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
+from omegaconf import DictConfig
 
 from rsd2.config import ConfigError, load_config
 from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import select_device
+from rsd2.evaluation.dota import SUBMISSION_FILE
+from rsd2.evaluation.intervals import interval_table
 from rsd2.inference.drawing import draw_beside_truth
 from rsd2.io.figures import save_figure
 from rsd2.io.files import make_output_folder, write_atomically
@@ -138,12 +142,36 @@ def draw_predictions(
         raise ReportError(f"{path} cannot be written")
 
 
-def write_table(results: dict[str, Any], path: Path) -> str:
+def intervals_of(cfg: DictConfig, run: Path, weights: str) -> str:
+    """Score the submission of a run's last evaluation again, with intervals.
+
+    Args:
+        cfg: config of the run, whose test set names the labels.
+        run: folder of the run.
+        weights: "model" or "ema".
+
+    Returns:
+        See `interval_table`.
+
+    Raises:
+        ReportError: there is no submission.
+    """
+    zips = run / "inference" / ("ema" if weights == "ema" else "") / SUBMISSION_FILE
+    if not zips.is_file():
+        raise ReportError(f"{zips} is missing: --intervals needs an evaluation of rotated boxes")
+    name = cfg.dataloader.test.dataset.names
+    # Windows were merged, so their labels are those of the whole images.
+    name = MetadataCatalog.get(name).get("source_dataset", None) or name
+    return interval_table(zips, DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes)
+
+
+def write_table(results: dict[str, Any], path: Path, intervals: str = "") -> str:
     """Write the scores as Markdown, with everything that is needed to repeat them.
 
     Args:
         results: content of results.json.
         path: file to write.
+        intervals: further table, or nothing.
 
     Returns:
         The text.
@@ -162,7 +190,7 @@ def write_table(results: dict[str, Any], path: Path) -> str:
     for key in keys:
         values = [cell(results["results"][column].get(key)) for column in columns]
         lines.append(f"| {key} | " + " | ".join(values) + " |")
-    lines.append("")
+    lines += ["", intervals] if intervals else [""]
     for key, value in results.items():
         if key != "results":
             text = " ".join(map(str, value)) if isinstance(value, list) else value
@@ -193,6 +221,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--score-threshold", type=float, default=0.3, help="lowest score drawn (0.3)"
     )
+    parser.add_argument(
+        "--intervals", action="store_true", help="add 95 %% intervals, from inference/Task1.zip"
+    )
     args = parser.parse_args(argv)
     register_builtin()
     try:
@@ -216,8 +247,9 @@ def report(args: argparse.Namespace) -> None:
     except json.JSONDecodeError as error:
         raise ReportError(f"{results_file} is not JSON ({error}); evaluate again") from error
 
-    print(write_table(results, args.output / "results.md"))
     cfg = load_config(args.run / "config.yaml")
+    table = intervals_of(cfg, args.run, args.weights) if args.intervals else ""
+    print(write_table(results, args.output / "results.md", table))
     model = instantiate(cfg.model).to(select_device(cfg.train.device)).eval()
     load_weights(model, args.run / "model_final.pth", ema=args.weights == "ema")
     draw_predictions(cfg, model, args.output / "predictions.png", args.images, args.score_threshold)

@@ -35,8 +35,8 @@ def resample_ap(
 
     Args:
         truth: objects.
-        detections: on the same images, with boxes.
-        block: side of a block, pixels, > 0.
+        detections: on the same images.
+        block: side of a block, pixels, > 0; ``math.inf`` draws whole images.
         iou_threshold: see `score_detections`, as the next two.
         ap_method: ``"voc07"`` or ``"area"``.
         difficult_policy: which objects count.
@@ -48,10 +48,8 @@ def resample_ap(
         was drawn.
 
     Raises:
-        ValueError: the block has no size, there are no samples, or the detections have no boxes.
+        ValueError: the block has no size, or there are no samples.
     """
-    if detections.boxes is None:
-        raise ValueError("detections need boxes, whose centres say which block they are in")
     if not block > 0 or samples < 1:
         raise ValueError(f"block and samples must be positive, got {block} and {samples}")
     num_classes = len(truth.class_names)
@@ -70,7 +68,7 @@ def resample_ap(
     is_true, is_false = judge_ranked(best, matches, counts)
 
     own = _places(truth.image_index, truth.polygons.mean(axis=1), block)
-    found = _places(detections.image_index, detections.boxes[:, :2], block)[rank]
+    found = _places(detections.image_index, detections.corners().mean(axis=1), block)[rank]
     found[matches] = own[best[matches]]
     _, blocks = np.unique(np.concatenate([own, found]), axis=0, return_inverse=True)
     blocks = blocks.ravel()
