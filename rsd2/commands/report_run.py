@@ -24,7 +24,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from rsd2.config import ConfigError, load_config
+from rsd2.config import ConfigError, load_config, without_weight_files
 from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import select_device
 from rsd2.evaluation.dota import SUBMISSION_FILE
@@ -250,7 +250,7 @@ def report(args: argparse.Namespace) -> None:
     cfg = load_config(args.run / "config.yaml")
     table = intervals_of(cfg, args.run, args.weights) if args.intervals else ""
     print(write_table(results, args.output / "results.md", table))
-    model = instantiate(cfg.model).to(select_device(cfg.train.device)).eval()
+    model = instantiate(without_weight_files(cfg).model).to(select_device(cfg.train.device)).eval()
     load_weights(model, args.run / "model_final.pth", ema=args.weights == "ema")
     draw_predictions(cfg, model, args.output / "predictions.png", args.images, args.score_threshold)
     print(f"report written to {args.output}")

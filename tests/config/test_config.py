@@ -18,8 +18,10 @@ from rsd2.config import (
     get_config,
     load_config,
     save_config,
+    without_weight_files,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = """
 from detectron2.config import LazyCall as L
 from torch import nn
@@ -229,3 +231,13 @@ def test_depth_counts_the_longest_chain(tmp_path):
     (tmp_path / "f.py").write_text("from .gone import model\n")
     with pytest.raises(ConfigError, match=r"gone\.py, which is missing"):
         config_depth(tmp_path / "f.py")
+
+
+def test_a_checkpoint_needs_no_file_of_initial_weights():
+    cfg = load_config(ROOT / "configs" / "rotated_faster_rcnn_lite0_hrsc.py")
+    file = cfg.model.backbone.bottom_up.weights
+    loaded = without_weight_files(cfg)
+    assert loaded.model.backbone.bottom_up.weights is None
+    # What is not a file stays, and so does the config that was given.
+    assert loaded.model.roi_heads.box_predictor == cfg.model.roi_heads.box_predictor
+    assert cfg.model.backbone.bottom_up.weights == file
