@@ -27,7 +27,7 @@ from rsd2.io.files import make_output_folder, replaced_file
 from rsd2.modeling import TimmBackbone
 from rsd2.weights.conversion import convert_state_dict
 from rsd2.weights.efficientnet_lite import efficientnet_lite0_maps, efficientnet_lite0_rules
-from rsd2.weights.tensor_files import read_tensors
+from rsd2.weights.tensor_files import read_tensors, tensors_digest
 
 
 class Package(NamedTuple):
@@ -63,22 +63,6 @@ PACKAGES = {
         "RGB, pixel_mean [127, 127, 127], pixel_std [128, 128, 128]",
     )
 }
-
-
-def tensors_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """Hash tensors by their names and bytes, whatever file they came from.
-
-    Args:
-        state: tensors by name, in any order.
-
-    Returns:
-        SHA-256 in hexadecimal.
-    """
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        digest.update(key.encode("utf-8"))
-        digest.update(state[key].contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def download(package: Package, folder: Path) -> Path:

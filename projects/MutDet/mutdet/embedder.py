@@ -25,9 +25,7 @@ from rsd2.modeling import TimmBackbone
 from rsd2.modeling.backbones.small_resnet import small_resnet
 from rsd2.ops import roi_align_rotated
 from rsd2.weights.checkpoint import load_state
-from rsd2.weights.tensor_files import read_tensors
-
-from .weights import weights_digest
+from rsd2.weights.tensor_files import read_tensors, tensors_digest
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 """Mean of ImageNet, RGB, 0 to 255; the detectors' configs use the same."""
@@ -213,7 +211,7 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
         network = TimmBackbone(f"tf_{kind}", out_features=["last_feat"], weights=str(weights))
         # As the file was trained, not with ImageNet's own statistics.
         pooled = PooledBackbone(network, "last_feat", pixels=(127.0, 128.0))
-        return pooled.eval(), f"{kind}-{weights_digest(pooled.state_dict())}"
+        return pooled.eval(), f"{kind}-{tensors_digest(pooled.state_dict())[:16]}"
 
     state = read_tensors(weights)
     parts = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
@@ -230,7 +228,7 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
         load_state(network, parts or state, strict=True, source=f"{weights} (as {kind} backbone)")
         pooled = PooledBackbone(network, "res5")
 
-    return pooled.eval(), f"{kind}-{weights_digest(pooled.state_dict())}"
+    return pooled.eval(), f"{kind}-{tensors_digest(pooled.state_dict())[:16]}"
 
 
 def _resnet50() -> ResNet:
