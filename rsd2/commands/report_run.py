@@ -101,6 +101,29 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
+def test_set_of(cfg: DictConfig) -> str:
+    """Name the test set of a run, the first one if there are several.
+
+    Args:
+        cfg: config of the run.
+
+    Returns:
+        Its name, which is registered.
+
+    Raises:
+        ReportError: the test set is not built in.
+    """
+    names = cfg.dataloader.test.dataset.names
+    name = names if isinstance(names, str) else names[0]
+    # A saved config names datasets, but does not run the code that registers others.
+    if name not in DatasetCatalog.list():
+        raise ReportError(
+            f"dataset {name} is not registered: config.yaml registers nothing, so pictures are "
+            "drawn of built-in datasets only; use tools/predict.py for others"
+        )
+    return name
+
+
 def draw_predictions(
     cfg: Any, model: torch.nn.Module, path: Path, count: int, threshold: float
 ) -> None:
@@ -116,15 +139,7 @@ def draw_predictions(
     Raises:
         ReportError: the test set is not built in, or the picture cannot be written.
     """
-    names = cfg.dataloader.test.dataset.names
-    name = names if isinstance(names, str) else names[0]
-    # A saved config names datasets, but does not run the code that registers others.
-    if name not in DatasetCatalog.list():
-        raise ReportError(
-            f"dataset {name} is not registered: config.yaml registers nothing, so pictures are "
-            "drawn of built-in datasets only; use tools/predict.py for others"
-        )
-
+    name = test_set_of(cfg)
     records, classes = DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes
     # Evenly spread, because neighbours in a list often show one place.
     chosen = [
@@ -154,12 +169,12 @@ def intervals_of(cfg: DictConfig, run: Path, weights: str) -> str:
         See `interval_table`.
 
     Raises:
-        ReportError: there is no submission.
+        ReportError: there is no submission, or the test set is not built in.
     """
     zips = run / "inference" / ("ema" if weights == "ema" else "") / SUBMISSION_FILE
     if not zips.is_file():
         raise ReportError(f"{zips} is missing: --intervals needs an evaluation of rotated boxes")
-    name = cfg.dataloader.test.dataset.names
+    name = test_set_of(cfg)
     # Windows were merged, so their labels are those of the whole images.
     name = MetadataCatalog.get(name).get("source_dataset", None) or name
     return interval_table(zips, DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes)
