@@ -11,7 +11,7 @@ from detectron2.modeling.backbone.fpn import FPN
 from omegaconf import OmegaConf
 from torch import nn
 
-from rsd2.config import get_config
+from rsd2.config import load_config
 from rsd2.engine import optimizer_params
 from rsd2.modeling import SimplePyramid, TimmBackbone
 from rsd2.testing import shrink_backbone
@@ -260,16 +260,24 @@ def test_mean_and_deviation_are_those_of_the_weights():
     assert model.pixel_std == pytest.approx([255 * value for value in cfg.std])
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", "swin_tiny"])
-def test_models_of_the_configs_fit_their_backbones(name):
-    cfg = get_config(f"common/models/rotated_deformable_detr_{name}.py").model
+@pytest.mark.parametrize("detector", ["rotated_deformable_detr", "rotated_faster_rcnn"])
+@pytest.mark.parametrize("backbone", ["convnext_tiny", "swin_tiny", "dinov3_sat"])
+def test_models_of_the_configs_fit_their_backbones(detector, backbone, repository):
+    cfg = load_config(repository / "configs" / f"{detector}_{backbone}_dota.py").model
     with torch.device("meta"):
-        backbone = instantiate(cfg.backbone)
-    shapes = {key: instantiate(node) for key, node in cfg.neck.input_shapes.items()}
-    assert shapes == backbone.output_shape()
+        built = instantiate(cfg.backbone)
+    if "neck" in cfg:
+        shapes = {key: instantiate(node) for key, node in cfg.neck.input_shapes.items()}
+        assert {key: built.output_shape()[key] for key in shapes} == shapes
+        assert set(cfg.neck.in_features) <= set(shapes)
+    else:
+        strides = [shape.stride for shape in built.output_shape().values()]
+        assert strides == cfg.proposal_generator.anchor_generator.strides
+
     # The weights come from images normalised with these numbers.
-    assert cfg.pixel_mean == pytest.approx(backbone.pixel_mean)
-    assert cfg.pixel_std == pytest.approx(backbone.pixel_std)
+    (net,) = (module for module in built.modules() if isinstance(module, TimmBackbone))
+    assert cfg.pixel_mean == pytest.approx(net.pixel_mean)
+    assert cfg.pixel_std == pytest.approx(net.pixel_std)
 
 
 @pytest.mark.parametrize(
