@@ -36,4 +36,7 @@ train = dict(
     error_report=False,
     log_period=20,
     cudnn_benchmark=False,
+    # Channels last in memory: faster convolutions, on a CPU by a fifth; the results differ by
+    # rounding.
+    channels_last=False,
 )

@@ -24,6 +24,7 @@ VERBS = {  # verb -> module with ``main(argv) -> int``, and what it does
     "synthesize": ("rsd2.commands.make_synthetic", "draw synthetic scenes or videos with labels"),
     "split": ("rsd2.commands.make_split", "write lists of images for low-data experiments"),
     "visualize": ("rsd2.commands.visualize_data", "draw labels, or what a training loader makes"),
+    "get-weights": ("rsd2.commands.get_weights", "get pre-trained weights from a package"),
     "export": ("rsd2.commands.export", "write a detector as an ONNX file, and compare the two"),
     "score": ("rsd2.commands.score", "score result files without a model"),
     "analyze": ("rsd2.commands.analyze_model", "count parameters, FLOPs and activations"),

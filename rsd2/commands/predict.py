@@ -54,7 +54,7 @@ from omegaconf import DictConfig
 from torch import nn
 from tqdm import tqdm
 
-from rsd2.config import ConfigError, load_config
+from rsd2.config import ConfigError, load_config, without_weight_files
 from rsd2.data.datasets.builtin import register_builtin
 from rsd2.data.formats.registry import LABEL_FORMATS
 from rsd2.engine import provenance, select_device
@@ -246,7 +246,7 @@ def _load_model(
         raise ConfigError(f"{args.config_file} has no dataloader.test.mapper.augmentations")
 
     device = select_device(args.device or cfg.train.get("device", "auto"))
-    model = instantiate(cfg.model)
+    model = instantiate(without_weight_files(cfg).model)
     checkpoint = load_weights(model, weights, strict=cfg.train.init_strict, ema=args.ema)
     if "ema" in checkpoint and not args.ema:
         print(f"{weights} also has averaged weights; --ema uses them")

@@ -8,7 +8,8 @@
 The first reads config.yaml, metrics.json and results.json of the run
 (``tools/lazyconfig_train_net.py``) and writes loss_curve.png, predictions.png and results.md. The
 others read what an evaluator of boxes wrote and write error_report.html and error_report.json; no
-model is loaded.
+model is loaded. With --intervals results.md also has the scores of rotated boxes with 95 %
+intervals, for which whole images are drawn anew.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
+from omegaconf import DictConfig
 
 from rsd2.analysis.error_input import AnalysisError
 from rsd2.analysis.error_report import write_error_report
-from rsd2.config import ConfigError, load_config
+from rsd2.config import ConfigError, load_config, without_weight_files
 from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import select_device
+from rsd2.evaluation.dota import SUBMISSION_FILE
+from rsd2.evaluation.intervals import interval_table
 from rsd2.inference.drawing import draw_beside_truth
 from rsd2.io.figures import save_figure
 from rsd2.io.files import make_output_folder, write_atomically
@@ -104,6 +108,29 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
+def test_set_of(cfg: DictConfig) -> str:
+    """Name the test set of a run, the first one if there are several.
+
+    Args:
+        cfg: config of the run.
+
+    Returns:
+        Its name, which is registered.
+
+    Raises:
+        ReportError: the test set is not built in.
+    """
+    names = cfg.dataloader.test.dataset.names
+    name = names if isinstance(names, str) else names[0]
+    # A saved config names datasets, but does not run the code that registers others.
+    if name not in DatasetCatalog.list():
+        raise ReportError(
+            f"dataset {name} is not registered: config.yaml registers nothing, so pictures are "
+            "drawn of built-in datasets only; use tools/predict.py for others"
+        )
+    return name
+
+
 def draw_predictions(
     cfg: Any, model: torch.nn.Module, path: Path, count: int, threshold: float
 ) -> None:
@@ -119,15 +146,7 @@ def draw_predictions(
     Raises:
         ReportError: the test set is not built in, or the picture cannot be written.
     """
-    names = cfg.dataloader.test.dataset.names
-    name = names if isinstance(names, str) else names[0]
-    # A saved config names datasets, but does not run the code that registers others.
-    if name not in DatasetCatalog.list():
-        raise ReportError(
-            f"dataset {name} is not registered: config.yaml registers nothing, so pictures are "
-            "drawn of built-in datasets only; use tools/predict.py for others"
-        )
-
+    name = test_set_of(cfg)
     records, classes = DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes
     # Evenly spread, because neighbours in a list often show one place.
     chosen = [
@@ -145,12 +164,36 @@ def draw_predictions(
         raise ReportError(f"{path} cannot be written")
 
 
-def write_table(results: dict[str, Any], path: Path) -> str:
+def intervals_of(cfg: DictConfig, run: Path, weights: str) -> str:
+    """Score the submission of a run's last evaluation again, with intervals.
+
+    Args:
+        cfg: config of the run, whose test set names the labels.
+        run: folder of the run.
+        weights: "model" or "ema".
+
+    Returns:
+        See `interval_table`.
+
+    Raises:
+        ReportError: there is no submission, or the test set is not built in.
+    """
+    zips = run / "inference" / ("ema" if weights == "ema" else "") / SUBMISSION_FILE
+    if not zips.is_file():
+        raise ReportError(f"{zips} is missing: --intervals needs an evaluation of rotated boxes")
+    name = test_set_of(cfg)
+    # Windows were merged, so their labels are those of the whole images.
+    name = MetadataCatalog.get(name).get("source_dataset", None) or name
+    return interval_table(zips, DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes)
+
+
+def write_table(results: dict[str, Any], path: Path, intervals: str = "") -> str:
     """Write the scores as Markdown, with everything that is needed to repeat them.
 
     Args:
         results: content of results.json.
         path: file to write.
+        intervals: further table, or nothing.
 
     Returns:
         The text.
@@ -169,7 +212,7 @@ def write_table(results: dict[str, Any], path: Path) -> str:
     for key in keys:
         values = [cell(results["results"][column].get(key)) for column in columns]
         lines.append(f"| {key} | " + " | ".join(values) + " |")
-    lines.append("")
+    lines += ["", intervals] if intervals else [""]
     for key, value in results.items():
         if key != "results":
             text = " ".join(map(str, value)) if isinstance(value, list) else value
@@ -212,6 +255,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--score-threshold", type=float, default=0.3, help="lowest score drawn (0.3)"
     )
+    parser.add_argument(
+        "--intervals", action="store_true", help="add 95 %% intervals, from inference/Task1.zip"
+    )
     args = parser.parse_args(argv)
     if args.run is None and args.predictions is None:
         parser.error("give --run, --predictions, or both")
@@ -249,9 +295,10 @@ def report(args: argparse.Namespace) -> None:
     except json.JSONDecodeError as error:
         raise ReportError(f"{results_file} is not JSON ({error}); evaluate again") from error
 
-    print(write_table(results, args.output / "results.md"))
     cfg = load_config(args.run / "config.yaml")
-    model = instantiate(cfg.model).to(select_device(cfg.train.device)).eval()
+    table = intervals_of(cfg, args.run, args.weights) if args.intervals else ""
+    print(write_table(results, args.output / "results.md", table))
+    model = instantiate(without_weight_files(cfg).model).to(select_device(cfg.train.device)).eval()
     load_weights(model, args.run / "model_final.pth", ema=args.weights == "ema")
     draw_predictions(cfg, model, args.output / "predictions.png", args.images, args.score_threshold)
     print(f"report written to {args.output}")

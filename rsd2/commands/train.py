@@ -30,7 +30,7 @@ from torch import nn
 from torch.multiprocessing import ProcessExitedException
 
 from rsd2 import env
-from rsd2.config import ConfigError, load_config, save_config
+from rsd2.config import ConfigError, load_config, save_config, without_weight_files
 from rsd2.config.checks import config_leaves
 from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import (
@@ -150,9 +150,13 @@ class Run:
 
     def build_model(self) -> nn.Module:
         """Build the model on its device."""
+        cfg = without_weight_files(self.cfg) if self.args.eval_only else self.cfg
         with one_sentence("model"):
-            model = instantiate(self.cfg.model)
-        model = model.to(self.device)
+            model = instantiate(cfg.model)
+        # Convolutions follow the layout of their weights; images need not be turned.
+        is_last = bool(self.cfg.train.get("channels_last", False))
+        layout = torch.channels_last if is_last else torch.preserve_format
+        model = model.to(self.device, memory_format=layout)
         _logger.info("Model on %s:\n%s", self.device, model)
         return model
 

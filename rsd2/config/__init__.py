@@ -12,3 +12,4 @@ from .config import get_config as get_config
 from .config import load_config as load_config
 from .config import read_config_file as read_config_file
 from .config import save_config as save_config
+from .config import without_weight_files as without_weight_files

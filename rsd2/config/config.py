@@ -8,6 +8,7 @@ misspelt key, a value of the wrong type, an argument that its target lacks.
 from __future__ import annotations
 
 import ast
+import copy
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -170,6 +171,22 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
 
     apply_overrides(cfg, opts)
     check_arguments(cfg)
+    return cfg
+
+
+def without_weight_files(cfg: DictConfig) -> DictConfig:
+    """Copy a config for a model that a checkpoint will fill.
+
+    Args:
+        cfg: the config.
+
+    Returns:
+        The copy, whose model reads no file of initial weights: it may be gone, or lie elsewhere.
+    """
+    cfg = copy.deepcopy(cfg)
+    for key, value in list(config_leaves(cfg)):
+        if key.startswith("model.") and key.endswith(".weights") and isinstance(value, str):
+            OmegaConf.update(cfg, key, None)
     return cfg
 
 

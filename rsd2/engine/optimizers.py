@@ -49,14 +49,15 @@ def optimizer_params(
         layer_decay: decay per block, in (0, 1]; for a transformer of n blocks under ``backbone``
             the rate of block i = 0 ... n - 1 is multiplied by ``layer_decay ** (n - i)``, that of
             its patch embedding and positions by ``layer_decay ** (n + 1)``, on top of
-            ``lr_multipliers``.
+            ``lr_multipliers``. A backbone with a method ``layer_depths``, like `TimmBackbone`,
+            says itself how deep its parameters lie, and may be of any family.
 
     Returns:
         Parameter groups for a torch optimizer.
 
     Raises:
         RunError: the model has no trainable parameter, or ``layer_decay`` is out of range or
-            the model has no transformer that it could apply to.
+            the model has no backbone of blocks that it could apply to.
     """
     multipliers = dict(lr_multipliers or {})
     patterns = sorted(multipliers, key=len, reverse=True)
@@ -72,7 +73,9 @@ def optimizer_params(
             )
 
     # Depths matter only with a decay; most models have no transformer to count.
+    depths = _stated_depths(model) if layer_decay != 1.0 else {}
     depth = _transformer_depth(model) if layer_decay != 1.0 else 0
+    depth = max(depths.values(), default=depth)
     if layer_decay != 1.0 and not (depth and 0.0 < layer_decay < 1.0):
         raise RunError(
             "layer_decay lies in (0, 1] and, below 1, needs a model whose backbone has transformer "
@@ -82,7 +85,9 @@ def optimizer_params(
     def factor(name: str) -> float:
         # The longest pattern comes first in the list, so the most specific one wins.
         multiplier = next((multipliers[pattern] for pattern in patterns if pattern in name), 1.0)
-        return multiplier * get_vit_lr_decay_rate(name, layer_decay, depth)
+        if name in depths:
+            return multiplier * layer_decay ** (depth + 1 - depths[name])
+        return multiplier * (1.0 if depths else get_vit_lr_decay_rate(name, layer_decay, depth))
 
     positions = {"weight_decay": weight_decay_positions}
 
@@ -95,6 +100,15 @@ def optimizer_params(
         lr_factor_func=factor,
         overrides=None if weight_decay_positions is None else {"pos_embed": positions},
     )
+
+
+def _stated_depths(model: nn.Module) -> dict[str, int]:
+    """Collect the depths that backbones state themselves, by the names of the parameters."""
+    depths = {}
+    for prefix, module in model.named_modules():
+        if hasattr(module, "layer_depths"):
+            depths.update({f"{prefix}.{key}": one for key, one in module.layer_depths().items()})
+    return depths
 
 
 def _transformer_depth(model: nn.Module) -> int:

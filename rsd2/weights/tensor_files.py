@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import re
@@ -168,6 +169,24 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors; its keys are {list(content)[:10]}")
     return tensors
+
+
+def tensors_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """Hash tensors by their names and bytes, whatever file they came from.
+
+    Args:
+        state: tensors by name, in any order.
+
+    Returns:
+        SHA-256, 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode("utf-8"))
+        value = state[key].detach().cpu().contiguous()
+        # By its bytes, because NumPy has no bfloat16.
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def without_wrappers(state: Mapping[str, Any], own: Iterable[str] = ()) -> Mapping[str, Any]:

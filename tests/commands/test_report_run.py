@@ -14,8 +14,10 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from rsd2.commands import report_run as tool
-from rsd2.config import save_config
+from rsd2.config import load_config, save_config
 from rsd2.data.datasets import register_dota_instances
+from rsd2.evaluation.files.task1 import write_task1_zip
+from rsd2.evaluation.scoring.dota import Detections, GroundTruth
 from rsd2.testing import TINY_CLASSES, shrink, write_tiny_dota
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,3 +134,24 @@ def test_test_set_that_is_not_built_in(trained, tmp_path):
     with pytest.raises(tool.ReportError, match="nobody_registered_this is not registered"):
         tool.draw_predictions(cfg, torch.nn.Identity(), tmp_path / "a.png", 1, 0.5)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_intervals_come_from_the_submission_of_the_chosen_weights(run):
+    cfg = load_config(run / "config.yaml")
+    with pytest.raises(tool.ReportError, match=r"ema.Task1\.zip is missing: --intervals needs"):
+        tool.intervals_of(cfg, run, "ema")
+
+    truth = GroundTruth.from_dicts(DatasetCatalog.get(NAME), TINY_CLASSES)
+    perfect = Detections(
+        truth.image_index,
+        truth.class_index,
+        np.ones(len(truth.image_index)),
+        polygons=truth.polygons,
+    )
+    (run / "inference").mkdir()
+    path = run / "inference" / "Task1.zip"
+    write_task1_zip(path, truth.image_ids, TINY_CLASSES, perfect)
+    table = tool.intervals_of(cfg, run, "model")
+    assert "| area | 100.0 (100.0 to 100.0) |" in table
+    text = tool.write_table(RESULTS, run / "results.md", table)
+    assert table in text and "| AP50 | 61.2 | 70.0 |" in text

@@ -19,8 +19,10 @@ from rsd2.config import (
     get_config,
     load_config,
     save_config,
+    without_weight_files,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = """
 from detectron2.config import LazyCall as L
 from torch import nn
@@ -262,3 +264,13 @@ def test_unknown_name_of_a_config_names_those_like_it(
     assert find_config("rotated_faster_rcnn_r50.py") is None
     with pytest.raises(ConfigError, match=r"no config file .*: rotated_faster_rcnn_r50_dota.py"):
         load_config("rotated_faster_rcnn_r50_doto.py")
+
+
+def test_a_checkpoint_needs_no_file_of_initial_weights():
+    cfg = load_config(ROOT / "configs" / "rotated_faster_rcnn_lite0_hrsc.py")
+    file = cfg.model.backbone.bottom_up.weights
+    loaded = without_weight_files(cfg)
+    assert loaded.model.backbone.bottom_up.weights is None
+    # What is not a file stays, and so does the config that was given.
+    assert loaded.model.roi_heads.box_predictor == cfg.model.roi_heads.box_predictor
+    assert cfg.model.backbone.bottom_up.weights == file

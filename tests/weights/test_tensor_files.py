@@ -19,7 +19,12 @@ import torch
 
 from rsd2.weights.checkpoint import load_checkpoint
 from rsd2.weights.errors import CheckpointError
-from rsd2.weights.tensor_files import read_tensors, read_weight_file, without_wrappers
+from rsd2.weights.tensor_files import (
+    read_tensors,
+    read_weight_file,
+    tensors_digest,
+    without_wrappers,
+)
 
 
 class Evil:
@@ -281,3 +286,14 @@ def test_names_lose_what_wrappers_add_and_two_of_one_name_are_refused():
     assert without_wrappers({"module.a": 1}, own=["module.a"]) == {"module.a": 1}
     with pytest.raises(CheckpointError, match="holds a twice"):
         without_wrappers({"module.a": 1, "a": 2})
+
+
+def test_a_digest_is_of_the_content_whatever_the_order_and_the_memory():
+    matrix = torch.arange(6.0).view(2, 3)
+    base = tensors_digest({"a": matrix, "b": torch.tensor(1)})
+    assert base == tensors_digest({"b": torch.tensor(1), "a": matrix.T.contiguous().T})
+    changed = matrix.clone()
+    changed[1, 2] += 1e-6
+    others = [{"a": changed, "b": torch.tensor(1)}, {"c": matrix, "b": torch.tensor(1)}]
+    others += [{"a": matrix.to(torch.bfloat16), "b": torch.tensor(1)}, {}]
+    assert len({base, *map(tensors_digest, others)}) == 5

@@ -21,17 +21,16 @@ from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from rsd2.modeling import TimmBackbone
 from rsd2.modeling.backbones.small_resnet import small_resnet
 from rsd2.ops import roi_align_rotated
 from rsd2.weights.checkpoint import load_state
-from rsd2.weights.tensor_files import read_tensors
-
-from .weights import weights_digest
+from rsd2.weights.tensor_files import read_tensors, tensors_digest
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 """Mean of ImageNet, RGB, 0 to 255; the detectors' configs use the same."""
 PIXEL_STD = (58.395, 57.12, 57.375)
-BACKBONES = ("resnet50", "small")
+BACKBONES = ("resnet50", "small", "efficientnet_lite0")
 _PREFIX = "backbone."
 
 
@@ -67,18 +66,27 @@ class CropSettings:
 class PooledBackbone(nn.Module):
     """A backbone without its classifier, and the average over its last map."""
 
-    def __init__(self, backbone: nn.Module, output: str) -> None:
+    def __init__(
+        self, backbone: nn.Module, output: str, pixels: tuple[float, float] | None = None
+    ) -> None:
         """Wrap a backbone.
 
         Args:
             backbone: module that maps (N, 3, S, S) to a dict with a map (N, F, h, w).
             output: key of the map in the dict.
+            pixels: mean and deviation that the backbone was trained with, of all channels; None
+                for ImageNet's, with which crops come.
         """
         super().__init__()
-        self.backbone, self.output = backbone, output
+        self.backbone, self.output, self.pixels = backbone, output, pixels
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Map normalised crops (N, 3, S, S) to features (N, F)."""
+        """Map crops (N, 3, S, S), normalised by `normalize`, to features (N, F)."""
+        if self.pixels is not None:
+            mean, std = (
+                crops.new_tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD)
+            )
+            crops = (crops * std + mean - self.pixels[0]) / self.pixels[1]
         return self.backbone(crops)[self.output].mean(dim=(2, 3))
 
 
@@ -181,10 +189,12 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
     """Build a backbone and load its weights.
 
     Args:
-        kind: ``"resnet50"``, or ``"small"``, the backbone of the small detector.
+        kind: ``"resnet50"``; ``"small"``, the backbone of the small detector; or
+            ``"efficientnet_lite0"``, which needs timm.
         weights: file to read, without running any of its code. It is a checkpoint of an embedder
             or a detector, whose part ``backbone`` is used; the state of a small backbone;
-            or torchvision's file of ResNet-50, whose ``fc`` is not needed.
+            torchvision's file of ResNet-50, whose ``fc`` is not needed; or the file that
+            ``rsd2 get-weights`` wrote.
 
     Returns:
         (the backbone with its average, in evaluation mode; a name made of its kind and the hash of
@@ -197,6 +207,12 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
     """
     if kind not in BACKBONES:
         raise ValueError(f"the backbone must be one of {BACKBONES}, got {kind!r}")
+    if kind == "efficientnet_lite0":
+        network = TimmBackbone(f"tf_{kind}", out_features=["last_feat"], weights=str(weights))
+        # As the file was trained, not with ImageNet's own statistics.
+        pooled = PooledBackbone(network, "last_feat", pixels=(127.0, 128.0))
+        return pooled.eval(), f"{kind}-{tensors_digest(pooled.state_dict())[:16]}"
+
     state = read_tensors(weights)
     parts = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
 
@@ -212,7 +228,7 @@ def load_backbone(kind: str, weights: str | Path) -> tuple[PooledBackbone, str]:
         load_state(network, parts or state, strict=True, source=f"{weights} (as {kind} backbone)")
         pooled = PooledBackbone(network, "res5")
 
-    return pooled.eval(), f"{kind}-{weights_digest(pooled.state_dict())}"
+    return pooled.eval(), f"{kind}-{tensors_digest(pooled.state_dict())[:16]}"
 
 
 def _resnet50() -> ResNet:

@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from rsd2.weights.tensor_files import read_tensors
+from rsd2.weights.tensor_files import read_tensors, tensors_digest
 
 from .proposals import MaskProposal
-from .weights import weights_digest
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -157,7 +156,7 @@ def load_sam(
 
     model = build()
     model.load_state_dict(state)
-    return model.to(device).eval(), f"{model_type}-{weights_digest(state)}"
+    return model.to(device).eval(), f"{model_type}-{tensors_digest(state)[:16]}"
 
 
 def import_segment_anything() -> ModuleType:

@@ -57,6 +57,11 @@ _SEN2SHIPS_PORTS = {
 }
 _SEN2SHIPS_TILING = (384, 128)
 _SEN2SHIPS_SCALE = 3.0
+# Folders of DOTA text: their class and their splits.
+_DOTA_TEXT_SETS = {
+    "hrsc": ("ship", ("train", "test")),
+    "airport": ("airplane", ("train", "valid", "test")),
+}
 
 
 def register_all_dota(root: str | Path) -> None:
@@ -233,17 +238,41 @@ def register_all_scenes(root: str | Path) -> None:
         )
 
 
+def register_all_small(root: str | Path) -> None:
+    """Register small real sets whose labels are DOTA text: HRSC2016 and the airports of GDIT.
+
+    Names are ``hrsc_train``, ``hrsc_test``, ``airport_train``, ``airport_valid``,
+    ``airport_test``, and the same ``+ _upright``, in upright boxes. Calling it again is as harmless
+    as with `register_all_dota`.
+
+    Args:
+        root: folder that holds ``hrsc`` and ``airport``.
+    """
+    for folder, (label, splits) in _DOTA_TEXT_SETS.items():
+        for split in splits:
+            name, base = f"{folder}_{split}", Path(root) / folder / split
+            if not _is_registered_under(name, str(root), (), suffixes=["_upright"]):
+                metadata = {"thing_classes": [label], "builtin_root": str(root)}
+                # Ships and planes that the border cuts have their whole box, which leaves the
+                # image.
+                register_dota_instances(
+                    name, metadata, base / "labelTxt", base / "images", out_of_image="ignore"
+                )
+                register_upright(f"{name}_upright", name, {"builtin_root": str(root)})
+
+
 def register_all_video(root: str | Path) -> None:
-    """Register the datasets of videos: RsCarData, VISO, DroneCrowd, and generated videos.
+    """Register the datasets of videos: RsCarData, KIT AIS, VISO, DroneCrowd, and generated videos.
 
     Names are ``rscardata_train``, ``rscardata_test`` (old labels), the same ``+ _new``,
     ``rscardata_test_old_voc`` and ``_new_voc``; ``synthetic_video_train`` and ``_test`` (all that
     moves), the same ``+ _old``, and ``synthetic_video_test_old_voc``; ``viso_mot_<class>``,
-    ``viso_coco_<class>_<split>``; ``drone_crowd_<split>`` (boxes) and the same ``+ _points``.
-    Calling it again is as harmless as with `register_all_dota`.
+    ``viso_coco_<class>_<split>``; ``drone_crowd_<split>`` (boxes) and the same ``+ _points``;
+    ``kit_ais_train`` and ``_test``. Calling it again is as harmless as with `register_all_dota`.
 
     Args:
-        root: folder that holds ``rscardata``, ``synthetic_video``, ``viso``, ``drone_crowd``.
+        root: folder that holds ``rscardata``, ``synthetic_video``, ``viso``, ``drone_crowd``,
+            ``kit_ais``.
     """
     root, metadata = Path(root), {"builtin_root": str(root)}
     coco, voc = RSCARDATA_LABELS[:2], RSCARDATA_LABELS[2:]
@@ -254,6 +283,11 @@ def register_all_video(root: str | Path) -> None:
                 name = f"{folder}_{split}" + ("" if labels == usual else f"_{labels}")
                 if not _is_registered_under(name, str(root), ()):
                     register_rscardata(name, root / folder, split, labels, metadata)
+
+    for split in ("train", "test"):
+        name, file = f"kit_ais_{split}", f"annotations_{split}.json"
+        if not _is_registered_under(name, str(root), ()):
+            register_rscardata(name, root / "kit_ais", split, metadata=metadata, coco_file=file)
 
     for kind in VISO_CLASSES:
         if not _is_registered_under(f"viso_mot_{kind}", str(root), ()):
@@ -313,6 +347,7 @@ def register_all(root: str | Path) -> None:
         register_all_synthetic,
         register_all_tiny,
         register_all_scenes,
+        register_all_small,
         register_all_video,
         register_classification,
     ):

@@ -39,6 +39,7 @@ def load_rscardata(
     split: str,
     labels: str = "old",
     *,
+    coco_file: str | None = None,
     num_frames: int = NUM_FRAMES,
     missing_image: str = "error",
     report: LabelReport | None = None,
@@ -52,6 +53,8 @@ def load_rscardata(
             refer; ``"new"``: HiEUM's COCO files with tracks; ``"old_voc"``: ``xml_det`` beside the
             frames; ``"new_voc"``: the folder ``labeleddata20230227``. The last two exist for the
             test videos; frames without a file are dropped, as the official evaluation does.
+        coco_file: COCO file under ``root``, for sets with other file names; None takes the
+            name that RsCarData has for ``"old"`` or ``"new"`` labels.
         num_frames: length of the windows, >= 1.
         missing_image: ``"error"``, or ``"drop"`` and report listed frames whose file is missing.
         report: report to fill, if given.
@@ -78,7 +81,7 @@ def load_rscardata(
     logged = 0
     if labels in ("old", "new"):
         coco = load_coco_boxes(
-            root / (names.old if labels == "old" else names.new),
+            root / (coco_file or (names.old if labels == "old" else names.new)),
             root,
             RSCARDATA_CLASSES,
             aliases=_ALIASES,

@@ -101,6 +101,7 @@ class TimmBackbone(Backbone):
             name, pretrained=pretrained, features_only=True, out_indices=chosen, **arguments
         )
 
+        self._name, self._arguments = name, arguments
         self._positions = {one: chosen.index(known[one]) for one in names}
         # Swin and its relatives return their channels last.
         self._is_channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
@@ -171,6 +172,29 @@ class TimmBackbone(Backbone):
                 )
         return {name: maps[position] for name, position in self._positions.items()}
 
+    def layer_depths(self) -> dict[str, int]:
+        """Say how deep in the model each parameter lies, for learning rates that fall with depth.
+
+        Returns:
+            Name of a parameter -> number of timm's group of layers, 0 at the image; one for each
+            block of a transformer, a ConvNeXt or a ResNet.
+        """
+        timm = _import_timm()
+        # Only the whole model knows its groups, under names that a model of maps flattens.
+        with torch.device("meta"):
+            whole = timm.create_model(self._name, pretrained=False, **self._arguments)
+        groups = timm.models.group_parameters(whole, whole.group_matcher(), reverse=True)
+        depths = {key.replace(".", "_"): depth for key, depth in groups.items()}
+        names = [name for name, _ in self.net.named_parameters()]
+        return {f"net.{name}": depths[_name_in(name, depths)] for name in names}
+
+
+def _name_in(key: str, known: Mapping[str, Any]) -> str:
+    """Find the name of the whole model, dots as underscores, for that of a model of maps."""
+    # Some of timm's wrappers put the model one level down.
+    names = [part.replace(".", "_") for part in (key, key.partition(".")[2])]
+    return next((one for one in names if one in known), names[0])
+
 
 def _import_timm() -> ModuleType:
     """Import timm only when it is used: it is an optional extra."""
@@ -196,8 +220,8 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such file of weights; for a saved detector, set weights "
-            "of the backbone to null"
+            f"{path}: no such file of weights; rsd2 get-weights gets some; for a saved detector, "
+            "set weights of the backbone to null"
         )
     # Errors that the readers raise for broken bytes.
     unreadable = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, AttributeError)
@@ -238,10 +262,8 @@ def _load(
 
     filled, problems = {}, []
     for key, own in net.state_dict().items():
-        # Some of timm's wrappers put the model one level down.
-        names = [part.replace(".", "_") for part in (key, key.partition(".")[2])]
-        name = next((one for one in names if one in tensors), None)
-        value = None if name is None else tensors[name]
+        name = _name_in(key, tensors)
+        value = tensors.get(name)
         if value is not None and name in adaptable and value.shape[1] == 3 != in_channels:
             value = adapt_input_conv(in_channels, value)
 

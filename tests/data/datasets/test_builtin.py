@@ -3,16 +3,20 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from rsd2.data.datasets import (
     DOTA_V1_0_CLASSES,
+    load_rscardata,
     register_all,
     register_all_dota,
     register_builtin,
 )
+from rsd2.data.datasets.builtin import datasets_root
+from rsd2.synthetic import RSCARDATA_SPLITS, VideoConfig, write_videos
 
 
 def test_names_classes_and_sources():
@@ -31,6 +35,9 @@ def test_names_classes_and_sources():
         "viso_mot_plane": 1,
         "viso_coco_car_train": 1,
         "drone_crowd_test_points": 1,
+        "hrsc_train": 1,
+        "airport_valid_upright": 1,
+        "kit_ais_test": 1,
     }.items():
         assert len(MetadataCatalog.get(name).thing_classes) == classes
     assert (
@@ -119,3 +126,38 @@ def test_a_users_own_set_of_the_same_name_is_left_alone(tmp_path):
         MetadataCatalog.pop(name, None)
         DatasetCatalog.register(name, original)
         MetadataCatalog[name] = metadata
+
+
+REAL = {  # name -> images and objects that the page of real data states
+    "hrsc_train": (430, 841),
+    "hrsc_test": (356, 1136),
+    "airport_train": (236, 3408),
+    "airport_valid_upright": (68, 1018),
+    "airport_test": (34, 497),
+    "kit_ais_train": (40, 1255),
+    "kit_ais_test": (25, 1338),
+    "sen2ships_train": (8, 202),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_sets_have_the_objects_that_their_page_states(name, repository):
+    root = Path(os.environ.get("RSD2_REAL_DATA") or repository.parent / "shared" / "data" / "real")
+    if not root.is_dir():
+        pytest.skip(f"no real data at {root}; name their folder in RSD2_REAL_DATA")
+    register_all(root)
+    try:
+        records = DatasetCatalog.get(name)
+    finally:
+        register_all(datasets_root())
+    assert (len(records), sum(len(record["annotations"]) for record in records)) == REAL[name]
+
+
+def test_clips_of_a_coco_file_of_another_name(tmp_path):
+    write_videos(
+        tmp_path, "train", 1, VideoConfig(size=(64, 80), num_frames=3), seed=0, progress=False
+    )
+    source = tmp_path / RSCARDATA_SPLITS["train"].new
+    source.rename(tmp_path / "annotations_train.json")
+    records = load_rscardata(tmp_path, "train", coco_file="annotations_train.json")
+    assert [record["video_id"] for record in records] == ["001"] * 3

@@ -11,7 +11,8 @@ from detectron2.modeling.backbone.fpn import FPN
 from omegaconf import OmegaConf
 from torch import nn
 
-from rsd2.config import get_config
+from rsd2.config import load_config
+from rsd2.engine import optimizer_params
 from rsd2.modeling import SimplePyramid, TimmBackbone
 from rsd2.testing import shrink_backbone
 
@@ -259,16 +260,24 @@ def test_mean_and_deviation_are_those_of_the_weights():
     assert model.pixel_std == pytest.approx([255 * value for value in cfg.std])
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", "swin_tiny"])
-def test_models_of_the_configs_fit_their_backbones(name):
-    cfg = get_config(f"common/models/rotated_deformable_detr_{name}.py").model
+@pytest.mark.parametrize("detector", ["rotated_deformable_detr", "rotated_faster_rcnn"])
+@pytest.mark.parametrize("backbone", ["convnext_tiny", "swin_tiny", "dinov3_sat"])
+def test_models_of_the_configs_fit_their_backbones(detector, backbone, repository):
+    cfg = load_config(repository / "configs" / f"{detector}_{backbone}_dota.py").model
     with torch.device("meta"):
-        backbone = instantiate(cfg.backbone)
-    shapes = {key: instantiate(node) for key, node in cfg.neck.input_shapes.items()}
-    assert shapes == backbone.output_shape()
+        built = instantiate(cfg.backbone)
+    if "neck" in cfg:
+        shapes = {key: instantiate(node) for key, node in cfg.neck.input_shapes.items()}
+        assert {key: built.output_shape()[key] for key in shapes} == shapes
+        assert set(cfg.neck.in_features) <= set(shapes)
+    else:
+        strides = [shape.stride for shape in built.output_shape().values()]
+        assert strides == cfg.proposal_generator.anchor_generator.strides
+
     # The weights come from images normalised with these numbers.
-    assert cfg.pixel_mean == pytest.approx(backbone.pixel_mean)
-    assert cfg.pixel_std == pytest.approx(backbone.pixel_std)
+    (net,) = (module for module in built.modules() if isinstance(module, TimmBackbone))
+    assert cfg.pixel_mean == pytest.approx(net.pixel_mean)
+    assert cfg.pixel_std == pytest.approx(net.pixel_std)
 
 
 @pytest.mark.parametrize(
@@ -316,3 +325,43 @@ def test_without_timm_the_others_work_and_this_one_names_the_remedy():
     command = [sys.executable, "-W", "ignore", "-c", code]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "pip install 'rsd2[timm]'" in output
+
+
+DEPTHS = {  # a parameter of the maps -> its depth: a stem, then one for each block
+    "test_vit": {
+        "patch_embed.proj.weight": 0,
+        "blocks.0.norm1.weight": 1,
+        "blocks.5.norm1.bias": 6,
+    },
+    "convnext_tiny": {
+        "stem_0.weight": 0,
+        "stages_0.blocks.2.gamma": 3,
+        "stages_1.blocks.0.gamma": 4,
+        "stages_3.blocks.2.gamma": 18,
+    },
+    "swin_tiny_patch4_window7_224": {
+        "patch_embed.proj.weight": 0,
+        "layers_0.blocks.1.norm1.weight": 2,
+        "layers_1.blocks.0.norm1.weight": 3,
+        "layers_3.blocks.1.norm1.weight": 12,
+    },
+    "resnet18": {"conv1.weight": 0, "layer1.0.conv1.weight": 1, "layer4.1.conv1.weight": 8},
+    "tf_efficientnet_lite0": {"conv_stem.weight": 0, "blocks.1.0.conv_pw.weight": 2},
+}
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_learning_rates_fall_with_the_depth_in_every_family(name):
+    with torch.device("meta"):
+        model = nn.ModuleDict({"backbone": TimmBackbone(name), "head": nn.Linear(2, 2)})
+    depths = model["backbone"].layer_depths()
+    found = {key.removeprefix("net.").removeprefix("model."): d for key, d in depths.items()}
+    assert {key: found[key] for key in DEPTHS[name]} == DEPTHS[name]
+
+    last = max(depths.values())
+    params = optimizer_params(model, 2.0, layer_decay=0.5)
+    rates = {id(p): group["lr"] for group in params for p in group["params"]}
+    for key, depth in depths.items():
+        rate = rates[id(model["backbone"].get_parameter(key))]
+        assert rate == pytest.approx(2.0 * 0.5 ** (last + 1 - depth))
+    assert {rates[id(p)] for p in model["head"].parameters()} == {2.0}

@@ -147,6 +147,21 @@ def test_small_weights_of_embedder_and_of_a_detector(tmp_path: Path) -> None:
         load_backbone("small", tmp_path / "none.pth")
 
 
+def test_efficientnet_lite0_sees_pixels_as_it_was_trained(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    classifier = timm.create_model("tf_efficientnet_lite0").eval()
+    torch.save(classifier.state_dict(), tmp_path / "lite0.pth")
+    backbone, name = load_backbone("efficientnet_lite0", tmp_path / "lite0.pth")
+    pixels = 255 * torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        images = (pixels - 127) / 128
+        expected = classifier.forward_intermediates(images, indices=1, intermediates_only=True)
+        found = backbone(normalize(pixels))
+    torch.testing.assert_close(found, expected[-1].mean((2, 3)), rtol=1e-4, atol=1e-5)
+    assert name.startswith("efficientnet_lite0-")
+
+
 def test_normalize_and_settings_out_of_range() -> None:
     pixels = torch.tensor(PIXEL_MEAN).view(3, 1, 1).expand(3, 2, 2)
     assert (normalize(pixels) == 0).all()

@@ -1,0 +1,21 @@
+"""Small rotated deformable DETR from ImageNet's EfficientNet-Lite0 on HRSC2016, on a CPU.
+
+rsd2 get-weights efficientnet_lite0
+rsd2 train --config-file configs/rotated_deformable_detr_lite0_hrsc.py
+"""
+
+from rsd2.config import get_config
+
+_lite0 = get_config("common/models/efficientnet_lite0.py")
+_recipe = get_config("common/short.py")
+dataloader = get_config("common/data/hrsc.py").dataloader
+model = get_config("common/models/rotated_deformable_detr_small.py").model
+optimizer, lr_multiplier, train = _recipe.optimizer, _recipe.lr_multiplier, _recipe.train
+
+model.backbone, model.neck.input_shapes = _lite0.backbone, _lite0.input_shapes
+model.pixel_mean, model.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
+model.num_classes = 1
+
+optimizer.lr = 1e-3
+train.clip_grad.max_norm = 1.0
+train.max_iter = 2400

