@@ -42,6 +42,7 @@ from .scoring.tiny import score_tiny as score_tiny
 
 if TYPE_CHECKING:
     from .aitod import AitodEvaluator as AitodEvaluator
+    from .classification import ClassificationEvaluator as ClassificationEvaluator
     from .dota import DotaEvaluator as DotaEvaluator
     from .drone_crowd import DroneCrowdEvaluator as DroneCrowdEvaluator
     from .moving_object import MovingObjectEvaluator as MovingObjectEvaluator
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 _EVALUATORS = {
     "AitodEvaluator": "aitod",
+    "ClassificationEvaluator": "classification",
     "DotaEvaluator": "dota",
     "DroneCrowdEvaluator": "drone_crowd",
     "MovingObjectEvaluator": "moving_object",
