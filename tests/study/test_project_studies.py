@@ -25,7 +25,8 @@ TOYS = {  # project -> preset of a toy study, its sizes, and one that other resu
     "object_jepa": ("quick", "finetune_steps=4", "finetune_steps=5"),
     "micml": (
         "study",
-        "arms=static,micml steps=2 train_videos=1 test_videos=1 num_frames=3 size=48",
+        "arms=dsfnet,micml,micml_continued seeds=0 steps=2 train_videos=1 test_videos=1 "
+        "num_frames=3 size=48 crop_scenes=2 crop_steps=1",
         "steps=3",
     ),
 }
@@ -88,8 +89,9 @@ def test_arms_get_the_same_budget(study, settings):
     budgets = {}
     for job in study.plan(settings, Path("OUT")).jobs:
         cfg = config_of(job)
-        # The embedder is no arm: every arm starts from it.
-        if cfg is None or "--eval-only" in job.command or job.name == "embedder":
+        # Embedder and backbone are no arms: every arm starts from them.
+        is_start = job.name in ("embedder", "backbone")
+        if cfg is None or "--eval-only" in job.command or is_start:
             continue
         stage = job.name.split("_")[0] if job.name.startswith(("pre", "fine")) else "training"
         fraction = cfg.dataloader.train.dataset.get("fraction")
@@ -159,8 +161,12 @@ def check_object_jepa(folder, rows):
 
 
 def check_micml(folder, rows):
-    assert [row["arm"] for row in rows] == ["static", "micml", "micml_motion_on"]
-    assert "asked: 10" in (folder / "results.md").read_text()
+    arms = ["dsfnet", "micml", "micml_continued", "micml_motion_on"]
+    assert [row["arm"] for row in rows] == arms
+    results = (folder / "results.md").read_text()
+    assert "no verdict" in results and "minus that of" in results
+    log = (folder / "jobs" / "micml.log").read_text()
+    assert "inherited" in log and "of the pre-training only" in log
 
 
 @pytest.mark.slow
