@@ -71,8 +71,9 @@ class ImageClassifier(nn.Module):
         if len(sizes) > 1:
             raise ValueError(f"a batch needs images of one size, got {sorted(sizes)}; crop them")
 
-        images = torch.stack([x["image"] for x in batched_inputs]).to(self.pixel_mean.device)
-        features = self.backbone((images - self.pixel_mean) / self.pixel_std)[self.feature]
+        mean, deviation = (self.get_buffer(name) for name in ("pixel_mean", "pixel_std"))
+        images = torch.stack([x["image"] for x in batched_inputs]).to(mean.device)
+        features = self.backbone((images - mean) / deviation)[self.feature]
         logits = self.head(features.mean(dim=(2, 3)))
         if not self.training:
             return [{"scores": scores} for scores in logits.softmax(dim=1)]
