@@ -166,7 +166,7 @@ def extension() -> dict:
 
 PROJECTS = project_folders()
 CONFIGS = ["rsd2.configs", *(name for name in PROJECTS if name.endswith(".configs"))]
-# What Detectron2's Python part imports; tools/install_detectron2.py installs it without these.
+# What Detectron2's Python part imports; rsd2 install-detectron2 installs it without these.
 DETECTRON2_NEEDS = [
     "fvcore>=0.1.5",
     "iopath<0.1.11",
@@ -187,7 +187,20 @@ setup(
     description="Object detection in overhead imagery on Detectron2",
     long_description=long_description(),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    author="The rsd2 authors",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["object detection", "remote sensing", "oriented boxes", "satellite", "detectron2"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Operating System :: MacOS",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)),
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Topic :: Scientific/Engineering :: GIS",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10,<3.14",
     packages=[*find_packages(include=["rsd2", "rsd2.*"]), "rsd2.configs", *PROJECTS],
     package_dir={"rsd2.configs": "configs", **PROJECTS},
@@ -199,7 +212,7 @@ setup(
     include_package_data=False,
     zip_safe=False,
     **extension(),
-    # Detectron2 is on no package index: tools/install_detectron2.py brings it.
+    # Detectron2 is on no package index: rsd2 install-detectron2 brings it.
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
@@ -223,8 +236,13 @@ setup(
         "sam": ["segment-anything"],
         "timm": ["timm>=1.0.20"],
         "geo": ["rasterio>=1.4", "pyogrio>=0.10", "pyproj"],
+        "trackers": ["mlflow-skinny", "wandb"],
+        "fleet": ["ray>=2.40"],
         "export": ["onnx", "onnxscript", "onnxruntime"],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "dev": [
+            "build",
+            "twine",
             "pytest",
             "pytest-xdist",
             "pytest-benchmark",

@@ -24,10 +24,10 @@ from rsd2.ops.ms_deform_attn import reference_ms_deform_attn
 from rsd2.ops.roi_align_rotated import reference_roi_align_rotated
 from rsd2.structures import boxes_to_corners, corners_to_boxes, to_horizontal
 
-from . import peers, scenes
+from . import peers, seeded_boxes
 from .harness import Case
 
-SCENES = {"uniform": scenes.uniform, "dense": scenes.dense, "mix": scenes.mix}
+SCENES = {"uniform": seeded_boxes.uniform, "dense": seeded_boxes.dense, "mix": seeded_boxes.mix}
 LEVELS = [(128, 128), (64, 64), (32, 32), (16, 16)]
 POSITIONS = sum(height * width for height, width in LEVELS)
 HEADS, CHANNELS, POINTS = 8, 32, 4
@@ -145,7 +145,7 @@ def _nms_case(device: str, scene: str, number: int, classes: int) -> Case:
 
     @functools.cache
     def given() -> tuple[Tensor, ...]:
-        return tuple(x.to(device) for x in scenes.candidates(number, classes, per_object, 0))
+        return tuple(x.to(device) for x in seeded_boxes.candidates(number, classes, per_object, 0))
 
     def ours() -> Tensor:
         boxes, scores, labels = given()
@@ -304,7 +304,7 @@ def _roi_inputs(device: str) -> tuple[Tensor, ...]:
     """Make maps, turned regions, the same unturned, these as torchvision's, and a gradient."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 256, 128, 128, generator=generator)
-    boxes = scenes.uniform(1000, 0)
+    boxes = seeded_boxes.uniform(1000, 0)
     boxes[:, :2] /= 2  # the maps cover 512 px at a stride of 4
     image = (torch.arange(1000) % 2).float()[:, None]
     flat = torch.cat([boxes[:, :4], torch.zeros(1000, 1)], dim=1)
@@ -348,7 +348,7 @@ def conversion_cases(device: str) -> list[Case]:
 
     @functools.cache
     def polygons() -> Tensor:
-        corners = boxes_to_corners(scenes.mix(100_000, 0))
+        corners = boxes_to_corners(seeded_boxes.mix(100_000, 0))
         # Noise makes the polygons quadrilaterals, which no rectangle fits exactly.
         noise = torch.randn(corners.shape, generator=torch.Generator().manual_seed(0))
         return corners + 0.5 * noise

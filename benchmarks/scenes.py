@@ -1,106 +1,112 @@
-"""Seeded boxes and scores like those of overhead scenes, for timing."""
+"""From a scene to its map, against the least that any program does: decode and run the model.
+
+The model is the small rotated DETR with random weights, which keeps its 100 best boxes of each
+window however unsure: as many objects as in a harbour full of boats. The scenes are written once,
+into folders that are gone when the process ends.
+"""
 
 from __future__ import annotations
 
-import math
+import tempfile
+from functools import cache
+from pathlib import Path
 
+import numpy as np
+import rasterio
 import torch
-from torch import Tensor
+from detectron2.config import instantiate
+from rasterio.transform import Affine
+from rasterio.windows import Window
 
-SCENE_SIDE = 1024.0
+from benchmarks.harness import Case
+from rsd2.commands.predict_scene import get_parser, read_radiometry
+from rsd2.commands.scene_run import SceneRun, search_scene
+from rsd2.config import get_config
+from rsd2.geo.scene_files import SceneFiles
+from rsd2.inference.image_detector import ImageDetector
+from rsd2.inference.sliding_window import WindowParameters, place_windows
 
+LAYOUTS = {"tiled": {"tiled": True, "blockxsize": 512, "blockysize": 512}, "striped": {}}
 
-def uniform(number: int, seed: int) -> Tensor:
-    """Draw boxes all over a scene: long side log-uniform 8-400 px, aspect log-uniform 1-10.
-
-    Args:
-        number: number of boxes.
-        seed: seed of the generator.
-
-    Returns:
-        (number, 5) float32 boxes (cx, cy, w, h, angle in degrees).
-    """
-    u = torch.rand(number, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    long_side = 8 * 50 ** u[:, 2]
-    short_side = long_side / 10 ** u[:, 3]
-    angle = 180 * u[:, 4] - 90
-    centers = SCENE_SIDE * u[:, :2]
-
-    boxes = torch.cat([centers, torch.stack([long_side, short_side, angle], dim=1)], dim=1)
-    return boxes.float()
+_FOLDERS: list[tempfile.TemporaryDirectory] = []  # kept alive as long as the process
 
 
-def dense(number: int, seed: int) -> Tensor:
-    """Draw grids of 64 small boxes that nearly touch and share an orientation, like car parks.
+def cases(side: int = 2048, window: int = 512) -> list[Case]:
+    """Scenes in tiles and in strips, 8-bit RGB, compressed.
 
     Args:
-        number: number of boxes.
-        seed: seed of the generator.
-
-    Returns:
-        (number, 5) float32 boxes.
+        side: side of the scenes, pixels.
+        window: side of the windows, pixels; they overlap by a fifth.
     """
-    generator = torch.Generator().manual_seed(seed)
-    grids = math.ceil(number / 64)
-    u = torch.rand(grids, 1, 5, generator=generator, dtype=torch.float64)
-    w, h = 12 + 12 * u[..., 2], 5 + 5 * u[..., 3]
-    angle = 180 * u[..., 4] - 90
-
-    # Eight by eight places of a car park, a little wider than the boxes.
-    place = torch.arange(64, dtype=torch.float64)
-    along, down = (place % 8 - 3.5) * 1.02 * w, (place // 8 - 3.5) * 1.02 * h
-    cos, sin = torch.deg2rad(angle).cos(), torch.deg2rad(angle).sin()
-    cx = SCENE_SIDE * u[..., 0] + cos * along + sin * down
-    cy = SCENE_SIDE * u[..., 1] - sin * along + cos * down
-
-    boxes = torch.stack([cx, cy, *(x.expand(grids, 64) for x in (w, h, angle))], dim=-1)
-    boxes = boxes.flatten(0, 1)
-    # Exactly equal boxes would be unusually kind to branches and caches.
-    boxes[:, 2:] += 0.2 * torch.rand(len(boxes), 3, generator=generator, dtype=torch.float64)
-    return boxes[:number].float()
-
-
-def mix(number: int, seed: int) -> Tensor:
-    """Draw half of the boxes uniformly, half densely.
-
-    Args:
-        number: number of boxes.
-        seed: seed of the generators.
-
-    Returns:
-        (number, 5) float32 boxes.
-    """
-    return torch.cat([uniform(number - number // 2, seed), dense(number // 2, seed)])
+    parameters = WindowParameters(window, window // 5, score_threshold=0.0)
+    scene, detector = cache(lambda layout: _write_scene(layout, side)), cache(_build_detector)
+    size = (
+        f"{side} x {side} pixels, {len(place_windows(side, side, parameters))} windows of {window}"
+    )
+    return [
+        Case(
+            f"scene {layout}",
+            size,
+            lambda layout=layout: _make_map(scene(layout), parameters, detector()),
+            {
+                "model and decoding alone": lambda layout=layout: _decode_and_detect(
+                    scene(layout), parameters, detector()
+                )
+            },
+            note="ours also reads ahead, merges, and writes the parts, the map and the picture",
+        )
+        for layout in LAYOUTS
+    ]
 
 
-def candidates(number: int, classes: int, per_object: float, seed: int) -> tuple[Tensor, ...]:
-    """Draw detections before suppression: jittered copies of objects, the rest background.
+def _build_detector() -> ImageDetector:
+    torch.manual_seed(0)
+    model = instantiate(get_config("common/models/rotated_deformable_detr_small.py").model)
+    return ImageDetector(model)
 
-    Args:
-        number: number of candidates; a fifth of them is background if ``per_object`` > 2.
-        classes: number of classes; an object and all of its copies have one class.
-        per_object: mean number of copies of each object.
-        seed: seed of the generators.
 
-    Returns:
-        Boxes (number, 5) float32, scores (number,) float32, classes (number,) int64.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    background = number // 5 if per_object > 2 else 0
-    objects = max(1, round((number - background) / per_object))
+def _write_scene(layout: str, side: int) -> Path:
+    _FOLDERS.append(tempfile.TemporaryDirectory())
+    path = Path(_FOLDERS[-1].name) / "scene.tif"
+    # Noise of low contrast on patches: it is compressed to about half, as photographs are.
+    random = np.random.default_rng(0)
+    patches = random.integers(40, 200, (3, side // 32 + 1, side // 32 + 1), dtype=np.uint8)
+    pixels = patches.repeat(32, 1).repeat(32, 2)[:, :side, :side]
+    pixels = pixels + random.integers(0, 16, (3, side, side), dtype=np.uint8)
 
-    centers = mix(objects, seed)
-    owner = torch.randint(objects, (number - background,), generator=generator)
-    copies = centers[owner]
-    # Centres move by a share of the shorter side, so that copies of thin boxes still overlap.
-    side = copies[:, 2:4].amin(1, keepdim=True)
-    copies[:, :2] += 0.08 * side * torch.randn(len(copies), 2, generator=generator)
-    copies[:, 2:4] *= torch.exp(0.08 * torch.randn(len(copies), 2, generator=generator))
-    copies[:, 4] += 3 * torch.randn(len(copies), generator=generator)
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=side,
+        width=side,
+        count=3,
+        dtype="uint8",
+        crs="EPSG:32632",
+        transform=Affine(0.5, 0, 565000, 0, -0.5, 5933000),
+        compress="deflate",
+        interleave="pixel",
+        **LAYOUTS[layout],
+    ) as dataset:
+        dataset.write(pixels)
+    return path
 
-    boxes = torch.cat([copies, uniform(background, seed + 1)])
-    labels = torch.randint(classes, (objects,), generator=generator)[owner]
-    labels = torch.cat([labels, torch.randint(classes, (background,), generator=generator)])
-    scores = torch.rand(number, generator=generator)
-    order = torch.randperm(number, generator=generator)
-    return boxes[order], scores[order], labels[order]
+
+def _make_map(scene: Path, parameters: WindowParameters, detector: ImageDetector) -> int:
+    path = scene.with_suffix(".gpkg")
+    names = ["--config-file", "-", "--input", str(scene), "--output", str(path), "--overwrite"]
+    args = get_parser().parse_args(names)
+    rule = read_radiometry(args, None)
+    run = SceneRun(args, parameters, rule, detector, [], {}, (0, 1))
+    search_scene(SceneFiles("scene", (str(scene),)), path, run)
+    return path.stat().st_size
+
+
+def _decode_and_detect(scene: Path, parameters: WindowParameters, detector: ImageDetector) -> int:
+    found = 0
+    with rasterio.open(scene) as dataset:
+        for x0, y0, x1, y1 in place_windows(dataset.height, dataset.width, parameters).tolist():
+            pixels = dataset.read(window=Window(x0, y0, x1 - x0, y1 - y0))
+            ((boxes, _, _),) = detector([pixels.transpose(1, 2, 0)])
+            found += len(boxes)
+    return found

@@ -44,8 +44,8 @@ PACKAGES = {  # line -> distributions that may provide it, the first one install
     "iopath": ("iopath",),
     "omegaconf": ("omegaconf",),
 }
-CARRIED_SUFFIX = "+python"  # of the version that tools/install_detectron2.py gives its distribution
-INSTALL_HINT = "python tools/install_detectron2.py"
+CARRIED_SUFFIX = "+python"  # of the version that `rsd2 install-detectron2` gives its distribution
+INSTALL_HINT = "rsd2 install-detectron2"
 BUILD_HINT = (
     "They are compiled where a C++ compiler is there (for CUDA nvcc, and a GPU or FORCE_CUDA=1): "
     "pip install -v --no-build-isolation --no-deps -e . says what it found."

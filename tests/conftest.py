@@ -8,7 +8,7 @@ import os
 import random
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -112,6 +112,25 @@ def load_module() -> Callable[[str], ModuleType]:
 def golden_rule(load_module: Callable[[str], ModuleType]) -> ModuleType:
     """The module ``tests/golden_rule.py``: parameters and features of the golden sets."""
     return load_module("tests/golden_rule.py")
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[..., str]]:
+    """Function that registers dicts under a name and forgets them after the test."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    names = []
+
+    def add(name: str, dicts: list, classes: Sequence[str] = ("person",), **metadata: Any) -> str:
+        DatasetCatalog.register(name, lambda: dicts)
+        MetadataCatalog.get(name).set(thing_classes=list(classes), **metadata)
+        names.append(name)
+        return name
+
+    yield add
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 def _sample(variable: str, name: str) -> Path:

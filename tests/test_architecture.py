@@ -29,6 +29,7 @@ MAY_IMPORT = {  # room -> rooms that it may import, besides itself
     "data": {"io", "ops", "structures", "geo"},
     "synthetic": {"io", "ops", "structures", "data", "geo"},
     "evaluation": {"io", "ops", "structures", "data"},
+    "analysis": {"io", "ops", "structures", "data", "evaluation"},
     "inference": {"io", "ops", "structures", "data", "evaluation", "geo"},
     "study": {"io", "config"},
     "geo": {"io", "ops", "structures"},

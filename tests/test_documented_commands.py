@@ -1,16 +1,24 @@
-"""Every command in the documents and in the demo names a tool, flags and files that exist."""
+"""Every command in the documents and in the demo names a tool, flags and files that exist.
+
+Of the Markdown files the blocks of Python are read too, and what follows ``<!-- run -->`` is run.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import shlex
 import shutil
 import subprocess
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from rsd2.commands.main import VERBS, main
 from rsd2.config import load_config
 from rsd2.projects.mutdet.study import PRESETS, study_jobs
 
@@ -24,17 +32,28 @@ SOURCES = (
     *sorted(ROOT.glob("projects/*/*/*.py")),
 )
 _TOOL = re.compile(r"(?:projects/\w+/)?tools/")
+_VERB = re.compile(r"\s*(?:# +)?(?:\w+=\S+ +)*(?:srun +)?rsd2 +([a-z].*)")
+_BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+_RUN = re.compile(rf"^<!-- run(?:: (.*?))? -->\n(?={_BLOCK.pattern})", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r'\s*(?:# +)?(?:\w+=\S+ +)*(?:bash|python|torchrun|"\$\w+") +(.*)')
+PAGES = [path for path in SOURCES if path.suffix == ".md"]
 TOOLS = sorted(path.name for path in (ROOT / "tools").iterdir() if path.suffix in (".py", ".sh"))
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
-    """(tool, its arguments) of each command line that runs one; of a project, by its path."""
+    """(tool, its arguments) of each command line that runs one; of a project, by its path.
+
+    A verb counts in blocks of code alone, because a sentence may begin with the program's name.
+    """
     lines = text.replace("\\\\\n", " ").replace("\\\n", " ").splitlines()
-    found = []
+    found, is_code = [], False
     for line in lines:
-        match = _COMMAND.match(line)
-        if match and "tools/" in match[1]:
+        is_code ^= line.lstrip().startswith("```")
+        match, verb = _COMMAND.match(line), _VERB.match(line)
+        if verb and is_code:
+            words = shlex.split(verb[1], comments=True)
+            found.append((f"rsd2 {words[0]}", words[1:]))
+        elif match and "tools/" in match[1]:
             words = shlex.split(match[1], comments=True)
             start = [i for i, word in enumerate(words) if _TOOL.match(word)]
             if start:
@@ -46,6 +65,9 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
 
 
 def path_of(tool: str) -> Path:
+    if tool.startswith("rsd2 "):
+        module = VERBS[tool.removeprefix("rsd2 ")][0]  # a KeyError names a verb that is not there
+        return ROOT.joinpath(*module.split(".")).with_suffix(".py")
     if tool == "benchmarks":
         return ROOT / "benchmarks" / "__main__.py"
     return ROOT / tool if tool.startswith("projects/") else ROOT / "tools" / tool
@@ -58,12 +80,16 @@ def help_of(load_module):
 
     def get(name: str, capsys: pytest.CaptureFixture) -> str:
         if name not in texts:
-            if name == "benchmarks":
-                tool = importlib.import_module("benchmarks.__main__")
+            arguments = ["--help"]
+            if name.startswith("rsd2 "):
+                run, arguments = main, [name.removeprefix("rsd2 "), "--help"]
+            elif name == "benchmarks":
+                run = importlib.import_module("benchmarks.__main__").main
             else:
                 tool = load_module(path_of(name).relative_to(ROOT).as_posix())
+                run = getattr(tool, "parse_arguments", getattr(tool, "main", None))
             with pytest.raises(SystemExit) as stop:
-                getattr(tool, "parse_arguments", getattr(tool, "main", None))(["--help"])
+                run(arguments)
             assert stop.value.code == 0
             texts[name] = capsys.readouterr().out
         return texts[name]
@@ -76,6 +102,8 @@ def test_reader_of_commands():
     assert commands(text) == [("a.sh", []), ("b.py", ["--c", "d", "--e=1"])]
     assert commands("python projects/X/tools/d.py --e") == [("projects/X/tools/d.py", ["--e"])]
     assert commands("python -m benchmarks ops --quick") == [("benchmarks", ["ops", "--quick"])]
+    verb = "rsd2 is here\n```\nA=1 srun rsd2 scene --a b\n# rsd2 env\nrsd2/ops\n```\n"
+    assert commands(verb) == [("rsd2 scene", ["--a", "b"]), ("rsd2 env", [])]
     assert commands("for x in 1; do\n  python tools/a.py '$x'") == [("a.py", ["$x"])]
 
 
@@ -88,6 +116,10 @@ def test_commands_exist(path, help_of, capsys):
         known = set(re.findall(r"--[a-z][\w-]*", help_of(tool, capsys)))
         flags = {word.split("=")[0] for word in words if re.match(r"--[a-z]", word)}
         assert flags <= known, f"{tool} has no {flags - known}"
+        if tool.startswith("rsd2 "):
+            module = importlib.import_module(VERBS[tool.removeprefix("rsd2 ")][0])
+            if hasattr(module, "get_parser"):
+                module.get_parser().parse_args(words)
         files = [w for w in words if re.match(r"(?:configs|projects)/.*\.py$", w)]
         for config in files:
             assert (ROOT / config).is_file(), config
@@ -98,7 +130,47 @@ def test_commands_exist(path, help_of, capsys):
 def test_every_tool_has_a_paragraph_and_a_command():
     text = (ROOT / "tools" / "README.md").read_text()
     assert sorted(re.findall(r"^\*\*`(\S+)`\*\*", text, re.MULTILINE)) == TOOLS
-    assert {name for name, _ in commands(text) if "/" not in name} == {*TOOLS, "benchmarks"}
+    named = {name for name, _ in commands(text) if "/" not in name and " " not in name}
+    assert named == {*TOOLS, "benchmarks"}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_python_in_documents_imports_what_exists(path):
+    for _, language, body in _BLOCK.findall(path.read_text()):
+        if language != "python":
+            continue
+        for node in ast.walk(ast.parse(textwrap.dedent(body))):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("rsd2"):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, name.name) for name in node.names), ast.unparse(node)
+
+
+@pytest.fixture
+def catalog() -> Iterator[None]:
+    """Forget the datasets that a test has registered."""
+    before = set(DatasetCatalog)
+    yield
+    for name in set(DatasetCatalog) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name, None)
+
+
+@pytest.mark.usefixtures("catalog")
+@pytest.mark.parametrize(
+    "path", [path for path in PAGES if _RUN.search(path.read_text())], ids=lambda path: path.name
+)
+def test_blocks_that_are_marked_run_in_an_empty_folder(path, tmp_path, monkeypatch):
+    """Every block of a page finds what the blocks before it have made."""
+    if path.name == "qgis.md":
+        pytest.importorskip("pyogrio")
+        pytest.importorskip("rasterio")
+    monkeypatch.chdir(tmp_path)
+    for setup, _, language, body in _RUN.findall(path.read_text()):
+        lines = f"```\n{setup}\n" + ("" if language == "python" else body)
+        for tool, words in commands(lines):
+            assert main([tool.removeprefix("rsd2 "), *words]) == 0, words
+        if language == "python":
+            exec(compile(body, str(path), "exec"), {"__name__": "page"})
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

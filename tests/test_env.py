@@ -46,7 +46,7 @@ def test_report_works_without_detectron2(repository: Path) -> None:
     lines = run_python(code, repository).splitlines()
     (detectron2,) = [line for line in lines if line.startswith("detectron2 ")]
     assert "absent" in detectron2
-    assert "tools/install_detectron2.py" in detectron2
+    assert "rsd2 install-detectron2" in detectron2
 
 
 def test_report_works_without_compilers(repository: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""tools/install_detectron2.py, offline: a tiny wheel stands in for the one that carries it."""
+"""``rsd2 install-detectron2``, offline: a tiny wheel stands in for the one that carries it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TARGET = "LabGym.detectron2.modeling.GeneralizedRCNN"
 
 @pytest.fixture
 def tool(load_module):
-    return load_module("tools/install_detectron2.py")
+    return load_module("rsd2/commands/install_detectron2.py")
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ PY
 fingerprint() {
     (
         cd "$ROOT"
-        cat requirements.txt tools/install_detectron2.py setup.py pyproject.toml
+        cat requirements.txt rsd2/commands/install_detectron2.py setup.py pyproject.toml
         find rsd2/ops/csrc -type f | LC_ALL=C sort | xargs cat
         printf '%s\n' "${RSD2_BUILD_OPS:-} ${FORCE_CUDA:-} ${TORCH_CUDA_ARCH_LIST:-}"
         command -v "${CXX:-c++}" || true

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that must pass before a change lands: set-up, lint, types, import without Detectron2,
-# tests.
+# documentation, tests.
 #
 #   bash tools/test.sh                       # all
 #   bash tools/test.sh tests/ops -k iou      # arguments go to pytest
@@ -98,6 +98,15 @@ for name in names:
 PY
 }
 
+# Warnings, broken links among them, are errors. Newer releases of the site's builder need Python 3.11.
+documentation() {
+    if "$PY" -c 'import mkdocs, mkdocstrings' 2>/dev/null; then
+        NO_MKDOCS_2_WARNING=1 "$PY" -m mkdocs build --strict
+    else
+        printf '%s\n' "mkdocs is not installed: the site is not built"
+    fi
+}
+
 run_tests() {
     local parallel=()
     [ "$WORKERS" -gt 1 ] && parallel=(-n "$WORKERS")
@@ -108,5 +117,6 @@ step "set-up" bash tools/setup_env.sh || finish
 step "lint" lint
 step "types" types
 step "import without Detectron2" import_without_detectron2
+step "documentation" documentation
 step "tests" run_tests "$@"
 finish

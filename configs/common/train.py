@@ -28,8 +28,12 @@ train = dict(
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
     # Further hooks by name, like hooks=dict(decay=L(WeightDecaySchedule)(...)); null drops one.
     hooks=dict(),
+    # Experiment trackers besides metrics.json and TensorBoard's files: "mlflow", "wandb".
+    writers=[],
     checkpointer=dict(period=5000, max_to_keep=10),
     eval_period=5000,
+    # Write a page of errors (docs/error_report.md) beside the predictions after --eval-only.
+    error_report=False,
     log_period=20,
     cudnn_benchmark=False,
 )

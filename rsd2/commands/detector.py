@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rsd2.config import load_config
+from rsd2.config import find_config, load_config
 from rsd2.inference.detector import Detector
 from rsd2.inference.seams import SeamRule
 from rsd2.inference.sliding_window import WindowParameters
+from rsd2.weights.packed import find_packed
 
 from . import predict
 
@@ -29,10 +30,12 @@ def load_detector(
     """Load a trained model as a function from images to detections, as ``rsd2 predict`` does.
 
     Args:
-        weights: checkpoint file, or the ``.onnx`` file of ``rsd2 export``, which needs no config
-            and knows its window and its classes; ONNX Runtime runs it on the CPU.
-        config: config of the model, .py or saved .yaml; None takes ``config.yaml`` beside the
-            weights, where a training leaves it.
+        weights: checkpoint file; or the ``.onnx`` file of ``rsd2 export``, which needs no config
+            and knows its window and its classes, and which ONNX Runtime runs on the CPU; or a
+            folder of ``rsd2 pack``, which has its config and classes: its path, its ``file:``
+            address, or its name in the folder that the variable ``RSD2_MODELS`` names.
+        config: config of the model, .py or saved .yaml, or the name of one of rsd2's; None takes
+            ``config.yaml`` beside the weights, where a training leaves it.
         ema: use the averaged weights of the checkpoint.
         device: "auto", "cpu", "cuda" or "cuda:N".
         window: side of the windows that larger images are cut into, pixels, > 0; None for 1024,
@@ -52,8 +55,17 @@ def load_detector(
         ConfigError: the config cannot be used.
         CheckpointError: the weights cannot be read, or belong to another model.
         ExportError: the ONNX file cannot be used.
-        ValueError: a parameter is out of range, or the model takes videos.
+        ValueError: a parameter is out of range, the model takes videos, or a packed model is given
+            a config.
     """
+    if packed := find_packed(weights):
+        if config is not None or ema:
+            raise ValueError(
+                f"{packed.folder} has its config and one kind of weights; leave out config and ema"
+            )
+        weights, config = packed.weights, packed.config
+        class_names = packed.classes if class_names is None else class_names
+
     if predict.is_onnx(weights):
         args = argparse.Namespace(weights=weights, config_file=config, ema=ema, opts=[])
         exported, _ = predict.build_onnx_detector(args)
@@ -71,10 +83,13 @@ def load_detector(
     parameters = WindowParameters(window, overlap, score_threshold=score_threshold, seams=seams)
     # Checked before the config is loaded, which may import a project.
     if not Path(weights).is_file():
-        raise FileNotFoundError(f"no checkpoint {weights}; pass the path of a .pth file as weights")
+        raise FileNotFoundError(
+            f"no checkpoint {weights}; pass the path of a .pth file as weights, or a folder "
+            "of rsd2 pack"
+        )
 
     path = Path(weights).with_name("config.yaml") if config is None else Path(config)
-    if not path.is_file():
+    if find_config(path) is None:
         where = "beside the weights " if config is None else ""
         raise FileNotFoundError(
             f"no config {path} {where}to build the model from; pass "

@@ -54,13 +54,14 @@ from rsd2.export.description import Description, ExportError
 from rsd2.export.graphs import DetectionGraph
 from rsd2.export.kinds import GRAPHS, graph_of
 from rsd2.export.onnx_detector import OnnxClipDetector, OnnxDetector
-from rsd2.export.onnx_file import file_digest, trace, write_onnx
+from rsd2.export.onnx_file import trace, write_onnx
 from rsd2.export.parity import BOX_TOLERANCE, SCORE_TOLERANCE, compare
 from rsd2.inference.clip_detector import ClipDetector
 from rsd2.inference.image_detector import ImageDetector
 from rsd2.inference.prediction_inputs import expand_image_inputs, find_videos
 from rsd2.inference.sliding_window import WindowParameters, place_windows
 from rsd2.inference.video_frames import make_clips, read_frames
+from rsd2.io.files import file_digest
 from rsd2.io.image_io import read_image
 from rsd2.weights.checkpoint import describe_damage
 
@@ -76,8 +77,10 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="LazyConfig, .py or saved .yaml")
-    add("--weights", metavar="FILE", help="checkpoint; train.init_checkpoint by default")
+    add(
+        "--config-file", metavar="FILE", help="LazyConfig, .py or saved .yaml; not of packed models"
+    )
+    add("--weights", metavar="FILE", help="checkpoint or packed model; else that of the config")
     add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
     add("--output", required=True, metavar="FILE", help="the file, ends in .onnx; replaced")
     add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")

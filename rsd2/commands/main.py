@@ -5,25 +5,33 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
 import rsd2
 
 VERBS = {  # verb -> module with ``main(argv) -> int``, and what it does
+    "demo": ("rsd2.commands.demo", "try it all on generated scenes, --quick in a minute"),
     "train": ("rsd2.commands.train", "train or evaluate the model of a config"),
     "predict": ("rsd2.commands.predict", "detect objects in images or videos of any size"),
     "scene": ("rsd2.commands.predict_scene", "detect objects in satellite scenes, write maps"),
+    "rank": ("rsd2.commands.rank", "list the images that a detector is least sure of"),
     "prepare": ("rsd2.commands.prepare_dota", "cut DOTA images and labels into tiles"),
     "convert": ("rsd2.commands.convert_checkpoint", "convert a checkpoint of another program"),
     "convert-labels": ("rsd2.commands.convert_labels", "convert labels of annotation tools"),
+    "doctor": ("rsd2.commands.doctor", "examine data sets before a model is trained with them"),
     "synthesize": ("rsd2.commands.make_synthetic", "draw synthetic scenes or videos with labels"),
     "split": ("rsd2.commands.make_split", "write lists of images for low-data experiments"),
     "visualize": ("rsd2.commands.visualize_data", "draw labels, or what a training loader makes"),
     "export": ("rsd2.commands.export", "write a detector as an ONNX file, and compare the two"),
+    "score": ("rsd2.commands.score", "score result files without a model"),
     "analyze": ("rsd2.commands.analyze_model", "count parameters, FLOPs and activations"),
-    "report": ("rsd2.commands.report_run", "turn a finished run into pictures and a table"),
+    "report": ("rsd2.commands.report_run", "turn a run into pictures, or its errors into a page"),
     "draw-video": ("rsd2.commands.draw_video", "draw the labels of videos"),
+    "card": ("rsd2.commands.card", "write the model card of a run, or the table of several"),
+    "pack": ("rsd2.commands.pack", "make a folder of a run that load_detector takes by its name"),
+    "install-detectron2": ("rsd2.commands.install_detectron2", "bring Detectron2 here"),
     "env": ("rsd2.env", "print versions, devices and compiled operators"),
 }
 
@@ -53,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: command line without the program's name; None takes that of the process.
 
     Returns:
-        The exit code of the verb; 2 if there is no such verb.
+        The exit code of the verb; 2 if there is no such verb, or Detectron2 is missing.
 
     Raises:
         SystemExit: the verb's parser printed its help, or refused its arguments.
@@ -87,8 +95,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(verb: str, arguments: list[str]) -> int:
     """Import the module of a verb and run it."""
     name, what = VERBS[verb]
-    # Imported only now, so that ``rsd2 --help`` does not wait for torch.
-    module = import_module(name)
+    # Imported only now, so that ``rsd2 --help`` does not wait for torch. Detectron2 uses parts of
+    # torch that are to go one day, which a user can do nothing about.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
+        try:
+            module = import_module(name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] != "detectron2":
+                raise
+            print(f"rsd2 {verb} needs Detectron2: run rsd2 install-detectron2", file=sys.stderr)
+            return 2
     if verb != "env":
         return module.main(arguments)
 

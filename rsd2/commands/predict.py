@@ -7,8 +7,11 @@
     python tools/predict.py --config-file CLIP_CONFIG.py --weights model_final.pth \\
         --input traffic.mp4 videos/003/img1 --output predictions
     python tools/predict.py --weights model.onnx --input images/ --output predictions
+    python tools/predict.py --weights models/port_ships --input images/ --output predictions
 
-A file of ``rsd2 export`` needs no config; ONNX Runtime runs it.
+A file of ``rsd2 export`` needs no config; ONNX Runtime runs it. A folder of ``rsd2 pack`` needs
+none either: give its path, its ``file:`` address, or its name in the folder that ``RSD2_MODELS``
+names.
 
 Larger images are cut into overlapping windows. Pieces of objects that the border of a window
 cuts are dropped if another window sees more, and the detections of all windows are merged by
@@ -66,6 +69,7 @@ from rsd2.inference.video_prediction import describe_results, predict_videos
 from rsd2.io.image_io import ExifRule, read_image
 from rsd2.weights.checkpoint import describe_damage, load_weights
 from rsd2.weights.errors import CheckpointError
+from rsd2.weights.packed import find_packed
 
 from .pre_labels import pre_labels_path, write_pre_labels
 
@@ -77,7 +81,11 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", metavar="FILE", help="LazyConfig, .py or saved .yaml; not with .onnx")
-    add("--weights", metavar="FILE", help="checkpoint or .onnx; train.init_checkpoint by default")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="checkpoint, .onnx or packed model; else that of the config",
+    )
     add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
     add("--input", required=True, nargs="+", metavar="PATH", help="images or videos, see above")
     add("--output", required=True, metavar="DIR", help="gets drawings, text files and JSON")
@@ -149,14 +157,29 @@ def is_onnx(weights: str | Path | None) -> bool:
 
 
 def read_model_config(args: argparse.Namespace) -> DictConfig:
-    """Load the config that the command line names.
+    """Load the config that the command line names, or that of the packed model.
+
+    Args:
+        args: parsed arguments of the command line. Of a packed model, its files and its classes
+            take the place of those that are not given.
 
     Raises:
         ConfigError: the command line names no config, or the config cannot be used.
-        FileNotFoundError: there is no such file.
+        CheckpointError: the packed model is damaged.
     """
+    packed = find_packed(args.weights) if args.weights else None
+    if packed is not None:
+        if args.config_file or args.ema:
+            raise ConfigError(
+                f"{packed.folder} has its config and one kind of weights; leave out --config-file "
+                "and --ema"
+            )
+        args.config_file, args.weights = str(packed.config), str(packed.weights)
+        args.classes = args.classes or packed.classes
     if not args.config_file:
-        raise ConfigError("--config-file FILE is missing; only a .onnx file goes without one")
+        raise ConfigError(
+            "--config-file FILE is missing; only a .onnx file and a packed model go without one"
+        )
     return load_config(args.config_file, args.opts)
 
 

@@ -24,7 +24,7 @@ number of objects and an interval. Give a low --score-threshold, like 0.05, for 
 
 The same command resumes the run: finished rows of windows lie in <map>.parts until the map is
 written. Several processes share the rows by RANK and WORLD_SIZE, as torchrun and job arrays
-set them; the last process writes the map.
+set them; the last process writes the map. With --engine ray, workers of a Ray cluster share them.
 
 Exit code 0: all done. 1: some scenes could not be read; they are listed, the others are done.
 2: nothing could be done, or writing failed. 130: interrupted; the same command continues.
@@ -33,32 +33,31 @@ Exit code 0: all done. 1: some scenes could not be read; they are listed, the ot
 from __future__ import annotations
 
 import argparse
-import hashlib
-import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import shapely
 from tqdm import tqdm
 
-from rsd2.config import ConfigError, load_config
-from rsd2.data.datasets.scenes import find_labels
+from rsd2.config import ConfigError
+from rsd2.data.datasets.scenes import find_labels, read_labels
+from rsd2.data.formats.coco_shapes import CROWDS
 from rsd2.geo.labels import read_area
 from rsd2.geo.radiometry import Radiometry
 from rsd2.geo.raster import Raster
 from rsd2.geo.scene_files import SceneFiles, find_scenes
-from rsd2.geo.vector_files import FORMATS, check_vector_output, read_metadata
-from rsd2.inference.scene_results import write_map
+from rsd2.geo.vector_files import FORMATS, check_vector_output
 from rsd2.inference.scene_scoring import format_scores, read_scored_scene
-from rsd2.inference.scene_search import Scene, ScenePart, SceneReader, search_part
-from rsd2.inference.sliding_window import Detect, WindowParameters
-from rsd2.io.folder_run import FolderRun, make_run_id, shard_from_environment
+from rsd2.inference.sliding_window import WindowParameters
+from rsd2.io.files import file_digest, make_output_folder
+from rsd2.io.folder_run import shard_from_environment
+from rsd2.io.ray_pool import RayPool, check_cluster, import_ray
 from rsd2.weights.errors import CheckpointError
 
-from .predict import build_image_detector, class_names, read_test_mapper
+from .predict import build_image_detector, class_names, read_model_config, read_test_mapper
+from .scene_fleet import SceneWorker, search_by_workers
+from .scene_run import Outcome, SceneRun, search_scene
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -67,8 +66,10 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="LazyConfig, .py or saved .yaml")
-    add("--weights", metavar="FILE", help="checkpoint; train.init_checkpoint by default")
+    add(
+        "--config-file", metavar="FILE", help="LazyConfig, .py or saved .yaml; not of packed models"
+    )
+    add("--weights", metavar="FILE", help="checkpoint or packed model; else that of the config")
     add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
     add("--input", required=True, nargs="+", metavar="PATH", help="scenes, see above")
     add("--stack", action="store_true", help="the inputs are the bands of one scene")
@@ -84,6 +85,9 @@ def get_parser() -> argparse.ArgumentParser:
     add("--class-column", default="class", metavar="NAME",
         help="column with the classes in vector files (default class); '' if there is none and "
         "all are the first class")  # fmt: skip
+    add("--crowds", choices=CROWDS, default="detect",
+        help="meaning of iscrowd in COCO labels: objects like others, difficult ones that do not "
+        "count, or detect (default): objects if all are marked")  # fmt: skip
 
     model = parser.add_argument_group("detection")
     add = model.add_argument
@@ -113,6 +117,13 @@ def get_parser() -> argparse.ArgumentParser:
 
     run = parser.add_argument_group("the run")
     add = run.add_argument
+    add("--engine", choices=("local", "ray"), default="local",
+        help="search in this process or by workers of a Ray cluster (extra fleet)")  # fmt: skip
+    add("--ray-address", metavar="ADDRESS",
+        help="existing Ray cluster, like auto or ray://head:10001; by default this machine "
+        "becomes one for the run")  # fmt: skip
+    add("--ray-workers", type=int, metavar="N",
+        help="number of workers; one on each GPU or CPU of the cluster by default")  # fmt: skip
     add("--rows-per-part", type=int, default=1, help="rows of windows kept together (default 1)")
     add("--keep-parts", action="store_true", help="keep <map>.parts after the map is written")
     add("--no-quicklook", action="store_true", help="write no picture of the scene")
@@ -121,29 +132,6 @@ def get_parser() -> argparse.ArgumentParser:
         "opts", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="overrides of the config"
     )
     return parser
-
-
-@dataclass(frozen=True)
-class SceneRun:
-    """Settings that all scenes of a command share.
-
-    Attributes:
-        args: parsed arguments of the command line.
-        parameters: windows, merging, seams and the score threshold.
-        radiometry: rule that turns numbers into colours, not measured yet.
-        detect: model as a function from images to detections.
-        class_names: names of the model's classes; empty if unknown.
-        origin: provenance of model and weights, plain values.
-        shard: (rank, number of processes).
-    """
-
-    args: argparse.Namespace
-    parameters: WindowParameters
-    radiometry: Radiometry
-    detect: Detect
-    class_names: list[str]
-    origin: dict[str, Any]
-    shard: tuple[int, int]
 
 
 def read_radiometry(args: argparse.Namespace, configured: dict[str, Any] | None) -> Radiometry:
@@ -200,152 +188,11 @@ def plan_outputs(scenes: list[SceneFiles], args: argparse.Namespace) -> list[Pat
             f"{len(scenes)} scenes cannot become the one file {output}; give a folder as --output"
         )
 
-    (output.parent if is_file else output).mkdir(parents=True, exist_ok=True)
-
+    make_output_folder(output.parent if is_file else output)
     maps = [output] if is_file else [output / f"{s.name}.{args.format}" for s in scenes]
     for path in maps:
         check_vector_output(path)
     return maps
-
-
-def open_scene(files: SceneFiles, run: SceneRun) -> Scene:
-    """Open a scene, and measure its radiometry and area.
-
-    Args:
-        files: files of the scene.
-        run: settings of the search.
-
-    Returns:
-        The scene.
-
-    Raises:
-        ValueError: the raster, its numbers or the area of interest cannot be used.
-        OSError: a file is missing.
-    """
-    args = run.args
-    raster = Raster(files.paths[0] if len(files.paths) == 1 else files.paths, crs=args.crs)
-    grid = raster.grid(args.gsd, args.scale)
-    area = None
-    if args.area is not None:
-        inside = read_area(args.area, raster.georeference, (raster.height, raster.width))
-        area = shapely.transform(inside, grid.from_scene)
-
-    # Measured once: percentiles of each window would change the colours at every border.
-    scene = Scene(raster, run.radiometry.measure(raster), grid, run.parameters, area)
-    for note in (raster.georeference.note, raster.note_on_layout(round(run.parameters.window))):
-        if note:
-            print(note, file=sys.stderr)
-    return scene
-
-
-def describe_run(scene: Scene, run: SceneRun) -> dict[str, Any]:
-    """Collect the settings that decide the detections, for the map and the name of the parts.
-
-    Args:
-        scene: the scene.
-        run: settings of the search.
-
-    Returns:
-        Plain values; ``run`` is a hash of the others and of the sizes and times of the files.
-    """
-    files = [Path(path) for path in scene.raster.paths]
-    described = {
-        **run.origin,
-        "scene": [file.name for file in files],
-        "radiometry": scene.radiometry.to_dict(),
-        "pixels": {"height": scene.grid.height, "width": scene.grid.width},
-        "gsd": run.args.gsd,
-        "windows": asdict(run.parameters),
-        "classes": run.class_names,
-        "area": None if scene.area is None else scene.area.wkt,
-    }
-    # Sizes and times stand for the content, because scenes have gigabytes.
-
-    stamps = []
-    for file in files:
-        if file.is_file():
-            status = file.stat()
-            stamps.append(f"{file.name} {status.st_size} {status.st_mtime_ns}")
-        else:
-            stamps.append(str(file))  # a remote file has no stamp here
-
-    return {"run": make_run_id(described, stamps), **described}
-
-
-def search_scene(files: SceneFiles, path: Path, run: SceneRun) -> str:
-    """Search a scene, resuming an unfinished search, and write its map when all parts are done.
-
-    Args:
-        files: files of the scene.
-        path: path of the map.
-        run: settings of the search.
-
-    Returns:
-        One sentence about the result.
-
-    Raises:
-        ValueError: the scene or the map cannot be used.
-        OSError: a file cannot be read or written.
-    """
-    scene = open_scene(files, run)
-    with scene.raster:
-        metadata = describe_run(scene, run)
-        if not run.args.overwrite and _is_up_to_date(path, metadata["run"]):
-            return f"{path} is up to date; --overwrite makes it again"
-
-        folder = path.with_name(f"{path.name}.parts") / metadata["run"]
-        # Old parts of the same run would be taken for finished ones.
-        if run.args.overwrite:
-            shutil.rmtree(folder, ignore_errors=True)
-
-        parts = scene.parts(folder, run.args.rows_per_part)
-        parts_run = FolderRun(parts, ScenePart.is_done, run.shard)
-        _search(scene, parts_run, run.detect, files.name)
-        if not parts_run.is_finished():
-            return f"{path} waits for the parts of other processes"
-
-        picture = None if run.args.no_quicklook else path.with_suffix(".png")
-        counts = write_map(path, scene, parts, run.class_names, metadata, picture)
-
-        # Another process may be reading the parts at this moment.
-        if not run.args.keep_parts and run.shard == (0, 1):
-            shutil.rmtree(folder.parent)
-
-    return _summary(path, counts)
-
-
-def _is_up_to_date(path: Path, run_id: str) -> bool:
-    """Tell whether the map exists and comes from the same run."""
-    if not path.is_file():
-        return False
-    try:
-        return read_metadata(path).get("run") == run_id
-    except (ValueError, OSError):
-        return False
-
-
-def _search(scene: Scene, run: FolderRun[ScenePart], detect: Detect, name: str) -> None:
-    """Search the missing parts of this process, with a bar of windows and detections."""
-    total = sum(part.num_windows for part in run.mine)
-    done = total - sum(part.num_windows for part in run.missing)
-    # Two batches ahead keep the model busy while GDAL decodes.
-    ahead = 2 * scene.parameters.batch_size
-    with (
-        SceneReader(scene, ahead) as reader,
-        tqdm(total=total, initial=done, desc=name, unit="window") as bar,
-    ):
-        detections = 0
-
-        def show(windows: int, found: int) -> None:
-            nonlocal detections
-            detections += found
-            bar.set_postfix(detections=detections, refresh=False)
-            bar.update(windows)
-
-        def search(part: ScenePart) -> None:
-            search_part(part, reader, detect, show)
-
-        run.make(search, title=name, unit="part", progress=False)
 
 
 def score_maps(
@@ -378,52 +225,70 @@ def score_maps(
                 area = read_area(args.area, raster.georeference, (raster.height, raster.width))
             scored.append(
                 read_scored_scene(
-                    files.name, path, file, raster, run.class_names, args.class_column or None, area
+                    files.name,
+                    path,
+                    file,
+                    raster,
+                    run.class_names,
+                    args.class_column or None,
+                    area,
+                    args.crowds,
                 )
             )
 
     return format_scores(scored) if scored else "there is no map to score"
 
 
-def _summary(path: Path, counts: dict[str, int]) -> str:
-    """Return a sentence about a map."""
-    text = f"{path}: {counts['detections']} detections in {counts['windows']} windows"
-    reasons = {
-        "windows_without_data": "windows without data",
-        "detections_below_threshold": "more below the score threshold",
-        "detections_outside_area": "outside the area",
-        "seams_dropped": "pieces dropped at seams",
-        "seams_joined": "joined from pieces",
-        "detections_without_place": "without a place on the ground",
-    }
-    # Only what happened is mentioned, because most runs drop nothing.
-    notes = [f"{counts[key]} {words}" for key, words in reasons.items() if counts.get(key)]
-    return text + (f" ({', '.join(notes)})" if notes else "")
-
-
-def file_digest(path: str | Path) -> str:
-    """Hash a file's content.
+def check_channels(pixel_mean: Any, radiometry: Radiometry) -> None:
+    """Check that scenes are read with as many bands as the model has channels.
 
     Args:
-        path: path of the file.
-
-    Returns:
-        The first 16 hexadecimal digits of its SHA-256.
+        pixel_mean: the config's ``model.pixel_mean``; what is no list is not checked.
+        radiometry: rule of the scenes.
 
     Raises:
-        OSError: the file cannot be read.
+        ConfigError: the numbers differ.
     """
-    digest = hashlib.sha256()
-    # In blocks, because checkpoints have gigabytes.
-    with Path(path).open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
+    number = 3 if radiometry.bands is None else len(radiometry.bands)
+    if isinstance(pixel_mean, Sequence) and len(pixel_mean) != number:
+        raise ConfigError(
+            f"the model takes {len(pixel_mean)} bands (model.pixel_mean), but {number} are read; "
+            "name the bands by --bands, or by the radiometry of the config's test mapper"
+        )
+
+
+def check_engine(args: argparse.Namespace, device: str, shard: tuple[int, int]) -> None:
+    """Check the options of the engine.
+
+    Args:
+        args: parsed arguments of the command line.
+        device: device of the model.
+        shard: (rank, number of processes).
+
+    Raises:
+        ValueError: an option is out of range or belongs to another engine.
+        ImportError: Ray is asked for and missing.
+        ConnectionError: nothing listens at the address of the cluster.
+    """
+    if args.engine == "local":
+        if args.ray_address is not None or args.ray_workers is not None:
+            raise ValueError("--ray-address and --ray-workers need --engine ray")
+        return
+
+    import_ray()
+    check_cluster(args.ray_address)
+    if args.ray_workers is not None and args.ray_workers < 1:
+        raise ValueError(f"--ray-workers must be at least 1, got {args.ray_workers}")
+    if shard != (0, 1):
+        raise ValueError("--engine ray shares the parts itself; unset RANK and WORLD_SIZE")
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(
+            f"Ray gives each worker its own GPU, so --device is auto, cpu or cuda, not {device}"
+        )
 
 
 def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[Path]]:
     """Check everything that can be checked before the first window.
-
 
     Args:
         args: parsed arguments of the command line.
@@ -450,19 +315,26 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
 
     shard = shard_from_environment()
     scenes = find_scenes(args.input, args.stack)
-    cfg = load_config(args.config_file, args.opts)
+    cfg = read_model_config(args)
+    device = args.device or cfg.train.get("device", "auto")
+    check_engine(args, device, shard)
 
     # Outputs come before the weights, whose loading takes longest.
     radiometry = read_radiometry(args, read_test_mapper(cfg).get("radiometry"))
     maps = plan_outputs(scenes, args)
+    check_channels(cfg.model.get("pixel_mean"), radiometry)
 
+    if args.engine == "ray":
+        # The workers have the devices; this process only loads the model and hands it out.
+        args.device = "cpu"
     detector, origin = build_image_detector(args, cfg)
+    args.device = device
     names = class_names(args.classes, cfg)
 
     # Only what decides the detections is recorded: the same run gives the same bytes.
     kept = {key: origin[key] for key in ("config", "ema", "iteration", "commit")}
     weights = args.weights or cfg.train.init_checkpoint
-    kept |= {"weights": Path(weights).name, "weights_sha256": file_digest(weights)}
+    kept |= {"weights": Path(weights).name, "weights_sha256": file_digest(weights)[:16]}
     kept["overrides"] = list(args.opts)
     run = SceneRun(args, parameters, radiometry, detector, names, kept, shard)
     return run, scenes, maps
@@ -482,8 +354,8 @@ def prepare_labels(
         Label file of each scene; None without ``--labels``.
 
     Raises:
-        ValueError: the number of label files differs from that of the scenes, or the classes have
-            no names.
+        ValueError: the number of label files differs from that of the scenes, the classes have
+            no names, or a file cannot be read as labels of its scene.
         OSError: a file is missing.
     """
     if args.labels is None:
@@ -491,7 +363,18 @@ def prepare_labels(
     if not run.class_names:
         raise ConfigError("scoring compares labels by the names of the classes; give --classes")
 
-    return find_labels(args.labels[0] if len(args.labels) == 1 else args.labels, scenes)
+    labels = find_labels(args.labels[0] if len(args.labels) == 1 else args.labels, scenes)
+    for files, file in zip(scenes, labels):
+        if file is None:
+            continue
+        try:
+            raster = Raster(files.paths, crs=args.crs)
+        except (ValueError, OSError):
+            continue  # the search lists scenes that cannot be read
+        # A broken file would otherwise be noticed only after the search.
+        with raster:
+            read_labels(file, raster, args.class_column or None, crowds=args.crowds)
+    return labels
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -511,7 +394,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"rsd2 scene: error: {error}", file=sys.stderr)
         return 2
 
-    code = run_all(scenes, maps, lambda files, path: search_scene(files, path, run))
+    search = search_in_turn if args.engine == "local" else search_with_ray
+    try:
+        code = run_all(search(scenes, maps, run), len(scenes))
+    except (RuntimeError, ConnectionError) as error:
+        print(f"rsd2 scene: error: {error}", file=sys.stderr)
+        return 2
     # After an interruption the maps are incomplete, and their scores would mislead.
     if labels is not None and code in (0, 1):
         try:
@@ -522,31 +410,73 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def run_all(
-    scenes: list[SceneFiles], maps: list[Path], search: Callable[[SceneFiles, Path], str]
-) -> int:
-    """Search every scene; an unreadable one does not stop the others.
+def search_in_turn(
+    scenes: Sequence[SceneFiles], maps: Sequence[Path], run: SceneRun
+) -> Iterator[Outcome]:
+    """Search scenes in this process; an unreadable one does not stop the others.
 
     Args:
         scenes: the scenes.
-        maps: the map of each.
-        search: function that searches one scene and describes its result.
+        maps: map of each scene.
+        run: settings of the search.
+
+    Yields:
+        The outcome of each scene.
+    """
+    # A night's run over many scenes should not end at the first broken file.
+    for files, path in zip(scenes, maps):
+        try:
+            yield Outcome(files.name, search_scene(files, path, run))
+        except (ValueError, OSError) as error:
+            yield Outcome(files.name, str(error), failed=True)
+
+
+def search_with_ray(
+    scenes: Sequence[SceneFiles], maps: Sequence[Path], run: SceneRun
+) -> Iterator[Outcome]:
+    """Search scenes by workers of a Ray cluster.
+
+    Args:
+        scenes: the scenes.
+        maps: map of each scene.
+        run: settings of the search; each worker gets a copy, with the model.
+
+    Yields:
+        The outcome of each scene.
+
+    Raises:
+        ImportError: Ray is missing.
+        RuntimeError: a worker cannot start.
+        OSError: there is no cluster at the address.
+    """
+    args = run.args
+    with RayPool(SceneWorker(run), args.ray_workers, args.ray_address, args.device) as pool:
+        print(f"{pool.num_workers} workers on {pool.device}")
+        yield from search_by_workers(scenes, maps, pool, pool.num_workers)
+
+
+def run_all(outcomes: Iterable[Outcome], number: int) -> int:
+    """Print what becomes of the scenes.
+
+    Args:
+        outcomes: outcome of each scene, found while they are asked for.
+        number: number of scenes.
 
     Returns:
         The exit code.
     """
     failed: list[str] = []
     try:
-        # A night's run over many scenes should not end at the first broken file.
-        for files, path in zip(scenes, maps):
-            try:
-                print(search(files, path))
-            except (ValueError, OSError) as error:
-                failed.append(f"  {files.name}: {error}")
+        for outcome in outcomes:
+            if outcome.failed:
+                failed.append(f"  {outcome.name}: {outcome.text}")
+            else:
+                # Not print: a bar may be there, which stays below the line.
+                tqdm.write(outcome.text)
     except KeyboardInterrupt:
         print("interrupted; run the same command to continue", file=sys.stderr)
         return 130
 
     if failed:
-        print(f"{len(failed)} of {len(scenes)} scenes failed:", *failed, sep="\n", file=sys.stderr)
-    return 0 if not failed else 1 if len(failed) < len(scenes) else 2
+        print(f"{len(failed)} of {number} scenes failed:", *failed, sep="\n", file=sys.stderr)
+    return 0 if not failed else 1 if len(failed) < number else 2

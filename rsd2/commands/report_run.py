@@ -1,9 +1,14 @@
-"""Turn a finished run into pictures and a table: predictions beside ground truth, loss, results.
+"""Turn a finished run into pictures and a table, or its predictions into a page of errors.
 
     python tools/report_run.py --run output/demo/train --output output/demo --weights ema
+    python tools/report_run.py --predictions output/run/inference --output output/run/errors
+    python tools/report_run.py --predictions output/b/inference --against output/a/inference \
+        --output output/b/errors
 
-Reads config.yaml, metrics.json and results.json of the run (``tools/lazyconfig_train_net.py``)
-and writes loss_curve.png, predictions.png and results.md.
+The first reads config.yaml, metrics.json and results.json of the run
+(``tools/lazyconfig_train_net.py``) and writes loss_curve.png, predictions.png and results.md. The
+others read what an evaluator of boxes wrote and write error_report.html and error_report.json; no
+model is loaded.
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 
+from rsd2.analysis.error_input import AnalysisError
+from rsd2.analysis.error_report import write_error_report
 from rsd2.config import ConfigError, load_config
 from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import select_device
@@ -185,7 +192,19 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="train.output_dir of a training")
+    wanted = parser.add_argument_group("one of the two, or both")
+    wanted.add_argument("--run", type=Path, help="train.output_dir of a training")
+    wanted.add_argument(
+        "--predictions",
+        type=Path,
+        help="folder of an evaluator, a Task1.zip, or a file of COCO's results: writes the page of "
+        "errors",
+    )
+    parser.add_argument("--against", type=Path, help="predictions of a run to compare with")
+    parser.add_argument("--dataset", help="dataset of --predictions (default: as evaluated)")
+    parser.add_argument(
+        "--iou", type=float, default=0.5, help="IoU above which an object is found (0.5)"
+    )
     parser.add_argument("--results", type=Path, help="results.json (default: of the run)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the report")
     parser.add_argument("--weights", choices=("model", "ema"), default="model")
@@ -194,10 +213,24 @@ def main(argv: list[str] | None = None) -> int:
         "--score-threshold", type=float, default=0.3, help="lowest score drawn (0.3)"
     )
     args = parser.parse_args(argv)
+    if args.run is None and args.predictions is None:
+        parser.error("give --run, --predictions, or both")
+
     register_builtin()
     try:
-        report(args)
-    except (ReportError, CheckpointError, ConfigError, OSError) as problem:
+        if args.predictions is not None:
+            page = write_error_report(
+                args.predictions,
+                args.output,
+                dataset=args.dataset,
+                against=args.against,
+                iou_threshold=args.iou,
+                num_images=args.images,
+            )
+            print(f"page of errors written to {page}")
+        if args.run is not None:
+            report(args)
+    except (AnalysisError, ReportError, CheckpointError, ConfigError, OSError) as problem:
         print(f"report_run.py: error: {problem}", file=sys.stderr)
         return 1
 

@@ -1,4 +1,4 @@
-"""Train or evaluate any config of the project, with Detectron2's flags.
+r"""Train or evaluate any config of the project, with Detectron2's flags.
 
     python tools/lazyconfig_train_net.py --config-file CONFIG.py train.max_iter=1000 ...
     python tools/lazyconfig_train_net.py --config-file CONFIG.py --resume
@@ -16,7 +16,8 @@ import argparse
 import copy
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -170,6 +171,7 @@ def run_evaluation(run: Run) -> Mapping[str, Any]:
     train = run.cfg.train
     run.save_config()
     check_run(run.cfg, is_training=False)
+    folders = error_page_folders(run.cfg)
     model = run.build_model()
     checkpointer = Checkpointer(model, train.output_dir, strict=train.init_strict)
     resumed = run.args.resume and checkpointer.has_checkpoint()
@@ -197,7 +199,60 @@ def run_evaluation(run: Run) -> Mapping[str, Any]:
     # Checkpoints count from 0, results from 1.
     iteration = rest.get("iteration")
     facts = {"checkpoint": str(path), "iteration": None if iteration is None else iteration + 1}
-    return run.evaluate(model, ema, facts)
+    results = run.evaluate(model, ema, facts)
+    if comm.is_main_process():
+        # Averaged weights write their files to a subfolder of this name.
+        write_error_pages(folders, ("", "ema") if ema is not None else ("",))
+    return results
+
+
+def error_page_folders(cfg: Any) -> dict[Path, str | None]:
+    """Return where ``train.error_report`` wants a page of errors.
+
+    Args:
+        cfg: config of the run.
+
+    Returns:
+        Folder of an evaluator -> its dataset; none if the config does not ask for pages.
+
+    Raises:
+        RunError: an evaluator writes no predictions.
+    """
+    if not cfg.train.get("error_report", False):
+        return {}
+    evaluators = cfg.dataloader.get("evaluator") or OmegaConf.create([])
+    configs: list[Any] = list(evaluators) if OmegaConf.is_list(evaluators) else [evaluators]
+    if not all(config.get("output_dir") for config in configs):
+        raise RunError(
+            "train.error_report=true needs the predictions that an evaluator writes; set "
+            "dataloader.evaluator.output_dir"
+        )
+    return {Path(config.output_dir): config.get("dataset_name") for config in configs}
+
+
+def write_error_pages(folders: Mapping[Path, str | None], parts: Sequence[str]) -> None:
+    """Write pages of errors beside predictions.
+
+    Args:
+        folders: see `error_page_folders`.
+        parts: subfolders of each.
+
+    Raises:
+        RunError: predictions cannot be analysed.
+    """
+    if not folders:
+        return
+    # Only now, so that a run without pages does not wait for Matplotlib.
+    from rsd2.analysis.error_input import AnalysisError
+    from rsd2.analysis.error_report import write_error_report
+
+    for folder, dataset in folders.items():
+        for part in parts:
+            try:
+                page = write_error_report(folder / part, folder / part, dataset=dataset)
+            except AnalysisError as error:
+                raise RunError(f"train.error_report: {error}") from error
+            _logger.info("The page of errors is %s", page)
 
 
 def run_training(run: Run) -> None:
@@ -325,7 +380,20 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     Returns:
         The flags, with the overrides in ``opts``.
     """
-    parser = default_argument_parser(epilog=__doc__)
+    parser = default_argument_parser()
+    parser.description, parser.epilog = __doc__, None
+    # Detectron2's words are about its own configs and trainer.
+    meanings = {
+        "config_file": "LazyConfig, .py or saved .yaml: a path, or the name of one of rsd2's own",
+        "resume": "continue from the last checkpoint of train.output_dir, if there is one",
+        "eval_only": "evaluate the weights train.init_checkpoint, or with --resume the last ones",
+        "num_gpus": "number of processes on this machine, one for each GPU (default %(default)s)",
+        "machine_rank": "number of this machine, from 0",
+        "dist_url": "address at which the processes meet (default %(default)s)",
+        "opts": "overrides of the config, key.sub=value",
+    }
+    for action in parser._actions:
+        action.help = meanings.get(action.dest, action.help)
     args = parser.parse_args(argv)
     if not args.config_file:
         parser.error("--config-file is missing, e.g. --config-file configs/NAME.py")

@@ -7,6 +7,7 @@ from .checks import check_overrides as check_overrides
 from .config import EXPORTED_NAMES as EXPORTED_NAMES
 from .config import config_depth as config_depth
 from .config import config_roots as config_roots
+from .config import find_config as find_config
 from .config import get_config as get_config
 from .config import load_config as load_config
 from .config import read_config_file as read_config_file

@@ -29,13 +29,54 @@ def config_roots() -> tuple[Path, ...]:
     """Return the existing folders in which :func:`get_config` looks, in order.
 
     Returns:
-        ``rsd2/configs`` of an installed wheel, then ``configs`` and ``projects`` of a checkout.
+        ``configs`` and ``projects`` of a checkout; of an installed wheel ``rsd2/configs`` and
+        ``rsd2/projects``.
     """
     package = Path(__file__).resolve().parents[1]
-    candidates = [package / "configs"]
-    if (package.parent / "pyproject.toml").is_file():
-        candidates += [package.parent / "configs", package.parent / "projects"]
-    return tuple(path for path in candidates if path.is_dir())
+    home = package.parent if (package.parent / "pyproject.toml").is_file() else package
+    return tuple(path for name in ("configs", "projects") if (path := home / name).is_dir())
+
+
+def find_config(name: str | Path) -> Path | None:
+    """Find a config by its path, or by its name among those of this project.
+
+    Args:
+        name: path of a file, or a name like ``"rotated_faster_rcnn_r50_dota.py"`` or
+            ``"MutDet/configs/mutdet_r50_dota_pretrain.py"``; ``configs`` or ``projects`` may stand
+            before it, as in a checkout.
+
+    Returns:
+        Path of the file; None if there is none.
+    """
+    return Path(name) if Path(name).is_file() else _named_config(name)
+
+
+def _named_config(name: str | Path) -> Path | None:
+    parts = Path(name).parts
+    for root in config_roots():
+        inner = parts[1:] if parts[:1] == (root.name,) else parts
+        if not inner:
+            continue
+
+        places = [root.joinpath(*inner)]
+        if root.name == "projects":
+            # In a wheel the folder of a project is its package: BottomHeavy is bottom_heavy.
+            packages = [p for p in root.iterdir() if p.name.replace("_", "") == inner[0].lower()]
+            places += [package.joinpath(*inner[1:]) for package in packages]
+        for place in places:
+            if place.is_file():
+                return place
+    return None
+
+
+def _known_names() -> list[str]:
+    """List the names of the project's own configs."""
+    return sorted(
+        path.relative_to(root).as_posix()
+        for root in config_roots()
+        for path in root.rglob("*.py")
+        if "configs" in path.relative_to(root.parent).parts
+    )
 
 
 def get_config(path: str, keys: str | tuple[str, ...] | None = None) -> Any:
@@ -51,11 +92,10 @@ def get_config(path: str, keys: str | tuple[str, ...] | None = None) -> Any:
     Raises:
         ConfigError: no such file; the message lists the nearest names.
     """
-    roots = config_roots()
-    for root in roots:
-        if (root / path).is_file():
-            return LazyConfig.load(str(root / path), keys)
-    known = sorted(p.relative_to(root).as_posix() for root in roots for p in root.rglob("*.py"))
+    file = _named_config(path)
+    if file is not None:
+        return LazyConfig.load(str(file), keys)
+    known = _known_names()
     near = difflib.get_close_matches(path, known, n=5, cutoff=0.4) or known[:20]
     raise ConfigError(f"no config {path!r}; the nearest of {len(known)} names: {', '.join(near)}")
 
@@ -97,7 +137,8 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
     """Load an experiment, apply overrides and check it.
 
     Args:
-        file: a ``.py`` LazyConfig or a saved ``.yaml``.
+        file: a ``.py`` LazyConfig or a saved ``.yaml``: its path, or its name, see
+            :func:`find_config`.
         opts: overrides ``key.sub=value``, see :func:`apply_overrides`.
 
     Returns:
@@ -106,13 +147,19 @@ def load_config(file: str | Path, opts: Sequence[str] = ()) -> DictConfig:
     Raises:
         ConfigError: file missing or broken, exported name missing, bad override or argument.
     """
-    file = Path(file)
-    if not file.is_file():
+    found = find_config(file)
+    if found is None:
+        file = Path(file)
         folder = file.parent if file.parent.is_dir() else Path()
         here = sorted(p.name for p in folder.iterdir() if p.suffix in (".py", ".yaml", ".yml"))
         near = difflib.get_close_matches(file.name, here, n=5, cutoff=0.4) or here[:10]
-        raise ConfigError(f"no config file {file}; in {folder.resolve()}: {', '.join(near)}")
+        known = difflib.get_close_matches(file.as_posix(), _known_names(), n=3, cutoff=0.6)
+        ours = f"; configs of rsd2 with such a name: {', '.join(known)}" if known else ""
+        raise ConfigError(
+            f"no config file {file}; in {folder.resolve()}: {', '.join(near) or 'none'}{ours}"
+        )
 
+    file = found
     cfg = read_config_file(file)
     missing = [name for name in EXPORTED_NAMES if name not in cfg]
     if missing:
@@ -197,7 +244,10 @@ def _parents(file: Path) -> Iterator[Path]:
             if not isinstance(parent, str):
                 raise ConfigError(f"{file}:{node.lineno}: name the parent config by a plain string")
 
-            bases = {"get_config": config_roots(), "load_rel": (file.parent,)}
-            checkout = tuple(root.parent for root in config_roots())
-            found = [b / parent for b in bases.get(name, (Path.cwd(), *checkout))]
+            if name == "get_config":
+                yield (_named_config(parent) or Path(parent)).resolve()
+                continue
+            checkout = [root.parent for root in config_roots()]
+            bases = [file.parent] if name == "load_rel" else [Path.cwd(), *checkout]
+            found = [base / parent for base in bases]
             yield next((path.resolve() for path in found if path.is_file()), Path(parent))

@@ -36,6 +36,7 @@ from .errors import RunError
 from .hooks import EMAHook, ModelEMA, PeriodicCheckpointer, StopOnSignal, unwrap
 from .preflight import build_evaluators, build_loader
 from .random_state import preserved_random_state
+from .trackers import MetricWriters, build_trackers
 from .train_loop import Trainer
 
 _logger = logging.getLogger(__name__)
@@ -155,7 +156,8 @@ def build_hooks(
         schedule, checkpoints, evaluation, writers, and stopping on a signal.
 
     Raises:
-        RunError: an entry of ``train.hooks`` does not build a hook.
+        RunError: an entry of ``train.hooks`` does not build a hook, or one of ``train.writers``
+            is no writer or lacks its library.
     """
     keeper = PeriodicCheckpointer(
         checkpointer, train.checkpointer.period, train.checkpointer.max_to_keep
@@ -170,9 +172,7 @@ def build_hooks(
         hooks.LRScheduler(scheduler=lr_multiplier),
         keeper,
         hooks.EvalHook(train.eval_period, evaluate_function),
-        hooks.PeriodicWriter(_writers(train), period=train.log_period)
-        if comm.is_main_process()
-        else None,
+        MetricWriters(_writers(train) if comm.is_main_process() else [], train.log_period),
         StopOnSignal(keeper, train.log_period),
     ]
 
@@ -190,8 +190,10 @@ def _further_hooks(train: DictConfig) -> list[HookBase]:
 
 
 def _writers(train: DictConfig) -> list[EventWriter]:
-    """Return writers to the console, ``metrics.json`` and, if installed, TensorBoard's files."""
-    writers = [
+    """Return writers to the console, ``metrics.json``, TensorBoard's files and trackers."""
+    # First, because the others open their files at once.
+    trackers = build_trackers(train.get("writers") or (), train.output_dir)
+    writers: list[EventWriter] = [
         _MetricPrinter(train.max_iter),
         JSONWriter(str(Path(train.output_dir) / "metrics.json")),
     ]
@@ -203,7 +205,7 @@ def _writers(train: DictConfig) -> list[EventWriter]:
         _logger.info("tensorboard is not installed, so no event files are written")
     else:
         writers.append(TensorboardXWriter(train.output_dir))
-    return writers
+    return [*writers, *trackers]
 
 
 class _MetricPrinter(CommonMetricPrinter):

@@ -1,4 +1,4 @@
-"""Evaluation: the protocols of DOTA, TinyPerson, AI-TOD, SODA-A, satellite video and DroneCrowd.
+"""Evaluation: the protocols of DOTA, COCO, TinyPerson, AI-TOD, SODA-A, video and DroneCrowd.
 
 The scoring itself needs neither Detectron2 nor a GPU; the evaluators, which do need Detectron2, are
 imported at their first use.
@@ -43,6 +43,7 @@ from .scoring.tiny import score_tiny as score_tiny
 if TYPE_CHECKING:
     from .aitod import AitodEvaluator as AitodEvaluator
     from .classification import ClassificationEvaluator as ClassificationEvaluator
+    from .coco import CocoEvaluator as CocoEvaluator
     from .dota import DotaEvaluator as DotaEvaluator
     from .drone_crowd import DroneCrowdEvaluator as DroneCrowdEvaluator
     from .moving_object import MovingObjectEvaluator as MovingObjectEvaluator
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 _EVALUATORS = {
     "AitodEvaluator": "aitod",
     "ClassificationEvaluator": "classification",
+    "CocoEvaluator": "coco",
     "DotaEvaluator": "dota",
     "DroneCrowdEvaluator": "drone_crowd",
     "MovingObjectEvaluator": "moving_object",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from . import dota_report
 from .evaluator import DetectionEvaluator, Evaluation
-from .files.task1 import check_task1_names, write_task1_zip
+from .files.task1 import check_task1_names, read_task1, write_task1_zip
 from .matching.boxes import BoxDetections
 from .records import RotatedBoxMerging
 from .scoring.dota import (
@@ -58,6 +61,7 @@ class DotaEvaluator(DetectionEvaluator):
         max_detections: int | None = None,
         train_dataset_names: Sequence[str] = (),
         distributed: bool = True,
+        format_only: bool = False,
     ) -> None:
         """Check the protocol and the output folder; the labels are read by :meth:`reset`.
 
@@ -76,6 +80,7 @@ class DotaEvaluator(DetectionEvaluator):
             max_detections: most detections per whole image after merging, > 0; None keeps all.
             train_dataset_names: datasets the model was trained on.
             distributed: whether to gather the outputs of all processes.
+            format_only: write the detections and score nothing.
 
         Raises:
             ValueError: the protocol is impossible.
@@ -83,6 +88,7 @@ class DotaEvaluator(DetectionEvaluator):
         """
         self._thresholds = check_protocol(iou_thresholds, ap_method, difficult_policy)
         self._rules = {"ap_method": ap_method, "difficult_policy": difficult_policy}
+        self._submitted: Detections | None = None
         super().__init__(
             dataset_name,
             output_dir=output_dir,
@@ -90,24 +96,59 @@ class DotaEvaluator(DetectionEvaluator):
             max_detections=max_detections,
             train_dataset_names=train_dataset_names,
             distributed=distributed,
+            format_only=format_only,
         )
+
+    def reset(self) -> None:
+        """Forget all outputs and the submission, see :meth:`DetectionEvaluator.reset`."""
+        self._submitted = None
+        super().reset()
+
+    def process_file(self, path: str | Path) -> None:
+        """Read a Task 1 submission instead of the outputs of a model.
+
+        Its polygons are scored as they are, all of them: ``nms_threshold``, ``score_floor`` and
+        ``max_detections`` belong to the making of a submission.
+
+        Args:
+            path: a zip, or a folder that holds the text files, see :func:`read_task1`.
+
+        Raises:
+            FileNotFoundError: the path or the file of a class is missing.
+            ValueError: the files cannot be used; the message names file and line.
+        """
+        self.reset()
+        self._submitted = read_task1(path, self._truth.image_ids, self._truth.class_names)
+
+    def evaluate(self) -> dict[str, OrderedDict[str, float]]:
+        """Score the submission if one was read, else the outputs of the model."""
+        if self._submitted is None:
+            return super().evaluate()
+
+        predicted = len(np.unique(self._submitted.image_index))
+        counts = {
+            "images_predicted": predicted,
+            "images_without_prediction": len(self._truth.image_ids) - predicted,
+            "detections_scored": len(self._submitted),
+        }
+        return self.finish(self._submitted, counts)
 
     def read_truth(self, dicts: Sequence[dict], class_names: Sequence[str]) -> GroundTruth:
         """Collect the labels, see :meth:`GroundTruth.from_dicts`."""
         return GroundTruth.from_dicts(dicts, class_names)
 
-    def score(self, truth: GroundTruth, detections: BoxDetections) -> Evaluation:
+    def score(self, truth: GroundTruth, detections: BoxDetections | Detections) -> Evaluation:
         """Score the detections.
 
         Args:
             truth: labels of the whole images.
-            detections: rotated boxes on them.
+            detections: rotated boxes or polygons on them.
 
         Returns:
             ``AP``, ``AP50``, ``AP75``, ``AP50-<class>`` ... in percent, with details of each class.
         """
         scores = score_detections(
-            truth, Detections(*detections), iou_thresholds=self._thresholds, **self._rules
+            truth, _as_detections(detections), iou_thresholds=self._thresholds, **self._rules
         )
 
         _logger.info("Scores:\n%s", dota_report.format_table(scores, truth.class_names))
@@ -125,13 +166,24 @@ class DotaEvaluator(DetectionEvaluator):
             details={"per_class": dota_report.per_class_record(scores, truth.class_names)},
         )
 
-    def write_detections(self, folder: Path, detections: BoxDetections) -> None:
-        """Write the submission, unless its format cannot hold the names."""
+    def write_detections(self, folder: Path, detections: BoxDetections | Detections) -> None:
+        """Write the submission, unless its format cannot hold the names.
+
+        Raises:
+            ValueError: the names do not fit, and the submission is all that was asked for.
+        """
         names = self._truth.image_ids, self._truth.class_names
         # Scores exist already: names that the server's format cannot hold must not lose them.
         try:
             check_task1_names(*names)
         except ValueError as error:
+            if self.format_only:
+                raise
             _logger.warning("No %s is written: %s", SUBMISSION_FILE, error)
             return
-        write_task1_zip(folder / SUBMISSION_FILE, *names, Detections(*detections))
+        write_task1_zip(folder / SUBMISSION_FILE, *names, _as_detections(detections))
+
+
+def _as_detections(detections: BoxDetections | Detections) -> Detections:
+    """Return detections in the form that the DOTA scoring takes."""
+    return detections if isinstance(detections, Detections) else Detections(*detections)

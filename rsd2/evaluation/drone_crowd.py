@@ -35,6 +35,7 @@ class DroneCrowdEvaluator(BoxEvaluator):
         max_detections: int | None = None,
         train_dataset_names: Sequence[str] = (),
         distributed: bool = True,
+        format_only: bool = False,
     ) -> None:
         """Check the protocol; the labels are read by :meth:`reset`.
 
@@ -45,6 +46,7 @@ class DroneCrowdEvaluator(BoxEvaluator):
             max_detections: most detections of one class in one frame; None counts all.
             train_dataset_names: datasets the model was trained on.
             distributed: whether to gather the outputs of all processes.
+            format_only: write the detections and score nothing.
 
         Raises:
             ValueError: the protocol is impossible.
@@ -56,6 +58,7 @@ class DroneCrowdEvaluator(BoxEvaluator):
             max_detections=max_detections,
             train_dataset_names=train_dataset_names,
             distributed=distributed,
+            format_only=format_only,
         )
 
         if not len(distances) or min(distances) <= 0:

@@ -79,6 +79,7 @@ class DetectionEvaluator(DatasetEvaluator):
         max_detections: int | None = None,
         train_dataset_names: Sequence[str] = (),
         distributed: bool = True,
+        format_only: bool = False,
     ) -> None:
         """Check the output folder and the limit; the labels are read by :meth:`reset`.
 
@@ -93,14 +94,20 @@ class DetectionEvaluator(DatasetEvaluator):
                 the scored one, by their ids, are counted and warned about.
             distributed: whether to gather the outputs of all processes; False scores those of this
                 one.
+            format_only: write the detections and score nothing, for images without labels; a
+                server may have those.
 
         Raises:
-            ValueError: ``max_detections`` is not positive.
+            ValueError: ``max_detections`` is not positive, or there is no folder to write to.
             OSError: the output folder cannot be written.
         """
         if max_detections is not None and max_detections < 1:
             raise ValueError(f"max_detections must be positive or None, got {max_detections}")
 
+        if format_only and output_dir is None:
+            raise ValueError("format_only needs output_dir, the folder of the result files")
+
+        self.format_only = format_only
         self._dataset_name = self._scored_name = dataset_name
         self._output_dir = None if output_dir is None else Path(output_dir)
         self.merging = BoxMerging() if merging is None else merging
@@ -162,6 +169,8 @@ class DetectionEvaluator(DatasetEvaluator):
 
         classes = MetadataCatalog.get(self._scored_name).get("thing_classes")
         self._scores_windows = any(record.get("tile") for record in dicts)
+        if self.format_only:
+            dicts = [{**record, "annotations": []} for record in dicts]
         self._truth = self.read_truth(dicts, classes or metadata.thing_classes)
         self._image_index = {name: index for index, name in enumerate(self._truth.image_ids)}
 
@@ -249,17 +258,32 @@ class DetectionEvaluator(DatasetEvaluator):
 
         limit = self.max_detections if self.limits_images else None
         outputs = assemble_outputs(records, self._image_index, self.merging, limit)
-        evaluation = self.score(self._truth, outputs.detections)
-        counts = {
-            "images": len(self._truth.image_ids),
-            **outputs.counts,
-            **self._count_missing(outputs.seen),
-            **evaluation.counts,
-        }
+        counts = {**outputs.counts, **self._count_missing(outputs.seen)}
+        return self.finish(outputs.detections, counts)
 
-        for name, reason in self.warnings.items():
-            if counts.get(name):
-                _logger.warning("%s: %d %s", self._scored_name, counts[name], reason)
+    def finish(
+        self, detections: Any, counts: Mapping[str, int]
+    ) -> dict[str, OrderedDict[str, float]]:
+        """Score detections on whole images, and write them if there is an output folder.
+
+        Args:
+            detections: detections of the kind that :meth:`score` takes.
+            counts: counts of where they come from, for the record.
+
+        Returns:
+            ``{"bbox": ...}`` in percent; ``{}`` with ``format_only``.
+        """
+        if self.format_only and self._output_dir is not None:
+            self._warn_of(counts)
+            make_output_folder(self._output_dir)
+            self.write_detections(self._output_dir, detections)
+            number = len(self._truth.image_ids)
+            _logger.info("Wrote the detections in %d images to %s", number, self._output_dir)
+            return {}
+
+        evaluation = self.score(self._truth, detections)
+        counts = {"images": len(self._truth.image_ids), **counts, **evaluation.counts}
+        self._warn_of(counts)
 
         if not counts["objects_that_count"]:
             _logger.warning("%s has no object that counts; all AP are nan", self._scored_name)
@@ -288,10 +312,16 @@ class DetectionEvaluator(DatasetEvaluator):
 
             # Again, because a long evaluation may have lost the folder since its check.
             make_output_folder(self._output_dir)
-            self.write_detections(self._output_dir, outputs.detections)
+            self.write_detections(self._output_dir, detections)
             write_atomically(self._output_dir / self.metrics_file, report.to_json(record))
             _logger.info("Wrote %s to %s", self.metrics_file, self._output_dir)
         return {"bbox": evaluation.result}
+
+    def _warn_of(self, counts: Mapping[str, int]) -> None:
+        """Log what should not have happened, like images that were never predicted."""
+        for name, reason in self.warnings.items():
+            if counts.get(name):
+                _logger.warning("%s: %d %s", self._scored_name, counts[name], reason)
 
     def _refuse_if_nothing_is_finite(self) -> None:
         """Raise on every process if nothing is finite, so that none waits for the others."""
@@ -367,7 +397,8 @@ class BoxEvaluator(DetectionEvaluator):
         Args:
             path: path of a JSON list. Its ``image_id`` are the ids of the annotation file of the
                 dataset, windows or whole images; for virtual windows, those of the whole images.
-                Its ``category_id`` are 1, 2, ... in the order of the classes.
+                Its ``category_id`` are the metadata's ``category_ids``, one for each class; where
+                there are none, 1, 2, ... in the order of the classes.
             on_problem: ``"error"``, or ``"drop"`` entries of unknown images and the like, with a
                 warning that counts them.
 
@@ -387,7 +418,7 @@ class BoxEvaluator(DetectionEvaluator):
         for k, record in enumerate(dicts):
             image_id, tile = self._locate(record)
             inputs[record.get("json_id", k + 1)] = (image_id, window_key(tile))
-        classes: dict[int | str, int] = {k + 1: k for k in range(len(self._truth.class_names))}
+        classes: dict[int | str, int] = {n: k for k, n in enumerate(self._category_ids())}
         records, problems = read_coco_results(path, inputs, classes, on_problem=on_problem)
 
         for kind, number in sorted(problems.items()):
@@ -396,9 +427,13 @@ class BoxEvaluator(DetectionEvaluator):
 
     def write_detections(self, folder: Path, detections: BoxDetections) -> None:
         """Write the detections in COCO's result format."""
-        categories = range(1, len(self._truth.class_names) + 1)
-        entries = to_coco_results(detections, self._json_ids, categories)
+        entries = to_coco_results(detections, self._json_ids, self._category_ids())
         write_atomically(folder / RESULTS_FILE, json.dumps(entries))
+
+    def _category_ids(self) -> Sequence[int]:
+        """Return the number of each class in result files."""
+        known = MetadataCatalog.get(self._scored_name).get("category_ids")
+        return known or range(1, len(self._truth.class_names) + 1)
 
 
 def count_objects(ignored: np.ndarray) -> dict[str, int]:

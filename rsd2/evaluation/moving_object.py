@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
 from .evaluator import BoxEvaluator, Evaluation, count_objects
+from .files.mat_results import Frame, read_mat_results, write_mat_results
 from .matching.boxes import BoxDetections, BoxTruth
 from .report import mean_percent
 from .scoring.aitod import score_coco
@@ -51,6 +52,8 @@ class MovingObjectEvaluator(BoxEvaluator):
         max_detections: int = 100,
         train_dataset_names: Sequence[str] = (),
         distributed: bool = True,
+        format_only: bool = False,
+        mat_results: bool = False,
     ) -> None:
         """Check the protocols; the labels are read by :meth:`reset`.
 
@@ -65,6 +68,9 @@ class MovingObjectEvaluator(BoxEvaluator):
                 in published numbers, which is fewer than the objects in some frames of RsCarData.
             train_dataset_names: datasets the model was trained on.
             distributed: whether to gather the outputs of all processes.
+            format_only: write the detections and score nothing.
+            mat_results: also write ``mat/<video>/<frame>.mat``, see
+                `rsd2.evaluation.files.mat_results`, for the released programs' scoring.
 
         Raises:
             ValueError: a protocol is unknown, two have one name, or a number is impossible.
@@ -76,6 +82,7 @@ class MovingObjectEvaluator(BoxEvaluator):
             max_detections=max_detections,
             train_dataset_names=train_dataset_names,
             distributed=distributed,
+            format_only=format_only,
         )
 
         unknown = [p for p in protocols if isinstance(p, str) and p not in MOVING_OBJECT_PROTOCOLS]
@@ -93,7 +100,9 @@ class MovingObjectEvaluator(BoxEvaluator):
             raise ValueError(f"protocols must be one or more of different names, got {names}")
 
         self._average_precision = average_precision
+        self._mat_results = mat_results
         self._videos: list[str] = []
+        self._frames: list[Frame] = []
         self._num_pixels = 0
 
     def reset(self) -> None:
@@ -115,7 +124,44 @@ class MovingObjectEvaluator(BoxEvaluator):
                 )
 
         self._videos = [str(record["video_id"]) for record in records]
+        files = [Path(record["file_name"]).stem for record in records]
+        self._frames = list(zip(self._videos, files))
         self._num_pixels = sum(record["height"] * record["width"] for record in records)
+
+    def process_file(self, path: str | Path, *, on_problem: str = "error") -> None:
+        """Read detections from files: COCO's result format, or a folder of MATLAB files.
+
+        Args:
+            path: path of a JSON list, see `BoxEvaluator.process_file`, or of a folder with
+                ``<video>/<frame>.mat``, see `rsd2.evaluation.files.mat_results`.
+            on_problem: rule for wrong entries of the JSON list.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a file cannot be used, or the dataset has several classes.
+        """
+        if not Path(path).is_dir():
+            super().process_file(path, on_problem=on_problem)
+            return
+
+        if not self._videos:
+            self.reset()
+        self._check_one_class()
+        self._records += read_mat_results(path, dict(zip(self._frames, self._truth.image_ids)))
+
+    def write_detections(self, folder: Path, detections: BoxDetections) -> None:
+        """Write COCO's result format, and the MATLAB files if they are asked for."""
+        super().write_detections(folder, detections)
+        if self._mat_results:
+            self._check_one_class()
+            write_mat_results(folder / "mat", self._frames, detections)
+
+    def _check_one_class(self) -> None:
+        if len(self._truth.class_names) > 1:
+            raise ValueError(
+                f"the MATLAB files of the released programs hold one class, {self._scored_name!r} "
+                f"has {len(self._truth.class_names)}; use COCO's result format"
+            )
 
     def score(self, truth: BoxTruth, detections: BoxDetections) -> Evaluation:
         """Score the detections.

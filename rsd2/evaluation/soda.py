@@ -7,13 +7,16 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from tabulate import tabulate
+
+from rsd2.structures import corners_to_boxes
 
 from .dota import DotaEvaluator
 from .evaluator import Evaluation
 from .matching.boxes import BoxDetections
 from .report import mean_percent
-from .scoring.dota import COCO_IOU_THRESHOLDS, GroundTruth
+from .scoring.dota import COCO_IOU_THRESHOLDS, Detections, GroundTruth
 from .scoring.soda import SODA_AREA_RANGES, SODA_MAX_DETECTIONS, score_soda
 
 _logger = logging.getLogger(__name__)
@@ -64,18 +67,26 @@ class SodaEvaluator(DotaEvaluator):
             distributed=distributed,
         )
 
-    def score(self, truth: GroundTruth, detections: BoxDetections) -> Evaluation:
+    def score(self, truth: GroundTruth, detections: BoxDetections | Detections) -> Evaluation:
         """Score the detections.
 
         Args:
             truth: labels of the whole images.
-            detections: rotated boxes on them.
+            detections: rotated boxes on them, or the polygons of a submission, which are
+                replaced by their smallest rectangles.
 
         Returns:
             In percent, means over the classes with objects: ``AP``, ``AP50``, ``AP75`` of all small
             objects, ``AP_eS``, ``AP_rS``, ``AP_gS``, ``AP_N``, ``AR``, ``AR_eS`` ... ``AR_N``, and
             ``AP-<class>``.
         """
+        if isinstance(detections, Detections):
+            polygons = torch.from_numpy(detections.polygons)
+            boxes = corners_to_boxes(polygons).numpy()
+            detections = BoxDetections(
+                detections.image_index, detections.class_index, detections.scores, boxes
+            )
+
         most = self.max_detections or SODA_MAX_DETECTIONS
         scores = score_soda(truth, detections, most)
         precision, recall = scores.precision, scores.recall

@@ -51,6 +51,7 @@ class TinyEvaluator(BoxEvaluator):
         score_floor: float | None = None,
         train_dataset_names: Sequence[str] = (),
         distributed: bool = True,
+        format_only: bool = False,
     ) -> None:
         """Check the protocol; the labels are read by :meth:`reset`.
 
@@ -70,6 +71,7 @@ class TinyEvaluator(BoxEvaluator):
             score_floor: detections with a smaller score are dropped; None keeps all.
             train_dataset_names: datasets the model was trained on.
             distributed: whether to gather the outputs of all processes.
+            format_only: write the detections and score nothing.
 
         Raises:
             ValueError: the protocol is impossible.
@@ -82,6 +84,7 @@ class TinyEvaluator(BoxEvaluator):
             max_detections=max_detections,
             train_dataset_names=train_dataset_names,
             distributed=distributed,
+            format_only=format_only,
         )
         self._miss_rate = miss_rate
         self._protocol = TinyProtocol(

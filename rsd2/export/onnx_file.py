@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -31,16 +30,6 @@ NEEDS_EXTRA = (
     "ONNX needs the packages onnx, onnxscript and onnxruntime; install them by "
     "`pip install 'rsd2[export]'`"
 )
-
-
-def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits."""
-    # In blocks, because checkpoints have hundreds of megabytes.
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def attention_by_grid_sample(

@@ -33,7 +33,8 @@ def find_scenes(inputs: Sequence[str], stack: bool = False) -> list[SceneFiles]:
     Args:
         inputs: raster files of any kind, folders of such files, ``.txt`` files with a scene in each
             line, or STAC items (``.json``), whose assets with the role ``data`` are the bands of
-            one scene. Paths in lists and items are relative to the list or item.
+            one scene. Paths in lists and items are relative to the list or item. What GDAL
+            reads elsewhere, like ``https://`` or ``/vsis3/``, is taken as it is.
         stack: whether the inputs together are the bands of one scene.
 
     Returns:
@@ -59,6 +60,8 @@ def find_scenes(inputs: Sequence[str], stack: bool = False) -> list[SceneFiles]:
 def _scenes_of(name: str) -> list[tuple[str, ...]]:
     """Return the files of each scene that one input names."""
     path = Path(name)
+    if _is_elsewhere(name):
+        return [(name,)]
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in RASTER_ENDINGS)
         if not files:
@@ -72,7 +75,7 @@ def _scenes_of(name: str) -> list[tuple[str, ...]]:
 
     if path.suffix.lower() == ".txt":
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-        entries = [str(path.parent / line) for line in lines if line and not line.startswith("#")]
+        entries = [_beside(path, line) for line in lines if line and not line.startswith("#")]
         if not entries:
             raise FileNotFoundError(f"list {path} names no scene; write one path in each line")
         return [scene for entry in entries for scene in _scenes_of(entry)]
@@ -97,11 +100,17 @@ def _stac_bands(path: Path) -> tuple[str, ...]:
     if not hrefs:
         raise RasterError(f"{path}: no asset has the role 'data'; name the files of the bands")
 
-    # GDAL opens remote assets, and its own notation stays as it is.
-    return tuple(
-        href if "://" in href or href.startswith("/vsi") else str(path.parent / href)
-        for href in hrefs
-    )
+    return tuple(_beside(path, href) for href in hrefs)
+
+
+def _is_elsewhere(name: str) -> bool:
+    """Tell whether GDAL opens a name that is no path of this file system."""
+    return "://" in name or name.startswith("/vsi")
+
+
+def _beside(path: Path, name: str) -> str:
+    """Return the path of a file that a list or an item names."""
+    return name if _is_elsewhere(name) else str(path.parent / name)
 
 
 def _named(scenes: list[tuple[str, ...]]) -> list[SceneFiles]:

@@ -47,6 +47,7 @@ def read_scored_scene(
     class_names: Sequence[str],
     class_column: str | None = "class",
     area: shapely.Geometry | None = None,
+    crowds: str = "detect",
 ) -> ScoredScene:
     """Read a map and the labels of its scene.
 
@@ -59,6 +60,7 @@ def read_scored_scene(
         class_column: column of the labels with the classes, see `read_labels`.
         area: area that was searched, in pixels of the scene; objects whose centre lies outside
             do not count. None for the whole scene.
+        crowds: meaning of ``iscrowd`` in a COCO file, see `read_labels`.
 
     Returns:
         Labels and detections; labels of other classes are left out and noted.
@@ -67,7 +69,9 @@ def read_scored_scene(
         FileNotFoundError: a file is missing.
         ValueError: a file cannot be read, or `write_map` did not write the map.
     """
-    found, difficult = read_labels(labels, raster, class_column, class_name=class_names[0])
+    found, difficult = read_labels(
+        labels, raster, class_column, class_name=class_names[0], crowds=crowds
+    )
 
     indices = {label: index for index, label in enumerate(class_names)}
     keep = np.array([label in indices for label in found.names], dtype=bool)
@@ -97,7 +101,6 @@ def read_scored_scene(
 
 def _read_map(path: str | Path) -> Detections:
     """Read the detections of a map, in pixels of its scene."""
-
     _, columns, _ = read_vector_file(path)
     # A map without detections may have no columns at all, and that is no error.
     missing = [c for c in ("class_index", "score", *_BOX_COLUMNS) if c not in columns]

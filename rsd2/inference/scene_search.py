@@ -26,7 +26,7 @@ from rsd2.geo.grid import Grid
 from rsd2.geo.radiometry import Radiometry
 from rsd2.geo.raster import Raster, RasterWindow
 from rsd2.io.arrays import read_arrays
-from rsd2.io.files import replaced_file
+from rsd2.io.files import make_output_folder, replaced_file
 
 from .seams import WindowDetections, to_window_detections
 from .sliding_window import Detect, WindowParameters, place_windows
@@ -196,7 +196,7 @@ def search_part(
 
     # Written at the end in one piece: a part that exists is complete.
     together = _concatenate(found)
-    part.path.parent.mkdir(parents=True, exist_ok=True)
+    make_output_folder(part.path.parent)
     with replaced_file(part.path) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,3 +73,23 @@ def write_atomically(path: str | Path, content: bytes | str, writer: int = 0) ->
     """
     with replaced_file(path, writer) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def file_digest(path: str | Path) -> str:
+    """Hash a file's content.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        Its SHA-256, 64 hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    # In blocks, because checkpoints have hundreds of megabytes.
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

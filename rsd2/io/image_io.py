@@ -152,7 +152,7 @@ def read_image_size(path: str | Path, exif: ExifRule = "ignore") -> tuple[int, i
     """
     with _opened(path, "read the header of") as image:
         width, height = image.size
-        orientation = _orientation(image, path, exif)
+        orientation = _judged_orientation(image, path, exif)
         if exif == "obey" and orientation >= 5:  # a quarter turn, with or without a mirror
             width, height = height, width
         if image.mode.startswith("I") and _notices.wants_sample():
@@ -160,6 +160,26 @@ def read_image_size(path: str | Path, exif: ExifRule = "ignore") -> tuple[int, i
             with suppress(OSError, ValueError):
                 _warn_if_dark(image, path)
     return height, width
+
+
+def read_image_kind(path: str | Path) -> tuple[str, int]:
+    """Read from the header of an image how it stores its pixels.
+
+    Args:
+        path: an image in any format that Pillow knows.
+
+    Returns:
+        the mode in Pillow's words, ``"RGB"``, ``"RGBA"``, ``"I;16"`` and so on, with ``"+A"``
+        behind it where a palette or a colour stands for transparency; the EXIF orientation, 1
+        to 8, which is 1 for a TIFF, whose pixels are turned when they are decoded.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: see `read_image_size`.
+    """
+    with _opened(path, "read the header of") as image:
+        mode = f"{image.mode}+A" if "transparency" in image.info else image.mode
+        return mode, _orientation(image)
 
 
 def read_image(
@@ -188,7 +208,7 @@ def read_image(
         raise ValueError(f"image_format must be 'RGB' or 'BGR', got {image_format!r}.")
 
     with _opened(path, "decode") as image:
-        orientation = _orientation(image, path, exif)
+        orientation = _judged_orientation(image, path, exif)
         if exif == "obey" and orientation != 1:
             image = ImageOps.exif_transpose(image)
         pixels = _to_rgb8(image, path)
@@ -282,21 +302,26 @@ def _check_tiff_header(stream: BinaryIO, path: str | Path) -> None:
         )
 
 
-def _orientation(image: Image.Image, path: str | Path, exif: ExifRule) -> int:
+def _judged_orientation(image: Image.Image, path: str | Path, exif: ExifRule) -> int:
     """Return the EXIF orientation, 1 to 8, and warn where it is ignored."""
     if exif not in ("ignore", "obey"):
         raise ValueError(f"exif must be 'ignore' or 'obey', got {exif!r}.")
 
+    orientation = _orientation(image)
+    if exif == "ignore" and orientation != 1:
+        _notices.turned(path, orientation)
+    return orientation
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8."""
     # Pillow turns every TIFF upright itself. Asked for EXIF data, a PNG without any decodes all its
     # pixels.
     if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return 1
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    if orientation not in range(2, 9):  # 0 and numbers without meaning are found in the wild
-        return 1
-    if exif == "ignore":
-        _notices.turned(path, orientation)
-    return orientation
+    # 0 and numbers without meaning are found in the wild.
+    return orientation if orientation in range(2, 9) else 1
 
 
 def _warn_if_dark(image: Image.Image, path: str | Path) -> None:

@@ -14,6 +14,7 @@ from .plan import change_settings as change_settings
 from .plan import drawing_job as drawing_job
 from .plan import module_command as module_command
 from .plan import project_config as project_config
+from .plan import run_jobs as run_jobs
 from .plan import run_study as run_study
 from .plan import scene_jobs as scene_jobs
 from .plan import training_command as training_command

@@ -95,17 +95,9 @@ def paired_differences(rows: Rows, metric: str, baseline: str) -> list[Differenc
     for arm, group in others:
         seeds = [seed for one, other, seed in values if (one, other) == (arm, group)]
         pairs = [(values[arm, group, seed], values.get((baseline, group, seed))) for seed in seeds]
-        known = np.array([a - b for a, b in pairs if a is not None and b is not None])
-        if not len(known):
-            continue
-
-        mean, interval = float(known.mean()), None
-        if len(known) > 1:
-            # One degree of freedom goes to the mean, in the quantile as in the deviation.
-            quantile = stdtrit(len(known) - 1, 0.5 + CONFIDENCE / 2)
-            half = float(quantile * known.std(ddof=1) / math.sqrt(len(known)))
-            interval = (mean - half, mean + half)
-        found.append(Difference(arm, group, mean, interval, len(known)))
+        known = [a - b for a, b in pairs if a is not None and b is not None]
+        if known:
+            found.append(Difference(arm, group, *student_interval(known), len(known)))
 
     return found
 
@@ -148,6 +140,26 @@ def paired_bootstrap(
     means = np.einsum("ds,sp,dp->d", weights[0], table, weights[1])
     low, high = np.quantile(means, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
     return Difference(arm, "", float(table.mean()), (float(low), float(high)), *table.shape)
+
+
+def student_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+    """Compute a mean and Student's confidence interval of it.
+
+    Args:
+        values: one value or more, about normally distributed.
+
+    Returns:
+        The mean and the bounds of its interval, which is None for one value.
+    """
+    known = np.array(values, dtype=np.float64)
+    mean = float(known.mean())
+    if len(known) < 2:
+        return mean, None
+
+    # One degree of freedom goes to the mean, in the quantile as in the deviation.
+    quantile = stdtrit(len(known) - 1, 0.5 + CONFIDENCE / 2)
+    half = float(quantile * known.std(ddof=1) / math.sqrt(len(known)))
+    return mean, (mean - half, mean + half)
 
 
 def judge_baseline(rows: Rows, baseline: str, metric: str, *, least: float, flat: float) -> str:

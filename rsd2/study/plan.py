@@ -121,7 +121,7 @@ def run_study(
     try:
         # Timed jobs come last and alone, or they would measure their neighbours too.
         for jobs, slots in ((study.jobs, args.slots), (study.alone, 1)):
-            _run_jobs(jobs, folder, slots)
+            run_jobs(jobs, folder, slots)
         print(study.report())
     except (JobError, StudyReportError, OSError) as error:
         print(f"run_study: {error}", file=sys.stderr)
@@ -149,7 +149,17 @@ def _study_parser(description: str | None, presets: Sequence[str]) -> argparse.A
     return parser
 
 
-def _run_jobs(jobs: Sequence[Job], folder: Path, slots: int) -> None:
+def run_jobs(jobs: Sequence[Job], folder: Path, slots: int) -> None:
+    """Run jobs on generated data under one folder; those that are done are not repeated.
+
+    Args:
+        jobs: jobs, each after those that it needs.
+        folder: output folder, absolute; datasets lie in its ``data``.
+        slots: number of commands that run at once, >= 1.
+
+    Raises:
+        JobError: a job failed, or its marker is of another command.
+    """
     # One thread each: on small tensors two processes of one thread beat one process of two.
     environment = {
         "DETECTRON2_DATASETS": str(folder / "data"),

@@ -82,6 +82,10 @@ class Inheritance:
         model_part: part of the model that it fills, like ``backbone.net``.
         initial_if_absent: last names of parameters, like ``rel_pos_h``, that keep their initial
             values if the file has none for them, because the pre-training has no such parameters.
+        bands: for an image of other bands than the file's, the band of the file, from 0, whose
+            weights each band of the model takes in the first convolution; None for the mean of the
+            file's bands. ``[0, 1, 2, None]`` suits red, green, blue and near infrared. See
+            `adapt_bands`. None requires equal bands.
     """
 
     pretraining_only: Sequence[str] = ()
@@ -95,6 +99,7 @@ class Inheritance:
     file_part: str = ""
     model_part: str = ""
     initial_if_absent: Sequence[str] = ()
+    bands: Sequence[int | None] | None = None
 
     def load(
         self, model: nn.Module, checkpoint: Mapping[str, Any], source: str
@@ -181,6 +186,18 @@ class Inheritance:
                 wanted = self._file_name(origin)
                 report.errors.append(f"missing from the file: {wanted}, needed by {key}")
                 continue
+            elif self.bands is not None and _has_other_bands(state[origin], own):
+                try:
+                    values[key] = adapt_bands(state[origin], self.bands)
+                except ValueError as error:
+                    report.errors.append(f"{error}: {names[origin]}, needed by {key}")
+                    continue
+                if values[key].shape != own.shape:
+                    report.errors.append(
+                        f"train.init_inherit.bands has {len(self.bands)} entries, but the image of "
+                        f"the model has {own.shape[1]} bands: {key}"
+                    )
+                    continue
             elif state[origin].shape != own.shape:
                 shapes = f"{tuple(state[origin].shape)} in the file, {tuple(own.shape)} in {key}"
                 report.errors.append(f"of another shape: {names[origin]} {shapes}")
@@ -326,6 +343,41 @@ class Inheritance:
         count = min(len(own), len(state[origin]))
         rows[:count] = state[origin][:count]
         return rows
+
+
+def adapt_bands(weight: torch.Tensor, bands: Sequence[int | None]) -> torch.Tensor:
+    """Turn the weights of a first convolution into those for an image of other bands.
+
+    Each band takes the weights of a band of the file, or their mean. All are scaled by C / N, so
+    that an image of more bands does not give stronger features.
+
+    Args:
+        weight: (D, C, h, w) weights for C bands.
+        bands: N entries: index of a band in [0, C), or None for the mean of the C bands.
+
+    Returns:
+        (D, N, h, w) weights for N bands.
+
+    Raises:
+        ValueError: there is no such band.
+    """
+    number = weight.shape[1]
+    wrong = [band for band in bands if band is not None and not 0 <= band < number]
+    if wrong or not bands:
+        raise ValueError(f"bands {list(bands)} has to name some of 0 to {number - 1}, or null")
+
+    mean = weight.mean(dim=1)
+    taken = [mean if band is None else weight[:, band] for band in bands]
+    return torch.stack(taken, dim=1) * (number / len(bands))
+
+
+def _has_other_bands(theirs: torch.Tensor, ours: torch.Tensor) -> bool:
+    """Tell whether two convolutions differ in the bands of an image alone."""
+    return (
+        theirs.ndim == ours.ndim == 4
+        and theirs.shape[1] == 3 != ours.shape[1]
+        and theirs.shape[:1] + theirs.shape[2:] == ours.shape[:1] + ours.shape[2:]
+    )
 
 
 def _starts(key: str, parts: Sequence[str]) -> bool:

@@ -16,7 +16,8 @@ import torch
 def modules(monkeypatch):
     """The modules of cases and peers."""
     return {
-        name: importlib.import_module(f"benchmarks.{name}") for name in ("ops", "peers", "scenes")
+        name: importlib.import_module(f"benchmarks.{name}")
+        for name in ("ops", "peers", "seeded_boxes")
     }
 
 
@@ -108,17 +109,17 @@ def test_smallest_rectangles(small, benchmark):
 
 
 def test_scenes_are_what_they_are_called(modules):
-    scenes = modules["scenes"]
-    boxes = scenes.uniform(4000, 0)
-    assert torch.equal(boxes, scenes.uniform(4000, 0))
-    assert not torch.equal(boxes, scenes.uniform(4000, 1))
+    boxes_of = modules["seeded_boxes"]
+    boxes = boxes_of.uniform(4000, 0)
+    assert torch.equal(boxes, boxes_of.uniform(4000, 0))
+    assert not torch.equal(boxes, boxes_of.uniform(4000, 1))
     assert boxes[:, 2].min() >= 8 and boxes[:, 2].max() <= 400
     aspect = boxes[:, 2] / boxes[:, 3]
     assert aspect.min() >= 1 and aspect.max() <= 10.001
     # Log-uniform: half of the sides are below the geometric mean.
     assert abs((boxes[:, 2] < (8 * 400) ** 0.5).float().mean() - 0.5) < 0.03
-    dense = scenes.dense(640, 0)
+    dense = boxes_of.dense(640, 0)
     assert dense.shape == (640, 5) and dense[:, 2].max() < 25
     assert (dense[:64, 4] - dense[0, 4]).abs().max() < 0.21
-    boxes, scores, labels = scenes.candidates(1000, 15, 8, 0)
+    boxes, scores, labels = boxes_of.candidates(1000, 15, 8, 0)
     assert boxes.shape == (1000, 5) and len(scores) == 1000 and len(labels.unique()) == 15

@@ -75,3 +75,15 @@ def test_python_m_rsd2_prints_help_without_torch(repository: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("usage: rsd2 VERB")
+
+
+def test_a_verb_names_the_command_that_brings_detectron2(repository: Path) -> None:
+    code = (
+        "import sys; sys.modules['detectron2'] = None; "
+        "from rsd2.commands.main import main; sys.exit(main(['train', '--help']))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr == "rsd2 train needs Detectron2: run rsd2 install-detectron2\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,11 +20,14 @@ pytest.importorskip("pyproj")
 from rasterio.transform import Affine  # noqa: E402
 
 from rsd2.commands import predict_scene  # noqa: E402
-from rsd2.commands.predict_scene import SceneRun, get_parser, run_all, search_scene  # noqa: E402
+from rsd2.commands.predict_scene import get_parser, run_all, search_in_turn  # noqa: E402
+from rsd2.commands.scene_fleet import SceneWorker, search_by_workers  # noqa: E402
+from rsd2.commands.scene_run import SceneRun, search_scene  # noqa: E402
 from rsd2.geo.scene_files import SceneFiles, find_scenes  # noqa: E402
 from rsd2.geo.vector_files import read_metadata, read_vector_file  # noqa: E402
 from rsd2.inference.sliding_window import WindowParameters  # noqa: E402
 from rsd2.structures import boxes_to_corners  # noqa: E402
+from tests.fake_pool import FakePool  # noqa: E402
 
 HEIGHT, WIDTH = 300, 400
 MARKS = [(60, 40), (200, 90), (330, 250), (128, 128), (250, 180)]
@@ -202,7 +206,7 @@ def test_a_broken_scene_does_not_stop_the_others(
     assert [scene.name for scene in scenes] == ["a", "b", "c"]
     maps = [tmp_path / f"{scene.name}.gpkg" for scene in scenes]
     run = make_run(FindsMarks(), tmp_path)
-    code = run_all(scenes, maps, lambda files, path: search_scene(files, path, run))
+    code = run_all(search_in_turn(scenes, maps, run), len(scenes))
     assert code == 1 and [path.is_file() for path in maps] == [True, False, True]
     assert "1 of 3 scenes failed" in capsys.readouterr().err
 
@@ -306,3 +310,101 @@ def test_labels_are_looked_for_before_any_work(tmp_path: Path, labels: list[str]
     run = make_run(FindsMarks(), tmp_path, "--labels", *labels)
     with pytest.raises((OSError, ValueError), match=message):
         predict_scene.prepare_labels(run.args, [SceneFiles("scene", ("scene.tif",))], run)
+
+
+@pytest.mark.parametrize(
+    ("content", "column", "message"),
+    [
+        ("{", "class", r"labels\.geojson"),
+        (None, "kind", r"labels\.geojson.*'kind'"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_named_before_any_work(
+    tmp_path: Path, content: str | None, column: str, message: str
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    labels = write_labels(tmp_path / "labels.geojson", [(75.0, 75.0, 40, 20, 0)])
+    if content is not None:
+        labels.write_text(content)
+    run = make_run(FindsMarks(), tmp_path, "--labels", str(labels), "--class-column", column)
+    with pytest.raises((OSError, ValueError), match=message):
+        predict_scene.prepare_labels(run.args, [SceneFiles("scene", (str(scene),))], run)
+
+
+def test_workers_that_die_write_the_bytes_of_one_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for name in "ac":
+        write_scene(folder / f"{name}.tif")
+    (folder / "b.tif").write_bytes((folder / "a.tif").read_bytes()[:3000])
+    scenes = find_scenes([str(folder)])
+
+    run, maps, told = make_run(FindsMarks(), tmp_path), {}, {}
+    for name in ("one", "many", "again"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        maps[name] = [tmp_path / name / f"{scene.name}.gpkg" for scene in scenes]
+    told["one"] = run_all(search_in_turn(scenes, maps["one"], run), 3)
+    pool = FakePool(SceneWorker(run), ["search"], deaths=2)
+    told["many"] = run_all(search_by_workers(scenes, maps["many"], pool, 3), 3)
+    assert pool.deaths == 0 and told == {"one": 1, "many": 1}
+    assert capsys.readouterr().err.count("1 of 3 scenes failed:\n  b: ") == 2
+
+    # A call that kills every worker fails its scene alone; a run without workers continues it.
+    pool = FakePool(SceneWorker(run), ["search"], deaths=3)
+    outcomes = list(search_by_workers(scenes, maps["again"], pool, 1))
+    assert [outcome.name for outcome in outcomes if outcome.failed] == ["a", "b"]
+    assert run_all(search_in_turn(scenes, maps["again"], run), 3) == 1
+    for index in (0, 2):
+        assert len({paths[index].read_bytes() for paths in maps.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--ray-workers", "2"], "need --engine ray"),
+        (["--engine", "ray", "--ray-workers", "0"], "at least 1"),
+        (["--engine", "ray", "--device", "cuda:1"], "its own GPU"),
+    ],
+)
+def test_options_of_the_engine_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], message: str
+) -> None:
+    args = make_run(FindsMarks(), tmp_path, *flags).args
+    monkeypatch.setattr(predict_scene, "import_ray", lambda: None)
+    with pytest.raises(ValueError, match=message):
+        predict_scene.check_engine(args, args.device or "auto", (0, 1))
+
+
+def test_without_ray_one_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"pip install 'rsd2\[fleet\]'"):
+        predict_scene.import_ray()
+
+
+@pytest.mark.parametrize(
+    ("crowds", "expected"), [("detect", "4"), ("objects", "5"), ("difficult", "4")]
+)
+def test_crowds_of_coco_labels_mean_what_the_flag_says(
+    tmp_path: Path, crowds: str, expected: str
+) -> None:
+    marked = torch.tensor([(x + 0.5, y + 0.5, 20, 8, 30) for x, y in MARKS], dtype=torch.float64)
+    annotations = [
+        {
+            "id": k,
+            "image_id": 1,
+            "category_id": 1,
+            "segmentation": [corners.flatten().tolist()],
+            "iscrowd": int(k == 0),
+        }
+        for k, corners in enumerate(boxes_to_corners(marked))
+    ]
+    coco = {
+        "images": [{"id": 1, "file_name": "scene.tif", "height": HEIGHT, "width": WIDTH}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "ship"}],
+    }
+    (tmp_path / "scene.json").write_text(json.dumps(coco))
+    rows = score(tmp_path, tmp_path / "scene.json", "--crowds", crowds)
+    assert rows[1].split()[:3] == ["scene", expected, "5"]

@@ -135,6 +135,18 @@ def test_evaluation_only_repeats_the_training_s_results_from_its_saved_config():
     assert json.loads(Path("trained/results.json").read_text())["results"] == trained["results"]
 
 
+def test_a_page_of_errors_that_cannot_be_written_is_one_sentence():
+    _run("train.output_dir=trained")
+    options = ("--eval-only", "train.init_checkpoint=trained/model_final.pth")
+    _run(*options, "train.output_dir=plain")
+    wanted = (*options, "train.error_report=true", "train.output_dir=seen")
+    with pytest.raises(RunError, match="train.error_report: .* holds neither Task1.zip"):
+        _run(*wanted)
+    assert Path("seen/results.json").is_file(), "the scores were written before"
+    with pytest.raises(RunError, match="train.error_report=true needs the predictions"):
+        _run(*wanted, "dataloader.evaluator.output_dir=null")
+
+
 def test_wrong_weights_stop_the_run():
     from rsd2.weights.errors import CheckpointError
 

@@ -15,6 +15,7 @@ from rsd2.config import (
     check_arguments,
     check_overrides,
     config_depth,
+    find_config,
     get_config,
     load_config,
     save_config,
@@ -229,3 +230,35 @@ def test_depth_counts_the_longest_chain(tmp_path):
     (tmp_path / "f.py").write_text("from .gone import model\n")
     with pytest.raises(ConfigError, match=r"gone\.py, which is missing"):
         config_depth(tmp_path / "f.py")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rotated_faster_rcnn_r50_dota.py",
+        "configs/rotated_faster_rcnn_r50_dota.py",
+        "MutDet/configs/mutdet_small_synthetic_finetune.py",
+        "projects/MutDet/configs/mutdet_small_synthetic_finetune.py",
+    ],
+)
+def test_configs_are_found_by_name_in_any_folder(
+    name: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = find_config(name)
+    folder = "projects" if "MutDet" in name else "configs"
+    assert found == next((repository / folder).rglob(Path(name).name))
+    # A file at hand wins over a name.
+    own = tmp_path / name
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text("model = 1\n")
+    assert find_config(name) == Path(name)
+
+
+def test_unknown_name_of_a_config_names_those_like_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config("rotated_faster_rcnn_r50.py") is None
+    with pytest.raises(ConfigError, match=r"no config file .*: rotated_faster_rcnn_r50_dota.py"):
+        load_config("rotated_faster_rcnn_r50_doto.py")

@@ -168,22 +168,3 @@ def random_case():
         return objects, detections
 
     return make
-
-
-@pytest.fixture
-def register():
-    """Function that registers dicts under a name and forgets them after the test."""
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    names = []
-
-    def add(name, dicts, classes=("person",), **metadata):
-        DatasetCatalog.register(name, lambda: dicts)
-        MetadataCatalog.get(name).set(thing_classes=list(classes), **metadata)
-        names.append(name)
-        return name
-
-    yield add
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)

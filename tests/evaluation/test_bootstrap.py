@@ -53,6 +53,16 @@ def test_one_block_leaves_nothing_to_draw():
     assert np.unique(drawn).tolist() == [score_detections(*data, iou_thresholds=[0.5]).mean_ap()[0]]
 
 
+def test_runs_are_scored_on_the_same_samples():
+    truth, found = make(40, 20, 10)
+    poorer = Detections(*(column[5:] for column in vars(found).values() if column is not None))
+    drawn = resample_ap(truth, found, found, poorer, ap_method="area", samples=200)
+    assert drawn.shape == (3, 200) and np.array_equal(drawn[0], drawn[1])
+    # What is hard for both is not in their difference, which is surer than either.
+    assert (drawn[0] - drawn[2]).std() < 0.7 * drawn[0].std()
+    assert np.nanpercentile(drawn[0] - drawn[2], 2.5) > 0
+
+
 def test_seeds_repeat_and_no_object_is_nan():
     data = make(3, 3, 3)
     assert np.array_equal(resample_ap(*data, samples=30), resample_ap(*data, samples=30))

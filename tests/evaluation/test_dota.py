@@ -287,3 +287,29 @@ def test_two_processes_equal_one(tmp_path):
         for archive in map(zipfile.ZipFile, submissions)
     ]
     assert texts[0] == texts[1]
+
+
+def test_format_only_writes_what_the_server_scores(images, tiles, register, tmp_path, caplog):
+    """The labels of the test sets are not published; here the server's part is done by us."""
+    hidden = [{k: v for k, v in r.items() if k != "annotations"} for r in images]
+    register("eval_hidden", hidden, CLASSES)
+    register("eval_hidden_tiles", make_tiles(hidden), CLASSES, source_dataset="eval_hidden")
+    blind = DotaEvaluator("eval_hidden_tiles", output_dir=tmp_path / "out", format_only=True)
+    blind.reset()
+    for item in tiles:
+        blind.process([item], [perfect(item, images)])
+    assert blind.evaluate() == {}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["Task1.zip"]
+
+    seeing = run(DotaEvaluator("eval_tiles"), tiles, lambda item: perfect(item, images))
+    server = DotaEvaluator("eval_full")
+    server.process_file(tmp_path / "out" / "Task1.zip")
+    assert server.evaluate()["bbox"] == pytest.approx(seeing, abs=0.1, nan_ok=True)
+
+    # A submission that lacks images is no less a mistake because nothing is scored.
+    blind.reset()
+    blind.process([tiles[0]], [perfect(tiles[0], images)])
+    blind.evaluate()
+    assert "3 images were never predicted" in caplog.text
+    with pytest.raises(ValueError, match="format_only needs output_dir"):
+        DotaEvaluator("eval_hidden", format_only=True)

@@ -17,9 +17,9 @@ from rsd2.commands import predict
 from rsd2.config import load_config
 from rsd2.export.description import ExportError
 from rsd2.export.onnx_detector import OnnxDetector
-from rsd2.export.onnx_file import file_digest
 from rsd2.export.parity import Parity, add_differences
 from rsd2.inference.image_detector import ImageDetector
+from rsd2.io.files import file_digest
 from rsd2.weights.checkpoint import load_weights
 
 CLASSES = ["plane", "storage tank"]

@@ -6,7 +6,7 @@ from detectron2.config import instantiate
 
 from rsd2.config import get_config
 from rsd2.weights.errors import CheckpointError
-from rsd2.weights.inheritance import Inheritance
+from rsd2.weights.inheritance import Inheritance, adapt_bands
 
 
 def detector(num_layers, num_classes):
@@ -230,3 +230,26 @@ def test_only_named_parameters_may_be_absent():
     report = Inheritance(**options).load(model, {"model": state}, "pretrained.pth")
     assert report.anew["backbone.net.fc.bias"] == "the file has none"
     assert torch.equal(model.backbone["net"].fc.bias, before)
+
+
+def test_three_bands_become_others_by_the_stated_rule(shallow):
+    model = detector(2, 5)
+    stem = model.backbone.stem.convs[0]
+    stem.weight = torch.nn.Parameter(torch.zeros(8, 4, 3, 3))
+    load(model, shallow, bands=[2, 0, None, 1])
+    theirs = shallow["backbone.stem.convs.0.weight"]
+    for band, expected in enumerate((theirs[:, 2], theirs[:, 0], theirs.mean(1), theirs[:, 1])):
+        torch.testing.assert_close(stem.weight[:, band], 0.75 * expected)
+    # An image whose bands are all alike gives the features that it gave before.
+    torch.testing.assert_close(adapt_bands(theirs, [None] * 7).sum(1), theirs.sum(1))
+
+
+@pytest.mark.parametrize(
+    ("bands", "message"),
+    [(None, "of another shape"), ([0, 1, 2], "has 3 entries.* 4 bands"), ([3] * 4, "0 to 2")],
+)
+def test_bands_that_do_not_fit_are_errors(shallow, bands, message):
+    model = detector(2, 5)
+    model.backbone.stem.convs[0].weight = torch.nn.Parameter(torch.zeros(8, 4, 3, 3))
+    with pytest.raises(CheckpointError, match=message):
+        load(model, shallow, bands=bands)

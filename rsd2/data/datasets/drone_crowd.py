@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
-from scipy.io import loadmat
-from scipy.io.matlab import matfile_version
 from tqdm import tqdm
 
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.data.formats.values import LARGEST_COORDINATE
 from rsd2.data.windows.video_clips import NUM_FRAMES, add_frame, add_windows
 from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image_size
+from rsd2.io.mat_tables import MatTableError, read_mat_table
 
 DRONE_CROWD_CLASSES = ("head",)
 DRONE_CROWD_SPLITS = ("train", "val", "test")
@@ -198,20 +197,10 @@ def _load_table(path: Path, key: str, columns: int, report: LabelReport) -> np.n
     if not path.is_file():
         raise FileNotFoundError(f"There is no label file {path}; put it there, or its frames away.")
     try:
-        if matfile_version(path, appendmat=False)[0] == 2:  # which loadmat refuses
-            report.add("mat_version", path, None, "a file of MATLAB 7.3, which is HDF5 inside")
-            return None
-        content = loadmat(path)[key]
-        # MATLAB wraps a table in structures and cells, as many as its writer used.
-        while content.dtype == object or content.dtype.names:
-            content = content[content.dtype.names[0]] if content.dtype.names else content.flat[0]
-        table = np.asarray(content, dtype=np.float64)
-        # An empty table has lost its number of columns.
-        table = table.reshape(0, columns) if table.size == 0 else table
-        if table.ndim != 2 or table.shape[1] < columns:
-            raise ValueError(f"{key} has the shape {table.shape}")
-    except Exception as error:  # SciPy's compiled reader lets through whatever broken bytes cause
-        report.add("mat_file", path, None, f"no table {key} in it: {error!r}")
+        table = read_mat_table(path, key, columns)
+    except MatTableError as error:
+        kind = "mat_version" if error.is_new_version else "mat_file"
+        report.add(kind, path, None, str(error))
         return None
 
     report.label_files += 1

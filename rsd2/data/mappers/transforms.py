@@ -69,6 +69,8 @@ class RotatedAugInput(T.AugInput):
         polygons: (N, 4, 2) float64 corners of the objects in pixels, moved along with the image.
     """
 
+    image: np.ndarray
+
     def __init__(self, image: np.ndarray, polygons: np.ndarray | None = None) -> None:
         """Start from an image.
 
@@ -85,7 +87,15 @@ class RotatedAugInput(T.AugInput):
         Args:
             tfm: anything with ``apply_image`` and ``apply_coords``.
         """
-        super().transform(tfm)
+        image = self.image
+        is_split = image.ndim == 3 and image.shape[2] not in (1, 3)
+        if is_split and isinstance(tfm, T.ResizeTransform):
+            # Pillow would take the last of two or four bands for opacity and darken the others
+            # by it, and more than four it does not know at all.
+            bands = [tfm.apply_image(band) for band in np.moveaxis(image, 2, 0)]
+            self.image = np.stack(bands, axis=2)
+        else:
+            super().transform(tfm)
         self.polygons = apply_transform_to_polygons(tfm, self.polygons)
 
 

@@ -84,9 +84,10 @@ def read_task1(
 
     Raises:
         FileNotFoundError: the path or the file of a class is missing.
-        ValueError: a line is malformed, a number is not finite or an
-            image is not in the ground truth; the message names file and line.
+        ValueError: there is a file of another class, a line is malformed, a number is not finite
+            or an image is not in the ground truth; the message names file and line.
     """
+    _refuse_other_classes(Path(path), class_names)
     index_of = {name: index for index, name in enumerate(image_ids)}
     images, classes, rows = [], [], []
     for label, name in enumerate(class_names):
@@ -168,6 +169,26 @@ def check_task1_names(image_ids: Sequence[str], class_names: Sequence[str]) -> N
     for name in class_names:
         if "/" in name or "\\" in name:
             raise ValueError(f"class name {name!r} contains a path separator; rename the class")
+
+
+def _refuse_other_classes(path: Path, class_names: Sequence[str]) -> None:
+    """Raise an error about files of unknown classes, whose detections nobody would score."""
+    if not path.exists():
+        raise FileNotFoundError(f"there is no submission {path}; give a zip or a folder")
+
+    if path.is_dir():
+        found = {member.name for member in path.iterdir()}
+    else:
+        with zipfile.ZipFile(path) as archive:
+            found = set(archive.namelist())
+
+    known = {f"Task1_{name}.txt" for name in class_names}
+    others = sorted(name for name in found - known if name.startswith("Task1_"))
+    if others:
+        raise ValueError(
+            f"{path}: {others[0]} is of no class of the ground truth ({', '.join(class_names)}); "
+            "rename it, or take it out"
+        )
 
 
 def _read_member(path: Path, name: str) -> str:

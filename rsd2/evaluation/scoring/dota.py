@@ -262,17 +262,54 @@ def score_detections(
             min_iou=min(thresholds),
         )
 
-    # lexsort is stable: equal keys keep the order of the arrays.
-    rank = np.lexsort((detections.image_index, -detections.scores, detections.class_index))
-    best, best_iou = best[rank], best_iou[rank]
     counts = np.isin(ground_truth.difficult, DIFFICULT_POLICIES[difficult_policy])
+    ap, recall = score_overlaps(
+        ground_truth, detections, (best, best_iou), counts, thresholds, ap_method
+    )
+    return DotaScores(
+        iou_thresholds=thresholds,
+        ap=ap,
+        recall=recall,
+        num_counted=np.bincount(ground_truth.class_index[counts], minlength=num_classes),
+        num_ignored=np.bincount(ground_truth.class_index[~counts], minlength=num_classes),
+        num_detections=np.bincount(detections.class_index, minlength=num_classes),
+        num_repaired=len(regions.repaired),
+        num_degenerate=int((regions.areas <= 0).sum()),
+    )
+
+
+def score_overlaps(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    overlaps: tuple[np.ndarray, np.ndarray],
+    counts: np.ndarray,
+    iou_thresholds: Sequence[float],
+    ap_method: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score detections whose best objects are known.
+
+    Args:
+        ground_truth: objects.
+        detections: D detections on the same images and classes.
+        overlaps: result of `best_overlaps` for them, each within its image and class: (D,) object
+            and (D,) IoU.
+        counts: (G,) bool, whether an object counts; the others are neither found nor missed.
+        iou_thresholds: T thresholds.
+        ap_method: rule of the average precision, ``"voc07"`` or ``"area"``.
+
+    Returns:
+        AP and final recall, (T, C) each in [0, 1], ``nan`` for a class without object that counts.
+    """
+    num_classes = len(ground_truth.class_names)
     num_counted = np.bincount(ground_truth.class_index[counts], minlength=num_classes)
     num_detections = np.bincount(detections.class_index, minlength=num_classes)
 
+    # lexsort is stable: equal keys keep the order of the arrays.
+    rank = np.lexsort((detections.image_index, -detections.scores, detections.class_index))
+    best, best_iou = (values[rank] for values in overlaps)
     ends = np.cumsum(num_detections)
-    ap = np.full((len(thresholds), num_classes), np.nan)
-    recall = np.full((len(thresholds), num_classes), np.nan)
-    for row, threshold in enumerate(thresholds):
+    ap, recall = np.full((2, len(iou_thresholds), num_classes), np.nan)
+    for row, threshold in enumerate(iou_thresholds):
         # The best object does not depend on the threshold, so overlaps are computed once.
         is_true, is_false = judge_ranked(best, best_iou > threshold, counts)
         for label in np.flatnonzero(num_counted):
@@ -280,17 +317,7 @@ def score_detections(
             curve = precision_recall(is_true[of_class], is_false[of_class], num_counted[label])
             ap[row, label] = average_precision(*curve, method=ap_method)
             recall[row, label] = curve[1][-1] if len(curve[1]) else 0.0
-
-    return DotaScores(
-        iou_thresholds=thresholds,
-        ap=ap,
-        recall=recall,
-        num_counted=num_counted,
-        num_ignored=np.bincount(ground_truth.class_index[~counts], minlength=num_classes),
-        num_detections=num_detections,
-        num_repaired=len(regions.repaired),
-        num_degenerate=int((regions.areas <= 0).sum()),
-    )
+    return ap, recall
 
 
 def check_protocol(

@@ -44,6 +44,7 @@ def small_resnet(
     blocks: Sequence[int] = (1, 2, 2, 2),
     norm: str = "BN",
     out_features: Sequence[str] = ("res3", "res4", "res5"),
+    in_channels: int = 3,
 ) -> ResNet:
     """Detectron2's ResNet of basic blocks with few channels, trained from random weights.
 
@@ -54,12 +55,13 @@ def small_resnet(
         blocks: basic blocks of ``res2``, ``res3``, ...
         norm: "BN", "GN", "SyncBN"; a frozen norm does not learn from random weights.
         out_features: stages to return; ``res2`` has stride 4, each later one twice that.
+        in_channels: channels of the image.
 
     Returns:
         The backbone, nothing frozen.
     """
     # The stem has stride 4 already, so res2 keeps its resolution.
-    stem = ConvStem(3, width, norm)
+    stem = ConvStem(in_channels, width, norm)
     stages, in_channels = [], width
     for index, count in enumerate(blocks):
         out_channels = width * 2**index

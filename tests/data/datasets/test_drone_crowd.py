@@ -136,7 +136,7 @@ def test_objects_of_matlab_s_classes_are_reported(
     """SciPy gives a MATLAB table as a record of bytes; SciPy cannot write one."""
     opaque = np.array([(b"anno", b"MCOS", b"table")], dtype=[(f"s{k}", object) for k in range(3)])
     monkeypatch.setattr(
-        "rsd2.data.datasets.drone_crowd.loadmat",
+        "rsd2.io.mat_tables.loadmat",
         lambda path: {"anno": opaque if path.stem == "00012" else ROWS},
     )
     report = LabelReport()

@@ -236,6 +236,11 @@ def test_windows_are_scored_on_whole_images_as_the_authors_do(soda: Path, tmp_pa
             evaluator.process([tile], [model_output(boxes, [0.9] * len(boxes), classes, size, 5)])
             seen += len(boxes)
         result = evaluator.evaluate()["bbox"]
+
+        # The submission beside the scores is scored alike.
+        again = SodaEvaluator(whole, distributed=False)
+        again.process_file(tmp_path / "out" / "Task1.zip")
+        assert again.evaluate()["bbox"] == pytest.approx(result, nan_ok=True)
     finally:
         for name in (windows, whole):
             DatasetCatalog.remove(name)

@@ -1,0 +1,1 @@
+"""Reports that people look at: defects of data sets and errors of detectors."""

@@ -1,0 +1,185 @@
+"""Write the model card of a run, or the table of several cards.
+
+    rsd2 card --run output/train --output card.md --name port_ships \\
+        --data-licence "own images, not published" --weights-licence CC-BY-4.0
+    rsd2 card --run seed0 seed1 seed2 --output card.md
+    rsd2 card --table docs/models/*.md --markdown README.md
+
+A card says what a model was trained on, how it was scored, and who may use it for what. It is made
+from config.yaml, results.json and the file of metrics that a training leaves. Several runs, of one
+config and different seeds, give means with intervals. The licence of the data has to be named,
+unless the data are rsd2's own generated ones. ``--markdown`` renews the table between the lines
+``<!-- models -->`` and ``<!-- end: models -->`` of a document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rsd2.config import ConfigError, load_config
+from rsd2.engine import dataset_names
+from rsd2.io.files import write_atomically
+from rsd2.study import StudyReportError
+from rsd2.study.model_card import (
+    CardError,
+    CardHead,
+    format_card,
+    format_table,
+    main_scores,
+    read_card_head,
+    with_table,
+)
+from rsd2.study.report import read_results
+
+from . import predict
+
+_GENERATED = "synthetic"  # how the names of rsd2's own generated datasets begin
+_INTENDED_USE = (
+    "Detection of {classes} in overhead images like those of the training set, as a help for "
+    "people who check what it finds. It was tested on the test set below and on nothing else: "
+    "other sensors, ground sampling distances, seasons and regions need a test of their own. It is "
+    "not meant for decisions about people."
+)
+
+
+def add_card_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name what no file of a run says."""
+    add = parser.add_argument
+    add("--name", help="name of the model; that of the run's folder by default")
+    add("--classes", nargs="+", metavar="NAME", help="names; those of the test set by default")
+    add("--use", metavar="TEXT", help="what the model is meant for, and what not")
+    add("--data-licence", metavar="TEXT", help="licence of the training data")
+    add("--weights-licence", metavar="TEXT", default="not stated", help="licence of the weights")
+
+
+def make_card(
+    args: argparse.Namespace, runs: Sequence[Path], weights_sha256: str | None = None
+) -> str:
+    """Make the card of a model.
+
+    Args:
+        args: parsed arguments with the options of :func:`add_card_options`.
+        runs: output folders of trainings, the model's own first.
+        weights_sha256: SHA-256 of the weights; None if they are not published.
+
+    Returns:
+        The card.
+
+    Raises:
+        CardError: the licence or the names of the classes are unknown, or the runs differ in more
+            than their seed.
+        ConfigError: config.yaml cannot be used.
+        StudyReportError: results.json is missing.
+    """
+    cfg = load_config(runs[0] / "config.yaml")
+    results = [read_results(run) for run in runs]
+    if len({one["config"] for one in results}) > 1 or len({o["seed"] for o in results}) < len(runs):
+        raise CardError("several runs make one card if they have one config and different seeds")
+
+    classes = predict.class_names(args.classes, cfg)
+    if not classes:
+        raise CardError("the names of the classes are unknown; give --classes NAME ...")
+    trained_on, scored_on = (dataset_names(cfg, split) for split in ("train", "test"))
+    head = CardHead(
+        name=args.name or runs[0].resolve().name,
+        task=_measured(runs[0], "protocol").get("name", "not recorded"),
+        # The name of the file: the folder it lay in says nothing on another machine.
+        config=Path(results[0]["config"]).name,
+        trained_on=trained_on,
+        scored_on=scored_on,
+        scores=main_scores(results),
+        weights=weights_sha256,
+        weights_licence=args.weights_licence,
+        data_licence=args.data_licence or _own_licence(trained_on),
+    )
+    start = Path(cfg.train.init_checkpoint).name
+    use = args.use or _INTENDED_USE.format(classes=", ".join(classes))
+    measured = {key: _measured(runs[0], key) for key in ("dataset", "protocol", "counts")}
+    return format_card(head, results, measured, classes=classes, start=start, intended_use=use)
+
+
+def _measured(run: Path, key: str) -> dict[str, Any]:
+    """Return a part of the evaluator's file of metrics; empty if there is none."""
+    files = sorted((run / "inference").glob("metrics_*.json"))
+    return json.loads(files[0].read_text(encoding="utf-8")).get(key, {}) if files else {}
+
+
+def _own_licence(trained_on: Sequence[str]) -> str:
+    if trained_on and all(name.startswith(_GENERATED) for name in trained_on):
+        return "generated by rsd2, no image of anybody"
+    raise CardError(
+        f"{', '.join(trained_on) or 'the training data'}: data have a licence of their own, which "
+        "often limits the use of what was trained on them; name it with --data-licence TEXT"
+    )
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse and validate the command line.
+
+    Args:
+        argv: arguments; None takes those of the process.
+
+    Returns:
+        The flags.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", type=Path, nargs="+", metavar="DIR", help="output of a training")
+    what.add_argument("--table", type=Path, nargs="+", metavar="CARD", help="make a table of cards")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the card; else it is printed")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="document of the table")
+    add_card_options(parser)
+    return parser.parse_args(argv)
+
+
+def table_of(cards: Sequence[Path], folder: Path) -> str:
+    """Make the table of several cards.
+
+    Args:
+        cards: paths of the cards.
+        folder: folder of the document that shows the table, to which links are relative.
+
+    Returns:
+        A Markdown table.
+
+    Raises:
+        CardError: a file is no card.
+    """
+    links = {Path(os.path.relpath(card, folder)).as_posix(): card for card in cards}
+    return format_table({link: read_card_head(card) for link, card in links.items()})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line.
+
+    Args:
+        argv: arguments; None takes those of the process.
+
+    Returns:
+        0 if done; 1 if something is missing, with a message on stderr.
+    """
+    args = parse_arguments(argv)
+    try:
+        if args.table:
+            text, target = table_of(args.table, (args.markdown or Path("x")).parent), args.markdown
+            if target:
+                text = with_table(target.read_text(encoding="utf-8"), text)
+        else:
+            text, target = make_card(args, args.run), args.output
+        if target:
+            write_atomically(target, text)
+        else:
+            print(text)
+    except (CardError, ConfigError, StudyReportError, OSError) as problem:
+        print(f"rsd2 card: error: {problem}", file=sys.stderr)
+        return 1
+
+    return 0
