@@ -188,12 +188,14 @@ class MotionModule(nn.Module):
 
         # Inference keeps the order, so that it gives the same result each time.
         is_shuffled = self.shuffled_scan and self.training
-        order = torch.randperm(self.num_frames) if is_shuffled else torch.arange(self.num_frames)
+        order: Sequence[int] = range(self.num_frames)
+        if is_shuffled:
+            order = torch.randperm(self.num_frames).tolist()
         frames: Sequence[torch.Tensor] = x.unbind(2)
         for index, cell in enumerate(self.cells):
             is_last = index == len(self.cells) - 1
             count = num_outputs if is_last and num_outputs is not None else self.num_frames
-            frames = self._run_layer(cell, frames, count, order.tolist())
+            frames = self._run_layer(cell, frames, count, order)
         return torch.stack(list(frames), dim=2)
 
     def _run_layer(
