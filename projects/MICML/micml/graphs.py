@@ -22,7 +22,8 @@ from .micml import FRAME_MULTIPLE, MICML
 class CenterGraph(DetectionGraph):
     """`MICML` from a clip to the highest peaks of its newest frame, before soft-NMS.
 
-    The motion module is part of the graph only with ``model.motion_at_eval``.
+    The motion module is part of the graph only with ``model.motion_at_eval``; the graph then takes
+    a fixed number of clips.
 
     Args:
         model: the detector.
@@ -42,6 +43,8 @@ class CenterGraph(DetectionGraph):
                 "project, and cannot be exported as one"
             )
         super().__init__(model, image_format)
+        # The tracer fixes the number of clips where the motion module pools its states.
+        self.any_batch = not model.motion_at_eval
 
     @property
     def num_classes(self) -> int:
