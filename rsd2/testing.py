@@ -116,7 +116,8 @@ def shrink(cfg: DictConfig) -> DictConfig:
     ``RotatedDeformableDETR`` (subclasses too) on Detectron2's ``ResNet``, ``small_resnet``, a
     ``TimmBackbone`` or a ``SimplePyramid``, ``GeneralizedRCNN`` on an ``FPN`` or a
     ``SimplePyramid``, and those of the projects that bring a module ``shrinking`` with a dict
-    ``MODEL_RULES``, from the name of a class to a function that makes its config smaller in place.
+    ``MODEL_RULES``, from the name of a class to a function that makes its config smaller in place,
+    and, if they have backbones of their own, another one, ``BACKBONE_RULES``.
 
     Args:
         cfg: a loaded LazyConfig with at least ``model``; not changed.
@@ -171,7 +172,10 @@ def shrink_backbone(backbone: DictConfig, path: str = "model.backbone") -> None:
     Raises:
         ValueError: no rule, see :func:`shrink`.
     """
-    _shrink_node(backbone, path, _BACKBONE_RULES)
+    rules = dict(_BACKBONE_RULES)
+    for module in rsd2.projects.find_modules("shrinking"):
+        rules.update(getattr(module, "BACKBONE_RULES", {}))
+    _shrink_node(backbone, path, rules)
 
 
 _TINY_VALUES = {
@@ -235,6 +239,10 @@ def _shrink_rcnn(model: DictConfig) -> None:
     head = model.roi_heads.box_head
     head.conv_dims = [16] * len(head.get("conv_dims", ()))
     model.roi_heads.box_head.fc_dims = [16] * len(model.roi_heads.box_head.fc_dims)
+
+
+def _shrink_classifier(model: DictConfig) -> None:
+    shrink_backbone(model.backbone)
 
 
 def _shrink_fpn(backbone: DictConfig) -> None:
@@ -334,6 +342,7 @@ def _shrink_timm_backbone(backbone: DictConfig) -> None:
 _MODEL_RULES = {
     "RotatedDeformableDETR": _shrink_deformable_detr,
     "GeneralizedRCNN": _shrink_rcnn,
+    "ImageClassifier": _shrink_classifier,
 }
 _BACKBONE_RULES = {  # of a class and its subclasses: the nearest one counts
     "ResNet": _shrink_resnet,

@@ -69,6 +69,8 @@ def load_detector(
     if predict.is_onnx(weights):
         args = argparse.Namespace(weights=weights, config_file=config, ema=ema, opts=[])
         exported, _ = predict.build_onnx_detector(args)
+        if exported.description.num_frames is not None:
+            raise ValueError(f"{weights} detects objects in videos; use rsd2 predict for those")
         window = exported.description.window if window is None else window
         # A quarter of the window, because a file may have been exported for windows below 200
         # pixels.

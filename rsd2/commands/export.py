@@ -6,17 +6,22 @@ r"""Write a trained detector as one ONNX file, and compare it with its model.
         --output model.onnx --window 1024 --check images/
     rsd2 export --config-file output/config.yaml --weights output/model_final.pth \
         --output deepness.onnx --window 640 --resolution 0.3 --for deepness
+    rsd2 export --config-file output/config.yaml --weights output/model_final.pth \
+        --output model.onnx --window 1024 --score
     rsd2 predict --weights model.onnx --input images/ --output predictions
 
-The graph takes windows of one size, as uint8 RGB, and contains mean and standard deviation.
+The graph takes windows of one size, as uint8 RGB, and contains mean and standard deviation. That of
+a detector of clips takes windows of all frames, newest first, and ``rsd2 predict`` runs it on
+videos.
 Rotated NMS follows outside, in ``rsd2 predict`` and ``load_detector``. The file names its
 classes, angles, window, pixels and the SHA-256 of the weights in its metadata.
 
 A call of the graph takes any number of windows where the model allows it (rotated DETR), else one;
 ``--batch`` fixes another number.
 
-``--check`` cuts the images into windows of that size and runs the torch model and the file on
-each.
+``--check`` cuts the images, or the frames of videos, into windows of that size and runs the torch
+model and the file on each. ``--score`` scores both on the config's test set by its evaluator; no
+image may be larger than a window.
 
 Exit code 0: written, and within the tolerance if checked. 1: written, but the two differ by more.
 2: nothing was written.
@@ -25,10 +30,15 @@ Exit code 0: written, and within the tolerance if checked. 1: written, but the t
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import transforms as T
@@ -36,22 +46,29 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 import rsd2
+import rsd2.projects
+from rsd2.data.datasets.builtin import register_builtin
 from rsd2.data.windows.tiling import crop_window
 from rsd2.export.deepness import DeepnessGraph, deepness_props
 from rsd2.export.description import Description, ExportError
 from rsd2.export.graphs import DetectionGraph
-from rsd2.export.kinds import graph_of
-from rsd2.export.onnx_detector import OnnxDetector
+from rsd2.export.kinds import GRAPHS, graph_of
+from rsd2.export.onnx_detector import OnnxClipDetector, OnnxDetector
 from rsd2.export.onnx_file import trace, write_onnx
 from rsd2.export.parity import BOX_TOLERANCE, SCORE_TOLERANCE, compare
+from rsd2.inference.clip_detector import ClipDetector
 from rsd2.inference.image_detector import ImageDetector
-from rsd2.inference.prediction_inputs import expand_image_inputs
+from rsd2.inference.prediction_inputs import expand_image_inputs, find_videos
 from rsd2.inference.sliding_window import WindowParameters, place_windows
+from rsd2.inference.video_frames import make_clips, read_frames
 from rsd2.io.files import file_digest
 from rsd2.io.image_io import read_image
 from rsd2.weights.checkpoint import describe_damage
 
 from . import predict
+from .export_scores import SCORE_POINTS, clip_of, compare_scores, evaluate, image_of
+
+CLIP_FORMAT = "RGB, 0-255, uint8, (batch, frame, 3, height, width), newest frame first"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -71,7 +88,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("--classes", nargs="+", metavar="NAME", help="names; those of the test set by default")
     add("--resolution", type=float, metavar="METRES", help="size of a pixel of the training images")
     add("--for", dest="program", choices=("deepness",), help="another program than rsd2")
-    add("--check", nargs="+", metavar="PATH", help="images to compare torch and ONNX on")
+    add("--check", nargs="+", metavar="PATH", help="images, or videos, to compare both on")
+    add("--score", action="store_true", help="compare the scores of both on the config's test set")
     add("--box-tolerance", type=float, default=BOX_TOLERANCE, help="pixels (default %(default)s)")
     add("--score-tolerance", type=float, default=SCORE_TOLERANCE, help="(default %(default)s)")
     add("opts", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="overrides of the config")
@@ -105,8 +123,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--output must end in .onnx, got {args.output}")
     if not Path(args.output).parent.is_dir():
         parser.error(f"the folder {Path(args.output).parent} of --output does not exist")
-    if args.program and args.check:
-        parser.error("--check compares what rsd2 runs itself; leave out --for or --check")
+    if args.program and (args.check or args.score):
+        parser.error("--check and --score compare what rsd2 runs itself; leave them or --for out")
     if args.program == "deepness" and not args.resolution:
         parser.error("--for deepness needs --resolution METRES, the size of a pixel")
     return args
@@ -174,11 +192,22 @@ def input_size(resize: T.ResizeShortestEdge | None, window: int) -> tuple[int, i
     return T.ResizeShortestEdge.get_output_shape(window, window, side, resize.max_size)
 
 
-def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
+def all_graphs() -> dict[str, type[DetectionGraph]]:
+    """Collect the graphs of this package and of the projects, by the names of the classes."""
+    graphs = dict(GRAPHS)
+    for module in rsd2.projects.find_modules("graphs"):
+        graphs.update(module.GRAPHS)
+    return graphs
+
+
+def export(
+    args: argparse.Namespace, cfg: DictConfig
+) -> tuple[ImageDetector | ClipDetector, Description]:
     """Write the ONNX file.
 
     Args:
         args: parsed arguments of the command line.
+        cfg: the config that they name.
 
     Returns:
         The torch detector that the file was made from, and the description in the file.
@@ -186,18 +215,22 @@ def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
     Raises:
         ExportError: the model cannot be exported, or its weights are not finite.
         ValueError: see `predict.build_image_detector` and `predict.class_names`.
-        FileNotFoundError: there is no such config.
         CheckpointError: the weights cannot be used.
         OSError: the file cannot be written.
     """
-    cfg = predict.read_model_config(args)
-    detector, origin = predict.build_image_detector(args, cfg)
+    num_frames = predict.read_test_mapper(cfg).get("num_frames")
+    detector: ImageDetector | ClipDetector
+    if num_frames is None:
+        detector, origin = predict.build_image_detector(args, cfg)
+        graph = graph_of(detector.model, detector.image_format, all_graphs())
+    else:
+        detector, origin = predict.build_clip_detector(args, cfg)
+        graph = graph_of(detector.model, "BGR", all_graphs())
     names = predict.class_names(args.classes, cfg)
     # Nobody looks at single weights later: NaN in the file would just find no object.
     if damage := describe_damage(detector.model):
         raise ExportError(f"{origin['weights']} {damage}")
 
-    graph = graph_of(detector.model, detector.image_format)
     if names and len(names) != graph.num_classes:
         raise ExportError(
             f"there are {len(names)} names, but the model has {graph.num_classes} classes; give "
@@ -222,7 +255,10 @@ def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
         ema=args.ema,
         resolution=args.resolution,
         version=rsd2.__version__,
+        num_frames=num_frames,
     )
+    if num_frames is not None:
+        description = replace(description, pixel_format=CLIP_FORMAT)
 
     props = description.to_props()
     traced: DetectionGraph | DeepnessGraph = graph
@@ -231,12 +267,14 @@ def export(args: argparse.Namespace) -> tuple[ImageDetector, Description]:
         props = deepness_props(description)
 
     print(f"tracing a {description.model} at {size[1]} x {size[0]} pixels", flush=True)
-    program = trace(traced, size, batch)
+    program = trace(traced, size, batch, num_frames)
     write_onnx(program, args.output, traced.output_names, props)
     return detector, description
 
 
-def check(args: argparse.Namespace, detector: ImageDetector, description: Description) -> bool:
+def check(
+    args: argparse.Namespace, detector: ImageDetector | ClipDetector, description: Description
+) -> bool:
     """Compare the torch model and the file on windows of images, and print the differences.
 
     Args:
@@ -251,24 +289,67 @@ def check(args: argparse.Namespace, detector: ImageDetector, description: Descri
         ValueError: there is no image, or one cannot be read.
         OSError: a file cannot be read.
     """
-    paths, _ = expand_image_inputs(args.check)
     parameters = WindowParameters(description.window, overlap=0, padding=True)
+    windows: list[np.ndarray | list[np.ndarray]] = []
+    if description.num_frames is None:
+        for path in expand_image_inputs(args.check)[0]:
+            image = read_image(path)
+            height, width = image.shape[:2]
+            windows += [crop_window(image, x) for x in place_windows(height, width, parameters)]
+    else:
+        for path in find_videos(args.check):
+            # A frame that cannot be read has no clip.
+            clips = (clip for _, clip in make_clips(read_frames(path), description.num_frames))
+            for clip in filter(None, clips):
+                height, width = clip[0].shape[:2]
+                boxes = place_windows(height, width, parameters)
+                windows += [[crop_window(image, x) for image in clip] for x in boxes]
 
-    windows = []
-    for path in paths:
-        image = read_image(path)
-        height, width = image.shape[:2]
-        windows += [crop_window(image, x) for x in place_windows(height, width, parameters)]
-
-    # As many threads as torch uses, so that the printed times can be compared.
-    exported = OnnxDetector(args.output, num_threads=torch.get_num_threads())
     with tqdm(desc="comparing", total=len(windows), unit="window") as bar:
-        parity = compare(detector, exported, windows, progress=bar.update)
+        parity = compare(detector, open_exported(args.output), windows, progress=bar.update)
     print(parity)
 
     is_same = parity.is_within(args.box_tolerance, args.score_tolerance)
     limits = f"{args.box_tolerance:g} px and {args.score_tolerance:g}"
     print(f"{'within' if is_same else 'NOT within'} the tolerance of {limits}")
+    return is_same
+
+
+def open_exported(path: str) -> OnnxDetector | OnnxClipDetector:
+    """Open the written file with as many threads as torch uses, so that times can be compared."""
+    exported = OnnxDetector(path, num_threads=torch.get_num_threads())
+    return exported if exported.description.num_frames is None else OnnxClipDetector(exported)
+
+
+def score(
+    args: argparse.Namespace,
+    cfg: DictConfig,
+    detector: ImageDetector | ClipDetector,
+    description: Description,
+) -> bool:
+    """Score the torch model and the file on the config's test set, and print both.
+
+    Args:
+        args: parsed arguments of the command line.
+        cfg: the config.
+        detector: the torch model.
+        description: description in the file.
+
+    Returns:
+        Whether they differ by no more than `export_scores.SCORE_POINTS`.
+
+    Raises:
+        ValueError: the test set cannot be scored, or an image is larger than a window.
+    """
+    register_builtin()
+    to_item: Callable[[dict], Any] = clip_of
+    if isinstance(detector, ImageDetector):
+        to_item = functools.partial(image_of, image_format=detector.image_format)
+    detectors = (detector, open_exported(args.output))
+    is_upright = description.outputs != "rotated_pairs"
+
+    table, is_same = compare_scores(*evaluate(cfg, detectors, to_item, is_upright))
+    print(f"{table}\n{'equal' if is_same else 'NOT equal'} within {SCORE_POINTS:g} points")
     return is_same
 
 
@@ -288,12 +369,17 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        if args.check:
-            expand_image_inputs(args.check)  # a misspelt path is found before the work
-        detector, description = export(args)
+        cfg = predict.read_model_config(args)
+        if args.check:  # a misspelt path is found before the work
+            takes_clips = "num_frames" in predict.read_test_mapper(cfg)
+            (find_videos if takes_clips else expand_image_inputs)(args.check)
+        detector, description = export(args, cfg)
         size = Path(args.output).stat().st_size / 1e6
         print(f"wrote {args.output}: {size:.1f} MB, {len(description.classes)} classes")
-        return 0 if not args.check or check(args, detector, description) else 1
+        is_same = not args.check or check(args, detector, description)
+        # Both comparisons are printed, whatever the first one says.
+        is_same &= not args.score or score(args, cfg, detector, description)
+        return 0 if is_same else 1
     except (*predict.PROBLEMS, OSError) as error:
         print(f"rsd2 export: error: {error}", file=sys.stderr)
         return 2

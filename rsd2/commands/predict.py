@@ -59,7 +59,7 @@ from rsd2.data.datasets.builtin import register_builtin
 from rsd2.data.formats.registry import LABEL_FORMATS
 from rsd2.engine import provenance, select_device
 from rsd2.export.description import ExportError
-from rsd2.export.onnx_detector import OnnxDetector
+from rsd2.export.onnx_detector import OnnxClipDetector, OnnxDetector
 from rsd2.inference.clip_detector import ClipDetector
 from rsd2.inference.image_detector import ImageDetector
 from rsd2.inference.prediction_files import JSON_NAME, PredictionWriter, output_names
@@ -469,7 +469,8 @@ def report(
 
 
 def damage_of(
-    detector: ImageDetector | ClipDetector | OnnxDetector, origin: dict[str, Any]
+    detector: ImageDetector | ClipDetector | OnnxDetector | OnnxClipDetector,
+    origin: dict[str, Any],
 ) -> str | None:
     """Describe weights that are NaN or infinite in a sentence.
 
@@ -480,7 +481,7 @@ def damage_of(
     Returns:
         The sentence; None if all weights are finite, or lie in an exported file.
     """
-    if isinstance(detector, OnnxDetector):
+    if isinstance(detector, OnnxDetector | OnnxClipDetector):
         return None
     damage = describe_damage(detector.model)
     return f"{origin['weights']} {damage}" if damage else None
@@ -539,12 +540,14 @@ def read_parameters(
     )
 
 
-def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
+def run_on_videos(
+    args: argparse.Namespace, source: DictConfig | tuple[OnnxDetector, dict[str, Any]]
+) -> int:
     """Detect in videos with a model of clips.
 
     Args:
         args: parsed arguments of the command line.
-        cfg: the config.
+        source: the config, or an exported file with its provenance.
 
     Returns:
         The exit code.
@@ -556,10 +559,20 @@ def run_on_videos(args: argparse.Namespace, cfg: DictConfig) -> int:
     """
     if args.labels_format:
         raise ValueError("--labels-format is for images; a config of clips writes tracks")
-    videos, parameters = find_videos(args.input), read_parameters(args, 0.5)
-    # Videos are found before the model is built, because loading it takes longest.
-    detector, origin = build_clip_detector(args, cfg)
-    classes = class_names(args.classes, cfg) or list(map(str, range(cfg.model.num_classes)))
+    videos = find_videos(args.input)
+    detector: ClipDetector | OnnxClipDetector
+    if isinstance(source, tuple):
+        exported, origin = source
+        window = exported.description.window
+        parameters = read_parameters(args, 0.5, window, min(200, window // 4))
+        detector = OnnxClipDetector(exported)
+        classes = exported_class_names(args.classes, exported)
+    else:
+        parameters = read_parameters(args, 0.5)
+        # Videos are found before the model is built, because loading it takes longest.
+        detector, origin = build_clip_detector(args, source)
+        classes = class_names(args.classes, source)
+        classes = classes or list(map(str, range(source.model.num_classes)))
 
     results, unreadable = predict_videos(
         videos,
@@ -601,6 +614,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         if is_onnx(args.weights):
             exported, origin = build_onnx_detector(args)
+            if exported.description.num_frames is not None:
+                return run_on_videos(args, (exported, origin))
             detector = exported
             classes = exported_class_names(args.classes, exported)
             window = exported.description.window

@@ -73,6 +73,8 @@ MOVED_MODULES = {
 MOVED_NAMES = {
     "rsd2.modeling.AttentionLoss": "rsd2.projects.bottom_heavy.attention_supervision.AttentionLoss",
     "rsd2.modeling.SSPNet": "rsd2.projects.bottom_heavy.sspnet.SSPNet",
+    "rsd2.projects.bottom_heavy.ClassificationEvaluator": "rsd2.evaluation.ClassificationEvaluator",
+    "rsd2.projects.bottom_heavy.ImageClassifier": "rsd2.modeling.ImageClassifier",
 }
 """The same for classes and functions that a package re-exported: configs save the shorter name."""
 

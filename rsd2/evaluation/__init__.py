@@ -42,6 +42,7 @@ from .scoring.tiny import score_tiny as score_tiny
 
 if TYPE_CHECKING:
     from .aitod import AitodEvaluator as AitodEvaluator
+    from .classification import ClassificationEvaluator as ClassificationEvaluator
     from .coco import CocoEvaluator as CocoEvaluator
     from .dota import DotaEvaluator as DotaEvaluator
     from .drone_crowd import DroneCrowdEvaluator as DroneCrowdEvaluator
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 _EVALUATORS = {
     "AitodEvaluator": "aitod",
+    "ClassificationEvaluator": "classification",
     "CocoEvaluator": "coco",
     "DotaEvaluator": "dota",
     "DroneCrowdEvaluator": "drone_crowd",

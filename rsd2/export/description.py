@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 PREFIX = "rsd2_"
 ANGLES = {
     "rotated_pairs": "degrees, counter-clockwise on screen, 0 = w along x; (cx, cy, w, h, angle)",
     "regions": "none, upright boxes (x0, y0, x1, y1)",
+    "peaks": "none, upright boxes (x0, y0, x1, y1)",
     "deepness": "radians, clockwise on screen, 0 = w along x; (cx, cy, w, h, scores, angle)",
 }
 
@@ -47,6 +48,7 @@ class Description:
         version: version of rsd2 that wrote the file.
         angle: convention of the boxes, for readers; follows from ``outputs``.
         pixel_format: form of the pixels that the graph reads, for readers.
+        num_frames: number of frames of a clip, newest first; None for a detector of images.
     """
 
     outputs: str
@@ -65,6 +67,7 @@ class Description:
     version: str
     angle: str = ""
     pixel_format: str = "RGB, 0-255, uint8, (batch, 3, height, width)"
+    num_frames: int | None = None
 
     def to_props(self) -> dict[str, str]:
         """Return the entries of ``metadata_props``."""
@@ -85,6 +88,9 @@ class Description:
         content = {}
         for field in fields(cls):
             text = props.get(f"{PREFIX}{field.name}")
+            # Files of earlier versions lack the entries that have been added since.
+            if text is None and field.default is not MISSING:
+                continue
             if text is None:
                 raise ExportError(
                     f"{name} has no metadata {PREFIX}{field.name}: `rsd2 export` did not "

@@ -45,11 +45,11 @@ class DetectionGraph(nn.Module, ABC):
         self.is_bgr = image_format == "BGR"
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Bring (B, 3, H, W) RGB, 0-255, into the range and the channel order of the model."""
+        """Bring (..., 3, H, W) RGB, 0-255, into the range and the channel order of the model."""
         images = pixels.float()
         # The buffers are in the model's channel order, so the swap comes first.
         if self.is_bgr:
-            images = images[:, [2, 1, 0]]
+            images = images.flip(-3)
 
         mean, deviation = (self.model.get_buffer(name) for name in ("pixel_mean", "pixel_std"))
         return (images - mean) / deviation

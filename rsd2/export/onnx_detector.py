@@ -14,9 +14,10 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
-from detectron2.structures import Instances, RotatedBoxes
+from detectron2.structures import Boxes, Instances, RotatedBoxes
 
 from rsd2.modeling.postprocessing import finish_detections
+from rsd2.modeling.soft_nms import soften_detections
 from rsd2.structures import from_horizontal
 
 from .description import Description, ExportError
@@ -45,7 +46,22 @@ def _finish_regions(
     return found
 
 
+def _finish_peaks(
+    tensors: Sequence[torch.Tensor], input_size: Size, output_size: Size, finishing: dict
+) -> Instances:
+    """Apply the threshold and soft-NMS of centre heads, and Detectron2's scaling."""
+    boxes, scores, classes = tensors
+    keep = scores > finishing["score_floor"]
+    kept = boxes[keep], scores[keep], classes[keep]
+    found = Instances(input_size)
+    softened = soften_detections(*kept) if finishing["soft_nms"] else kept
+    found.pred_boxes = Boxes(softened[0])
+    found.scores, found.pred_classes = softened[1:]
+    return detector_postprocess(found, *output_size)
+
+
 FINISHERS: dict[str, Finish] = {
+    "peaks": _finish_peaks,
     "rotated_pairs": _finish_rotated_pairs,
     "regions": _finish_regions,
 }
@@ -116,10 +132,29 @@ class OnnxDetector:
             For each image boxes (N, 5) in its own pixels and degrees, scores (N,), classes (N,).
 
         Raises:
+            ExportError: the graph takes clips.
             ValueError: an image is too large for the graph.
         """
-        prepared = [self._prepare(image) for image in images]
+        if self.description.num_frames is not None:
+            raise ExportError(
+                f"a {self.description.model} detects objects in videos, not in images; rsd2 "
+                "predict runs it on those"
+            )
+        sizes = [image.shape[:2] for image in images]
+        return self.run([self.prepare(image) for image in images], sizes)
 
+    def run(
+        self, prepared: Sequence[tuple[np.ndarray, Size]], sizes: Sequence[Size]
+    ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Run the graph on prepared images or clips, and finish the results.
+
+        Args:
+            prepared: pixels as the graph reads them, and (height, width) before padding.
+            sizes: (height, width) before resizing, to which the results refer.
+
+        Returns:
+            See `__call__`; boxes (N, 4) XYXY of a graph of clips.
+        """
         results = []
         step = self.description.batch or max(1, len(prepared))
         for start in range(0, len(prepared), step):
@@ -132,11 +167,21 @@ class OnnxDetector:
             for index, (_, size) in enumerate(part):
                 tensors = [torch.from_numpy(output[index]) for output in outputs]
 
-                results.append(self._finish(tensors, size, images[start + index].shape[:2]))
+                results.append(self._finish(tensors, size, sizes[start + index]))
         return results
 
-    def _prepare(self, image: np.ndarray) -> tuple[np.ndarray, Size]:
-        """Resize and pad an image; return (3, H, W) uint8 and its size before padding."""
+    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Size]:
+        """Resize and pad an image.
+
+        Args:
+            image: (h, w, 3) uint8 RGB.
+
+        Returns:
+            (3, H, W) uint8, and (height, width) before padding.
+
+        Raises:
+            ValueError: the image is too large for the graph.
+        """
         if self._resize is not None:
             image = self._resize.get_transform(image).apply_image(image)
         height, width = image.shape[:2]
@@ -162,3 +207,44 @@ class OnnxDetector:
         finish = FINISHERS[self.description.outputs]
         found = finish(tensors, size, output_size, self.description.finishing)
         return found.pred_boxes.tensor, found.scores, found.pred_classes
+
+
+class OnnxClipDetector:
+    """An exported detector of clips with the interface of `rsd2.inference.clip_detector`.
+
+    Args:
+        detector: the opened file.
+
+    Attributes:
+        num_frames: number of frames of a clip.
+
+    Raises:
+        ExportError: the file takes images.
+    """
+
+    def __init__(self, detector: OnnxDetector) -> None:
+        if detector.description.num_frames is None:
+            raise ExportError(
+                f"a {detector.description.model} detects objects in images, not in videos"
+            )
+        self.detector, self.num_frames = detector, detector.description.num_frames
+
+    def __call__(
+        self, clips: Sequence[Sequence[np.ndarray]]
+    ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Detect objects in the newest frames of some clips together.
+
+        Args:
+            clips: clips of T images (h, w, 3) uint8 RGB of one size, newest first.
+
+        Returns:
+            For each clip boxes (N, 4) XYXY in pixels of its frames, scores (N,), classes (N,).
+
+        Raises:
+            ValueError: frames are too large for the graph.
+        """
+        prepared = []
+        for clip in clips:
+            frames = [self.detector.prepare(image) for image in clip]
+            prepared.append((np.stack([pixels for pixels, _ in frames]), frames[0][1]))
+        return self.detector.run(prepared, [clip[0].shape[:2] for clip in clips])

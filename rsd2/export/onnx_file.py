@@ -73,7 +73,10 @@ def attention_by_grid_sample(
 
 
 def trace(
-    graph: DetectionGraph | DeepnessGraph, input_size: tuple[int, int], batch: int | None = 1
+    graph: DetectionGraph | DeepnessGraph,
+    input_size: tuple[int, int],
+    batch: int | None = 1,
+    num_frames: int | None = None,
 ) -> torch.export.ExportedProgram:
     """Trace a detector by ``torch.export``; rsd2's operators stay operators.
 
@@ -81,6 +84,7 @@ def trace(
         graph: the detector, on the CPU.
         input_size: (height, width) of the images, pixels.
         batch: images in one call; None leaves the number open.
+        num_frames: number of frames of a clip; None for a detector of images.
 
     Returns:
         The program, for ``.module()``, AOTInductor or `write_onnx`.
@@ -96,7 +100,8 @@ def trace(
         )
 
     # Two images, because a size of one would be taken for a constant.
-    pixels = torch.zeros(batch or 2, 3, *input_size, dtype=graph.input_dtype)
+    frames = () if num_frames is None else (num_frames,)
+    pixels = torch.zeros(batch or 2, *frames, 3, *input_size, dtype=graph.input_dtype)
     dynamic = {"pixels": {0: torch.export.Dim("batch")}} if batch is None else None
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of its own deprecations

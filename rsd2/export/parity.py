@@ -8,14 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
-from rsd2.structures import boxes_to_corners
+from rsd2.structures import boxes_to_corners, from_horizontal
 
 Detections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-Detect = Callable[[list[np.ndarray]], Sequence[Detections]]
+Detect = Callable[[list[Any]], Sequence[Detections]]
 
 # Largest allowed differences: float32 sums in another order, nothing that a map would show.
 BOX_TOLERANCE = 0.01
@@ -95,7 +96,7 @@ def corner_distances(boxes1: torch.Tensor, boxes2: torch.Tensor) -> torch.Tensor
 def compare(
     first: Detect,
     second: Detect,
-    windows: Sequence[np.ndarray],
+    windows: Sequence[np.ndarray | Sequence[np.ndarray]],
     score_floor: float = 0.05,
     progress: Callable[[], None] | None = None,
 ) -> Parity:
@@ -104,7 +105,7 @@ def compare(
     Args:
         first: reference detector.
         second: detector to compare with it.
-        windows: (h, w, 3) uint8 RGB each.
+        windows: (h, w, 3) uint8 RGB each, or clips of such images.
         score_floor: detections with a lower score are not compared; nobody reports them, and
             among them the order of near ties is a matter of rounding.
         progress: called after each window.
@@ -135,11 +136,12 @@ def add_differences(
 
     Args:
         parity: gets the differences.
-        expected: boxes (N, 5), scores (N,), classes (N,).
-        actual: boxes (M, 5), scores (M,), classes (M,).
+        expected: boxes (N, 5), or (N, 4) XYXY, scores (N,), classes (N,).
+        actual: boxes (M, 5), or (M, 4) XYXY, scores (M,), classes (M,).
         score_floor: see `compare`; a partner may score less by the tolerance.
     """
-    distance = corner_distances(expected[0], actual[0])
+    rotated = [from_horizontal(x[0]) if x[0].shape[1] == 4 else x[0] for x in (expected, actual)]
+    distance = corner_distances(*rotated)
     distance[expected[2][:, None] != actual[2][None]] = torch.inf
     sure = [scores >= score_floor + SCORE_TOLERANCE for _, scores, _ in (expected, actual)]
     parity.num_detections += int(sure[0].sum())

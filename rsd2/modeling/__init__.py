@@ -11,6 +11,7 @@ from .backbones.timm_backbone import TimmBackbone as TimmBackbone
 from .backbones.vit import VisionTransformer as VisionTransformer
 from .criterion import SetCriterion as SetCriterion
 from .denoising import DenoisingQueries as DenoisingQueries
+from .image_classifier import ImageClassifier as ImageClassifier
 from .matcher import HungarianMatcher as HungarianMatcher
 from .neck import ChannelMapper as ChannelMapper
 from .quirks import DetectorQuirks as DetectorQuirks

@@ -2,6 +2,7 @@
 
 from .comparison import change_over_last_fifth as change_over_last_fifth
 from .comparison import judge_baseline as judge_baseline
+from .comparison import paired_bootstrap as paired_bootstrap
 from .comparison import paired_differences as paired_differences
 from .job_queue import Job as Job
 from .job_queue import JobError as JobError

@@ -24,6 +24,7 @@ class Difference:
         mean: mean of the paired differences, in units of the metric.
         interval: bounds of the mean's confidence interval; None with one pair.
         pairs: number of seeds that both arms were trained with.
+        items: number of parts of the test set, like videos; 0 if they were not told apart.
     """
 
     arm: str
@@ -31,6 +32,7 @@ class Difference:
     mean: float
     interval: tuple[float, float] | None
     pairs: int
+    items: int = 0
 
 
 def last_fifth(course: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -98,6 +100,46 @@ def paired_differences(rows: Rows, metric: str, baseline: str) -> list[Differenc
             found.append(Difference(arm, group, *student_interval(known), len(known)))
 
     return found
+
+
+def paired_bootstrap(
+    rows: Rows, key: str, arm: str, baseline: str, draws: int = 10_000
+) -> Difference | None:
+    """Compare two arms part by part of the test set and seed by seed.
+
+    Source: the pigeonhole bootstrap (Owen 2007). Seeds and parts are drawn with replacement,
+    each by itself, so that the interval holds for other seeds and for other videos.
+
+    Args:
+        rows: rows of the report, with ``arm``, ``seed`` and ``key``.
+        key: entry of a row that maps names of parts, like videos, to values; a part that is
+            undefined (nan) for any row is left out.
+        arm: name of the arm.
+        baseline: name of the arm that it is compared with.
+        draws: number of draws.
+
+    Returns:
+        The difference, or None if no part is known of both with one seed.
+    """
+    values = {(row["arm"], row["seed"]): row[key] for row in rows if row["arm"] in (arm, baseline)}
+    seeds = [seed for one, seed in values if one == arm and (baseline, seed) in values]
+    if not seeds:
+        return None
+
+    names = list(values[arm, seeds[0]])
+    table = np.array(
+        [[values[arm, k][name] - values[baseline, k][name] for name in names] for k in seeds]
+    )
+    table = table[:, np.isfinite(table).all(axis=0)]
+    if not table.size:
+        return None
+
+    # How often a seed or a part is drawn is its weight; a fixed generator repeats the report.
+    generator = np.random.default_rng(0)
+    weights = [generator.multinomial(n, np.full(n, 1 / n), draws) / n for n in table.shape]
+    means = np.einsum("ds,sp,dp->d", weights[0], table, weights[1])
+    low, high = np.quantile(means, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
+    return Difference(arm, "", float(table.mean()), (float(low), float(high)), *table.shape)
 
 
 def student_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:

@@ -14,14 +14,20 @@ from rsd2.testing import shrink, write_tiny_dota
 CLASSES = ["plane", "storage tank"]
 
 
-def write_trained(config: Path, folder: Path, **options: object) -> Path:
+def write_trained(
+    config: Path,
+    folder: Path,
+    num_classes: int = len(CLASSES),
+    test_set: str = "nobody_registered_this",
+    **options: object,
+) -> Path:
     """Write config and checkpoint of a shrunken model with distinct random weights."""
     cfg = shrink(LazyConfig.load(str(config)))
     if "roi_heads" in cfg.model:
-        cfg.model.roi_heads.num_classes = len(CLASSES)
+        cfg.model.roi_heads.num_classes = num_classes
     else:
-        cfg.model.num_classes = len(CLASSES)
-    cfg.dataloader.test.dataset.names = "nobody_registered_this"
+        cfg.model.num_classes = num_classes
+    cfg.dataloader.test.dataset.names = test_set
     for key, value in options.items():
         cfg.model[key] = value
     save_config(cfg, folder / "config.yaml")

@@ -2,9 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from rsd2.study import change_over_last_fifth, judge_baseline, paired_differences
+from rsd2.study import (
+    change_over_last_fifth,
+    judge_baseline,
+    paired_bootstrap,
+    paired_differences,
+)
+from rsd2.study.comparison import Difference
 
 
 def test_change_over_the_last_fifth_is_that_of_a_line():
@@ -60,3 +67,31 @@ def test_the_baseline_must_be_good_and_flat_with_every_seed(scores, changes, wor
     counts = len(scores) > 0 and None not in [*scores, *changes]
     counts = counts and min(scores) >= 40 and max(map(abs, changes)) <= 1.5
     assert text.endswith("the comparison counts.") == counts
+
+
+def test_the_bootstrap_pairs_seeds_and_parts() -> None:
+    """Unpaired rows and undefined parts are left out; equal differences have no width."""
+    rows = [
+        {"arm": arm, "seed": seed, "parts": {"a": level + gain, "b": 2 * level + gain, "c": odd}}
+        for seed, level in ((0, 10.0), (1, 30.0))
+        for arm, gain, odd in (("new", 3.0, math.nan), ("old", 0.0, 5.0))
+    ]
+    rows.append({"arm": "new", "seed": 2, "parts": {"a": 99.0, "b": 99.0, "c": 99.0}})
+    found = paired_bootstrap(rows, "parts", "new", "old")
+    assert found == Difference("new", "", 3.0, (3.0, 3.0), 2, 2)
+    assert paired_bootstrap(rows, "parts", "new", "absent") is None
+
+
+def test_the_bootstrap_is_as_wide_as_the_spread_of_both() -> None:
+    """With many parts the deviation of the mean is s / sqrt(n), of seeds and of parts."""
+    rng = np.random.default_rng(1)
+    of_parts = rng.normal(0, 4, 400)
+    for of_seeds in (np.zeros(30), rng.normal(0, 2, 30)):
+        rows = [
+            {"arm": arm, "seed": seed, "parts": dict(enumerate(values))}
+            for seed, shift in enumerate(of_seeds)
+            for arm, values in (("new", of_parts + shift), ("old", 0 * of_parts))
+        ]
+        low, high = paired_bootstrap(rows, "parts", "new", "old").interval
+        deviation = math.hypot(of_parts.std() / 20, of_seeds.std() / math.sqrt(30))
+        assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.05)

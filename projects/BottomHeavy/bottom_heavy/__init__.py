@@ -1,5 +1,3 @@
 """Detectors of tiny objects on bottom-heavy backbones, and the pre-training of these."""
 
 from .attention_rcnn import AttentionRCNN as AttentionRCNN
-from .classifier import ClassificationEvaluator as ClassificationEvaluator
-from .classifier import ImageClassifier as ImageClassifier

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from rsd2.weights.conversion import Rule, RulesOfKeys
 
@@ -95,12 +96,18 @@ def _motion_rules() -> list[Rule]:
     ]
 
 
-def micml_rules() -> list[Rule]:
-    """Make the rules from MICML, MICPL, DSFNet and its static variant to `MICML`.
+def micml_rules(keys: Iterable[str]) -> list[Rule]:
+    """Make the rules from MICML, MICPL, DSFNet and its two variants to `MICML`.
+
+    Args:
+        keys: names of the checkpoint's tensors, which tell the dynamic variant from the others.
 
     Returns:
         The rules. DSFNet's names are MICML's without those of the motion module.
     """
+    parts = {key.partition(".")[0] for key in keys}
+    # The dynamic variant's only aggregation bears the name of the static branch's.
+    branch = "dynamic" if "base3d" in parts and "base" not in parts else "static"
     rules = [_COUNTER, *dla_rules("base.", "static.backbone."), *_motion_rules()]
     for stage in range(3):
         unit, place = rf"base3d\.branch{stage + 1}\.(\d)\.", rf"dynamic.stages.{stage}.\1."
@@ -111,7 +118,9 @@ def micml_rules() -> list[Rule]:
 
     return [
         *rules,
-        *_aggregation_rules(r"dla_up\.ida_(?P<step>\d)\.", r"static.aggregation.steps.\g<step>."),
+        *_aggregation_rules(
+            r"dla_up\.ida_(?P<step>\d)\.", rf"{branch}.aggregation.steps.\g<step>."
+        ),
         *_aggregation_rules(
             r"base3d\.dla_up\.ida_(?P<step>\d)\.", r"dynamic.aggregation.steps.\g<step>."
         ),
@@ -132,8 +141,8 @@ def dla34_rules() -> list[Rule]:
 
 
 SOURCES: dict[str, RulesOfKeys] = {
-    "micml": lambda keys, model_keys: micml_rules(),
-    "dsfnet": lambda keys, model_keys: micml_rules(),
+    "micml": lambda keys, model_keys: micml_rules(keys),
+    "dsfnet": lambda keys, model_keys: micml_rules(keys),
     "dla34": lambda keys, model_keys: dla34_rules(),
 }
 """Name of a source -> its rules, as ``tools/convert_checkpoint.py`` collects them."""

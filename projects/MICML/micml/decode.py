@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
-Detections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+from rsd2.modeling.soft_nms import BoxesScoresClasses, soften_detections
 
 
 def decode(
@@ -20,7 +19,7 @@ def decode(
     top_k: int = 100,
     score_floor: float = 0.0,
     soft_nms: bool = True,
-) -> list[Detections]:
+) -> list[BoxesScoresClasses]:
     """Find the peaks of the heat maps and their boxes.
 
     Source: CenterNet (arXiv 1904.07850), section 4.1. A pixel is a peak if none of its eight
@@ -31,7 +30,7 @@ def decode(
         top_k: number of peaks to keep per frame, all classes together; >= 1.
         score_floor: peaks must score more than this; in [0, 1).
         soft_nms: lower the scores of boxes that overlap better ones of their class, see
-            `soften_scores`.
+            `rsd2.modeling.soft_nms`.
 
     Returns:
         For each frame: boxes (N, 4) XYXY in pixels, not cut at the frame, scores (N,) in [0, 1],
@@ -41,29 +40,41 @@ def decode(
         ValueError: see `check_decoding`.
     """
     check_decoding(top_k, score_floor)
+    found = []
+    for boxes, scores, classes in zip(*find_peaks(outputs, top_k)):
+        keep = scores > score_floor  # pixels that are no peak have a score of 0
+        detections = boxes[keep], scores[keep], classes[keep]
+        found.append(soften_detections(*detections) if soft_nms else detections)
+    return found
+
+
+def find_peaks(outputs: Mapping[str, torch.Tensor], top_k: int) -> BoxesScoresClasses:
+    """Find the highest peaks of every frame; nothing depends on their number.
+
+    Args:
+        outputs: see `decode`.
+        top_k: see `decode`; N is this number, or that of all pixels if there are fewer.
+
+    Returns:
+        Boxes (B, N, 4) XYXY in pixels, scores (B, N), descending, and classes (B, N) int64. A
+        frame with fewer peaks has scores of 0 at the end.
+    """
     scores = outputs["hm"].sigmoid()
     height, width = scores.shape[2:]
     # A 3x3 maximum is the non-maximum suppression of centre heads; equal neighbours both stay.
     is_peak = F.max_pool2d(scores, 3, stride=1, padding=1) == scores
-    best, places = (scores * is_peak).flatten(1).topk(min(top_k, scores[0].numel()))
+    count = min(top_k, scores[0].numel())
+    best, places = (scores * is_peak).flatten(1).topk(count)
     # The top k runs over all classes together: a place is class, row and column in one number.
-    classes = places // (height * width)
+    classes = torch.div(places, height * width, rounding_mode="floor")
     pixels = places % (height * width)
 
-    found = []
-    for index in range(len(scores)):
-        keep = best[index] > score_floor  # pixels that are no peak have a score of 0
-        place = pixels[index][keep]
-        offset = outputs["reg"][index].flatten(1)[:, place].T
-        half = outputs["wh"][index].flatten(1)[:, place].T.clamp(min=0) / 2
-        center = torch.stack([place % width, place // width], dim=1) + offset
-        boxes = torch.cat([center - half, center + half], dim=1)
-        detections = boxes, best[index][keep], classes[index][keep]
-        if soft_nms:
-            detections = _soften(detections)
-        found.append(detections)
-
-    return found
+    chosen = pixels[:, None].expand(-1, 2, -1)
+    offset, size = (outputs[name].flatten(2).gather(2, chosen) for name in ("reg", "wh"))
+    rows = torch.div(pixels, width, rounding_mode="floor")
+    center = torch.stack([pixels % width, rows], dim=1) + offset
+    half = size.clamp(min=0) / 2
+    return torch.cat([center - half, center + half], dim=1).transpose(1, 2), best, classes
 
 
 def check_decoding(top_k: int, score_floor: float) -> None:
@@ -80,65 +91,3 @@ def check_decoding(top_k: int, score_floor: float) -> None:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
     if not 0 <= score_floor < 1:
         raise ValueError(f"score_floor must be in [0, 1), got {score_floor}")
-
-
-def soften_scores(
-    boxes: np.ndarray, scores: np.ndarray, *, sigma: float = 0.5, floor: float = 0.001
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lower the score of each box by its overlap with better ones.
-
-    Source: Soft-NMS (arXiv 1704.04503), equation 3: the best box is taken, the scores of the
-    remaining are multiplied by exp(-IoU^2 / sigma), and so on. The IoU takes a pixel as 1 wide,
-    so a box from x1 to x2 is x2 - x1 + 1 wide, as in the official program of MICML.
-
-    Args:
-        boxes: (N, 4) XYXY, pixels.
-        scores: (N,) in [0, 1].
-        sigma: width of the decay, > 0; smaller values suppress more.
-        floor: boxes whose score is lowered to less are dropped.
-
-    Returns:
-        Indices (M,) of the boxes that stay, best first, and their new scores (M,) float64.
-    """
-    boxes, scores = boxes.astype(np.float64), scores.astype(np.float64)
-    remaining = np.arange(len(boxes))
-    areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
-    order, softened = [], []
-
-    while len(remaining):
-        place = int(scores[remaining].argmax())
-        best = remaining[place]
-        order.append(best)
-        softened.append(scores[best])
-
-        remaining = np.delete(remaining, place)
-        low = np.maximum(boxes[best, :2], boxes[remaining, :2])
-        high = np.minimum(boxes[best, 2:], boxes[remaining, 2:])
-        shared = np.maximum(high - low + 1, 0).prod(axis=1)
-        overlap = shared / (areas[best] + areas[remaining] - shared)
-        scores[remaining] *= np.exp(-(overlap**2) / sigma)
-        # A box that overlaps nothing stays even below the floor: its score was not lowered.
-        remaining = remaining[(overlap == 0) | (scores[remaining] >= floor)]
-
-    return np.array(order, dtype=np.int64), np.array(softened, dtype=np.float64)
-
-
-def _soften(detections: Detections) -> Detections:
-    """Apply `soften_scores` to every class; on the CPU, because it is a sequence of tiny steps."""
-    boxes, scores, classes = detections
-    labels = classes.cpu().numpy()
-    host_boxes, host_scores = boxes.detach().cpu().numpy(), scores.detach().cpu().numpy()
-    # Start with empty arrays, so that a frame without detections concatenates too.
-    kept, softened = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        order, new = soften_scores(host_boxes[own], host_scores[own])
-        kept.append(own[order])
-        softened.append(new)
-
-    indices, values = np.concatenate(kept), np.concatenate(softened)
-    # Stable, so that equal scores keep the order of their classes on every machine.
-    order = np.argsort(-values, kind="stable")
-    chosen = torch.from_numpy(indices[order]).to(boxes.device)
-    new_scores = torch.from_numpy(values[order]).to(scores.device, scores.dtype)
-    return boxes[chosen], new_scores, classes[chosen]

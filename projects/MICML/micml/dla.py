@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from detectron2.layers import Conv2d, get_norm
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.modeling import Backbone
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import nn
 from torch.nn import functional as F
@@ -181,6 +182,26 @@ class DLA34(nn.Module):
         for stage in (self.level2, self.level3, self.level4):
             levels.append(stage(levels[-1]))
         return levels
+
+
+class DLABackbone(Backbone):
+    """A DLA-34 whose last level alone is seen, for the training of an ``ImageClassifier``.
+
+    Args:
+        net: the network.
+    """
+
+    def __init__(self, net: DLA34) -> None:
+        super().__init__()
+        self.net = net
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Return the channels and the stride of ``level4``."""
+        return {"level4": ShapeSpec(channels=self.net.level4.tree2.root.out_channels, stride=16)}
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map (B, 3, H, W), normalised, H and W multiples of 16, to ``level4`` of stride 16."""
+        return {"level4": self.net(images)[-1]}
 
 
 class DeformableUnit(nn.Module):

@@ -24,6 +24,10 @@ from torch.utils.checkpoint import checkpoint
 
 State = tuple[torch.Tensor, torch.Tensor]
 
+PRIORS = ("learned", "random", "constant")
+CONSTANT = 0.5
+"""What the module adds on average before it has learned anything: the sigmoid of 0."""
+
 
 class MotionCell(nn.Module):
     """A convolutional LSTM cell whose input half can be computed ahead of the recurrence.
@@ -111,6 +115,14 @@ class MotionModule(nn.Module):
         num_frames: T, number of frames of a clip.
         recompute_scans: whether to run the scans again in the backward pass instead of keeping
             them: less memory, more time, the same gradients.
+        prior: what the module adds: ``"learned"``, as published; ``"random"``, the same module
+            frozen at its initial weights; ``"constant"``, the number `CONSTANT`, without any
+            parameters. The last two are controls: where they serve as well, nothing was mined.
+        shuffled_scan: whether the scan of the mining reads the frames in an order that is drawn
+            anew for each batch of a training; the recurrence keeps theirs. A control as well.
+
+    Raises:
+        ValueError: the prior is unknown.
     """
 
     def __init__(
@@ -121,10 +133,20 @@ class MotionModule(nn.Module):
         num_frames: int = 5,
         *,
         recompute_scans: bool = False,
+        prior: str = "learned",
+        shuffled_scan: bool = False,
     ) -> None:
         super().__init__()
+        if prior not in PRIORS:
+            raise ValueError(f"prior must be one of {', '.join(PRIORS)}, got {prior!r}")
+
         self.channels, self.pool_size = channels, pool_size
         self.num_frames, self.recompute_scans = num_frames, recompute_scans
+        self.prior, self.shuffled_scan = prior, shuffled_scan
+        # Parameters that nothing reads would get no gradient, which DDP refuses.
+        if prior == "constant":
+            return
+
         self.cells = nn.ModuleList(MotionCell(channels) for _ in range(num_layers))
         self.mining = nn.Sequential(
             nn.Conv2d(2 * num_frames * channels, channels, 1, bias=False), nn.BatchNorm2d(channels)
@@ -139,6 +161,8 @@ class MotionModule(nn.Module):
         self.adapter = nn.ModuleList(
             nn.Linear(width, channels, bias=False) for width in (2 * channels, channels)
         )
+        if prior == "random":
+            self.requires_grad_(False)
 
     def forward(self, x: torch.Tensor, num_outputs: int | None = None) -> torch.Tensor:
         """Compute what the module adds to the features of the clip.
@@ -159,19 +183,28 @@ class MotionModule(nn.Module):
                 "num_frames of the mapper, or evaluate with model.motion_at_eval=false"
             )
 
+        if self.prior == "constant":
+            return torch.full_like(x[:, :, :num_outputs], CONSTANT)
+
+        # Inference keeps the order, so that it gives the same result each time.
+        is_shuffled = self.shuffled_scan and self.training
+        order: Sequence[int] = range(self.num_frames)
+        if is_shuffled:
+            order = torch.randperm(self.num_frames).tolist()
         frames: Sequence[torch.Tensor] = x.unbind(2)
         for index, cell in enumerate(self.cells):
             is_last = index == len(self.cells) - 1
             count = num_outputs if is_last and num_outputs is not None else self.num_frames
-            frames = self._run_layer(cell, frames, count)
+            frames = self._run_layer(cell, frames, count, order)
         return torch.stack(list(frames), dim=2)
 
     def _run_layer(
-        self, cell: MotionCell, frames: Sequence[torch.Tensor], count: int
+        self, cell: MotionCell, frames: Sequence[torch.Tensor], count: int, order: Sequence[int]
     ) -> list[torch.Tensor]:
         """Compute the first ``count`` hidden states of a layer, (B, C, H, W) each."""
         # One convolution for all frames: the input's half does not depend on the state.
         gates = cell.input_gates(torch.cat(list(frames))).chunk(self.num_frames)
+        scanned = [gates[place] for place in order]
         weight = cell.state_weight()
         outputs: list[torch.Tensor] = []
         state: State | None = None
@@ -179,7 +212,9 @@ class MotionModule(nn.Module):
         # Newest to oldest, the order in which the released program reads the clip.
         for t in range(count):
             hidden, memory = cell.step(gates[t], state, weight)
-            hidden = hidden + self._adapt(hidden, self._mine(cell, gates, (hidden, memory), weight))
+            hidden = hidden + self._adapt(
+                hidden, self._mine(cell, scanned, (hidden, memory), weight)
+            )
             # The adapter changes the hidden state only; the memory passes unaltered.
             state = hidden, memory
             outputs.append(hidden)

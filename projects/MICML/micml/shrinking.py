@@ -23,4 +23,14 @@ def shrink_micml(model: DictConfig) -> None:
     replace_values(model, {"head_width": 8, "top_k": 20})
 
 
+def shrink_dla(backbone: DictConfig) -> None:
+    """Make a config of ``DLABackbone`` small enough for a test on one CPU core.
+
+    Args:
+        backbone: config to change in place.
+    """
+    backbone.net.channels = [4, 6, 8, 8, 8]
+
+
 MODEL_RULES = {"MICML": shrink_micml}
+BACKBONE_RULES = {"DLABackbone": shrink_dla}

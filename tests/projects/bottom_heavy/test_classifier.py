@@ -7,8 +7,8 @@ import torch
 from detectron2.config import instantiate
 
 from rsd2.config import get_config
-from rsd2.modeling import BottomHeavyResNet
-from rsd2.projects.bottom_heavy import ClassificationEvaluator, ImageClassifier
+from rsd2.evaluation import ClassificationEvaluator
+from rsd2.modeling import BottomHeavyResNet, ImageClassifier
 from rsd2.testing import shrink
 from rsd2.weights.checkpoint import load_weights
 

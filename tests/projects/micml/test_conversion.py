@@ -89,6 +89,24 @@ def test_the_static_variant(official):
     assert sum(p.numel() for p in model.parameters()) == 16_465_373 - 9_091_840
 
 
+def test_the_dynamic_variant_has_one_aggregation_at_the_root(official):
+    """Its ``dla_up`` has the shapes of the full model's ``base3d.dla_up``."""
+    state = {
+        key.replace("base3d.dla_up.", "dla_up."): value
+        for key, value in dsfnet(official).items()
+        if key.startswith(("base3d.", "ida_up.", "hm.", "wh.", "reg."))
+    }
+    model = build(static=False, motion=False)
+    found, report = convert("dsfnet", state, model)
+    assert not report.unknown and not report.mismatched and not report.missing
+    whole, _ = convert("dsfnet", dsfnet(official), build(motion=False))
+    model.load_state_dict(found, strict=False)
+    loaded = model.state_dict()
+    assert loaded.keys() <= build(motion=False).state_dict().keys()
+    for key in found:
+        assert torch.equal(loaded[key], whole[key].to(loaded[key].dtype)), key
+
+
 def test_parameters_of_the_variants():
     counts = [
         sum(p.numel() for p in build(**options).parameters())

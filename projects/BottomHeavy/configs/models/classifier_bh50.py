@@ -2,8 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from rsd2.modeling import BottomHeavyResNet
-from rsd2.projects.bottom_heavy import ImageClassifier
+from rsd2.modeling import BottomHeavyResNet, ImageClassifier
 
 model = L(ImageClassifier)(
     backbone=L(BottomHeavyResNet)(

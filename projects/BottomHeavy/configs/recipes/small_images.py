@@ -3,7 +3,7 @@
 from detectron2.config import LazyCall as L
 
 from rsd2.config import get_config
-from rsd2.projects.bottom_heavy import ClassificationEvaluator
+from rsd2.evaluation import ClassificationEvaluator
 
 dataloader = get_config("common/data/small_images.py").dataloader
 optimizer = get_config("common/optim.py").SGD

@@ -21,6 +21,8 @@ model = L(MICML)(
             num_layers=3,
             num_frames=5,
             recompute_scans=False,
+            prior="learned",
+            shuffled_scan=False,
         ),
     ),
     num_classes=1,

@@ -1,4 +1,4 @@
-"""Classification as pre-training of a backbone, and its evaluator.
+"""Classification as pre-training of a backbone.
 
 Shapes: B images, K classes, H, W height and width of the images of a batch.
 """
@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
-from detectron2.utils import comm
 from torch import nn
 from torch.nn import functional as F
 
@@ -73,8 +71,9 @@ class ImageClassifier(nn.Module):
         if len(sizes) > 1:
             raise ValueError(f"a batch needs images of one size, got {sorted(sizes)}; crop them")
 
-        images = torch.stack([x["image"] for x in batched_inputs]).to(self.pixel_mean.device)
-        features = self.backbone((images - self.pixel_mean) / self.pixel_std)[self.feature]
+        mean, deviation = (self.get_buffer(name) for name in ("pixel_mean", "pixel_std"))
+        images = torch.stack([x["image"] for x in batched_inputs]).to(mean.device)
+        features = self.backbone((images - mean) / deviation)[self.feature]
         logits = self.head(features.mean(dim=(2, 3)))
         if not self.training:
             return [{"scores": scores} for scores in logits.softmax(dim=1)]
@@ -89,47 +88,3 @@ class ImageClassifier(nn.Module):
         targets = torch.tensor(labels, device=logits.device)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         return {"loss_classification": loss}
-
-
-class ClassificationEvaluator(DatasetEvaluator):
-    """Share of images whose class has the best score, or among the five best.
-
-    Classes of equal score count against the model, so that constant scores earn nothing; so do
-    scores that are NaN.
-    """
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self._counts = [0, 0, 0]
-
-    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Count a batch.
-
-        Args:
-            inputs: dicts with ``label``.
-            outputs: dicts with ``scores`` (K,).
-        """
-        for x, output in zip(inputs, outputs):
-            scores = output["scores"]
-            # 1 is the best. "Not less", because NaN is not greater either and would be first.
-            rank = int((~(scores < scores[int(x["label"])])).sum())
-            self._counts = [
-                n + int(hit) for n, hit in zip(self._counts, (True, rank <= 1, rank <= 5))
-            ]
-
-    def evaluate(self) -> dict[str, dict[str, float]]:
-        """Sum the counts of all processes.
-
-        Returns:
-            ``{"classification": {"top1", "top5" (0-100, nan without images), "images"}}`` on the
-            main process, an empty dict elsewhere.
-        """
-        gathered = comm.gather(self._counts)
-        if not comm.is_main_process():
-            return {}
-        images, first, five = (sum(column) for column in zip(*gathered))
-        top1, top5 = (100 * n / images if images else float("nan") for n in (first, five))
-        return {"classification": {"top1": top1, "top5": top5, "images": images}}
