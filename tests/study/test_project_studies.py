@@ -160,7 +160,7 @@ def check_mutdet(folder, rows):
 
 
 def check_object_jepa(folder, rows):
-    assert [row["arm"] for row in rows] == ["scratch", "JEPA, object mask"]
+    assert [row["arm"] for row in rows] == ["scratch", "JEPA, blocks and objects"]
     assert rows[0]["telemetry"] == {} and rows[1]["telemetry"]["iteration"] == 2
     assert rows[1]["stages_cpu_minutes"]["pretrain_object_latent"] > 0
     assert "the comparison does not count" in (folder / "results.md").read_text()
