@@ -80,7 +80,10 @@ class Blocker:
 
 
 sys.meta_path.insert(0, Blocker())
-bound = {"aitod", "dota", "drone_crowd", "evaluator", "moving_object", "tiny"}  # the evaluators
+bound = {  # the evaluators
+    *("aitod", "classification", "coco", "dota", "drone_crowd", "evaluator", "moving_object"),
+    *("soda", "tiny"),
+}
 names = ["rsd2.env", "rsd2.io", "rsd2.ops", "rsd2.structures", "rsd2.evaluation"]
 for path in sorted(pathlib.Path("rsd2/evaluation").rglob("*.py")):
     module = path.with_suffix("")
