@@ -65,7 +65,8 @@ def test_weights_that_are_not_finite_are_refused(refuses, trained: Path) -> None
         (["--output", "model.pt"], "--output must end in .onnx"),
         (["--output", "nowhere/model.onnx"], "folder nowhere of --output does not exist"),
         (["--for", "deepness"], "needs --resolution"),
-        (["--for", "deepness", "--check", "images"], "leave out --for or --check"),
+        (["--for", "deepness", "--check", "images"], "leave them or --for out"),
+        (["--for", "deepness", "--score"], "leave them or --for out"),
     ],
 )
 def test_a_wrong_command_line_is_refused_by_the_parser(
