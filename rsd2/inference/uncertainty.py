@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from rsd2.ops import box_iou_rotated
+from rsd2.ops import sparse_iou_rotated
 
 from .sliding_window import ImageDetections
 
 SAME_PLACE = 0.5
-"""Rotated IoU from which two boxes are taken to show one object."""
+"""Rotated IoU above which two boxes are taken to show one object."""
 
 SUMMARIES: dict[str, Callable[[np.ndarray], float]] = {
     "sum": lambda values: float(values.sum()),
@@ -59,7 +59,7 @@ def score_closeness(found: ImageDetections) -> np.ndarray:
         (N,) float64 in [0, 1]; 1 where the decision was open.
     """
     margin = np.abs(2 * found.scores - 1)
-    rivals = _overlap(found, found) >= SAME_PLACE
+    rivals = _overlap(found, found) > 0
     rivals &= found.classes[:, None] != found.classes[None]
 
     gaps = np.abs(found.scores[:, None] - found.scores[None])
@@ -72,7 +72,7 @@ def disagreement(one: ImageDetections, other: ImageDetections) -> np.ndarray:
     """Compare the detections of two detectors, like the raw and the averaged weights of a training.
 
     Detections of one class are paired one to one so that the sum of their IoU is greatest. A pair
-    of IoU 0.5 or more counts max(s, t) - IoU * min(s, t), with the two scores s and t: 0 where both
+    of IoU above 0.5 counts max(s, t) - IoU * min(s, t), with the two scores s and t: 0 where both
     are alike. Whatever is left alone counts its score.
 
     Args:
@@ -82,10 +82,9 @@ def disagreement(one: ImageDetections, other: ImageDetections) -> np.ndarray:
     Returns:
         (N + M - pairs,) float64 in [0, 1]: pairs first, then those left alone.
     """
+    # Pairs below the limit must not take the place of others that are above it.
     overlap = _overlap(one, other)
     overlap[one.classes[:, None] != other.classes[None]] = 0
-    # Pairs below the limit must not take the place of others that are above it.
-    overlap[overlap < SAME_PLACE] = 0
     rows, columns = linear_sum_assignment(overlap, maximize=True)
     is_pair = overlap[rows, columns] > 0
     rows, columns = rows[is_pair], columns[is_pair]
@@ -97,5 +96,9 @@ def disagreement(one: ImageDetections, other: ImageDetections) -> np.ndarray:
 
 
 def _overlap(one: ImageDetections, other: ImageDetections) -> np.ndarray:
-    """Return the (N, M) float64 rotated IoU of the boxes."""
-    return box_iou_rotated(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy()
+    """Return the (N, M) float64 rotated IoU of the boxes, 0 where it is not above `SAME_PLACE`."""
+    first, second = (torch.from_numpy(detections.boxes) for detections in (one, other))
+    rows, columns, iou = sparse_iou_rotated(first, second, SAME_PLACE)
+    overlap = np.zeros((len(one.scores), len(other.scores)))
+    overlap[rows, columns] = iou
+    return overlap

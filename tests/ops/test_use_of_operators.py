@@ -31,6 +31,8 @@ EXCEPTIONS = {
     # Labels and detections of any shape with the outline of a scene, and with the date line.
     ("rsd2/geo/labels.py", "shapely.intersection"),
     ("rsd2/geo/vector_files.py", "shapely.intersection"),
+    # Labels as somebody drew them, which may cross themselves.
+    ("rsd2/analysis/doctor_labels.py", "shapely.intersection"),
     # Polygons with windows, to cut them.
     ("rsd2/data/windows/tiling.py", "shapely.intersection"),
     # How much of an object's outline lies in the drawn frame.
