@@ -106,8 +106,11 @@ def read_labels(name: str) -> LabelledSet:
         raise AnalysisError(f"dataset {name!r} is not registered; give the name of a built-in one")
     metadata = MetadataCatalog.get(name)
     source = metadata.get("source_dataset") or name
-    records = DatasetCatalog.get(source)
-    inputs = records if source == name else DatasetCatalog.get(name)
+    try:
+        records = DatasetCatalog.get(source)
+        inputs = records if source == name else DatasetCatalog.get(name)
+    except ValueError as error:  # a label that cannot be read; the message names file and line
+        raise AnalysisError(str(error)) from error
     classes = MetadataCatalog.get(source).get("thing_classes") or metadata.thing_classes
 
     if not any(record.get("annotations") for record in records):

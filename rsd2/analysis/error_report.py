@@ -67,7 +67,8 @@ def write_error_report(
     """Write the report of a run, or of two side by side.
 
     The rule of the average precision and the objects that count are those of the evaluation, if
-    its file of metrics stands beside the detections, else those of DOTA v1.0.
+    its file of metrics stands beside the detections, else those of DOTA v1.0. After COCO's rule of
+    101 recall points, which this report does not know, the area under the curve is taken.
 
     Args:
         predictions: folder that an evaluator of boxes wrote; or ``Task1.zip`` of rotated boxes, or
@@ -97,7 +98,7 @@ def write_error_report(
 
     record = found[-1].record
     try:
-        protocol = _protocol_of({} if record is None else record["protocol"], iou_threshold)
+        protocol = _protocol_of((record or {}).get("protocol", {}), iou_threshold)
     except ValueError as error:
         raise AnalysisError(str(error)) from error
     make_output_folder(Path(output))
@@ -409,7 +410,8 @@ def _dataset_of(predictions: Path) -> str:
 
 def _protocol_of(record: Mapping[str, Any], iou_threshold: float) -> ErrorProtocol:
     rules = ErrorProtocol(iou_threshold=iou_threshold)
-    # The record says "voc07 (11 points)".
-    method = str(record.get("ap_method", rules.ap_method)).split()[0]
+    recorded = str(record.get("ap_method", rules.ap_method))
+    # The record says "voc07 (11 points)". The 101 points of COCO's rule come closest to the area.
+    method = "voc07" if recorded.startswith("voc07") else "area"
     policy = record.get("difficult_policy", rules.difficult_policy)
     return ErrorProtocol(iou_threshold, rules.touch_iou, method, policy)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode
+from detectron2.structures import Boxes, BoxMode, Instances, RotatedBoxes
 from omegaconf import OmegaConf
 
 from rsd2.analysis.error_input import AnalysisError, read_labels, read_predictions
@@ -30,7 +30,7 @@ from rsd2.analysis.error_statistics import (
 from rsd2.commands import report_run
 from rsd2.commands.train import error_page_folders, write_error_pages
 from rsd2.data.datasets import register_dota_instances
-from rsd2.evaluation import BoxDetections, Detections, DotaEvaluator, write_task1_zip
+from rsd2.evaluation import BoxDetections, CocoEvaluator, Detections, DotaEvaluator, write_task1_zip
 from rsd2.evaluation.files.coco_results import to_coco_results
 from rsd2.structures import boxes_to_corners
 from rsd2.testing import TINY_CLASSES, write_tiny_dota
@@ -65,8 +65,6 @@ def write_run(folder: Path, name: str, shift: float, wrong: int = 0, **options) 
 
 
 def instances(boxes, scores, labels, record):
-    from detectron2.structures import Instances, RotatedBoxes
-
     found = Instances((record["height"], record["width"]))
     found.pred_boxes = RotatedBoxes(boxes.float())
     found.scores, found.pred_classes = scores, labels
@@ -336,6 +334,38 @@ def test_upright_boxes_and_regions_to_ignore(register, tmp_path):
     path.write_text(json.dumps([{"image_id": 8, "category_id": 1, "bbox": [0] * 4, "score": 1}]))
     with pytest.raises(AnalysisError, match="unknown image"):
         write_error_report(tmp_path, tmp_path, dataset=name)
+
+
+def test_a_run_scored_by_the_rule_of_coco_gets_its_page(register, tmp_path):
+    objects = [
+        {"bbox": [10 + 50 * k, 10, 20, 10], "category_id": k, "bbox_mode": BoxMode.XYWH_ABS}
+        for k in (0, 1)
+    ]
+    name = register("of_coco", [scene(objects, 200, json_id=7)], TINY_CLASSES)
+    evaluator = CocoEvaluator(name, output_dir=tmp_path / "inference", distributed=False)
+    evaluator.reset()
+    found = Instances((200, 200), pred_boxes=Boxes(torch.tensor([[10.0, 10, 30, 20]])))
+    found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([0])
+    evaluator.process(DatasetCatalog.get(name), [{"instances": found}])
+    evaluator.evaluate()
+
+    write_error_report(tmp_path / "inference", tmp_path / "page")
+    summary = json.loads((tmp_path / "page" / JSON_FILE).read_text())
+    assert summary["protocol"]["ap_method"] == "area" and summary["runs"][0]["ap"] == 50
+
+
+def test_a_broken_label_is_one_sentence(tmp_path):
+    labels, images = write_tiny_dota(tmp_path / "set", num_images=1)
+    [file] = labels.iterdir()
+    file.write_text("1 2 3 ship 0\n")
+    name = f"broken_{tmp_path.name}"
+    register_dota_instances(name, {"thing_classes": list(TINY_CLASSES)}, labels, images)
+    try:
+        with pytest.raises(AnalysisError, match=f"{file}:1|{file}, line 1"):
+            read_labels(name)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 @pytest.mark.parametrize("width", [390, 1280])
