@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save
 
 import rsd2
-from rsd2.config import ConfigError, load_config, save_config
+from rsd2.config import ConfigError, load_config, save_config, without_weight_files
 from rsd2.config.checks import config_leaves
 from rsd2.io.files import file_digest, make_output_folder, write_atomically
 from rsd2.study import StudyReportError
@@ -58,7 +58,7 @@ def pack(args: argparse.Namespace) -> PackedModel:
     if (folder / DESCRIPTION).exists():
         raise CheckpointError(f"{folder} holds a packed model; remove it, or choose another --name")
 
-    cfg = load_config(args.run / CONFIG)
+    cfg = without_weight_files(load_config(args.run / CONFIG))
     card = make_card(args, [args.run])  # what the card lacks is judged before anything is written
     weights = args.weights or args.run / "model_final.pth"
     model = instantiate(cfg.model)
@@ -99,7 +99,7 @@ def without_places(cfg: DictConfig) -> DictConfig:
         cfg: config of a run.
 
     Returns:
-        The copy, with the default output folder and no weights to start from.
+        The copy, with the default output folder and no checkpoint to start from.
     """
     copy = cfg.copy()
     copy.train.output_dir, copy.train.init_checkpoint = "./output", ""

@@ -64,6 +64,7 @@ from rsd2.io.folder_run import (
     shard_from_environment,
 )
 from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image, write_image
+from rsd2.weights.packed import find_packed
 
 from .detector import load_detector
 from .predict import is_onnx
@@ -77,7 +78,7 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--weights", required=True, metavar="FILE", help="checkpoint, or .onnx of rsd2 export")
+    add("--weights", required=True, metavar="FILE", help="checkpoint, .onnx or packed model")
     add("--config-file", metavar="FILE", help="config.yaml beside the weights by default")
     add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
     add("--input", required=True, nargs="+", metavar="PATH", help="images, folders or patterns")
@@ -290,12 +291,15 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("--count must be at least 1 and --contact-sheet at least 0")
     images = choose_images(args.input, args.labelled)
     detectors = build_detectors(args)
-    config = Path(args.config_file or Path(args.weights).with_name("config.yaml"))
+    weights = Path(args.weights)
+    config = Path(args.config_file or weights.with_name("config.yaml"))
+    if packed := find_packed(weights):
+        weights, config = packed.weights, packed.config
 
     # Everything that decides a value; the rules of sorting may change without a new search.
     settings = {
-        "weights_sha256": file_digest(args.weights),
-        "config_sha256": None if is_onnx(args.weights) else file_digest(config),
+        "weights_sha256": file_digest(weights),
+        "config_sha256": None if is_onnx(weights) else file_digest(config),
         "ema": args.ema,
         "measures": list(MEASURES[: len(detectors) + 1]),
         **asdict(detectors[0].parameters),

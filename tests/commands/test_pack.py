@@ -14,7 +14,7 @@ import yaml
 from detectron2.config import LazyConfig, instantiate
 
 from rsd2 import load_detector
-from rsd2.commands import card, pack, predict
+from rsd2.commands import card, pack, predict, rank
 from rsd2.config import save_config
 from rsd2.study.model_card import MARKS, CardError, read_card_head, with_table
 from rsd2.testing import shrink
@@ -32,14 +32,20 @@ def run(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """Folder of a tiny run, whose averaged weights differ from the raw ones."""
     folder = tmp_path_factory.mktemp("runs") / "port_ships"
     (folder / "inference").mkdir(parents=True)
-    cfg = shrink(
-        LazyConfig.load(str(repository / "configs/rotated_deformable_detr_small_synthetic.py"))
+    cfg, other = (
+        LazyConfig.load(str(repository / f"configs/rotated_deformable_detr_{name}.py"))
+        for name in ("small_synthetic", "lite0_hrsc")
     )
+    # A model whose backbone reads a file of weights.
+    cfg.model, cfg.model.num_classes = other.model, len(CLASSES)
+    cfg = shrink(cfg)
     cfg.train.output_dir, cfg.train.init_checkpoint = str(folder), str(folder / "start.pth")
-    save_config(cfg, folder / "config.yaml")
 
     torch.manual_seed(0)
     raw, averaged = (instantiate(cfg.model).state_dict() for _ in range(2))
+    # That file is gone, as on another machine.
+    cfg.model.backbone.weights = str(folder / "backbone.pth")
+    save_config(cfg, folder / "config.yaml")
     checkpoint = {"model": raw, "ema": {"model": averaged}, "iteration": 9, "optimizer": {"a": 1}}
     torch.save(checkpoint, folder / "model_final.pth")
     results = {
@@ -95,6 +101,15 @@ def test_command_takes_a_packed_model_without_a_config(
     assert {one["class"] for one in found["images"][0]["detections"]} <= set(CLASSES)
     assert predict.main([*words, "--output", str(tmp_path / "out"), "--ema"]) == 2
     assert "leave out --config-file and --ema" in capsys.readouterr().err
+
+
+def test_images_are_ranked_by_a_packed_model(packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "image.png"), np.zeros((64, 64, 3), dtype=np.uint8))
+    words = ["--weights", str(packed), "--input", str(tmp_path / "images"), "--device", "cpu"]
+    assert rank.main([*words, "--output", str(tmp_path / "out")]) == 0
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["weights_sha256"] == find_packed(packed).description["weights_sha256"]
 
 
 def test_damaged_and_incomplete_folders_are_refused(packed: Path, tmp_path: Path) -> None:
