@@ -137,7 +137,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="FILE", help="the card; else it is printed")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="document of the table")
     add_card_options(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.table and args.output:
+        parser.error("--output is the file of a card; name the document of a table with --markdown")
+    if args.run and args.markdown:
+        parser.error("--markdown is the document of a table; name the file of a card with --output")
+    return args
 
 
 def table_of(cards: Sequence[Path], folder: Path) -> str:
@@ -169,7 +174,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         if args.table:
-            text, target = table_of(args.table, (args.markdown or Path("x")).parent), args.markdown
+            target = args.markdown
+            text = table_of(args.table, target.parent if target else Path())
             if target:
                 text = with_table(target.read_text(encoding="utf-8"), text)
         else:

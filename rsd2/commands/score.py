@@ -33,6 +33,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -128,15 +129,12 @@ def _read_categories(path: Path) -> dict[str, int]:
     """Return name -> number of the categories of a COCO file, by their numbers."""
     content = read_json(path)
     try:
-        return {str(c["name"]): c["id"] for c in sorted(content["categories"], key=_number)}
+        categories = sorted(content["categories"], key=itemgetter("id"))
+        return {str(one["name"]): one["id"] for one in categories}
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{path} lists no categories with id and name ({error!r}); give a COCO annotation file"
         ) from error
-
-
-def _number(category: dict[str, Any]) -> int:
-    return category["id"]
 
 
 def read_options(opts: Sequence[str]) -> dict[str, Any]:
@@ -175,6 +173,10 @@ def run(args: argparse.Namespace) -> None:
     if args.dataset and args.dataset not in DatasetCatalog.list():
         known = ", ".join(sorted(DatasetCatalog.list()))
         raise ValueError(f"no data set {args.dataset!r}; give --annotations, or one of {known}")
+    if args.dataset and (args.images or args.classes):
+        raise ValueError("--images and --classes belong to --annotations; --dataset has its own")
+    if args.protocol in ("dota", "soda") and args.on_problem == "drop":
+        raise ValueError(f"--on-problem drop is for JSON lists, not --protocol {args.protocol}")
 
     try:
         evaluator = PROTOCOLS[args.protocol](

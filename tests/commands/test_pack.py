@@ -179,6 +179,10 @@ def test_table_of_a_document_is_renewed_between_its_marks(packed: Path, tmp_path
     assert "| [port_ships](" in text and "AP50 -, AP 21.0" in text
     with pytest.raises(CardError, match="needs the lines"):
         with_table("no marks", "")
+    # An option of the other kind of work would change nothing.
+    for words in (["--table", "a.md", "--output", "b.md"], ["--run", "a", "--markdown", "b.md"]):
+        with pytest.raises(SystemExit):
+            card.main(words)
 
 
 def test_tables_of_the_documents_are_current(repository: Path) -> None:

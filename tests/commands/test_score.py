@@ -162,6 +162,8 @@ def test_what_is_wrong_in_matlab_files_is_named(videos, capsys, place, row, mess
         (["--annotations", "labels"], "needs --classes"),
         (["--dataset", VIDEOS, "ap_metod=area"], "ap_metod"),
         (["--dataset", VIDEOS, "area"], "NAME=VALUE"),
+        (["--dataset", VIDEOS, "--classes", "ship"], "belong to --annotations"),
+        (["--dataset", VIDEOS, "--on-problem", "drop"], "is for JSON lists"),
     ],
 )
 def test_wrong_arguments(videos, words, message, capsys):
