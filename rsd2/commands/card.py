@@ -37,7 +37,7 @@ from rsd2.study.model_card import (
 )
 from rsd2.study.report import read_results
 
-from . import predict
+from . import model_loading
 
 _GENERATED = "synthetic"  # how the names of rsd2's own generated datasets begin
 _INTENDED_USE = (
@@ -82,7 +82,7 @@ def make_card(
     if len({one["config"] for one in results}) > 1 or len({o["seed"] for o in results}) < len(runs):
         raise CardError("several runs make one card if they have one config and different seeds")
 
-    classes = predict.class_names(args.classes, cfg)
+    classes = model_loading.class_names(args.classes, cfg)
     if not classes:
         raise CardError("the names of the classes are unknown; give --classes NAME ...")
     trained_on, scored_on = (dataset_names(cfg, split) for split in ("train", "test"))

@@ -12,7 +12,7 @@ from rsd2.inference.seams import SeamRule
 from rsd2.inference.sliding_window import WindowParameters
 from rsd2.weights.packed import find_packed
 
-from . import predict
+from . import model_loading
 
 
 def load_detector(
@@ -66,9 +66,9 @@ def load_detector(
         weights, config = packed.weights, packed.config
         class_names = packed.classes if class_names is None else class_names
 
-    if predict.is_onnx(weights):
+    if model_loading.is_onnx(weights):
         args = argparse.Namespace(weights=weights, config_file=config, ema=ema, opts=[])
-        exported, _ = predict.build_onnx_detector(args)
+        exported, _ = model_loading.build_onnx_detector(args)
         if exported.description.num_frames is not None:
             raise ValueError(f"{weights} detects objects in videos; use rsd2 predict for those")
         window = exported.description.window if window is None else window
@@ -76,7 +76,9 @@ def load_detector(
         # pixels.
         overlap = min(200, window // 4) if overlap is None else overlap
         parameters = WindowParameters(window, overlap, score_threshold=score_threshold, seams=seams)
-        return Detector(exported, parameters, predict.exported_class_names(class_names, exported))
+        return Detector(
+            exported, parameters, model_loading.exported_class_names(class_names, exported)
+        )
 
     window = 1024 if window is None else window
     overlap = 200 if overlap is None else overlap
@@ -105,7 +107,7 @@ def load_detector(
             "one name per class"
         )
 
-    # `build_detector` reads what the command line of rsd2 predict would hold.
+    # `build_image_detector` reads what the command line of rsd2 predict would hold.
     args = argparse.Namespace(config_file=str(path), weights=str(weights), ema=ema, device=device)
-    model, _ = predict.build_image_detector(args, cfg)
-    return Detector(model, parameters, predict.class_names(class_names, cfg))
+    model, _ = model_loading.build_image_detector(args, cfg)
+    return Detector(model, parameters, model_loading.class_names(class_names, cfg))

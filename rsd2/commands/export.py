@@ -65,7 +65,7 @@ from rsd2.io.files import file_digest
 from rsd2.io.image_io import read_image
 from rsd2.weights.checkpoint import describe_damage
 
-from . import predict
+from . import model_loading
 from .export_scores import SCORE_POINTS, clip_of, compare_scores, evaluate, image_of
 
 CLIP_FORMAT = "RGB, 0-255, uint8, (batch, frame, 3, height, width), newest frame first"
@@ -214,19 +214,19 @@ def export(
 
     Raises:
         ExportError: the model cannot be exported, or its weights are not finite.
-        ValueError: see `predict.build_image_detector` and `predict.class_names`.
+        ValueError: see `model_loading.build_image_detector` and `model_loading.class_names`.
         CheckpointError: the weights cannot be used.
         OSError: the file cannot be written.
     """
-    num_frames = predict.read_test_mapper(cfg).get("num_frames")
+    num_frames = model_loading.read_test_mapper(cfg).get("num_frames")
     detector: ImageDetector | ClipDetector
     if num_frames is None:
-        detector, origin = predict.build_image_detector(args, cfg)
+        detector, origin = model_loading.build_image_detector(args, cfg)
         graph = graph_of(detector.model, detector.image_format, all_graphs())
     else:
-        detector, origin = predict.build_clip_detector(args, cfg)
+        detector, origin = model_loading.build_clip_detector(args, cfg)
         graph = graph_of(detector.model, "BGR", all_graphs())
-    names = predict.class_names(args.classes, cfg)
+    names = model_loading.class_names(args.classes, cfg)
     # Nobody looks at single weights later: NaN in the file would just find no object.
     if damage := describe_damage(detector.model):
         raise ExportError(f"{origin['weights']} {damage}")
@@ -369,9 +369,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        cfg = predict.read_model_config(args)
+        cfg = model_loading.read_model_config(args)
         if args.check:  # a misspelt path is found before the work
-            takes_clips = "num_frames" in predict.read_test_mapper(cfg)
+            takes_clips = "num_frames" in model_loading.read_test_mapper(cfg)
             (find_videos if takes_clips else expand_image_inputs)(args.check)
         detector, description = export(args, cfg)
         size = Path(args.output).stat().st_size / 1e6
@@ -380,6 +380,6 @@ def main(argv: list[str] | None = None) -> int:
         # Both comparisons are printed, whatever the first one says.
         is_same &= not args.score or score(args, cfg, detector, description)
         return 0 if is_same else 1
-    except (*predict.PROBLEMS, OSError) as error:
+    except (*model_loading.PROBLEMS, OSError) as error:
         print(f"rsd2 export: error: {error}", file=sys.stderr)
         return 2

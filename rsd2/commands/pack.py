@@ -32,7 +32,7 @@ from rsd2.weights.checkpoint import describe_damage, load_weights
 from rsd2.weights.errors import CheckpointError
 from rsd2.weights.packed import CARD, CONFIG, DESCRIPTION, WEIGHTS, PackedModel
 
-from . import predict
+from . import model_loading
 from .card import add_card_options, make_card
 
 
@@ -79,7 +79,7 @@ def pack(args: argparse.Namespace) -> PackedModel:
     iteration = checkpoint.get("iteration")
     description = {
         "name": args.name,
-        "classes": predict.class_names(args.classes, cfg),
+        "classes": model_loading.class_names(args.classes, cfg),
         "pixels": pixels_of(cfg),
         "ema": ema,
         # Checkpoints count from 0, results from 1.

@@ -55,7 +55,7 @@ from rsd2.io.folder_run import shard_from_environment
 from rsd2.io.ray_pool import RayPool, check_cluster, import_ray
 from rsd2.weights.errors import CheckpointError
 
-from .predict import build_image_detector, class_names, read_model_config, read_test_mapper
+from .model_loading import build_image_detector, class_names, read_model_config, read_test_mapper
 from .scene_fleet import SceneWorker, search_by_workers
 from .scene_run import Outcome, SceneRun, search_scene
 

@@ -67,7 +67,7 @@ from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image, write_image
 from rsd2.weights.packed import find_packed
 
 from .detector import load_detector
-from .predict import is_onnx
+from .model_loading import is_onnx
 
 MEASURES = ("entropy", "margin", "disagreement")
 
