@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rsd2.data.class_orders import canonical_class_name
-from rsd2.data.file_names import list_files
+from rsd2.data.file_names import list_data_files
 from rsd2.io.files import make_output_folder, write_atomically
 
 from .dota import DotaLabels, check_polygons
@@ -453,7 +453,11 @@ class FilePerImage(LabelFormat):
         folder = path if path.is_dir() else path.parent
         if (folder / self.sub_folder).is_dir():
             folder = folder / self.sub_folder
-        names = [name for name in list_files(folder) if self._is_label(name)]
+        names = [
+            name
+            for name in list_data_files(folder)
+            if name.lower().endswith(self.suffix) and posixpath.basename(name) not in self.no_labels
+        ]
 
         if not names:
             raise FileNotFoundError(
@@ -462,11 +466,6 @@ class FilePerImage(LabelFormat):
             )
 
         return folder, sorted(names)
-
-    def _is_label(self, name: str) -> bool:
-        base = posixpath.basename(name)
-        is_one = base.lower().endswith(self.suffix) and not base.startswith(".")
-        return is_one and base not in self.no_labels
 
     def _read_all(
         self, path: Path, folder: ImageFolder | None, classes: tuple[str, ...], report: LabelReport

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rsd2.data.file_names import NameIndex, list_files
+from rsd2.data.file_names import NameIndex, list_data_files
 from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image_size
 
 from .label_report import LabelReport
@@ -38,9 +38,8 @@ class ImageFolder:
 
         self.names = sorted(
             name
-            for name in list_files(self.folder)
+            for name in list_data_files(self.folder)
             if posixpath.splitext(name)[1].lower() in IMAGE_EXTENSIONS
-            and not posixpath.basename(name).startswith(".")
         )
         if not self.names:
             raise FileNotFoundError(

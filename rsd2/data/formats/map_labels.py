@@ -18,7 +18,7 @@ import shapely
 from shapely.geometry import shape as to_shape
 from tqdm import tqdm
 
-from rsd2.data.file_names import list_files
+from rsd2.data.file_names import list_data_files
 from rsd2.geo.georeference import LONGITUDE_LATITUDE, Georeference, transform_points
 from rsd2.geo.labels import keep_objects, to_quadrilaterals
 from rsd2.geo.raster import Raster
@@ -110,7 +110,7 @@ class MapLabels(LabelFormat):
             raise ValueError(_NEEDS_FOLDER.format(self.title))
         files = [path]
         if path.is_dir():
-            names = [name for name in list_files(path) if name.lower().endswith(self.ending)]
+            names = [name for name in list_data_files(path) if name.lower().endswith(self.ending)]
             files = [path / name for name in sorted(names)]
         if not files:
             raise ValueError(f"There is no file of {self.title} in {path}. {describe_folder(path)}")

@@ -101,6 +101,8 @@ def test_published_files_mean_the_same_in_every_format(name: str, tmp_path: Path
     one, folder = ALL_FORMATS[name], tmp_path / "labels"
     files = PUBLISHED[name]()
     put(files, folder)
+    # More of them than labels, which must not decide what the folder holds.
+    put({f"tile {k}.png.aux.xml": "<PAMDataset/>" for k in range(5)}, folder)
     for image in ("harbour/a b.png", "empty.png"):
         write_image(tmp_path / "images" / image, HEIGHT, WIDTH)
     assert detect_format(folder) is one and one.detect(folder)
