@@ -20,7 +20,7 @@ from rsd2.data.class_orders import canonical_class_name
 from rsd2.data.file_names import NameIndex
 from rsd2.data.formats.dota import DotaLabels, apply_border_policy, find_images
 from rsd2.data.formats.label_images import read_sizes
-from rsd2.data.formats.label_report import LabelReport
+from rsd2.data.formats.label_report import LabelReport, show_progress
 from rsd2.io.text import read_lines
 from rsd2.structures import corners_to_boxes
 
@@ -167,7 +167,8 @@ def read_polygon_records(
     """
     categories = category_ids(class_names)
     records = []
-    for (image_id, image), size in zip(images.items(), read_sizes(images.values(), report)):
+    sizes = read_sizes(images.values(), report)
+    for (image_id, image), size in zip(show_progress(images.items(), "file"), sizes):
         path = None if labels is None else labels.get(image_id)
         is_missing = labels is not None and path is None
         if is_missing:

@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from tqdm import tqdm
-
 from rsd2.data.file_names import list_data_files
 from rsd2.io.files import make_output_folder, write_atomically
 
@@ -25,7 +23,7 @@ from .dota import DotaLabels
 from .foreign import describe_folder
 from .label_entries import LabelPage, Names, Size, clean_file_name
 from .label_images import ImageFolder, image_name, match_labels
-from .label_report import LabelReport
+from .label_report import LabelReport, show_progress
 from .label_sample import Sample, look_at
 from .labelled_images import LabelledImage, make_image, read_page
 from .labelled_images import LabelledObject as LabelledObject  # parts of the interface, which
@@ -279,7 +277,7 @@ class FileForAll(LabelFormat):
         sizes = {} if folder is None else folder.read_sizes(report)
 
         found: dict[str, LabelledImage] = {}
-        for page in pages:
+        for page in show_progress(pages, "image"):
             name = clean_file_name(page.file_name or "")
             if folder is not None:
                 known = folder.find(page.file_name or "")
@@ -426,19 +424,20 @@ class FilePerImage(LabelFormat):
 
         report.label_files += len(files)
 
+        found: list[LabelledImage] = []
         if folder is None:
-            pages = [(name, self.parse(labels / name, None, classes, report)) for name in files]
-            read = [
-                make_image(image_name(name, page), None, page, labels / name, classes, report)
-                for name, page in pages
-            ]
-            return [image for image in read if image is not None]
+            for name in show_progress(files, "file"):
+                page = self.parse(labels / name, None, classes, report)
+                stem = image_name(name, page)
+                image = make_image(stem, None, page, labels / name, classes, report)
+                if image is not None:
+                    found.append(image)
+            return found
 
         folder.drop_second_ones(report)
         sizes = folder.read_sizes(report)
         label_of = match_labels(folder.names, files, labels, report)
-        found: list[LabelledImage] = []
-        for name, size in tqdm(sizes.items(), desc="labels", unit="file", delay=2, leave=False):
+        for name, size in show_progress(sizes.items(), "file"):
             file = label_of.get(name)
 
             # One label file names one image; the others of its folder are not meant to be empty.
@@ -477,7 +476,7 @@ class FilePerImage(LabelFormat):
 
         # Written only when all texts exist, so an object that cannot be written leaves no folder
         # that is half filled.
-        for name, text in texts.items():
+        for name, text in show_progress(texts.items(), "file"):
             make_output_folder((path / name).parent)
             write_atomically(path / name, text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 from rsd2.data.file_names import NameIndex, list_data_files
@@ -12,7 +13,7 @@ from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image_size
 
 from .foreign import describe_folder
 from .label_entries import LabelPage, clean_file_name
-from .label_report import LabelReport
+from .label_report import LabelReport, show_progress
 
 
 class ImageFolder:
@@ -119,7 +120,8 @@ def read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, in
     groups = [paths[start : start + 64] for start in range(0, len(paths), 64)]
     # Threads hide the latency of network file systems, where datasets of 10 000 images live.
     with ThreadPoolExecutor(8) as pool:
-        results = [size for group in pool.map(lambda g: [*map(read, g)], groups) for size in group]
+        found = chain.from_iterable(pool.map(lambda group: [*map(read, group)], groups))
+        results = list(show_progress(found, "image", len(paths)))
 
     for path, result in zip(paths, results):
         if isinstance(result, str):

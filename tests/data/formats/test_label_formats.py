@@ -284,6 +284,25 @@ def test_nothing_is_overwritten_or_guessed(images: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_long_work_shows_a_bar(name: str, images: Path, tmp_path: Path, monkeypatch) -> None:
+    seen = []
+    bar = lambda items, **options: seen.append((options["unit"], options["delay"])) or items
+    monkeypatch.setattr("rsd2.data.formats.label_report.tqdm", bar)
+    one = LABEL_FORMATS[name]
+    place = place_of(one, tmp_path)
+    one.write(place, labelled(BOX_30))
+    one.read(place, images)
+    # Headers of the images, then one pass over the files, or two over the entries of one file.
+    expected = {
+        "coco": ["object", "image", "image"],
+        "cvat": ["image"] * 3,
+        "label-studio": ["image"] * 3,
+    }
+    expected |= dict.fromkeys(("cvat-coco", "coco-rotated"), expected["coco"])
+    assert seen == [(unit, 2) for unit in expected.get(name, ["file", "image", "file"])]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_labels_of_another_format_are_refused_by_name(name: str, tmp_path: Path) -> None:
     one = LABEL_FORMATS[name]
     suffix = ".json" if isinstance(one, FileForAll) else one.suffix
