@@ -7,7 +7,7 @@ unknown classes, objects outside the image and missing files.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,6 +89,21 @@ class LabelPolicy:
         for policy, affected in kinds.items():
             if getattr(self, policy) == "error":
                 report.raise_if_any(name, affected)
+
+
+def check_split(title: str, split: str, known: Collection[str]) -> None:
+    """Check the name of a split.
+
+    Args:
+        title: name of the dataset, for the message.
+        split: name of the split.
+        known: names that the dataset has.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if split not in known:
+        raise ValueError(f"{title} has no split {split!r}; it has {', '.join(known)}.")
 
 
 def listed_images(images_dir: Path, lists: Sequence[Path], report: LabelReport) -> dict[str, Path]:
