@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from rsd2.data.dataset_dicts import check_record, polygon_of
 from rsd2.data.datasets import load_dataset, load_dota_instances, load_dota_tiles
+from rsd2.data.file_names import is_side_file
 from rsd2.data.formats.label_entries import LabelPage, ObjectRow
 from rsd2.data.formats.label_format import LabelFormat, LabelledImage, make_image
 from rsd2.data.formats.label_report import LabelReport
@@ -107,7 +108,7 @@ def _find_parts(folder: Path, format: str) -> tuple[str, str]:
     """Find labels and images in the folder of a data set."""
     images = next((folder / n for n in _IMAGE_FOLDERS if (folder / n).is_dir()), folder)
     # A class list names the whole set; single files come last, because they may be lists of images.
-    others = [path for path in folder.iterdir() if path != images and path.name[0] != "."]
+    others = [path for path in folder.iterdir() if path != images and not is_side_file(path.name)]
     others.sort(key=lambda p: (p.suffix.lower() not in (".yaml", ".yml"), not p.is_dir(), p.name))
 
     for path in others if images != folder else ():

@@ -144,5 +144,22 @@ def list_files(folder: Path, above: frozenset[str] = frozenset()) -> list[str]:
     return names
 
 
+def is_side_file(name: str) -> bool:
+    """Tell whether programs leave a file of this name beside the files that people mean.
+
+    Args:
+        name: name of a file, without folders.
+
+    Returns:
+        True for hidden files, and for the ``.aux.xml`` in which GDAL keeps statistics of a raster.
+    """
+    return name.startswith(".") or name.lower().endswith(".aux.xml")
+
+
+def list_data_files(folder: Path) -> list[str]:
+    """List the files of `list_files` without those of `is_side_file`."""
+    return [name for name in list_files(folder) if not is_side_file(posixpath.basename(name))]
+
+
 def _normalize(name: str) -> str:
     return posixpath.normpath(name.strip().replace("\\", "/"))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
-# What NumPy and the ZIP reader below it raise for truncated, foreign and altered files. A changed
-# byte may also pretend to be encryption or a compression that Python lacks.
+# What NumPy and the ZIP reader below it raise for truncated, foreign and altered files: TypeError
+# for a file of one array, KeyError for an array that is not there, RuntimeError for bytes that
+# pretend encryption or a compression that Python lacks, OverflowError and TokenError for a header.
 _DAMAGE = (
-    *(OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, OverflowError, TokenError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 
 
@@ -35,6 +38,7 @@ def read_arrays(path: str | Path, names: Sequence[str] | None = None) -> dict[st
         FileNotFoundError: if there is no such file.
         ArrayFileError: if it cannot be read; the message has file and reason.
     """
+    path = Path(path)  # outside the block, which would blame the file for a caller's mistake
     # Pickled arrays run code when they are read, so a file that holds any counts as damaged.
     try:
         with np.load(path, allow_pickle=False) as content:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rsd2.data.file_names import FolderFiles, NameIndex, list_files
+from rsd2.data.file_names import FolderFiles, NameIndex, list_data_files, list_files
 
 
 @pytest.fixture
@@ -24,6 +24,13 @@ def test_linked_folders_are_followed_once(folder: Path) -> None:
     own = {"a.png", "B.png", "b.png", "far/c.png", "again/c.png", "linked/d.png"}
     found = list_files(folder)
     assert own <= set(found) and len(found) == len(set(found)) < 30
+
+
+def test_what_programs_leave_beside_images_is_no_data(folder: Path) -> None:
+    before = list_data_files(folder)
+    for name in ("a.png.aux.xml", "far/C.TIF.AUX.XML", "._a.png", "far/.a.xml"):
+        (folder / name).write_text("<PAMDataset/>")
+    assert list_data_files(folder) == before and len(list_files(folder)) > len(before)
 
 
 @pytest.mark.parametrize(

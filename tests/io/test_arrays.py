@@ -1,5 +1,8 @@
 """NPZ files: read whole, or refused with one kind of error."""
 
+import struct
+import zipfile
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -35,6 +38,30 @@ def test_whatever_is_wrong_ends_in_one_error(tmp_path, place, byte, end):
         read_arrays(path)
     except ArrayFileError as error:
         assert "a.npz" in str(error)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (1180591620717411303424,)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 3, }",
+        "{[]: 1}",
+    ],
+)
+def test_headers_that_make_no_sense_are_damage(tmp_path, header):
+    content = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode()
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", content)
+    with pytest.raises(ArrayFileError, match=r"a\.npz"):
+        read_arrays(tmp_path / "a.npz")
+
+
+def test_what_is_no_damage_stays_what_it_is(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(3))
+    with pytest.raises(ArrayFileError, match=r"a\.npy"):
+        read_arrays(tmp_path / "a.npy")
+    with pytest.raises(TypeError):
+        read_arrays(None)
 
 
 def test_pickles_are_not_run(tmp_path):

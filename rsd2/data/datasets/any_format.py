@@ -8,19 +8,16 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from detectron2.data import DatasetCatalog
-
 from rsd2.data.formats.label_format import LabelFormat, to_labels
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.data.formats.registry import LABEL_FORMATS, find_format
 
-from .dota import set_dota_metadata
+from .dota import register_labels
 from .polygon_labels import (
     LabelPolicy,
     annotation_rows,
     apply_policies,
     category_ids,
-    class_names_of,
     fill_annotations,
 )
 
@@ -122,11 +119,5 @@ def register_dataset(
         find_format(format, path)  # raises the error that lists the known formats
     LabelPolicy(**policies)
 
-    metadata = {
-        "thing_classes": list(class_names_of({"thing_classes": classes})),
-        **(metadata or {}),
-    }
-
     load = partial(load_dataset, path, images, tuple(classes), format=format, **policies)
-    DatasetCatalog.register(name, load)
-    set_dota_metadata(name, metadata, labels_dir=str(path), images_dir=str(images))
+    register_labels(name, load, tuple(category_ids(classes)), path, images, metadata)

@@ -9,15 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog
-
 from rsd2.data.class_orders import class_order
 from rsd2.data.formats.dior import read_dior_labels
 from rsd2.data.formats.dota import find_labels
 from rsd2.data.formats.label_report import LabelReport
 
-from .dota import set_dota_metadata
-from .polygon_labels import LabelPolicy, listed_images, read_polygon_records
+from .dota import register_labels
+from .polygon_labels import LabelPolicy, check_split, listed_images, read_polygon_records
 
 DIOR_R_SPLITS = {
     "train": ("JPEGImages-trainval", ("train",)),
@@ -58,7 +56,7 @@ def load_dior_r(
         FileNotFoundError: if a folder or list is missing, or no image of the list is there.
         ValueError: for an unknown split or order, or because a policy says ``"error"``.
     """
-    _check_split(split)
+    check_split("DIOR-R", split, DIOR_R_SPLITS)
     classes, policy = class_order("dior_r", order), LabelPolicy(**policies)
     root, report = Path(root), LabelReport() if report is None else report
     folder, lists = DIOR_R_SPLITS[split]
@@ -105,14 +103,7 @@ def register_dior_r(
         ValueError: for an unknown split or order.
     """
     classes = class_order("dior_r", order)
-    _check_split(split)
+    check_split("DIOR-R", split, DIOR_R_SPLITS)
     load = partial(load_dior_r, root, split, order=order, **policies)
-    DatasetCatalog.register(name, load)
     labels, images = Path(root) / _ANNOTATIONS, Path(root) / DIOR_R_SPLITS[split][0]
-    metadata = {"thing_classes": list(classes), **(metadata or {})}
-    set_dota_metadata(name, metadata, labels_dir=str(labels), images_dir=str(images))
-
-
-def _check_split(split: str) -> None:
-    if split not in DIOR_R_SPLITS:
-        raise ValueError(f"DIOR-R has no split {split!r}; it has {', '.join(DIOR_R_SPLITS)}.")
+    register_labels(name, load, classes, labels, images, metadata)

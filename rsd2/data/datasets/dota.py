@@ -6,7 +6,7 @@ The format itself is in ``rsd2.data.formats.dota``, the folders expected under
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -123,3 +123,26 @@ def set_dota_metadata(name: str, metadata: dict, **extra: str | None) -> None:
         extra: ``labels_dir``, ``images_dir``, ``source_dataset``.
     """
     MetadataCatalog.get(name).set(**{"evaluator_type": "dota", **metadata, **extra})
+
+
+def register_labels(
+    name: str,
+    load: Callable[[], list[dict]],
+    classes: Sequence[str],
+    labels_dir: str | Path,
+    images_dir: str | Path,
+    metadata: dict | None = None,
+) -> None:
+    """Register a dataset of oriented boxes; nothing is read before ``DatasetCatalog.get(name)``.
+
+    Args:
+        name: name of the dataset; a name can be registered once per process.
+        load: function that reads the dataset dicts.
+        classes: category k is ``classes[k]``.
+        labels_dir: folder or file of the labels.
+        images_dir: folder of the images.
+        metadata: further entries of ``MetadataCatalog``, which override the classes.
+    """
+    DatasetCatalog.register(name, load)
+    metadata = {"thing_classes": list(classes), **(metadata or {})}
+    set_dota_metadata(name, metadata, labels_dir=str(labels_dir), images_dir=str(images_dir))

@@ -11,15 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog
-
 from rsd2.data.class_orders import FAIR1M_GROUPS, class_order
 from rsd2.data.formats.dota import DotaLabels, find_images, find_labels
 from rsd2.data.formats.fair1m import Fair1m
 from rsd2.data.formats.label_report import LabelReport
 
-from .dota import set_dota_metadata
-from .polygon_labels import LabelPolicy, read_polygon_records
+from .dota import register_labels
+from .polygon_labels import LabelPolicy, check_split, read_polygon_records
 
 FAIR1M_SPLITS = {
     "train": (Path("train") / "part1", Path("train") / "part2"),
@@ -57,7 +55,7 @@ def load_fair1m(
         FileNotFoundError: if a folder is missing or empty.
         ValueError: for an unknown split, or because a policy says ``"error"``.
     """
-    _check_split(split)
+    check_split("FAIR1M", split, FAIR1M_SPLITS)
     policy = LabelPolicy(**policies)
     root, report = Path(root), LabelReport() if report is None else report
 
@@ -108,16 +106,10 @@ def register_fair1m(
     Raises:
         ValueError: for an unknown split.
     """
-    _check_split(split)
-    DatasetCatalog.register(name, partial(load_fair1m, root, split, coarse=coarse, **policies))
-    metadata = {"thing_classes": list(_classes(coarse)), **(metadata or {})}
+    check_split("FAIR1M", split, FAIR1M_SPLITS)
+    load = partial(load_fair1m, root, split, coarse=coarse, **policies)
     # The folder above the parts, because a split may have several.
-    set_dota_metadata(name, metadata, labels_dir=str(root), images_dir=str(root))
-
-
-def _check_split(split: str) -> None:
-    if split not in FAIR1M_SPLITS:
-        raise ValueError(f"FAIR1M has no split {split!r}; it has {', '.join(FAIR1M_SPLITS)}.")
+    register_labels(name, load, _classes(coarse), root, root, metadata)
 
 
 def _classes(coarse: bool) -> tuple[str, ...]:

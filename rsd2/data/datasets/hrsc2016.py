@@ -10,15 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog
-
 from rsd2.data.class_orders import class_order
 from rsd2.data.formats.dota import DotaLabels, find_labels
 from rsd2.data.formats.hrsc import Hrsc
 from rsd2.data.formats.label_report import LabelReport
 
-from .dota import set_dota_metadata
-from .polygon_labels import LabelPolicy, listed_images, read_polygon_records
+from .dota import register_labels
+from .polygon_labels import LabelPolicy, check_split, listed_images, read_polygon_records
 
 HRSC2016_SPLITS = ("train", "val", "trainval", "test")
 _IMAGES, _LABELS = Path("FullDataSet") / "AllImages", Path("FullDataSet") / "Annotations"
@@ -52,7 +50,7 @@ def load_hrsc2016(
         FileNotFoundError: if a folder or list is missing, or no image of the list is there.
         ValueError: for an unknown split, or because a policy says ``"error"``.
     """
-    _check_split(split)
+    check_split("HRSC2016", split, HRSC2016_SPLITS)
     classes, policy = _classes(types), LabelPolicy(**policies)
     root, report = Path(root), LabelReport() if report is None else report
     images = listed_images(root / _IMAGES, [root / "ImageSets" / f"{split}.txt"], report)
@@ -89,16 +87,10 @@ def register_hrsc2016(
     Raises:
         ValueError: for an unknown split.
     """
-    _check_split(split)
-    DatasetCatalog.register(name, partial(load_hrsc2016, root, split, types=types, **policies))
-    metadata = {"thing_classes": list(_classes(types)), **(metadata or {})}
+    check_split("HRSC2016", split, HRSC2016_SPLITS)
+    load = partial(load_hrsc2016, root, split, types=types, **policies)
     labels, images = Path(root) / _LABELS, Path(root) / _IMAGES
-    set_dota_metadata(name, metadata, labels_dir=str(labels), images_dir=str(images))
-
-
-def _check_split(split: str) -> None:
-    if split not in HRSC2016_SPLITS:
-        raise ValueError(f"HRSC2016 has no split {split!r}; it has {', '.join(HRSC2016_SPLITS)}.")
+    register_labels(name, load, _classes(types), labels, images, metadata)
 
 
 def _classes(types: bool) -> tuple[str, ...]:

@@ -11,13 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog
-
 from rsd2.data.class_orders import canonical_class_name, class_order
 from rsd2.data.formats.dota import DotaLabels, find_images, find_labels, read_dota_labels
 from rsd2.data.formats.label_report import LabelReport
 
-from .dota import set_dota_metadata
+from .dota import register_labels
 from .polygon_labels import LabelPolicy, read_polygon_records
 
 
@@ -90,10 +88,8 @@ def register_ohd_sjtu(
     """
     classes = class_order(_dataset(version), order)
     load = partial(load_ohd_sjtu, folder, version, order=order, **policies)
-    DatasetCatalog.register(name, load)
-    metadata = {"thing_classes": list(classes), **(metadata or {})}
     labels, images = Path(folder) / "rotation_txt", Path(folder) / "images"
-    set_dota_metadata(name, metadata, labels_dir=str(labels), images_dir=str(images))
+    register_labels(name, load, classes, labels, images, metadata)
 
 
 def _dataset(version: str) -> str:

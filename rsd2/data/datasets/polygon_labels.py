@@ -7,7 +7,7 @@ unknown classes, objects outside the image and missing files.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from rsd2.data.class_orders import canonical_class_name
 from rsd2.data.file_names import NameIndex
 from rsd2.data.formats.dota import DotaLabels, apply_border_policy, find_images
 from rsd2.data.formats.label_images import read_sizes
-from rsd2.data.formats.label_report import LabelReport
+from rsd2.data.formats.label_report import LabelReport, show_progress
 from rsd2.io.text import read_lines
 from rsd2.structures import corners_to_boxes
 
@@ -89,6 +89,21 @@ class LabelPolicy:
         for policy, affected in kinds.items():
             if getattr(self, policy) == "error":
                 report.raise_if_any(name, affected)
+
+
+def check_split(title: str, split: str, known: Collection[str]) -> None:
+    """Check the name of a split.
+
+    Args:
+        title: name of the dataset, for the message.
+        split: name of the split.
+        known: names that the dataset has.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if split not in known:
+        raise ValueError(f"{title} has no split {split!r}; it has {', '.join(known)}.")
 
 
 def listed_images(images_dir: Path, lists: Sequence[Path], report: LabelReport) -> dict[str, Path]:
@@ -167,7 +182,8 @@ def read_polygon_records(
     """
     categories = category_ids(class_names)
     records = []
-    for (image_id, image), size in zip(images.items(), read_sizes(images.values(), report)):
+    sizes = read_sizes(images.values(), report)
+    for (image_id, image), size in zip(show_progress(images.items(), "file"), sizes):
         path = None if labels is None else labels.get(image_id)
         is_missing = labels is not None and path is None
         if is_missing:

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog
 
 from rsd2.data.class_orders import class_order
 from rsd2.data.formats.dota import DotaLabels, find_images, find_labels
 from rsd2.data.formats.label_report import LabelReport
 from rsd2.data.formats.soda import SodaA
 
-from .dota import set_dota_metadata
-from .polygon_labels import LabelPolicy, read_polygon_records
+from .dota import register_labels
+from .polygon_labels import LabelPolicy, check_split, read_polygon_records
 
 SODA_A_SPLITS = ("train", "val", "test")
 IGNORED = "ignore"
@@ -50,7 +49,7 @@ def load_soda_a(
         FileNotFoundError: if a folder is missing or empty.
         ValueError: for an unknown split, or because a policy says ``"error"``.
     """
-    _check_split(split)
+    check_split("SODA-A", split, SODA_A_SPLITS)
     policy, report = LabelPolicy(**policies), LabelReport() if report is None else report
     folder, regions = Path(root) / split, {}
 
@@ -93,14 +92,7 @@ def register_soda_a(
     Raises:
         ValueError: for an unknown split.
     """
-    _check_split(split)
-    DatasetCatalog.register(name, partial(load_soda_a, root, split, **policies))
-    metadata = {"thing_classes": list(class_order("soda_a")), **(metadata or {})}
-    folder = Path(root) / split
+    check_split("SODA-A", split, SODA_A_SPLITS)
+    load, folder = partial(load_soda_a, root, split, **policies), Path(root) / split
     labels, images = folder / "Annotations", folder / "Images"
-    set_dota_metadata(name, metadata, labels_dir=str(labels), images_dir=str(images))
-
-
-def _check_split(split: str) -> None:
-    if split not in SODA_A_SPLITS:
-        raise ValueError(f"SODA-A has no split {split!r}; it has {', '.join(SODA_A_SPLITS)}.")
+    register_labels(name, load, class_order("soda_a"), labels, images, metadata)

@@ -30,7 +30,7 @@ from .label_entries import (
 )
 from .label_format import FileForAll, LabelledImage, LabelledObject
 from .label_parsing import to_json
-from .label_report import LabelReport
+from .label_report import LabelReport, show_progress
 from .label_sample import Sample
 from .masks import coco_mask_corners
 from .rectangles import fit_rectangle, polygon_corners, rectangle_corners, upright_corners
@@ -100,7 +100,7 @@ class CocoPolygons(FileForAll):
             if isinstance(_get(entry, "segmentation"), dict)
         )
 
-        for index, entry in enumerate(content["annotations"]):
+        for index, entry in enumerate(show_progress(content["annotations"], "object")):
             where = f"annotations[{index}]"
             try:
                 number, category = parse_id(entry["image_id"]), parse_id(entry["category_id"])

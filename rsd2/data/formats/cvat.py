@@ -27,7 +27,7 @@ from .label_entries import (
 )
 from .label_format import FileForAll, LabelledImage, LabelledObject
 from .label_parsing import add_element, open_xml, stated_size, to_xml
-from .label_report import LabelReport
+from .label_report import LabelReport, show_progress
 from .masks import mask_corners
 from .rectangles import fit_rectangle, polygon_corners, rectangle_corners
 from .values import parse_difficulty, parse_whole, shortest_decimal
@@ -70,7 +70,7 @@ class CvatXml(FileForAll):
             report.add("label_shape", path, line_of(track), message)
 
         pages = []
-        for image in root.iterfind("image"):
+        for image in show_progress(root.findall("image"), "image"):
             name = image.get("name", "")
             if not name.strip():
                 report.add("label_entry", path, line_of(image), "the image has no name")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rsd2.data.file_names import is_side_file
 from rsd2.data.windows.tiling import clip_to_window, visible_fractions
 from rsd2.io.image_io import IMAGE_EXTENSIONS
 from rsd2.io.text import TextError, read_lines
@@ -270,7 +271,7 @@ def find_images(
     candidates = [
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in rank and not path.name.startswith(".")
+        if path.suffix.lower() in rank and not is_side_file(path.name)
     ]
     images: dict[str, Path] = {}
     # By rank within a name, so that the first is the one to keep.
@@ -328,7 +329,7 @@ def find_labels(
 
     # The extension in lower case is sorted behind that in upper case, and wins.
     for path in sorted(folder.iterdir(), reverse=True):
-        if path.suffix.lower() != extension or path.name.startswith("."):
+        if path.suffix.lower() != extension or is_side_file(path.name):
             continue
         if found.setdefault(path.stem, path) != path:
             message = f"{found[path.stem].name} of the same name is used instead"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from rsd2.data.file_names import is_side_file
 from rsd2.io.text import TextError, read_json, read_lines
 
 from .label_report import LabelReport
@@ -254,7 +255,7 @@ def describe_folder(folder: str | Path) -> str:
         a sentence: how many files of which endings, and what the first of the most frequent ones
         looks like.
     """
-    files = sorted(p for p in Path(folder).iterdir() if p.is_file() and p.name[0] != ".")
+    files = sorted(p for p in Path(folder).iterdir() if p.is_file() and not is_side_file(p.name))
     if not files:
         return "It is empty."
 

@@ -1,42 +1,33 @@
 """What all label formats of annotation tools have in common: how they are read and written.
 
 Each format is one file of this folder: a class with a name, the facts that it can hold, a parser
-and a writer of one label file. This module does what is the same for all formats: it finds files
-and images, checks objects, and counts what is wrong or cannot be carried over.
+and a writer of one label file. This module does what is the same for all formats: it finds the
+files, and counts what is wrong or cannot be carried over.
 """
 
 from __future__ import annotations
 
 import gc
-import math
 import posixpath
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-from tqdm import tqdm
-
-from rsd2.data.class_orders import canonical_class_name
-from rsd2.data.file_names import list_files
+from rsd2.data.file_names import list_data_files
 from rsd2.io.files import make_output_folder, write_atomically
 
-from .dota import DotaLabels, check_polygons
+from .dota import DotaLabels
 from .foreign import describe_folder
-from .label_entries import (
-    LabelPage,
-    Names,
-    Size,
-    clean_file_name,
-)
-from .label_images import ImageFolder, group_by_stem, stem_of
-from .label_report import LabelReport
+from .label_entries import LabelPage, Names, Size, clean_file_name
+from .label_images import ImageFolder, image_name, match_labels
+from .label_report import LabelReport, show_progress
 from .label_sample import Sample, look_at
+from .labelled_images import LabelledImage, make_image, read_page
+from .labelled_images import LabelledObject as LabelledObject  # parts of the interface, which
+from .labelled_images import to_labels as to_labels  # whoever writes a format needs, too
 from .rectangles import fit_rectangle
 
 LOSSES = {
@@ -48,58 +39,12 @@ LOSSES = {
 }
 """What a format may be unable to hold -> words for it in a report."""
 
-
-_NOWHERE = (math.nan, math.nan)
-
 # Problems of images and not of objects: images without labels, for example, do not suggest that the
 # labels are of another format.
 _OF_IMAGES = {
     *("label_without_image", "image_without_label", "absent_image", "image_size"),
     *("duplicate_image", "duplicate_label", "unreadable_image", "several_annotations"),
 }
-
-
-# Not frozen, because that makes each of millions of objects four times as expensive.
-@dataclass(eq=False, slots=True)
-class LabelledObject:
-    """An object in an image.
-
-    Attributes:
-        polygon: (4, 2) float64 xy in pixels, in the order of the file; boxes with an angle run
-            clockwise on screen from the corner that is upper left before they are turned.
-        name: name of its class.
-        difficult: 0, 1, or 2 for an object that tiling cut.
-        score: score of a prediction, or None.
-        heading: point x, y in pixels to which the object points, or None.
-        line: 1-based line of the label file, None where objects have no line.
-    """
-
-    polygon: np.ndarray
-    name: str
-    difficult: int = 0
-    score: float | None = None
-    heading: tuple[float, float] | None = None
-    line: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledImage:
-    """An image and its objects.
-
-    Attributes:
-        file_name: name relative to the folder of images, with ``/``.
-        height: height in pixels.
-        width: width in pixels.
-        objects: objects of the image; empty if it shows none.
-        label_file: file from which the objects were read; an empty text if no label file belongs
-            to the image.
-    """
-
-    file_name: str
-    height: int
-    width: int
-    objects: list[LabelledObject]
-    label_file: str = ""
 
 
 class LabelFormat(ABC):
@@ -332,7 +277,7 @@ class FileForAll(LabelFormat):
         sizes = {} if folder is None else folder.read_sizes(report)
 
         found: dict[str, LabelledImage] = {}
-        for page in pages:
+        for page in show_progress(pages, "image"):
             name = clean_file_name(page.file_name or "")
             if folder is not None:
                 known = folder.find(page.file_name or "")
@@ -453,7 +398,11 @@ class FilePerImage(LabelFormat):
         folder = path if path.is_dir() else path.parent
         if (folder / self.sub_folder).is_dir():
             folder = folder / self.sub_folder
-        names = [name for name in list_files(folder) if self._is_label(name)]
+        names = [
+            name
+            for name in list_data_files(folder)
+            if name.lower().endswith(self.suffix) and posixpath.basename(name) not in self.no_labels
+        ]
 
         if not names:
             raise FileNotFoundError(
@@ -462,11 +411,6 @@ class FilePerImage(LabelFormat):
             )
 
         return folder, sorted(names)
-
-    def _is_label(self, name: str) -> bool:
-        base = posixpath.basename(name)
-        is_one = base.lower().endswith(self.suffix) and not base.startswith(".")
-        return is_one and base not in self.no_labels
 
     def _read_all(
         self, path: Path, folder: ImageFolder | None, classes: tuple[str, ...], report: LabelReport
@@ -480,19 +424,20 @@ class FilePerImage(LabelFormat):
 
         report.label_files += len(files)
 
+        found: list[LabelledImage] = []
         if folder is None:
-            pages = [(name, self.parse(labels / name, None, classes, report)) for name in files]
-            read = [
-                make_image(_image_name(name, page), None, page, labels / name, classes, report)
-                for name, page in pages
-            ]
-            return [image for image in read if image is not None]
+            for name in show_progress(files, "file"):
+                page = self.parse(labels / name, None, classes, report)
+                stem = image_name(name, page)
+                image = make_image(stem, None, page, labels / name, classes, report)
+                if image is not None:
+                    found.append(image)
+            return found
 
         folder.drop_second_ones(report)
         sizes = folder.read_sizes(report)
-        label_of = _match(folder.names, files, labels, report)
-        found: list[LabelledImage] = []
-        for name, size in tqdm(sizes.items(), desc="labels", unit="file", delay=2, leave=False):
+        label_of = match_labels(folder.names, files, labels, report)
+        for name, size in show_progress(sizes.items(), "file"):
             file = label_of.get(name)
 
             # One label file names one image; the others of its folder are not meant to be empty.
@@ -531,101 +476,9 @@ class FilePerImage(LabelFormat):
 
         # Written only when all texts exist, so an object that cannot be written leaves no folder
         # that is half filled.
-        for name, text in texts.items():
+        for name, text in show_progress(texts.items(), "file"):
             make_output_folder((path / name).parent)
             write_atomically(path / name, text)
-
-
-def make_image(
-    name: str,
-    size: tuple[int, int] | None,
-    page: LabelPage,
-    path: Path,
-    classes: Sequence[str],
-    report: LabelReport,
-) -> LabelledImage | None:
-    """Check the objects of a page and build its image.
-
-    Args:
-        name: name of the image.
-        size: (height, width) of the image in pixels; None takes the size that the page states.
-        page: page from the parser.
-        path: path of the label file.
-        classes: class names whose spelling the names of the file get.
-        report: report that gets what is wrong.
-
-    Returns:
-        the image; None after a problem, if neither the image nor the page states the size.
-    """
-    known_size = size or page.size
-    if known_size is None:
-        report.add("label_entry", path, None, f"{name}: no width and height are stated")
-        return None
-
-    # Another size suggests that the labels belong to a resampled image, whose pixels do not fit.
-    if page.size is not None and page.size != known_size:
-        message = f"{name}: {page.size[1]} x {page.size[0]} pixels, the image has"
-        report.add("image_size", path, None, f"{message} {known_size[1]} x {known_size[0]}", "kept")
-
-    labels = read_page(page, path, classes, report)
-    scores = repeat(None) if labels.scores is None else _or_none(labels.scores.tolist())
-    heads = repeat(None) if labels.heads is None else map(_point_or_none, labels.heads.tolist())
-
-    columns = (labels.polygons, labels.names, labels.difficult.tolist(), scores, heads)
-    lines = (line or None for line in labels.lines.tolist())
-    objects = [LabelledObject(*values) for values in zip(*columns, lines)]
-    return LabelledImage(name, known_size[0], known_size[1], objects, str(path))
-
-
-def read_page(
-    page: LabelPage, path: Path, classes: Sequence[str], report: LabelReport
-) -> DotaLabels:
-    """Put the objects of a page into arrays and check them.
-
-    Args:
-        page: page from a parser.
-        path: path of the label file.
-        classes: class names whose spelling the names of the file get.
-        report: report that gets what is wrong.
-
-    Returns:
-        the objects that can be used; scores and heads are NaN for objects without one, and None if
-        no object has one.
-    """
-    if not page.rows:
-        return DotaLabels.empty()
-
-    corners, names, flags, scores, headings, lines = zip(*page.rows)
-    spelling = {name: canonical_class_name(name, classes) for name in set(names)} if classes else {}
-    labels = DotaLabels(
-        np.array(corners, dtype=np.float64).reshape(-1, 4, 2),
-        [spelling.get(name, name) for name in names],
-        np.array(flags, dtype=np.int64),
-        np.array(lines, dtype=np.int64),
-        np.array([one or _NOWHERE for one in headings], float) if any(headings) else None,
-        None if set(scores) == {None} else np.array(scores, dtype=np.float64),
-    )
-    return check_polygons(labels, path, report)
-
-
-def to_labels(image: LabelledImage) -> DotaLabels:
-    """Put the objects of an image into arrays.
-
-    Args:
-        image: image with or without objects.
-
-    Returns:
-        the objects, without scores; with heads only if each object has a heading.
-    """
-    objects = image.objects
-    heads = [one.heading for one in objects]
-    return DotaLabels(
-        np.array([one.polygon for one in objects], dtype=np.float64).reshape(-1, 4, 2),
-        [one.name for one in objects],
-        np.array([one.difficult for one in objects], dtype=np.int64),
-        np.array([one.line or 0 for one in objects], dtype=np.int64),
-        None if None in heads or not heads else np.array(heads, dtype=np.float64),
-    )
 
 
 @contextmanager
@@ -641,50 +494,3 @@ def _without_cycle_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _or_none(values: Iterable[float]) -> list[float | None]:
-    """Replace NaN, the only number that differs from itself, by None."""
-    return [None if value != value else value for value in values]
-
-
-def _point_or_none(point: list[float]) -> tuple[float, float] | None:
-    return None if point[0] != point[0] else (point[0], point[1])
-
-
-def _image_name(label_name: str, page: LabelPage) -> str:
-    """Return the name of a label file's image when the folder of the images is unknown."""
-    stem = posixpath.splitext(label_name)[0]
-    # The label file's own name decides; the stated name adds its extension if the two agree.
-    stated = posixpath.basename(clean_file_name(page.file_name or ""))
-    extension = posixpath.splitext(stated)[1]
-    return stem + (extension if stem_of(stated) == stem_of(stem) and extension else ".png")
-
-
-def _match(
-    images: Sequence[str], files: Sequence[str], folder: Path, report: LabelReport
-) -> dict[str, str]:
-    """Match each image with the label file of the same path or, failing that, of the same stem."""
-    by_path = {posixpath.splitext(name)[0].casefold(): name for name in files}
-    by_stem = group_by_stem(files)
-    images_by_stem = group_by_stem(images)
-    matched = {}
-    for name in images:
-        file = by_path.get(posixpath.splitext(name)[0].casefold())
-        candidates = by_stem.get(stem_of(name), [])
-        # Exactly one image and one label file: with equal names in several folders, an image could
-        # get the labels of another one.
-        if file is None and len(candidates) == len(images_by_stem[stem_of(name)]) == 1:
-            file = candidates[0]
-        if file is not None:
-            matched[name] = file
-
-    for file in sorted(set(files) - set(matched.values())):
-        report.add("label_without_image", folder / file, None, "no image of this name")
-    if not matched:
-        raise FileNotFoundError(
-            f"None of the {len(files)} label files of {folder} has the name of an image, as "
-            f"{files[0]} would be of {posixpath.splitext(files[0])[0]}.png; check both folders. "
-            f"{describe_folder(folder)}"
-        )
-    return matched

@@ -1,16 +1,19 @@
-"""Finds the images of labels by the names in the label files, and reads the sizes of the images."""
+"""Matches images and label files by their names, and reads the sizes of the images."""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
-from rsd2.data.file_names import NameIndex, list_files
+from rsd2.data.file_names import NameIndex, list_data_files
 from rsd2.io.image_io import IMAGE_EXTENSIONS, read_image_size
 
-from .label_report import LabelReport
+from .foreign import describe_folder
+from .label_entries import LabelPage, clean_file_name
+from .label_report import LabelReport, show_progress
 
 
 class ImageFolder:
@@ -38,9 +41,8 @@ class ImageFolder:
 
         self.names = sorted(
             name
-            for name in list_files(self.folder)
+            for name in list_data_files(self.folder)
             if posixpath.splitext(name)[1].lower() in IMAGE_EXTENSIONS
-            and not posixpath.basename(name).startswith(".")
         )
         if not self.names:
             raise FileNotFoundError(
@@ -118,7 +120,8 @@ def read_sizes(paths: Iterable[Path], report: LabelReport) -> list[tuple[int, in
     groups = [paths[start : start + 64] for start in range(0, len(paths), 64)]
     # Threads hide the latency of network file systems, where datasets of 10 000 images live.
     with ThreadPoolExecutor(8) as pool:
-        results = [size for group in pool.map(lambda g: [*map(read, g)], groups) for size in group]
+        found = chain.from_iterable(pool.map(lambda group: [*map(read, group)], groups))
+        results = list(show_progress(found, "image", len(paths)))
 
     for path, result in zip(paths, results):
         if isinstance(result, str):
@@ -147,3 +150,62 @@ def group_by_stem(names: Iterable[str]) -> dict[str, list[str]]:
     for name in names:
         groups.setdefault(stem_of(name), []).append(name)
     return groups
+
+
+def image_name(label_name: str, page: LabelPage) -> str:
+    """Name the image of a label file when the folder of the images is unknown.
+
+    Args:
+        label_name: name of the label file with ``/``.
+        page: content of the file.
+
+    Returns:
+        the name of the label file with the extension of the image that the page names, or ``.png``.
+    """
+    stem = posixpath.splitext(label_name)[0]
+    # The label file's own name decides; the stated name adds its extension if the two agree.
+    stated = posixpath.basename(clean_file_name(page.file_name or ""))
+    extension = posixpath.splitext(stated)[1]
+    return stem + (extension if stem_of(stated) == stem_of(stem) and extension else ".png")
+
+
+def match_labels(
+    images: Sequence[str], files: Sequence[str], folder: Path, report: LabelReport
+) -> dict[str, str]:
+    """Match each image with the label file of the same path or, failing that, of the same stem.
+
+    Args:
+        images: names of the images with ``/``.
+        files: names of the label files with ``/``, at least one.
+        folder: folder of the label files.
+        report: report that gets label files without an image.
+
+    Returns:
+        name of the image -> name of its label file, for images that have one.
+
+    Raises:
+        FileNotFoundError: if no label file has the name of an image.
+    """
+    by_path = {posixpath.splitext(name)[0].casefold(): name for name in files}
+    by_stem = group_by_stem(files)
+    images_by_stem = group_by_stem(images)
+    matched = {}
+    for name in images:
+        file = by_path.get(posixpath.splitext(name)[0].casefold())
+        candidates = by_stem.get(stem_of(name), [])
+        # Exactly one image and one label file: with equal names in several folders, an image could
+        # get the labels of another one.
+        if file is None and len(candidates) == len(images_by_stem[stem_of(name)]) == 1:
+            file = candidates[0]
+        if file is not None:
+            matched[name] = file
+
+    for file in sorted(set(files) - set(matched.values())):
+        report.add("label_without_image", folder / file, None, "no image of this name")
+    if not matched:
+        raise FileNotFoundError(
+            f"None of the {len(files)} label files of {folder} has the name of an image, as "
+            f"{files[0]} would be of {posixpath.splitext(files[0])[0]}.png; check both folders. "
+            f"{describe_folder(folder)}"
+        )
+    return matched

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
 
 from rsd2.io.text import TextError
+
+_Item = TypeVar("_Item")
 
 REMEDIES = {
     "fields": "a line is 'x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]', separated by blanks",
@@ -236,3 +242,17 @@ class LabelReport:
             "counts": counts,
             "problems": [asdict(problem) for problem in self.problems],
         }
+
+
+def show_progress(items: Iterable[_Item], unit: str, total: int | None = None) -> Iterable[_Item]:
+    """Show a bar for work on labels that takes longer than two seconds.
+
+    Args:
+        items: what is worked on.
+        unit: word for one item.
+        total: number of items; None for items that know their number.
+
+    Returns:
+        the items.
+    """
+    return tqdm(items, desc="labels", unit=unit, total=total, delay=2, leave=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsd2.data.file_names import list_files
+from rsd2.data.file_names import list_data_files
 from rsd2.io.text import TextError, read_json
 
 from .foreign import guess_file, guess_json
@@ -47,7 +47,7 @@ def look_at(path: str | Path) -> Sample:
     if not path.is_dir():
         return Sample()
 
-    names = [name for name in list_files(path) if not posixpath.basename(name).startswith(".")]
+    names = list_data_files(path)
     # Only YOLO keeps its class list in this file, and its label files may all be empty.
     if any(posixpath.basename(name) in ("data.yaml", "data.yml") for name in names):
         first = next((name for name in sorted(names) if name.endswith(".txt")), None)

@@ -28,7 +28,7 @@ from .label_entries import (
 )
 from .label_format import FileForAll, LabelledImage, LabelledObject
 from .label_parsing import open_json, stated_size, to_json
-from .label_report import LabelReport
+from .label_report import LabelReport, show_progress
 from .rectangles import fit_rectangle, polygon_corners
 from .values import parse_boolean
 
@@ -56,7 +56,7 @@ class LabelStudio(FileForAll):
         content = open_json(path, self.kinds, report)
         tasks = [content] if isinstance(content, dict) else content or []
         pages = []
-        for index, task in enumerate(tasks):
+        for index, task in enumerate(show_progress(tasks, "image")):
             where = f"[{index}]"
             try:
                 page = LabelPage(file_name=_file_name(task["data"]))

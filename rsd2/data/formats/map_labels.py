@@ -16,9 +16,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import shapely
 from shapely.geometry import shape as to_shape
-from tqdm import tqdm
 
-from rsd2.data.file_names import list_files
+from rsd2.data.file_names import list_data_files
 from rsd2.geo.georeference import LONGITUDE_LATITUDE, Georeference, transform_points
 from rsd2.geo.labels import keep_objects, to_quadrilaterals
 from rsd2.geo.raster import Raster
@@ -38,7 +37,7 @@ from .label_entries import (
 from .label_format import LabelFormat, LabelledImage, make_image
 from .label_images import ImageFolder, stem_of
 from .label_parsing import open_json
-from .label_report import LabelReport
+from .label_report import LabelReport, show_progress
 from .values import parse_difficulty
 
 _DECIMALS = 13
@@ -110,7 +109,7 @@ class MapLabels(LabelFormat):
             raise ValueError(_NEEDS_FOLDER.format(self.title))
         files = [path]
         if path.is_dir():
-            names = [name for name in list_files(path) if name.lower().endswith(self.ending)]
+            names = [name for name in list_data_files(path) if name.lower().endswith(self.ending)]
             files = [path / name for name in sorted(names)]
         if not files:
             raise ValueError(f"There is no file of {self.title} in {path}. {describe_folder(path)}")
@@ -164,7 +163,7 @@ class MapLabels(LabelFormat):
         # A file beside others is meant for the scene of its name.
         same = [name for name in rasters if stem_of(name) == stem_of(path.stem)]
         placed: set[int] = set()
-        for name in tqdm(rasters, desc="labels", unit="raster", delay=2, leave=False):
+        for name in show_progress(rasters, "raster"):
             georeference, size = rasters[name]
             for own, is_free in ((owned.get(name, []), False), (free, True)):
                 if not own or (is_free and same and name not in same):
@@ -299,7 +298,7 @@ def _open_rasters(
 ) -> dict[str, tuple[Georeference, tuple[int, int]]]:
     """Return georeference and (height, width) of each readable raster by its name."""
     rasters = {}
-    for name in tqdm(folder.names, desc="rasters", unit="file", delay=2, leave=False):
+    for name in show_progress(folder.names, "raster"):
         try:
             with Raster(folder.folder / name) as raster:
                 rasters[name] = (raster.georeference, (raster.height, raster.width))

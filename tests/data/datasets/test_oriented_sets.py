@@ -35,6 +35,7 @@ def put(root: Path, files: dict[str, str], images: list[str]) -> Path:
         Image.new("RGB", (WIDTH, HEIGHT)).save(root / name)
     for name, text in files.items():
         (root / name).write_text(text, encoding="utf-8")
+        (root / f"{name}.png.aux.xml").write_text("<PAMDataset/>")
     return root
 
 

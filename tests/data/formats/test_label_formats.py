@@ -101,6 +101,8 @@ def test_published_files_mean_the_same_in_every_format(name: str, tmp_path: Path
     one, folder = ALL_FORMATS[name], tmp_path / "labels"
     files = PUBLISHED[name]()
     put(files, folder)
+    # More of them than labels, which must not decide what the folder holds.
+    put({f"tile {k}.png.aux.xml": "<PAMDataset/>" for k in range(5)}, folder)
     for image in ("harbour/a b.png", "empty.png"):
         write_image(tmp_path / "images" / image, HEIGHT, WIDTH)
     assert detect_format(folder) is one and one.detect(folder)
@@ -279,6 +281,25 @@ def test_nothing_is_overwritten_or_guessed(images: Path, tmp_path: Path) -> None
     (tmp_path / "via.json").write_text('{"_via_img_metadata": {}}')
     with pytest.raises(ValueError, match="via.json: it looks like VGG Image Annotator JSON"):
         find_format("auto", tmp_path / "via.json")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_long_work_shows_a_bar(name: str, images: Path, tmp_path: Path, monkeypatch) -> None:
+    seen = []
+    bar = lambda items, **options: seen.append((options["unit"], options["delay"])) or items
+    monkeypatch.setattr("rsd2.data.formats.label_report.tqdm", bar)
+    one = LABEL_FORMATS[name]
+    place = place_of(one, tmp_path)
+    one.write(place, labelled(BOX_30))
+    one.read(place, images)
+    # Headers of the images, then one pass over the files, or two over the entries of one file.
+    expected = {
+        "coco": ["object", "image", "image"],
+        "cvat": ["image"] * 3,
+        "label-studio": ["image"] * 3,
+    }
+    expected |= dict.fromkeys(("cvat-coco", "coco-rotated"), expected["coco"])
+    assert seen == [(unit, 2) for unit in expected.get(name, ["file", "image", "file"])]
 
 
 @pytest.mark.parametrize("name", NAMES)
