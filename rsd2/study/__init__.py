@@ -1,6 +1,7 @@
 """Studies: commands that depend on each other and run once, and the report of the results."""
 
 from .comparison import change_over_last_fifth as change_over_last_fifth
+from .comparison import crossed_bootstrap as crossed_bootstrap
 from .comparison import judge_baseline as judge_baseline
 from .comparison import paired_bootstrap as paired_bootstrap
 from .comparison import paired_differences as paired_differences

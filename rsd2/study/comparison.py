@@ -107,8 +107,7 @@ def paired_bootstrap(
 ) -> Difference | None:
     """Compare two arms part by part of the test set and seed by seed.
 
-    Source: the pigeonhole bootstrap (Owen 2007). Seeds and parts are drawn with replacement,
-    each by itself, so that the interval holds for other seeds and for other videos.
+    The interval is that of `crossed_bootstrap`: it holds for other seeds and for other videos.
 
     Args:
         rows: rows of the report, with ``arm``, ``seed`` and ``key``.
@@ -134,12 +133,30 @@ def paired_bootstrap(
     if not table.size:
         return None
 
-    # How often a seed or a part is drawn is its weight; a fixed generator repeats the report.
+    return Difference(arm, "", float(table.mean()), crossed_bootstrap(table, draws), *table.shape)
+
+
+def crossed_bootstrap(table: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
+    """Estimate the interval of a table's mean, where rows and columns are samples both.
+
+    Source: the pigeonhole bootstrap (Owen 2007). Rows and columns are drawn with replacement, each
+    by itself, because the values of one row, or of one column, are not independent.
+
+    Args:
+        table: (R, C) values, R and C >= 1.
+        draws: number of draws.
+
+    Returns:
+        The bounds that hold `CONFIDENCE` of the drawn means, in units of the values.
+    """
+    # How often a row or a column is drawn is its weight; a fixed generator repeats the report.
     generator = np.random.default_rng(0)
-    weights = [generator.multinomial(n, np.full(n, 1 / n), draws) / n for n in table.shape]
-    means = np.einsum("ds,sp,dp->d", weights[0], table, weights[1])
+    rows, columns = (generator.multinomial(n, np.full(n, 1 / n), draws) for n in table.shape)
+
+    # Whole counts, so that equal values have an interval without width.
+    means = np.einsum("dr,rc,dc->d", rows, table, columns) / table.size
     low, high = np.quantile(means, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
-    return Difference(arm, "", float(table.mean()), (float(low), float(high)), *table.shape)
+    return float(low), float(high)
 
 
 def student_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:

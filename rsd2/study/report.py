@@ -70,6 +70,7 @@ class StudyReport:
         verdict: makes the sentence whether a study without ``least`` reached its aim.
         appendix: makes further lines of Markdown from the rows.
         panels: makes further plots from the rows, as title -> label -> course.
+        files: names of the rows, the text and the plots in the folder of the study.
     """
 
     metrics: Mapping[str, str]
@@ -84,10 +85,11 @@ class StudyReport:
     verdict: Callable[[Rows], str] | None = None
     appendix: Callable[[Rows], Sequence[str]] = lambda rows: ()
     panels: Callable[[Rows], Mapping[str, Mapping[str, Course]]] = lambda rows: {}
+    files: tuple[str, str, str] = ("results.jsonl", "results.md", "curves.png")
 
 
 def write_report(report: StudyReport, runs: Sequence[StudyRun], folder: Path) -> str:
-    """Write results.jsonl, results.md and curves.png of a finished study.
+    """Write the rows, the text and the plots of a finished study.
 
     Args:
         report: declaration of the project.
@@ -95,7 +97,7 @@ def write_report(report: StudyReport, runs: Sequence[StudyRun], folder: Path) ->
         folder: output folder of the study.
 
     Returns:
-        The text of results.md.
+        The text.
 
     Raises:
         StudyReportError: a job left no file, or its file lacks a metric.
@@ -104,9 +106,10 @@ def write_report(report: StudyReport, runs: Sequence[StudyRun], folder: Path) ->
     rows = [make_row(report, run, folder, markers) for run in runs]
     text = format_report(report, rows)
 
-    write_rows(rows, folder / "results.jsonl")
-    write_atomically(folder / "results.md", text)
-    plot_study(report, rows, folder / "curves.png")
+    rows_file, text_file, plots_file = (folder / name for name in report.files)
+    write_rows(rows, rows_file)
+    write_atomically(text_file, text)
+    plot_study(report, rows, plots_file)
     return text
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from rsd2.study import (
     change_over_last_fifth,
+    crossed_bootstrap,
     judge_baseline,
     paired_bootstrap,
     paired_differences,
@@ -95,3 +96,10 @@ def test_the_bootstrap_is_as_wide_as_the_spread_of_both() -> None:
         low, high = paired_bootstrap(rows, "parts", "new", "old").interval
         deviation = math.hypot(of_parts.std() / 20, of_seeds.std() / math.sqrt(30))
         assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.05)
+
+
+def test_the_bootstrap_draws_rows_and_columns() -> None:
+    """Any row may be drawn every time, with any column: no spread has no width."""
+    assert crossed_bootstrap(np.full((2, 3), 4.0)) == (4.0, 4.0)
+    low, high = crossed_bootstrap(np.array([[0.0, 1.0, 2.0], [4.0, 5.0, 6.0]]))
+    assert 0.0 <= low < 1.5 and 4.5 < high <= 6.0

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -108,6 +109,12 @@ def test_the_report_shows_every_number_and_writes_all_files(tmp_path):
     assert [row["arm"] for row in read] == ["base", "new"]
     assert np.ptp(cv2.imread(str(tmp_path / "curves.png"))) > 0
     assert not list(tmp_path.glob(".*"))
+
+    # A second report of the same folder replaces nothing.
+    write_report(replace(REPORT, files=("a.jsonl", "a.md", "a.png")), RUNS[:1], tmp_path)
+    assert text == (tmp_path / "results.md").read_text() != (tmp_path / "a.md").read_text()
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1
+    assert np.ptp(cv2.imread(str(tmp_path / "a.png"))) > 0
 
 
 def test_several_seeds_and_groups_are_told_apart_and_compared(tmp_path):

@@ -36,13 +36,14 @@ from rsd2.study import (
     project_config,
     run_study,
     training_command,
+    write_report,
 )
 
 from .embedding_run import REDUCTION
 from .label_statistics import PAGE
 from .study_arms import ARMS, BASELINE, SWEEP
 from .study_comparison import SEPARATOR
-from .study_report import PSEUDO_LABELS, write_pages, write_sweep
+from .study_report import PSEUDO_LABELS, SWEEP_REPORT, write_pages
 
 _BACKBONE = "backbone/model_final.pth"
 _EMBEDDER = "embedder_small_synthetic_pretrain.py"
@@ -381,7 +382,7 @@ def plan(settings: MutDetSettings, folder: Path) -> Study:
     if runs:
         report = partial(write_pages, runs, folder, settings.images)
     else:
-        report = partial(write_sweep, measured, folder)
+        report = partial(write_report, SWEEP_REPORT, measured, folder)
     return Study(study_jobs(settings, folder), report, cpu_minutes=budget(settings))
 
 

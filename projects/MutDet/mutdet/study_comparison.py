@@ -10,38 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from rsd2.study.comparison import CONFIDENCE, Rows
+from rsd2.study.comparison import Rows, crossed_bootstrap
 from rsd2.study.report import format_table
 
 from .study_arms import ARMS, BASELINE
 
 _ORDER = [arm.title for arm in ARMS.values()]
 _REFERENCES = (BASELINE, *(ARMS[name].title for name in ("detreg", "detreg_sum", "mutdet")))
-_DRAWS = 10_000
 SEPARATOR = ", pre-training "
 """Between an arm's title and the seed of its pre-training, where there are several."""
-
-
-def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Estimate the interval of the mean of paired differences by drawing seeds anew.
-
-    Pre-trainings are drawn first, then fine-tunings for all of them alike: two fine-tunings of one
-    pre-training are no two independent results, and a fine-tuning's seed draws the same images and
-    noise whatever it starts from.
-
-    Args:
-        differences: (P, F), of one metric.
-        seed: seed of the draws.
-
-    Returns:
-        The 2.5 and 97.5 % quantiles of the mean.
-    """
-    generator, (starts, seeds) = np.random.default_rng(seed), differences.shape
-    rows = generator.integers(starts, size=(_DRAWS, starts))
-    columns = generator.integers(seeds, size=(_DRAWS, seeds))
-    means = differences[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
-    low, high = np.quantile(means, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
-    return float(low), float(high)
 
 
 def paired_values(rows: Rows, metric: str) -> dict[tuple[str, str], dict[str, dict[int, float]]]:
@@ -86,7 +63,9 @@ def compare(rows: Rows, metrics: Mapping[str, str]) -> list[str]:
 
                 found = differences_of(values[arm, group], others)
                 if found.size > 1:
-                    low, high = bootstrap_interval(found)
+                    # Fine-tunings of one pre-training are not independent results, nor are those
+                    # of one seed, which draws the same images and noise whatever it starts from.
+                    low, high = crossed_bootstrap(found)
                     interval = f"{low:+.1f} to {high:+.1f}"
                     counts = f"{found.shape[0]} x {found.shape[1]}"
                     mean = f"{found.mean():+.1f}"

@@ -20,15 +20,7 @@ from rsd2.inference.drawing import draw_beside_truth
 from rsd2.io.files import write_atomically
 from rsd2.study import StudyReport, StudyRun, read_markers, write_report
 from rsd2.study.comparison import last_fifth
-from rsd2.study.report import (
-    format_report,
-    make_row,
-    plot_study,
-    read_course,
-    read_records,
-    read_results,
-    write_rows,
-)
+from rsd2.study.report import read_course, read_records, read_results
 from rsd2.weights.checkpoint import load_weights
 
 from .label_recall import measure_recall, truth_of_dataset
@@ -54,6 +46,8 @@ SWEEP_REPORT = StudyReport(
     caption="Share of predictions whose own object is the nearest of its image, and the cosine of "
     "different targets of an image, on held-out scenes after the pre-training.",
     course="total_loss",
+    # Beside the report of a study in the same folder, which shares the pre-trainings.
+    files=("sweep.jsonl", "sweep.md", "sweep.png"),
 )
 _SCORE_THRESHOLD = 0.3
 _PICTURES = {
@@ -98,30 +92,6 @@ def write_pages(runs: Sequence[StudyRun], folder: Path, images: int = 8) -> str:
     write_atomically(folder / "detections.png", data.tobytes())
     write_atomically(folder / "report.html", _page(text))
     return f"{text}\nreport: {folder / 'report.html'}"
-
-
-def write_sweep(runs: Sequence[StudyRun], folder: Path) -> str:
-    """Write sweep.jsonl, sweep.md and sweep.png: pre-trainings that nothing is fine-tuned from.
-
-    Args:
-        runs: measurements of the pre-trainings.
-        folder: output folder of the study, where the report is written.
-
-    Returns:
-        The text of the report.
-
-    Raises:
-        StudyReportError: a result of a job is missing.
-    """
-    markers = read_markers(folder)
-    rows = [make_row(SWEEP_REPORT, run, folder, markers) for run in runs]
-    text = format_report(SWEEP_REPORT, rows)
-
-    # Beside the report of a study in the same folder, which shares the pre-trainings.
-    write_rows(rows, folder / "sweep.jsonl")
-    write_atomically(folder / "sweep.md", text)
-    plot_study(SWEEP_REPORT, rows, folder / "sweep.png")
-    return text
 
 
 def read_last(run: Path, names: Sequence[str]) -> dict[str, float]:

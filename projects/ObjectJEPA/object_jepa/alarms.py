@@ -87,8 +87,8 @@ class CollapseAlarms:
         """
         found = []
         rank = features["rank_me"]
-        # Even a target frozen at random weights loses half of its rank while the context learns,
-        # so what was measured in that time is no reference.
+        # Random weights have a high rank, which encoders that predict pixels lose too: what was
+        # measured before the warm-up's end is no reference.
         if iteration >= self._grace and rank == rank:
             self._best_rank = max(self._best_rank, rank)
         # NaN is unequal to itself: no tokens, or zeros only, have no rank.

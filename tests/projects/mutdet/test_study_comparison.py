@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
-
-from rsd2.projects.mutdet.study_comparison import (
-    SEPARATOR,
-    bootstrap_interval,
-    compare,
-    differences_of,
-)
+from rsd2.projects.mutdet.study_comparison import SEPARATOR, compare, differences_of
 
 
 def rows_of(arm, values, start=None):
@@ -29,13 +21,6 @@ def test_differences_are_of_the_same_seeds_and_of_the_same_pre_training():
     assert differences_of(two, {"5": {0: 1.0}, "6": {0: 1.0}}).size == 0
 
 
-def test_interval_holds_the_mean_and_has_no_width_without_spread():
-    assert bootstrap_interval(np.full((2, 3), 4.0)) == (4.0, 4.0)
-    low, high = bootstrap_interval(np.array([[0.0, 1.0, 2.0], [4.0, 5.0, 6.0]]))
-    # Either pre-training may be drawn twice, with either seed of the fine-tuning three times.
-    assert 0.0 <= low < 1.5 and 4.5 < high <= 6.0
-
-
 def test_every_arm_is_compared_with_those_that_it_has_to_beat():
     rows = rows_of("none", [10.0, 20.0])
     for start in (0, 1):
@@ -45,10 +30,3 @@ def test_every_arm_is_compared_with_those_that_it_has_to_beat():
         assert f"{pair} | g | {mean:+.1f}" in text
     assert "2 x 2" in text
     assert compare(rows_of("none", [1.0]), {"AP50": "AP50"}) == []
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_interval_shrinks_with_more_pre_trainings(seed):
-    values = np.random.default_rng(seed).normal(size=(40, 3))
-    few, many = bootstrap_interval(values[:2]), bootstrap_interval(values)
-    assert many[1] - many[0] < few[1] - few[0]
