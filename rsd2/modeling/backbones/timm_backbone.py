@@ -199,7 +199,8 @@ def _name_in(key: str, known: Mapping[str, Any]) -> str:
 def _import_timm() -> ModuleType:
     """Import timm only when it is used: it is an optional extra."""
     try:
-        import timm
+        # The submodule, because Python takes any folder named timm for a package.
+        import timm.models
     except ImportError as error:
         raise ImportError("TimmBackbone needs timm: pip install 'rsd2[timm]'") from error
     return timm
