@@ -155,7 +155,6 @@ class TimmBackbone(Backbone):
             ValueError: a map has another size than its stride says, because the sides do not
                 divide or the model has convolutions without padding.
         """
-
         maps = self.net(images)
         if self._is_channels_last:
             maps = [x.permute(0, 3, 1, 2).contiguous() for x in maps]
