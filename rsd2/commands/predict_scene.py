@@ -43,6 +43,7 @@ from tqdm import tqdm
 from rsd2.config import ConfigError
 from rsd2.data.datasets.scenes import find_labels, read_labels
 from rsd2.data.formats.coco_shapes import CROWDS
+from rsd2.data.mappers.image_mapper import check_channel_order
 from rsd2.geo.labels import read_area
 from rsd2.geo.radiometry import Radiometry
 from rsd2.geo.raster import Raster
@@ -239,17 +240,20 @@ def score_maps(
     return format_scores(scored) if scored else "there is no map to score"
 
 
-def check_channels(pixel_mean: Any, radiometry: Radiometry) -> None:
+def check_channels(pixel_mean: Any, radiometry: Radiometry, image_format: str) -> None:
     """Check that scenes are read with as many bands as the model has channels.
 
     Args:
         pixel_mean: the config's ``model.pixel_mean``; what is no list is not checked.
         radiometry: rule of the scenes.
+        image_format: channel order of the config's test mapper.
 
     Raises:
         ConfigError: the numbers differ.
+        ValueError: the order does not fit the number of bands.
     """
     number = 3 if radiometry.bands is None else len(radiometry.bands)
+    check_channel_order(image_format, number)
     if isinstance(pixel_mean, Sequence) and len(pixel_mean) != number:
         raise ConfigError(
             f"the model takes {len(pixel_mean)} bands (model.pixel_mean), but {number} are read; "
@@ -322,7 +326,8 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
     # Outputs come before the weights, whose loading takes longest.
     radiometry = read_radiometry(args, read_test_mapper(cfg).get("radiometry"))
     maps = plan_outputs(scenes, args)
-    check_channels(cfg.model.get("pixel_mean"), radiometry)
+    image_format = read_test_mapper(cfg).get("image_format", "RGB")
+    check_channels(cfg.model.get("pixel_mean"), radiometry, image_format)
 
     if args.engine == "ray":
         # The workers have the devices; this process only loads the model and hands it out.

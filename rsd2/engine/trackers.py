@@ -12,12 +12,13 @@ import re
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils.events import EventWriter, get_event_storage
+
+from rsd2.io.extras import import_extra
 
 from .errors import RunError
 
@@ -45,7 +46,7 @@ class TrackerWriter(EventWriter):
             RunError: the library is not installed.
         """
         try:
-            self._library: Any = import_module(self.library)
+            self._library: Any = import_extra(self.library)
         except ImportError as error:
             raise RunError(
                 f"train.writers names {self.library}, which cannot be imported ({error}); install "

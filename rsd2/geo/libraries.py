@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from types import ModuleType
+
+from rsd2.io.extras import import_extra
 
 CACHE_BYTES = 160 * 2**20
 """GDAL's cache of decoded blocks, whose default is a twentieth of the machine's memory.
@@ -29,7 +30,7 @@ def geo_library(name: str) -> ModuleType:
         ImportError: the library is not installed; the message says how to install it.
     """
     try:
-        return import_module(name)
+        return import_extra(name)
     except ImportError as error:
         raise ImportError(
             f"georeferenced data needs {name.split('.')[0]}, which is missing here ({error}); "

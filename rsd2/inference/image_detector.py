@@ -12,6 +12,7 @@ import torch
 from detectron2.data import transforms as T
 from torch import nn
 
+from rsd2.data.mappers.image_mapper import check_channel_order, to_tensor
 from rsd2.data.mappers.transforms import RotatedAugInput
 from rsd2.structures import from_horizontal
 
@@ -34,8 +35,7 @@ class ImageDetector:
         augmentations: Sequence[T.Augmentation | T.Transform] = (),
         image_format: str = "RGB",
     ) -> None:
-        if image_format not in ("RGB", "BGR"):
-            raise ValueError(f"image_format must be 'RGB' or 'BGR', got {image_format!r}")
+        check_channel_order(image_format, num_channels=3)
         self.model = model.eval()
         self.augmentations = T.AugmentationList(list(augmentations))
         self.image_format = image_format
@@ -47,7 +47,7 @@ class ImageDetector:
         """Detect objects in some images together.
 
         Args:
-            images: (h, w, 3) uint8 RGB each, of any sizes.
+            images: (h, w, 3) uint8 RGB each, of any sizes; (h, w, B) of scenes with B bands.
 
         Returns:
             For each image boxes (N, 5) in its own pixels and degrees, scores (N,), classes (N,);
@@ -58,10 +58,7 @@ class ImageDetector:
         for image in images:
             augmented = RotatedAugInput(image)
             self.augmentations(augmented)
-            pixels = augmented.image
-            if self.image_format == "BGR":
-                pixels = pixels[:, :, ::-1]
-            tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+            tensor = to_tensor(augmented.image, self.image_format)
             inputs.append({"image": tensor, "height": image.shape[0], "width": image.shape[1]})
 
         results = []

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 import cv2
 
+from .extras import import_extra
+
 ATTEMPTS = 3
 """How many workers may die of a call, or at their start, before it counts as failed."""
 
@@ -161,13 +163,12 @@ def import_ray() -> ModuleType:
         ImportError: it is not installed; the message says how to install it.
     """
     try:
-        import ray
+        return import_extra("ray")
     except ImportError as error:
         raise ImportError(
             f"this needs Ray, which is missing here ({error}); install it with: "
             "pip install 'rsd2[fleet]'"
         ) from error
-    return ray
 
 
 class RayPool:

@@ -8,7 +8,7 @@ Shapes: B images, C channels, H, W height and width in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch.nn import functional as F
@@ -34,14 +34,8 @@ _FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw
 _OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
 
 
-def efficientnet_lite0_rules(
-    keys: Iterable[str] = (), model_keys: Iterable[str] | None = None
-) -> list[Rule]:
+def efficientnet_lite0_rules() -> list[Rule]:
     """Map the names of the PyTorch port of 2020 to those of timm's ``tf_efficientnet_lite0``.
-
-    Args:
-        keys: keys of the file, all of one layout; not needed.
-        model_keys: keys of the model; not needed.
 
     Returns:
         The rules, which keep every tensor, the classifier too.

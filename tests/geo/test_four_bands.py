@@ -100,14 +100,21 @@ def test_four_bands_go_from_training_to_a_map(scene: Path, tmp_path: Path) -> No
     assert read_metadata(tmp_path / "map.gpkg")["radiometry"]["bands"] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--bands", "1", "2", "3"], "takes 4 bands (model.pixel_mean), but 3 are read"),
+        (["dataloader.test.mapper.image_format=BGR"], "but there are 4 bands; set it to 'RGB'"),
+    ],
+)
 def test_bands_that_do_not_fit_the_model_are_refused_before_the_search(
-    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture, words: list[str], message: str
 ) -> None:
     (tmp_path / "four.py").write_text(CONFIG)
     command = ["--config-file", str(tmp_path / "four.py"), "--weights", "absent.pth"]
     command += ["--input", str(scene), "--output", str(tmp_path / "map.gpkg")]
-    assert predict_scene.main([*command, "--bands", "1", "2", "3"]) == 2
-    assert "takes 4 bands (model.pixel_mean), but 3 are read" in capsys.readouterr().err
+    assert predict_scene.main([*command, *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("num_bands", [2, 4, 6])

@@ -98,8 +98,8 @@ class ImageMapper:
         Raises:
             ValueError: for a value out of range.
         """
-        if self.image_format not in ("RGB", "BGR"):
-            raise ValueError(f"image_format must be 'RGB' or 'BGR', got {self.image_format!r}.")
+        bands = None if self.radiometry is None else self.radiometry.bands
+        check_channel_order(self.image_format, 3 if bands is None else len(bands))
         if self.min_side < 0 or self.cached_images < 0:
             raise ValueError(
                 "min_side and cached_images must be >= 0, got "
@@ -157,16 +157,39 @@ class ImageMapper:
         return np.load(copy, mmap_mode="r")
 
 
+def check_channel_order(image_format: str, num_channels: int) -> None:
+    """Check a channel order, which says nothing about other bands than red, green and blue.
+
+    Args:
+        image_format: ``"RGB"``, the order of what is read, or ``"BGR"``, the reverse.
+        num_channels: number of channels of the images.
+
+    Raises:
+        ValueError: another order, or the reverse of bands that the radiometry has put in order.
+    """
+    if image_format not in ("RGB", "BGR"):
+        raise ValueError(f"image_format must be 'RGB' or 'BGR', got {image_format!r}.")
+    if image_format == "BGR" and num_channels not in (1, 3):
+        raise ValueError(
+            f"image_format 'BGR' is for red, green and blue, but there are {num_channels} bands; "
+            "set it to 'RGB', which keeps the order of the radiometry's bands."
+        )
+
+
 def to_tensor(image: np.ndarray, image_format: str = "RGB") -> torch.Tensor:
     """Copy an image into the layout that models take.
 
     Args:
-        image: (H, W, 3) RGB, any dtype.
+        image: (H, W, C) of any dtype; RGB if C is 3.
         image_format: channel order of the result, ``"RGB"`` or ``"BGR"``.
 
     Returns:
-        (3, H, W) of the same dtype, contiguous.
+        (C, H, W) of the same dtype, contiguous.
+
+    Raises:
+        ValueError: see `check_channel_order`.
     """
+    check_channel_order(image_format, image.shape[2])
     pixels = image[:, :, ::-1] if image_format == "BGR" else image
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 

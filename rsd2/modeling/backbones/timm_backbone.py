@@ -155,7 +155,6 @@ class TimmBackbone(Backbone):
             ValueError: a map has another size than its stride says, because the sides do not
                 divide or the model has convolutions without padding.
         """
-
         maps = self.net(images)
         if self._is_channels_last:
             maps = [x.permute(0, 3, 1, 2).contiguous() for x in maps]
@@ -199,7 +198,8 @@ def _name_in(key: str, known: Mapping[str, Any]) -> str:
 def _import_timm() -> ModuleType:
     """Import timm only when it is used: it is an optional extra."""
     try:
-        import timm
+        # The submodule, because Python takes any folder named timm for a package.
+        import timm.models
     except ImportError as error:
         raise ImportError("TimmBackbone needs timm: pip install 'rsd2[timm]'") from error
     return timm

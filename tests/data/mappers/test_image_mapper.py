@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rsd2.data.mappers.image_mapper import RecentImages, is_ignored, to_tensor
+from rsd2.data.mappers.image_mapper import ImageMapper, RecentImages, is_ignored, to_tensor
+from rsd2.geo.radiometry import Radiometry
 
 
 @pytest.mark.parametrize(("size", "reads"), [(0, "abaac"), (1, "abac"), (2, "abc"), (3, "abc")])
@@ -33,6 +34,18 @@ def test_channels_come_first_in_the_order_asked_for():
     assert rgb.shape == (3, 2, 4) and rgb.dtype == torch.uint8 and rgb.is_contiguous()
     assert rgb[:, 1, 2].tolist() == image[1, 2].tolist()
     assert torch.equal(bgr, rgb.flip(0))
+
+
+def test_bands_in_the_order_of_the_radiometry_are_never_reversed():
+    image = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+    assert to_tensor(image)[:, 0, 0].tolist() == [0, 1, 2, 3]
+    rule = Radiometry(bands=(1, 2, 3, 4))
+    for use in (
+        lambda: to_tensor(image, "BGR"),
+        lambda: ImageMapper(True, augmentations=[], image_format="BGR", radiometry=rule),
+    ):
+        with pytest.raises(ValueError, match="there are 4 bands; set it to 'RGB'"):
+            use()
 
 
 @pytest.mark.parametrize("flag", ["ignore", "iscrowd", "uncertain", "logo"])
