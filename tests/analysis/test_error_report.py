@@ -32,6 +32,7 @@ from rsd2.commands.train import error_page_folders, write_error_pages
 from rsd2.data.datasets import register_dota_instances
 from rsd2.evaluation import BoxDetections, CocoEvaluator, Detections, DotaEvaluator, write_task1_zip
 from rsd2.evaluation.files.coco_results import to_coco_results
+from rsd2.io.program import program_name
 from rsd2.structures import boxes_to_corners
 from rsd2.testing import TINY_CLASSES, write_tiny_dota
 
@@ -216,7 +217,7 @@ def test_command_says_what_is_missing(tmp_path, capsys):
     assert "give --run, --predictions, or both" in capsys.readouterr().err
     arguments = ["--predictions", str(tmp_path / "a"), "--output", str(tmp_path / "b")]
     assert report_run.main(arguments) == 1
-    assert "report_run.py: error: there are no predictions" in capsys.readouterr().err
+    assert f"{program_name()}: error: there are no predictions" in capsys.readouterr().err
 
 
 def long_objects(count, heads=False):
