@@ -13,6 +13,7 @@ from rsd2.config import ConfigError, load_config
 from rsd2.data.datasets import load_dota_instances
 from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper
 from rsd2.engine import RunError, prepare_output_dir
+from rsd2.io.program import program_name
 from rsd2.testing import TINY_CLASSES, write_tiny_dota
 from rsd2.weights.checkpoint import load_weights
 from rsd2.weights.errors import CheckpointError
@@ -114,8 +115,7 @@ def test_output_folder_that_cannot_be_made(folder, tmp_path, capsys, name):
     output = tmp_path / "file" / "output"
     assert tool.main([*arguments, "--output", str(output)]) == (1 if name == "report_run" else 2)
     message = capsys.readouterr().err
-    start = {"report_run": "report_run.py: error"}.get(name, name)
-    assert f"{start}: the output folder {output}" in message
+    assert f"{program_name()}: error: the output folder {output}" in message
     assert "cannot be made (Not a directory); choose another one" in message
     assert (tmp_path / "file").read_text() == "in the way"
 

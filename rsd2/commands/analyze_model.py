@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
@@ -34,6 +33,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from rsd2.config import ConfigError, load_config
+from rsd2.io.program import print_error
 
 TASKS = ("parameter", "flop", "activation", "structure")
 
@@ -249,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(argv)
     except ConfigError as problem:
-        print(f"analyze_model.py: error: {problem}", file=sys.stderr)
+        print_error(problem)
         return 1
 
     return 0

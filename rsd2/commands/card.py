@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 from rsd2.config import ConfigError, load_config
 from rsd2.engine import dataset_names
 from rsd2.io.files import write_atomically
+from rsd2.io.program import print_error
 from rsd2.study import StudyReportError
 from rsd2.study.model_card import (
     CardError,
@@ -185,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             print(text)
     except (CardError, ConfigError, StudyReportError, OSError) as problem:
-        print(f"rsd2 card: error: {problem}", file=sys.stderr)
+        print_error(problem)
         return 1
 
     return 0

@@ -26,7 +26,6 @@ Exit codes: 0 written, 1 keys unaccounted for, 2 wrong arguments or an unreadabl
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -37,6 +36,7 @@ import rsd2.projects
 from rsd2.config import apply_overrides, read_config_file
 from rsd2.data.class_orders import class_order
 from rsd2.io.files import replaced_file
+from rsd2.io.program import print_error
 from rsd2.io.text import read_lines
 from rsd2.weights import conversion, conversion_detr, conversion_vit
 from rsd2.weights.conversion import (
@@ -321,11 +321,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         problems = complaints(report, args)
         print(report)
         if problems:
-            print(f"error: {args.output} not written: {'; '.join(problems)}", file=sys.stderr)
+            print_error(f"{args.output} not written: {'; '.join(problems)}")
             return 1
         write_state(state, args.output)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
 
     print(f"pixels: {PIXELS[args.source]}")

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if done, 2 if the labels or the output cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
-    return run_command("convert_labels", lambda: _run(args))
+    return run_command(lambda: _run(args))
 
 
 def keep_classes(

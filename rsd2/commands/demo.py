@@ -16,6 +16,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from rsd2.io.program import print_error
 from rsd2.study import Job, JobError, module_command, run_jobs, scene_jobs, training_command
 
 CONFIG = "rotated_deformable_detr_small_synthetic.py"
@@ -98,10 +99,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run_jobs(jobs, folder, _SLOTS)
     except (JobError, OSError) as error:
-        print(f"rsd2 demo: error: {error}", file=sys.stderr)
+        print_error(error)
         return 1
     except KeyboardInterrupt:
-        print("rsd2 demo: interrupted; run the same command to continue.", file=sys.stderr)
+        print("interrupted; run the same command to continue.", file=sys.stderr)
         return 130
 
     print((folder / "report/results.md").read_text(encoding="utf-8"))

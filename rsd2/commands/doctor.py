@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = get_parser().parse_args(argv)
     found: list[int] = []
-    failed = run_command("doctor", lambda: found.append(_run(args)))
+    failed = run_command(lambda: found.append(_run(args)))
     return failed or int(found[0] > 0)
 
 

@@ -11,7 +11,6 @@ Example::
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from rsd2.data.datasets.builtin import register_builtin
 from rsd2.data.datasets.rscardata import RSCARDATA_LABELS, load_rscardata
 from rsd2.data.drawing.boxes import make_contact_sheet
 from rsd2.data.drawing.videos import VIDEO_CODECS, draw_record, group_videos, write_video
+from rsd2.io.program import print_error
 from rsd2.synthetic import RSCARDATA_SPLITS
 
 
@@ -178,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
             indices = list(range(len(records)))[: args.num_frames]
             write_video(output, drawn_frames(records, indices, args), args.rate)
     except (ValueError, OSError, KeyError) as error:
-        print(f"draw_video: {error}", file=sys.stderr)
+        print_error(error)
         return 2
 
     print(f"Drawn: {output}")

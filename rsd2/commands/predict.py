@@ -60,6 +60,7 @@ from rsd2.inference.prediction_inputs import check_targets, expand_image_inputs,
 from rsd2.inference.sliding_window import WindowParameters, detect_in_windows
 from rsd2.inference.video_prediction import describe_results, predict_videos
 from rsd2.io.image_io import ExifRule, read_image
+from rsd2.io.program import print_error
 
 from .model_loading import (
     PROBLEMS,
@@ -436,5 +437,5 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         problem = f"cannot write to --output {args.output}: {error}"
 
-    print(f"predict.py: error: {problem}", file=sys.stderr)
+    print_error(problem)
     return 2

@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         0 if done, 2 if the input or the output folder cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
-    return run_command("prepare_dota", lambda: _run(args))
+    return run_command(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -354,4 +354,4 @@ def main(argv: list[str] | None = None) -> int:
         except ExportError as error:
             raise ValueError(str(error)) from error
 
-    return run_command("rank", work)
+    return run_command(work)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from rsd2.evaluation.intervals import interval_table
 from rsd2.inference.drawing import draw_beside_truth
 from rsd2.io.figures import save_figure
 from rsd2.io.files import make_output_folder, write_atomically
+from rsd2.io.program import print_error
 from rsd2.weights.checkpoint import load_weights
 from rsd2.weights.errors import CheckpointError
 
@@ -277,7 +277,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.run is not None:
             report(args)
     except (AnalysisError, ReportError, CheckpointError, ConfigError, OSError) as problem:
-        print(f"report_run.py: error: {problem}", file=sys.stderr)
+        print_error(problem)
         return 1
 
     return 0

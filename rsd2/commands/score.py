@@ -209,4 +209,4 @@ def main(argv: list[str] | None = None) -> int:
         The exit code, see the top of this file.
     """
     args = get_parser().parse_intermixed_args(argv)
-    return run_command("score", lambda: run(args))
+    return run_command(lambda: run(args))

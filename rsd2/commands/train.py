@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,7 @@ from rsd2.engine import (
     wrap_distributed,
     write_results,
 )
+from rsd2.io.program import print_error
 from rsd2.weights.checkpoint import Checkpointer, load_state
 from rsd2.weights.errors import CheckpointError
 
@@ -367,12 +367,8 @@ def run_or_explain(args: argparse.Namespace) -> None:
     try:
         run_process(args)
     except PROBLEMS as problem:
-        _explain(problem)
+        print_error(problem)
         raise SystemExit(1) from problem
-
-
-def _explain(problem: Exception | str) -> None:
-    print(f"lazyconfig_train_net.py: error: {problem}", file=sys.stderr)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -419,14 +415,14 @@ def main(argv: list[str] | None = None) -> int:
         # One process raises here; several raise in their own processes, and only exit codes return.
         launch(run_process if args.num_gpus <= 1 else run_or_explain, *job, args=(args,))
     except PROBLEMS as problem:
-        _explain(problem)
+        print_error(problem)
         return 1
     except ProcessExitedException as stop:
         if stop.exit_code > 0:
             return stop.exit_code
         # A process may be killed for want of memory; one whose partner has left aborts, too, and
         # then the partner has said why. A signal's number is negative, and no exit code.
-        _explain(
+        print_error(
             f"process {stop.error_index} of the run was ended by {stop.signal_name or 'a signal'}; "
             "what the processes said before stands above. SIGKILL often means want of memory"
         )

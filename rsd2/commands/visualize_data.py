@@ -11,7 +11,6 @@ flag. Examples::
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -32,6 +31,7 @@ from rsd2.data.drawing.boxes import (
 )
 from rsd2.data.mappers.dataset_mapper import RotatedDatasetMapper
 from rsd2.io.files import make_output_folder
+from rsd2.io.program import print_error
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
                 names.append(name)
                 images.append(image)
     except (ValueError, OSError, KeyError, ConfigError) as error:
-        print(f"visualize_data: {error}", file=sys.stderr)
+        print_error(error)
         return 2
 
     if images:

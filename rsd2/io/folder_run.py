@@ -46,6 +46,7 @@ from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
+from .program import print_error
 from .worker_pool import run_in_processes
 
 Part = TypeVar("Part")
@@ -306,11 +307,10 @@ def _attempt(
     return None
 
 
-def run_command(tool: str, work: Callable[[], None]) -> int:
+def run_command(work: Callable[[], None]) -> int:
     """Run a resumable command and print errors that a user can cause as one line.
 
     Args:
-        tool: name of the command.
         work: function that does the command's work.
 
     Returns:
@@ -319,9 +319,9 @@ def run_command(tool: str, work: Callable[[], None]) -> int:
     try:
         work()
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"{tool}: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     except KeyboardInterrupt:
-        print(f"{tool}: interrupted; run the same command to continue.", file=sys.stderr)
+        print("interrupted; run the same command to continue.", file=sys.stderr)
         return 130
     return 0

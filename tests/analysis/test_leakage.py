@@ -10,7 +10,7 @@ import pytest
 
 from rsd2.analysis.doctor import examine
 from rsd2.analysis.doctor_data import read_data_set
-from rsd2.analysis.leakage import find_near_copies, fingerprint
+from rsd2.analysis.leakage import MIN_AGREEING, find_near_copies, fingerprint
 from rsd2.synthetic.scenes.scene import SceneConfig, draw_scene
 
 
@@ -50,6 +50,35 @@ def test_unlike_and_plain_pictures_are_no_copies(scenes: list[np.ndarray]) -> No
     prints = [[fingerprint(image) for image in images] for images in (train, test)]
     assert find_near_copies(*prints, progress=False) == []
     assert find_near_copies([], prints[1], progress=False) == []
+
+
+def place_on_water(
+    level: int, corner: tuple[int, int], cell: int, places: np.ndarray
+) -> np.ndarray:
+    """Draw textured squares of three cells a side at places (N, 2) below and right of a corner."""
+    image, rng = np.full((512, 512, 3), level, np.uint8), np.random.default_rng(3)
+    for y, x in places + corner:
+        texture = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8).repeat(cell, 0).repeat(cell, 1)
+        image[y : y + 3 * cell, x : x + 3 * cell] = texture
+    return image
+
+
+@pytest.mark.parametrize(
+    ("cell", "places"),
+    [
+        # One object has many equal hashes, but spans less than 1 % of its picture.
+        (4, 12 * np.stack(np.divmod(np.arange(16), 4), axis=1)),
+        # Ten small objects that stand alike span more, but few of their hashes are equal.
+        (3, 50 * np.stack(np.divmod(np.arange(10), 4), axis=1)),
+    ],
+)
+def test_small_objects_of_one_type_are_no_copies(cell: int, places: np.ndarray) -> None:
+    one, other = (
+        fingerprint(place_on_water(level, corner, cell, places))
+        for level, corner in ((30, (100, 60)), (60, (250, 220)))
+    )
+    assert len(one.hashes) > MIN_AGREEING
+    assert find_near_copies([one], [other], progress=False) == []
 
 
 def write_set(folder: Path, images: dict[str, np.ndarray]) -> Path:

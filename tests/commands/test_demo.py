@@ -9,6 +9,7 @@ import pytest
 from rsd2.commands.demo import CONFIG, demo_jobs, main
 from rsd2.commands.main import VERBS
 from rsd2.config import find_config
+from rsd2.io.program import program_name
 from rsd2.study import JobError
 
 
@@ -32,5 +33,5 @@ def test_a_failed_step_is_one_sentence(
     monkeypatch.setattr("rsd2.commands.demo.run_jobs", fail)
     assert main(["--quick", "--output", str(tmp_path)]) == 1
     captured = capsys.readouterr()
-    assert captured.err == "rsd2 demo: error: train failed, see jobs/train.log\n"
+    assert captured.err == f"{program_name()}: error: train failed, see jobs/train.log\n"
     assert captured.out.count("rsd2 ") == 5 and "rsd2 train --config-file" in captured.out

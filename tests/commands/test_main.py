@@ -55,6 +55,23 @@ def test_parsers_name_the_verb(verb: str, capsys: pytest.CaptureFixture) -> None
     assert sys.argv is before
 
 
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("predict", ["--config-file", "absent.py", "--input", ".", "--output", "out"]),
+        ("report", ["--predictions", "absent", "--output", "out"]),
+        ("train", ["--config-file", "absent.py"]),
+        ("convert-labels", ["--to", "dota", "--input", "absent", "--output", "out"]),
+        ("card", ["--table", "absent.md"]),
+    ],
+)
+def test_errors_name_the_program_as_it_was_called(
+    verb: str, arguments: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    assert main([verb, *arguments]) in (1, 2)
+    assert capsys.readouterr().err.startswith(f"rsd2 {verb}: error: ")
+
+
 def test_a_verb_runs_and_its_code_is_returned(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

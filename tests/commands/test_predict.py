@@ -19,6 +19,7 @@ from rsd2.config import save_config
 from rsd2.inference.image_detector import ImageDetector
 from rsd2.inference.prediction_files import PredictionWriter, output_names
 from rsd2.inference.sliding_window import ImageDetections, WindowParameters, detect_in_windows
+from rsd2.io.program import program_name
 from rsd2.ops import paired_iou_rotated
 from rsd2.structures import boxes_to_corners, canonicalize
 from rsd2.testing import shrink, write_tiny_dota
@@ -204,7 +205,7 @@ def test_overrides_and_averaged_weights(run, trained, images, tmp_path, capsys):
 def test_one_line_says_what_is_wrong(run, images, tmp_path, capsys, arguments, message):
     assert run("--input", images / "small.png", *arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("predict.py: error: ") and message in error
+    assert error.startswith(f"{program_name()}: error: ") and message in error
     assert not (tmp_path / "out").exists()
 
 

@@ -3,6 +3,7 @@
 from PIL import Image
 
 from rsd2.commands import prepare_dota as tool
+from rsd2.io.program import program_name
 from rsd2.testing import write_tiny_dota
 
 
@@ -31,7 +32,7 @@ def test_wrong_input_is_one_line_and_exit_code_two(tmp_path, capsys):
     ):
         assert tool.main(_arguments(folder, tmp_path / "t", *more)) == 2
         message = capsys.readouterr().err
-        assert message.startswith("prepare_dota: ") and what in message
+        assert message.startswith(f"{program_name()}: error: ") and what in message
         assert more[1] in message and len(message.splitlines()) == 1
     assert not (tmp_path / "t").exists()
 

@@ -18,6 +18,7 @@ from rsd2.config import load_config, save_config
 from rsd2.data.datasets import register_dota_instances
 from rsd2.evaluation.files.task1 import write_task1_zip
 from rsd2.evaluation.scoring.dota import Detections, GroundTruth
+from rsd2.io.program import program_name
 from rsd2.testing import TINY_CLASSES, shrink, write_tiny_dota
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,7 +126,7 @@ def test_what_is_missing_or_broken_is_named(run, tmp_path, capsys, name, content
     else:
         (run / name).unlink(missing_ok=True)
     assert tool.main(["--run", str(run), "--output", str(tmp_path / "out")]) == 1
-    assert re.match(f"report_run.py: error: .*{message}", capsys.readouterr().err)
+    assert re.match(f"{re.escape(program_name())}: error: .*{message}", capsys.readouterr().err)
 
 
 def test_test_set_that_is_not_built_in(trained, tmp_path):

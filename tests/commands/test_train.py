@@ -19,6 +19,7 @@ from rsd2.commands import train
 from rsd2.config import load_config, save_config
 from rsd2.data.datasets import register_dota_instances
 from rsd2.engine import RunError
+from rsd2.io.program import program_name
 from rsd2.testing import shrink
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -292,7 +293,7 @@ def test_processes_of_the_tool_explain_themselves_too():
 def test_values_that_cannot_be_meant_are_one_sentence(option, message, capsys):
     assert train.main(["--config-file", "config.py", option]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("lazyconfig_train_net.py: error: ") and message in last
+    assert last.startswith(f"{program_name()}: error: ") and message in last
 
 
 @pytest.mark.parametrize("flags", [[], ["--eval-only", "train.init_checkpoint=weights.pth"]])
@@ -309,7 +310,7 @@ def test_missing_data_are_one_sentence(flags, is_registered, tmp_path, capsys):
     names = f"dataloader.{split}.dataset.names={name}"
     assert train.main(["--config-file", str(tmp_path / "small.yaml"), *flags, names]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
-    assert line.startswith(f"lazyconfig_train_net.py: error: dataloader.{split}: ")
+    assert line.startswith(f"{program_name()}: error: dataloader.{split}: ")
     assert ("no image folder" if is_registered else f"{name}' is not registered") in line
 
 

@@ -30,6 +30,7 @@ from rsd2.io.folder_run import (
     run_command,
     shard_from_environment,
 )
+from rsd2.io.program import program_name
 from rsd2.projects.mutdet import embedding_run
 from rsd2.projects.mutdet.embedding_run import EmbeddingRun, FitSettings, embed_folder
 from rsd2.projects.mutdet.label_run import Labeller, label_folder
@@ -401,14 +402,14 @@ def test_errors_become_a_line_and_a_status(capsys: pytest.CaptureFixture) -> Non
     def fail(error: BaseException) -> None:
         raise error
 
-    assert run_command("x", lambda: None) == 0
+    assert run_command(lambda: None) == 0
     for error in (ValueError("bad"), FileNotFoundError("bad"), ImportError("bad")):
-        assert run_command("x", partial(fail, error)) == 2
-        assert capsys.readouterr().err == "x: bad\n"
-    assert run_command("x", partial(fail, KeyboardInterrupt())) == 130
+        assert run_command(partial(fail, error)) == 2
+        assert capsys.readouterr().err == f"{program_name()}: error: bad\n"
+    assert run_command(partial(fail, KeyboardInterrupt())) == 130
     assert "same command" in capsys.readouterr().err
     with pytest.raises(AssertionError):  # our own mistakes keep their trace
-        run_command("x", partial(fail, AssertionError()))
+        run_command(partial(fail, AssertionError()))
 
 
 @pytest.mark.parametrize(

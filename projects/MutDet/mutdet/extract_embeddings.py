@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if done, 2 if an argument, an image or a folder cannot be used, 130 if interrupted.
     """
     args = get_parser().parse_args(argv)
-    return run_command("extract_embeddings", lambda: _run(args))
+    return run_command(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rsd2.data.formats.pseudo_labels import read_folder
+from rsd2.io.program import program_name
 from rsd2.modeling.backbones.small_resnet import small_resnet
 from rsd2.projects.mutdet.reduction import load_reduction
 from rsd2.synthetic import SceneConfig, write_dota_scenes
@@ -112,7 +113,7 @@ def test_errors_are_one_line(
     command = ["--images", str(scenes / "images"), "--output", str(tmp_path / "out"), *more]
     assert tool("make_pseudo_labels").main(command) == 2
     error = capsys.readouterr().err
-    assert message in error and error.startswith("make_pseudo_labels: ")
+    assert message in error and error.startswith(f"{program_name()}: error: ")
     assert not list(tmp_path.rglob("*.npz"))
 
 
