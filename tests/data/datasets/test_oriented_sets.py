@@ -242,6 +242,13 @@ def test_windows_are_scored_on_whole_images_as_the_authors_do(soda: Path, tmp_pa
         again = SodaEvaluator(whole, distributed=False)
         again.process_file(tmp_path / "out" / "Task1.zip")
         assert again.evaluate()["bbox"] == pytest.approx(result, nan_ok=True)
+
+        only = SodaEvaluator(
+            whole, output_dir=tmp_path / "only", distributed=False, format_only=True
+        )
+        only.process_file(tmp_path / "out" / "Task1.zip")
+        assert only.evaluate() == {}
+        assert [path.name for path in (tmp_path / "only").iterdir()] == ["Task1.zip"]
     finally:
         for name in (windows, whole):
             DatasetCatalog.remove(name)
