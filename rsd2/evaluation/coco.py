@@ -14,8 +14,8 @@ from tabulate import tabulate
 from .evaluator import BoxEvaluator, Evaluation, count_objects
 from .matching.boxes import BoxDetections, BoxTruth
 from .report import mean_percent
-from .scoring.aitod import AITOD_IOU_THRESHOLDS as COCO_IOU_THRESHOLDS
 from .scoring.aitod import score_coco
+from .scoring.dota import COCO_IOU_THRESHOLDS
 
 _logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class CocoEvaluator(BoxEvaluator):
         protocol = {
             "name": self.title,
             "iou_rule": "IoU >= t",
-            "iou_thresholds": [round(float(value), 2) for value in COCO_IOU_THRESHOLDS],
+            "iou_thresholds": list(COCO_IOU_THRESHOLDS),
             "area_ranges_px2": {name: list(ends) for name, ends in self.area_ranges.items()},
             "ap_method": "101 recall points",
             "mean": "over the classes that have an object in the range",

@@ -41,6 +41,7 @@ class SodaEvaluator(DotaEvaluator):
         max_detections: int | None = SODA_MAX_DETECTIONS,
         train_dataset_names: Sequence[str] = (),
         distributed: bool = True,
+        format_only: bool = False,
     ) -> None:
         """Check the output folder; the labels are read by :meth:`reset`.
 
@@ -53,9 +54,10 @@ class SodaEvaluator(DotaEvaluator):
             max_detections: most detections of one class in one image, > 0; None takes 20,000.
             train_dataset_names: datasets the model was trained on.
             distributed: whether to gather the outputs of all processes.
+            format_only: write the detections and score nothing.
 
         Raises:
-            ValueError: the limit is not positive.
+            ValueError: the limit is not positive, or there is no folder to write to.
             OSError: the output folder cannot be written.
         """
         super().__init__(
@@ -65,6 +67,7 @@ class SodaEvaluator(DotaEvaluator):
             max_detections=max_detections,
             train_dataset_names=train_dataset_names,
             distributed=distributed,
+            format_only=format_only,
         )
 
     def score(self, truth: GroundTruth, detections: BoxDetections | Detections) -> Evaluation:
@@ -81,8 +84,7 @@ class SodaEvaluator(DotaEvaluator):
             ``AP-<class>``.
         """
         if isinstance(detections, Detections):
-            polygons = torch.from_numpy(detections.polygons)
-            boxes = corners_to_boxes(polygons).numpy()
+            boxes = corners_to_boxes(torch.from_numpy(detections.corners())).numpy()
             detections = BoxDetections(
                 detections.image_index, detections.class_index, detections.scores, boxes
             )

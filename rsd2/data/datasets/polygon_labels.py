@@ -21,6 +21,7 @@ from rsd2.data.file_names import NameIndex
 from rsd2.data.formats.dota import DotaLabels, apply_border_policy, find_images
 from rsd2.data.formats.label_images import read_sizes
 from rsd2.data.formats.label_report import LabelReport, show_progress
+from rsd2.data.formats.labelled_images import check_size
 from rsd2.io.text import read_lines
 from rsd2.structures import corners_to_boxes
 
@@ -204,6 +205,7 @@ def read_polygon_records(
             objects = DotaLabels.empty()
             if path is not None:
                 objects = read(path, report)
+                check_size(objects, size, image.name, path, report)
                 objects = apply_policies(objects, size, categories, policy, path, report)
             record["annotations"] = annotation_rows(objects, categories)
             report.objects += len(objects)

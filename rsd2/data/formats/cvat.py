@@ -76,7 +76,8 @@ class CvatXml(FileForAll):
                 report.add("label_entry", path, line_of(image), "the image has no name")
                 continue
 
-            page = LabelPage([], name, stated_size(image.get("height"), image.get("width")))
+            size = stated_size(image.get("height"), image.get("width"))
+            page = LabelPage([], name, size, line_of(image))
             for element in image:
                 if element.tag in _IGNORED:
                     continue

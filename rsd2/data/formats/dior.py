@@ -16,6 +16,8 @@ from rsd2.data.class_orders import canonical_class_name
 
 from .dota import DotaLabels, check_polygons
 from .foreign import describe_format, guess_xml
+from .label_entries import LabelPage
+from .label_parsing import read_stated_size
 from .label_report import LabelReport
 from .values import is_coordinate, parse_difficulty, parse_number
 from .xml_labels import line_of, read_xml
@@ -43,11 +45,15 @@ def read_dior_labels(
     """
     report.label_files += 1
     rows, names, flags, lines = [], [], [], []
-    root = read_xml(path, report, lines_of=("object",))
+    root = read_xml(path, report, lines_of=("object", "height"))
     # A broken or empty file has no format that could be foreign: its own problem is reported.
     if root is not None and (name := guess_xml(root)) not in ("", "DIOR-R XML"):
         report.add("foreign_format", path, line_of(root), describe_format(name))
         root = None
+    page = LabelPage()
+    if root is not None:
+        read_stated_size(page, root, "size/height", "size/width")
+
     for element in () if root is None else root.findall("object"):
         parsed = _parse_object(element, path, report)
         if parsed is not None:
@@ -62,6 +68,8 @@ def read_dior_labels(
         names,
         np.array(flags, dtype=np.int64),
         np.array(lines, dtype=np.int64),
+        size=page.size,
+        size_line=page.size_line,
     )
     return check_polygons(labels, path, report)
 

@@ -45,6 +45,8 @@ class DotaLabels:
         heads: (N, 2) float64 xy in pixels, where the object points to; None in formats that do
             not say it.
         scores: (N,) float64, NaN for an object without one; None in formats that do not say it.
+        size: (height, width) of the image in pixels, as the file states it; None if it does not.
+        size_line: 1-based line of the size; None in formats without lines.
     """
 
     polygons: np.ndarray
@@ -53,6 +55,8 @@ class DotaLabels:
     lines: np.ndarray
     heads: np.ndarray | None = None
     scores: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+    size_line: int | None = None
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -75,8 +79,15 @@ class DotaLabels:
         names = [name for name, chosen in zip(self.names, keep) if chosen]
         heads = None if self.heads is None else self.heads[keep]
         scores = None if self.scores is None else self.scores[keep]
-        flags, lines = self.difficult[keep], self.lines[keep]
-        return DotaLabels(self.polygons[keep], names, flags, lines, heads, scores)
+        return replace(
+            self,
+            polygons=self.polygons[keep],
+            names=names,
+            difficult=self.difficult[keep],
+            lines=self.lines[keep],
+            heads=heads,
+            scores=scores,
+        )
 
     def line(self, index: int) -> int | None:
         """Return the 1-based line of an object, None in formats whose objects have no line."""

@@ -21,7 +21,7 @@ from .label_parsing import (
     add_xml_rows,
     child_text,
     open_xml,
-    stated_size,
+    read_stated_size,
     to_xml,
 )
 from .label_report import LabelReport
@@ -41,15 +41,12 @@ class Fair1m(FilePerImage):
 
     def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
-        root = open_xml(path, self.kinds, report, ("object",))
+        root = open_xml(path, self.kinds, report, ("object", "height"))
         if root is None:
             return LabelPage()
 
-        page = LabelPage(
-            file_name=root.findtext("source/filename"),
-            size=stated_size(root.findtext("size/height"), root.findtext("size/width")),
-        )
-
+        page = LabelPage(file_name=root.findtext("source/filename"))
+        read_stated_size(page, root, "size/height", "size/width")
         add_xml_rows(page, root.findall("objects/object"), _parse_object, path, report)
         return page
 

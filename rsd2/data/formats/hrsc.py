@@ -26,7 +26,7 @@ from .label_entries import (
     parse_sides,
 )
 from .label_format import FilePerImage, LabelledImage
-from .label_parsing import add_element, add_xml_rows, child_text, open_xml, stated_size, to_xml
+from .label_parsing import add_element, add_xml_rows, child_text, open_xml, read_stated_size, to_xml
 from .label_report import LabelReport
 from .rectangles import fit_rectangle, rectangle_corners
 from .values import parse_difficulty, parse_whole, shortest_decimal
@@ -58,16 +58,16 @@ class Hrsc(FilePerImage):
 
     def parse(self, path: Path, size: Size, classes: Names, report: LabelReport) -> LabelPage:
         """Parse a file, see `FilePerImage.parse`."""
-        root = open_xml(path, self.kinds, report, ("HRSC_Object",))
+        root = open_xml(path, self.kinds, report, ("HRSC_Object", "Img_SizeHeight"))
         if root is None:
             return LabelPage()
         names = _names(path.parent)
 
-        # The height is Img_SizeHeight; several other readers exchange the two sides.
-        stated = stated_size(root.findtext("Img_SizeHeight"), root.findtext("Img_SizeWidth"))
         stem = root.findtext("Img_FileName") or ""
         kind = (root.findtext("Img_FileFmt") or "bmp").strip()
-        page = LabelPage(file_name=f"{stem.strip()}.{kind}", size=stated)
+        page = LabelPage(file_name=f"{stem.strip()}.{kind}")
+        # The height is Img_SizeHeight; several other readers exchange the two sides.
+        read_stated_size(page, root, "Img_SizeHeight", "Img_SizeWidth")
 
         elements = root.findall("HRSC_Objects/HRSC_Object")
         add_xml_rows(page, elements, partial(_parse_object, names=names), path, report)

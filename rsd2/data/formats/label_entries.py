@@ -69,11 +69,13 @@ class LabelPage:
         rows: objects of the image.
         file_name: name of the image, as the file states it; None if it states none.
         size: (height, width) of the image in pixels, as the file states it; None if it does not.
+        size_line: 1-based line of the size; None in formats without lines.
     """
 
     rows: list[ObjectRow] = field(default_factory=list)
     file_name: str | None = None
     size: tuple[int, int] | None = None
+    size_line: int | None = None
 
 
 def clean_name(value: Any) -> str:

@@ -120,6 +120,21 @@ def stated_size(height: Any, width: Any) -> tuple[int, int] | None:
     return size if min(size) > 0 else None
 
 
+def read_stated_size(page: LabelPage, root: ElementTree.Element, height: str, width: str) -> None:
+    """Store the image size that an XML file states, and its line.
+
+    Args:
+        page: page that gets them.
+        root: root element from `open_xml`, which numbers the elements of the height.
+        height: path to the element of the height.
+        width: path to the element of the width.
+    """
+    element = root.find(height)
+    if element is not None:
+        page.size = stated_size(element.text, root.findtext(width))
+        page.size_line = line_of(element)
+
+
 def add_element(
     parent: ElementTree.Element, tag: str, text: Any = None, **attributes: str
 ) -> ElementTree.Element:

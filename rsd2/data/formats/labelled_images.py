@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 
@@ -88,11 +88,7 @@ def make_image(
         report.add("label_entry", path, None, f"{name}: no width and height are stated")
         return None
 
-    # Another size suggests that the labels belong to a resampled image, whose pixels do not fit.
-    if page.size is not None and page.size != known_size:
-        message = f"{name}: {page.size[1]} x {page.size[0]} pixels, the image has"
-        report.add("image_size", path, None, f"{message} {known_size[1]} x {known_size[0]}", "kept")
-
+    check_size(page, known_size, name, path, report)
     labels = read_page(page, path, classes, report)
     scores = repeat(None) if labels.scores is None else _or_none(labels.scores.tolist())
     heads = repeat(None) if labels.heads is None else map(_point_or_none, labels.heads.tolist())
@@ -101,6 +97,29 @@ def make_image(
     lines = (line or None for line in labels.lines.tolist())
     objects = [LabelledObject(*values) for values in zip(*columns, lines)]
     return LabelledImage(name, known_size[0], known_size[1], objects, str(path))
+
+
+def check_size(
+    stated: LabelPage | DotaLabels,
+    size: tuple[int, int],
+    name: str,
+    path: Path,
+    report: LabelReport,
+) -> None:
+    """Report a label file that states another size than its image has.
+
+    Args:
+        stated: content of the label file.
+        size: (height, width) of the image in pixels.
+        name: name of the image.
+        path: path of the label file.
+        report: report that gets the difference.
+    """
+    # Another size suggests that the labels belong to a resampled image, whose pixels do not fit.
+    if stated.size is not None and stated.size != size:
+        found, expected = (f"{width} x {height}" for height, width in (stated.size, size))
+        message = f"{name}: {found} pixels, the image has {expected}"
+        report.add("image_size", path, stated.size_line, message, "kept")
 
 
 def read_page(
@@ -119,7 +138,7 @@ def read_page(
         no object has one.
     """
     if not page.rows:
-        return DotaLabels.empty()
+        return replace(DotaLabels.empty(), size=page.size, size_line=page.size_line)
 
     corners, names, flags, scores, headings, lines = zip(*page.rows)
     spelling = {name: canonical_class_name(name, classes) for name in set(names)} if classes else {}
@@ -130,6 +149,8 @@ def read_page(
         np.array(lines, dtype=np.int64),
         np.array([one or _NOWHERE for one in headings], float) if any(headings) else None,
         None if set(scores) == {None} else np.array(scores, dtype=np.float64),
+        page.size,
+        page.size_line,
     )
     return check_polygons(labels, path, report)
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +86,9 @@ def read_task1(
 
     Raises:
         FileNotFoundError: the path or the file of a class is missing.
-        ValueError: there is a file of another class, a line is malformed, a number is not finite
-            or an image is not in the ground truth; the message names file and line.
+        ValueError: the zip is broken, there is a file of another class, a line is malformed, a
+            number is not finite or an image is not in the ground truth; the message names file and
+            line.
     """
     _refuse_other_classes(Path(path), class_names)
     index_of = {name: index for index, name in enumerate(image_ids)}
@@ -179,7 +182,7 @@ def _refuse_other_classes(path: Path, class_names: Sequence[str]) -> None:
     if path.is_dir():
         found = {member.name for member in path.iterdir()}
     else:
-        with zipfile.ZipFile(path) as archive:
+        with _open_zip(path) as archive:
             found = set(archive.namelist())
 
     known = {f"Task1_{name}.txt" for name in class_names}
@@ -198,12 +201,22 @@ def _read_member(path: Path, name: str) -> str:
             raise FileNotFoundError(f"{path} holds no {name}; a class without detections needs one")
         return read_text(member)
 
-    with zipfile.ZipFile(path) as archive:
+    with _open_zip(path) as archive:
         if name not in archive.namelist():
             raise FileNotFoundError(
                 f"{path} holds no {name} at its top level; a class without detections needs one"
             )
         return decode_text(archive.read(name), f"{path}: {name}")
+
+
+@contextmanager
+def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip; what is broken in it, or encrypted, becomes an error that names it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged or no zip ({error}); write it again") from error
 
 
 def _parse_line(line: str, where: str) -> tuple[str, list[float]]:

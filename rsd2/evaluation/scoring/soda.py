@@ -87,26 +87,31 @@ def score_soda(
     best, iou, classes = best[order], iou[order], ranked.class_index[order]
     areas = found.areas[order]
 
+    # Objects and detections of each range, and the rows of each class, are the same at all
+    # thresholds.
     ranges = list(SODA_AREA_RANGES.values())
+    counted = [(objects.areas >= low) & (objects.areas <= high) for low, high in ranges]
+    within = [(areas >= low) & (areas <= high) for low, high in ranges]
+    rows = [np.flatnonzero(classes == k) for k in range(num_classes)]
+    num_counted = np.stack(
+        [np.bincount(truth.class_index[one], minlength=num_classes) for one in counted]
+    )
+
     shape = (len(COCO_IOU_THRESHOLDS), len(ranges), num_classes)
     precision, recall = np.full(shape, np.nan), np.full(shape, np.nan)
-    num_counted = np.zeros(shape[1:], dtype=np.int64)
-    for a, (low, high) in enumerate(ranges):
-        counts = (objects.areas >= low) & (objects.areas <= high)
-        within = (areas >= low) & (areas <= high)
-        num_counted[a] = np.bincount(truth.class_index[counts], minlength=num_classes)
+    for t, threshold in enumerate(COCO_IOU_THRESHOLDS):
+        matches = np.flatnonzero(iou >= threshold)
+        # The first detection of the ranking takes the object; later ones have matched nothing.
+        takers = matches[np.unique(best[matches], return_index=True)[1]]
 
-        for t, threshold in enumerate(COCO_IOU_THRESHOLDS):
-            matches = np.flatnonzero(iou >= threshold)
-            # The first detection of the ranking takes the object; later ones have matched nothing.
-            takers = matches[np.unique(best[matches], return_index=True)[1]]
-            is_true, is_false = np.zeros(len(order), dtype=bool), within.copy()
+        for a, counts in enumerate(counted):
+            is_true, is_false = np.zeros(len(order), dtype=bool), within[a].copy()
             is_true[takers], is_false[takers] = counts[best[takers]], False
 
             for k in np.flatnonzero(num_counted[a]):
-                own = classes == k
+                own = rows[k]
                 curve = precision_recall(is_true[own], is_false[own], num_counted[a, k])
                 precision[t, a, k] = best_precision_at(*curve, _RECALL_POINTS).mean()
-                recall[t, a, k] = curve[1][-1] if own.any() else 0.0
+                recall[t, a, k] = curve[1][-1] if len(own) else 0.0
 
     return SodaScores(precision, recall, num_counted)

@@ -88,6 +88,21 @@ def test_policies_hold_for_every_format(put) -> None:
     assert len(load_dataset(labels, images, CLASSES, out_of_image="drop")[1]["annotations"]) == 1
 
 
+@pytest.mark.parametrize("name", ["hrsc", "fair1m", "soda-a"])
+def test_the_stated_size_is_compared_with_the_image(name: str, put) -> None:
+    labels, images = put(name)
+    file = next(path for path in sorted(labels.rglob("a b.*")))
+    file.write_text(file.read_text("utf-8").replace("200", "400", 1), encoding="utf-8")
+    report = LabelReport()
+    records = load_dataset(labels, images, CLASSES, report=report)
+    (problem,) = report.problems
+    assert (problem.kind, problem.fate) == ("image_size", "kept") and problem.file == str(file)
+    assert "400 x 100 pixels, the image has 200 x 100" in problem.message
+    assert [(r["width"], len(r["annotations"])) for r in records] == [(200, 0), (200, 2)]
+    with pytest.raises(ValueError, match="image_size"):
+        load_dataset(labels, images, CLASSES, on_problem="error")
+
+
 def test_a_format_with_an_argument_and_wrong_arguments(put, tmp_path: Path) -> None:
     labels, images = put("coco-rotated")
     records = load_dataset(labels, images, CLASSES, format=CocoRotated("degrees-cw"))

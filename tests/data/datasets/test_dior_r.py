@@ -94,6 +94,13 @@ def test_splits_annotations_and_order_of_the_list(root):
     assert [len(r["annotations"]) for r in load_dior_r(root, "test")] == [1]
 
 
+def test_a_stated_size_unlike_the_image_is_named(root):
+    path = root / "Annotations" / "Oriented Bounding Boxes" / "00003.xml"
+    path.write_text(path.read_text().replace("<width>80", "<width>160"))
+    with pytest.raises(ValueError, match=r"(?s)image_size.*00003\.xml.*160 x 60 .* has 80 x 60"):
+        load_dior_r(root, "val", on_problem="error")
+
+
 def test_lists_name_images_by_paths_in_any_encoding(root):
     names = "./00002\r\nJPEGIMAGES-trainval/../00001.JPG\r\n"
     (root / "ImageSets" / "Main" / "train.txt").write_text(names, encoding="utf-16")

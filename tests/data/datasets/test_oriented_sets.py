@@ -210,6 +210,28 @@ def test_defects_are_named_with_file_and_line(
     assert (problem.kind, problem.line) == (kind, line) and problem.file.endswith(place)
 
 
+@pytest.mark.parametrize(
+    ("load", "fixture", "place", "old"),
+    [
+        (load_hrsc2016, "hrsc", SHIP_FILE, "<Img_SizeWidth>200"),
+        (load_fair1m, "fair1m", AIRPLANE_FILE, "<annotation>"),
+        (load_soda_a, "soda", REGION_FILE, '"width": 200'),
+    ],
+)
+def test_labels_of_another_size_are_named(load, fixture, place, old, request) -> None:
+    root, report = request.getfixturevalue(fixture), LabelReport()
+    new = old.replace("200", "400") + "<size><height>100</height><width>400</width></size>" * (
+        fixture == "fair1m"
+    )
+    (root / place).write_text((root / place).read_text().replace(old, new, 1))
+    records = load(root, "trainval" if fixture == "hrsc" else "train", report=report)
+    (problem,) = report.problems
+    assert (problem.kind, problem.fate) == ("image_size", "kept") and problem.file.endswith(place)
+    assert "400 x 100 pixels, the image has 200 x 100" in problem.message
+    assert problem.line == (None if fixture == "soda" else 1)
+    assert {record["width"] for record in records} == {WIDTH}
+
+
 @pytest.mark.parametrize(("load", "name"), [
     (load_hrsc2016, "HRSC2016"), (load_fair1m, "FAIR1M"), (load_soda_a, "SODA-A"),
 ])  # fmt: skip
@@ -242,6 +264,13 @@ def test_windows_are_scored_on_whole_images_as_the_authors_do(soda: Path, tmp_pa
         again = SodaEvaluator(whole, distributed=False)
         again.process_file(tmp_path / "out" / "Task1.zip")
         assert again.evaluate()["bbox"] == pytest.approx(result, nan_ok=True)
+
+        only = SodaEvaluator(
+            whole, output_dir=tmp_path / "only", distributed=False, format_only=True
+        )
+        only.process_file(tmp_path / "out" / "Task1.zip")
+        assert only.evaluate() == {}
+        assert [path.name for path in (tmp_path / "only").iterdir()] == ["Task1.zip"]
     finally:
         for name in (windows, whole):
             DatasetCatalog.remove(name)

@@ -39,7 +39,7 @@ from rsd2.data.windows.tile_index import Tile, TileIndex, TileSource
 from rsd2.evaluation.files.coco_results import read_coco_results
 from rsd2.evaluation.files.task1 import read_task1
 from tests.data.formats.mutations import byte_changes, change_bytes, put_strange_value, retype
-from tests.data.formats.published_labels import PUBLISHED
+from tests.data.formats.published_labels import HEIGHT, PUBLISHED, WIDTH
 
 NAMES = ["ship", "storage tank", "渔船"]
 SHAPES = [
@@ -95,9 +95,9 @@ class Reader:
         return objects, problems
 
 
-def write_image(path: Path) -> None:
+def write_image(path: Path, height: int = 60, width: int = 80) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), np.zeros((60, 80, 3), np.uint8))
+    assert cv2.imwrite(str(path), np.zeros((height, width, 3), np.uint8))
 
 
 def write(path: Path, text: str) -> Path:
@@ -281,7 +281,7 @@ def tiles(folder: Path) -> Reader:
 def hrsc(folder: Path) -> Reader:
     text = PUBLISHED["hrsc"]()["Annotations/a b.xml"]
     file = write(folder / "FullDataSet" / "Annotations" / "a.xml", text)
-    write_image(folder / "FullDataSet" / "AllImages" / "a.bmp")
+    write_image(folder / "FullDataSet" / "AllImages" / "a.bmp", HEIGHT, WIDTH)
     write(folder / "ImageSets" / "train.txt", "a\n")
     return published(file, load_hrsc2016, folder, "train")
 
@@ -289,21 +289,20 @@ def hrsc(folder: Path) -> Reader:
 def fair1m(folder: Path) -> Reader:
     text = PUBLISHED["fair1m"]()["a b.xml"].replace("渔船", "Bridge").replace("storage tank", "Van")
     file = write(folder / "validation" / "labelXml" / "a.xml", text)
-    write_image(folder / "validation" / "images" / "a.tif")
+    write_image(folder / "validation" / "images" / "a.tif", HEIGHT, WIDTH)
     return published(file, load_fair1m, folder, "val")
 
 
 def soda_a(folder: Path) -> Reader:
     text = PUBLISHED["soda-a"]()["a b.json"].replace("渔船", "ship")
     file = write(folder / "val" / "Annotations" / "a.json", text)
-    write_image(folder / "val" / "Images" / "a.jpg")
+    write_image(folder / "val" / "Images" / "a.jpg", HEIGHT, WIDTH)
     return published(file, load_soda_a, folder, "val")
 
 
 def published(file: Path, load: Callable, folder: Path, split: str) -> Reader:
     def read(report: LabelReport) -> list[Any]:
-        # The published objects lie in a larger image than those of this file.
-        return places(load(folder, split, report=report, out_of_image="ignore"))
+        return places(load(folder, split, report=report))
 
     return Reader(file, read)
 

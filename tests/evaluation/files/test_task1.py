@@ -81,6 +81,18 @@ def test_missing_class_file_is_an_error(tmp_path, detections):
         read_task1(tmp_path / "a.zip", ("P1", "P2", "P3"), CLASSES)
 
 
+def test_broken_zips_are_named(tmp_path, detections):
+    path = tmp_path / "a.zip"
+    write_task1_zip(path, ("P1", "P2", "P3"), CLASSES, detections)
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[whole.index(b"Task1_") + 40] ^= 0xFF
+    for content in (b"<html>", whole[: len(whole) // 2], bytes(damaged)):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.zip is damaged or no zip"):
+            read_task1(path, ("P1", "P2", "P3"), CLASSES)
+
+
 def test_names_that_the_format_cannot_hold(tmp_path, detections):
     with pytest.raises(ValueError, match="white space"):
         write_task1_zip(tmp_path / "a.zip", ("P 1", "P2", "P3"), CLASSES, detections)
