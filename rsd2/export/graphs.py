@@ -27,19 +27,32 @@ class DetectionGraph(nn.Module, ABC):
         image_format: channel order that the model was trained with, "RGB" or "BGR"; the graph
             reads RGB in any case.
 
+    Raises:
+        ExportError: the model is none of ``model_class``, or has parts that cannot be exported.
+
     Attributes:
+        model_class: class of the models that the graph fits.
         outputs: kind of the results, see `description.ANGLES`.
         output_names: names of the tensors that ``forward`` returns.
         any_batch: whether the number of images may be left open.
         input_dtype: dtype of the pixels.
     """
 
+    model_class: type[nn.Module] = nn.Module
     outputs = ""
     output_names: tuple[str, ...] = ("boxes", "scores", "classes")
     any_batch = True
     input_dtype = torch.uint8
 
     def __init__(self, model: nn.Module, image_format: str = "RGB") -> None:
+        # Graphs are chosen by the name of the class, which another package may use too.
+        if not isinstance(model, self.model_class):
+            ours = self.model_class
+            raise ExportError(
+                f"a {type(model).__name__} of {type(model).__module__} is not the {ours.__name__} "
+                f"of {ours.__module__}, and cannot be exported as one"
+            )
+
         super().__init__()
         self.model = model.eval()
         self.is_bgr = image_format == "BGR"
@@ -77,21 +90,11 @@ class RotatedDetrGraph(DetectionGraph):
     Args:
         model: the detector.
         image_format: see `DetectionGraph`.
-
-    Raises:
-        ExportError: the model is not a `RotatedDeformableDETR`.
     """
 
+    model_class = RotatedDeformableDETR
     outputs = "rotated_pairs"
     model: RotatedDeformableDETR
-
-    def __init__(self, model: nn.Module, image_format: str = "RGB") -> None:
-        if not isinstance(model, RotatedDeformableDETR):
-            raise ExportError(
-                f"a {type(model).__name__} of {type(model).__module__} is not a "
-                "RotatedDeformableDETR of rsd2, and cannot be exported as one"
-            )
-        super().__init__(model, image_format)
 
     @property
     def num_classes(self) -> int:

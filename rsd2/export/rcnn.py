@@ -35,20 +35,16 @@ class FasterRcnnGraph(DetectionGraph):
         image_format: see `DetectionGraph`.
 
     Raises:
-        ExportError: the model is not a ``GeneralizedRCNN``, or has other stages.
+        ExportError: the model is no ``GeneralizedRCNN``, or has other stages.
     """
 
+    model_class = GeneralizedRCNN
     outputs = "regions"
     output_names = ("boxes", "scores")
     any_batch = False
     model: GeneralizedRCNN
 
     def __init__(self, model: nn.Module, image_format: str = "RGB") -> None:
-        if not isinstance(model, GeneralizedRCNN):
-            raise ExportError(
-                f"a {type(model).__name__} of {type(model).__module__} is not a GeneralizedRCNN of "
-                "Detectron2, and cannot be exported as one"
-            )
         super().__init__(model, image_format)
 
         # Both raise for a stage that cannot be exported, so that a user learns it before the trace.

@@ -205,6 +205,9 @@ def test_trains_and_detects(cfg):
     assert all(p.grad is None or p.grad.isfinite().all() for p in trainable)
     unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not unused, f"distributed training would wait for the gradients of {unused}"
+    # Asked of the gradients, because weight decay moves what has none.
+    silent = [n for n, p in model.named_parameters() if p.requires_grad and not p.grad.any()]
+    assert len(silent) < 0.2 * len(trainable), silent
     optimizer.step()
     # only what has no gradient stays
     still = [p for p, old in zip(trainable, before) if torch.equal(p, old)]

@@ -103,7 +103,7 @@ def test_models_without_a_graph_are_refused() -> None:
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_model_that_only_bears_the_name_is_refused(name: str) -> None:
     foreign = type(name, (nn.Module,), {})
-    with pytest.raises(ExportError, match=f"is not a {name} of"):
+    with pytest.raises(ExportError, match=f"is not the {name} of"):
         graph_of(foreign())
 
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.layers import batched_nms
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
 from torch.nn import functional
+from torchvision.ops import nms
 
 
 def detect_at_scales(
@@ -83,6 +83,5 @@ def _merge_proposals(
 ) -> torch.Tensor:
     """Keep the best proposals of all scales, without their duplicates of any level."""
     proposer = model.proposal_generator
-    together = torch.zeros(len(boxes), dtype=torch.long, device=boxes.device)
-    kept = batched_nms(boxes, logits, together, proposer.nms_thresh)
+    kept = nms(boxes, logits, proposer.nms_thresh)
     return boxes[kept[: proposer.post_nms_topk[False]]]

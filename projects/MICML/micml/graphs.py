@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rsd2.export.description import ExportError
 from rsd2.export.graphs import DetectionGraph
 from rsd2.layers import at_least_float32
 
@@ -28,20 +27,13 @@ class CenterGraph(DetectionGraph):
     Args:
         model: the detector.
         image_format: see `DetectionGraph`.
-
-    Raises:
-        ExportError: the model is not a `MICML`.
     """
 
+    model_class = MICML
     outputs = "peaks"
     model: MICML
 
     def __init__(self, model: nn.Module, image_format: str = "BGR") -> None:
-        if not isinstance(model, MICML):
-            raise ExportError(
-                f"a {type(model).__name__} of {type(model).__module__} is not a MICML of this "
-                "project, and cannot be exported as one"
-            )
         super().__init__(model, image_format)
         # The tracer fixes the number of clips where the motion module pools its states.
         self.any_batch = not model.motion_at_eval

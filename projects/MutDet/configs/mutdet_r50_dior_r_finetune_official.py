@@ -7,12 +7,10 @@ and neither attends to nor trains denoising slots without an object:
 train.init_checkpoint=FILE                      of a pre-training, see ../README.md
 """
 
-from detectron2.config import LazyCall as L
-
 from rsd2.config import get_config
-from rsd2.modeling import DetectorQuirks
 
 from .common.finetune import lr_multiplier, optimizer, train
+from .common.official import detector_quirks as _detector_quirks
 
 dataloader = get_config("common/data/dota.py").dataloader
 model = get_config("common/models/rotated_deformable_detr_r50.py").model
@@ -20,11 +18,4 @@ model = get_config("common/models/rotated_deformable_detr_r50.py").model
 dataloader.train.dataset.names = "dior_r_trainval"
 dataloader.test.dataset.names = "dior_r_test"
 model.num_classes = 20
-model.quirks = L(DetectorQuirks)(
-    random_sampling_init=True,
-    unswapped_at_45=True,
-    mixed_l1_formats=True,
-    multiplied_angle_noise=True,
-    trained_empty_slots=True,
-    boxes_per_axis=True,
-)
+model.quirks = _detector_quirks

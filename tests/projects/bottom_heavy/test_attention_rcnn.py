@@ -9,7 +9,10 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
+from rsd2.commands.export import all_graphs
 from rsd2.config import get_config
+from rsd2.export.description import ExportError
+from rsd2.export.kinds import graph_of
 from rsd2.projects.bottom_heavy import AttentionRCNN
 from rsd2.testing import shrink
 
@@ -185,3 +188,10 @@ def test_scales_are_averaged(detector, monkeypatch):
     means = ((first + second) / 2)[:, :-1]
     assert all((means - score).abs().min() < 1e-6 for score in both[:, 4])
     assert both[:, [0, 2]].max() <= 96 and both[:, [1, 3]].max() <= 64
+
+
+def test_a_detector_of_several_scales_is_not_exported_as_one_of_a_single_scale(detector):
+    assert graph_of(detector, "RGB", all_graphs()).num_classes == detector.roi_heads.num_classes
+    detector.test_sizes = ((64, 96), (96, 144))
+    with pytest.raises(ExportError, match=r"averages the scales .* set model.test_sizes="):
+        graph_of(detector, "RGB", all_graphs())

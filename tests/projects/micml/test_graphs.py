@@ -50,5 +50,5 @@ def test_a_graph_and_what_follows_it_are_the_detector(toy_branches, parts, optio
 
 
 def test_a_model_that_only_bears_the_name_is_refused() -> None:
-    with pytest.raises(ExportError, match="is not a MICML of this project"):
+    with pytest.raises(ExportError, match="is not the MICML of rsd2.projects"):
         graph_of(type("MICML", (nn.Module,), {})(), "BGR", all_graphs())
