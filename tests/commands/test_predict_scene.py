@@ -360,6 +360,33 @@ def test_workers_that_die_write_the_bytes_of_one_process(
         assert len({paths[index].read_bytes() for paths in maps.values()}) == 1
 
 
+@pytest.mark.parametrize(("num_workers", "started"), [(1, 1 + 3), (2, 2 + 6)])
+def test_a_scene_that_fails_is_named_once_and_searched_no_further(
+    tmp_path: Path, num_workers: int, started: int
+) -> None:
+    class BusyPool(FakePool):
+        """All its workers answer at a time."""
+
+        def wait(self, tickets):
+            return tickets
+
+    scenes = find_scenes([str(write_scene(tmp_path / "scene.tif"))])
+    pool = BusyPool(SceneWorker(make_run(FindsMarks(), tmp_path)), ["search"], deaths=99)
+    outcomes = list(search_by_workers(scenes, [tmp_path / "map.gpkg"], pool, num_workers))
+    assert [(one.name, one.failed) for one in outcomes] == [("scene", True)]
+    # Three workers die of each part that was begun, and each gets a successor.
+    assert pool.started == started
+
+
+def test_workers_search_no_part_again(tmp_path: Path) -> None:
+    scenes, path = find_scenes([str(write_scene(tmp_path / "scene.tif"))]), tmp_path / "map.gpkg"
+    run = make_run(FindsMarks(), tmp_path, "--keep-parts")
+    assert run_all(search_in_turn(scenes, [path], run), 1) == 0
+    path.unlink()
+    pool = FakePool(SceneWorker(run), ["search"], deaths=99)
+    assert run_all(search_by_workers(scenes, [path], pool, 2), 1) == 0 and path.is_file()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

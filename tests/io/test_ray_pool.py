@@ -71,6 +71,18 @@ def test_workers_that_cannot_start_end_the_run(deaths: int) -> None:
         assert run(pool, "a")["a"].value == "aa"
 
 
+def test_workers_that_are_still_starting_are_not_waited_for() -> None:
+    class SlowPool(FakePool):
+        """Its second worker never becomes ready."""
+
+        def wait(self, tickets):
+            answered = [ticket for ticket in tickets if ticket[0] != 2]
+            assert answered, "waits for a worker that nobody needs"
+            return answered
+
+    assert run(SlowPool(Doubles()), "ab")["b"].value == "bb"
+
+
 def test_a_cluster_that_does_not_answer_is_named_at_once(monkeypatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
