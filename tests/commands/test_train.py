@@ -1,6 +1,7 @@
 """tools/lazyconfig_train_net.py: train, evaluate, resume, in one process and in two."""
 
 import json
+import logging
 import os
 import re
 import runpy
@@ -177,7 +178,7 @@ def test_epochs_give_the_length_and_the_saved_config_says_it():
         _run("train.max_iter=null")
 
 
-def test_detector_inherits_from_a_pretraining_and_resumes_what_it_became(caplog):
+def test_detector_inherits_from_a_pretraining_and_resumes_what_it_became(caplog, monkeypatch):
     from rsd2.weights.errors import CheckpointError
 
     _run("train.max_iter=1", "train.ema.enabled=true", "train.output_dir=first")
@@ -192,8 +193,9 @@ def test_detector_inherits_from_a_pretraining_and_resumes_what_it_became(caplog)
     with pytest.raises(CheckpointError, match=r"unknown to the model: teacher\.weight"):
         _run(*options, inherit + "}", "train.output_dir=fine")
     options = (*options, inherit + ", pretraining_only: [teacher]}", "train.output_dir=fine")
-    with caplog.at_level("INFO"):
-        _run(*options)
+    # the logger of a run hands nothing on to the root logger, where caplog listens
+    monkeypatch.setattr(logging.getLogger("rsd2.weights.inheritance"), "handlers", [caplog.handler])
+    _run(*options)
     assert "dropped 1 (of the pre-training only): teacher 1" in caplog.text
     assert "dropped 2 (of 9 classes, the model has 1): head 2" in caplog.text
     assert "starts anew 2 (the classes are others): head 2" in caplog.text
