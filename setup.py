@@ -57,8 +57,8 @@ def project_folders() -> dict[str, str]:
 CXX_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS += ["-fvisibility=hidden", "-Wall"]
 NVCC_FLAGS = ["-O3"]
-# The kernels for the CPU use only what torch 2.10 has in its stable C++ interface, so that one build
-# loads into it and every later release. Those for CUDA use all of ATen, which promises nothing.
+# The kernels for the CPU use only what torch 2.10 has in its stable C++ interface, so that one
+# build loads into it and every later release. Those for CUDA use all of ATen, without a promise.
 OLDEST_TORCH = (2, 10)
 CXX_FLAGS += ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
 
