@@ -1,8 +1,8 @@
 """Packaging of rsd2, and the build of its compiled operators.
 
-The kernels of rsd2/ops/csrc become rsd2/ops/_C.abi3.so where torch can be imported and a C++
-compiler is there; those for CUDA are added where nvcc, a torch built for CUDA and a GPU are there
-too. Without them every operator runs as plain PyTorch. A build that fails is an error.
+The kernels of rsd2/ops/csrc become rsd2/ops/_C.abi3.so where torch 2.10 or later can be imported
+and a C++ compiler is there; those for CUDA are added where nvcc, a torch built for CUDA and a GPU
+are there too. Without them every operator runs as plain PyTorch. A build that fails is an error.
 
 Environment variables:
     RSD2_BUILD_OPS: 0 installs the Python part only.
