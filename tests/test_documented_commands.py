@@ -134,6 +134,12 @@ def test_every_tool_has_a_paragraph_and_a_command():
     assert named == {*TOOLS, "benchmarks"}
 
 
+def test_every_verb_has_a_script():
+    scripts = "".join(path.read_text() for path in (ROOT / "tools").glob("*.py"))
+    modules = {module for module, _ in VERBS.values() if module.startswith("rsd2.commands.")}
+    assert set(re.findall(r"^from (\S+) import main$", scripts, re.MULTILINE)) == modules
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_python_in_documents_imports_what_exists(path):
     for _, language, body in _BLOCK.findall(path.read_text()):
