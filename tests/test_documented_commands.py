@@ -36,6 +36,8 @@ _VERB = re.compile(r"\s*(?:# +)?(?:\w+=\S+ +)*(?:srun +)?rsd2 +([a-z].*)")
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _RUN = re.compile(rf"^<!-- run(?:: (.*?))? -->\n(?={_BLOCK.pattern})", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r'\s*(?:# +)?(?:\w+=\S+ +)*(?:bash|python|torchrun|"\$\w+") +(.*)')
+# Page -> packages of an extra that its blocks need.
+PACKAGES = {"qgis.md": ("pyogrio", "rasterio"), "export.md": ("onnx", "onnxscript", "onnxruntime")}
 PAGES = [path for path in SOURCES if path.suffix == ".md"]
 TOOLS = sorted(path.name for path in (ROOT / "tools").iterdir() if path.suffix in (".py", ".sh"))
 
@@ -167,9 +169,8 @@ def catalog() -> Iterator[None]:
 )
 def test_blocks_that_are_marked_run_in_an_empty_folder(path, tmp_path, monkeypatch):
     """Every block of a page finds what the blocks before it have made."""
-    if path.name == "qgis.md":
-        pytest.importorskip("pyogrio")
-        pytest.importorskip("rasterio")
+    for package in PACKAGES.get(path.name, ()):
+        pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     for setup, _, language, body in _RUN.findall(path.read_text()):
         lines = f"```\n{setup}\n" + ("" if language == "python" else body)
