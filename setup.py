@@ -1,8 +1,8 @@
 """Packaging of rsd2, and the build of its compiled operators.
 
-The kernels of rsd2/ops/csrc become rsd2/ops/_C.abi3.so where torch can be imported and a C++
-compiler is there; those for CUDA are added where nvcc, a torch built for CUDA and a GPU are there
-too. Without them every operator runs as plain PyTorch. A build that fails is an error.
+The kernels of rsd2/ops/csrc become rsd2/ops/_C.abi3.so where torch 2.10 or later can be imported
+and a C++ compiler is there; those for CUDA are added where nvcc, a torch built for CUDA and a GPU
+are there too. Without them every operator runs as plain PyTorch. A build that fails is an error.
 
 Environment variables:
     RSD2_BUILD_OPS: 0 installs the Python part only.
@@ -57,6 +57,10 @@ def project_folders() -> dict[str, str]:
 CXX_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS += ["-fvisibility=hidden", "-Wall"]
 NVCC_FLAGS = ["-O3"]
+# The kernels for the CPU use only what torch 2.10 has in its stable C++ interface, so that one
+# build loads into it and every later release. Those for CUDA use all of ATen, without a promise.
+OLDEST_TORCH = (2, 10)
+CXX_FLAGS += ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
 
 
 def say(text: str) -> None:
@@ -67,15 +71,6 @@ def say(text: str) -> None:
 def compiler() -> str | None:
     """Path of the C++ compiler that torch will call; None if there is none."""
     return shutil.which((os.environ.get("CXX") or "c++").split()[0])
-
-
-def accepts(flag: str) -> bool:
-    """Tell whether the compiler can build a program with a flag, its libraries included."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "probe.cpp"
-        source.write_text("int main() { return 0; }\n")
-        command = [compiler(), flag, str(source), "-o", str(source.with_suffix(""))]
-        return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def cuda_toolkit() -> str | None:
@@ -132,6 +127,9 @@ def extension() -> dict:
         say(f"torch cannot be imported ({error}), so the operators are not compiled; install")
         say("torch first and use pip's --no-build-isolation to get them compiled")
         return {}
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
+        say(f"torch {torch.__version__} lacks the C++ interface of the operators (2.10 and later)")
+        return {}
     if compiler() is None:
         say("no C++ compiler (CXX or c++): the operators run as plain PyTorch")
         return {}
@@ -146,14 +144,12 @@ def extension() -> dict:
     if wants_cuda(torch, cpp_extension.CUDA_HOME):
         sources += sorted((ROOT / "rsd2" / "ops" / "csrc" / "cuda").glob("*.cu"))
         kind, flags["nvcc"] = cpp_extension.CUDAExtension, NVCC_FLAGS
-    threads = ["-fopenmp"] if accepts("-fopenmp") else []
-    flags["cxx"] += [*threads, f'-DRSD2_VERSION="{version()}"']
+    flags["cxx"] += [f'-DRSD2_VERSION="{version()}"']
     module = kind(
         "rsd2.ops._C",
         [path.relative_to(ROOT).as_posix() for path in sources],
         include_dirs=[str(ROOT / "rsd2" / "ops" / "csrc")],
         extra_compile_args=flags,
-        extra_link_args=threads,
         py_limited_api=True,
     )
     return {

@@ -36,6 +36,8 @@ _VERB = re.compile(r"\s*(?:# +)?(?:\w+=\S+ +)*(?:srun +)?rsd2 +([a-z].*)")
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _RUN = re.compile(rf"^<!-- run(?:: (.*?))? -->\n(?={_BLOCK.pattern})", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r'\s*(?:# +)?(?:\w+=\S+ +)*(?:bash|python|torchrun|"\$\w+") +(.*)')
+# Page -> packages of an extra that its blocks need.
+PACKAGES = {"qgis.md": ("pyogrio", "rasterio"), "export.md": ("onnx", "onnxscript", "onnxruntime")}
 PAGES = [path for path in SOURCES if path.suffix == ".md"]
 TOOLS = sorted(path.name for path in (ROOT / "tools").iterdir() if path.suffix in (".py", ".sh"))
 
@@ -134,6 +136,12 @@ def test_every_tool_has_a_paragraph_and_a_command():
     assert named == {*TOOLS, "benchmarks"}
 
 
+def test_every_verb_has_a_script():
+    scripts = "".join(path.read_text() for path in (ROOT / "tools").glob("*.py"))
+    modules = {module for module, _ in VERBS.values() if module.startswith("rsd2.commands.")}
+    assert set(re.findall(r"^from (\S+) import main$", scripts, re.MULTILINE)) == modules
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_python_in_documents_imports_what_exists(path):
     for _, language, body in _BLOCK.findall(path.read_text()):
@@ -161,9 +169,8 @@ def catalog() -> Iterator[None]:
 )
 def test_blocks_that_are_marked_run_in_an_empty_folder(path, tmp_path, monkeypatch):
     """Every block of a page finds what the blocks before it have made."""
-    if path.name == "qgis.md":
-        pytest.importorskip("pyogrio")
-        pytest.importorskip("rasterio")
+    for package in PACKAGES.get(path.name, ()):
+        pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     for setup, _, language, body in _RUN.findall(path.read_text()):
         lines = f"```\n{setup}\n" + ("" if language == "python" else body)

@@ -63,7 +63,8 @@ def _load() -> tuple[Path | None, str]:
     try:
         torch.ops.load_library(found[0])
     except OSError as error:
-        return None, f"{found[0]} does not load into torch {torch.__version__} ({error})"
+        needs = "kernels for the CPU alone load into torch 2.10 and later, others into their own"
+        return None, f"{found[0]} does not load into torch {torch.__version__}; {needs} ({error})"
 
     # A library of older sources loads without complaint but would compute something else.
     for schema in SCHEMAS:

@@ -79,7 +79,10 @@ def test_memory_is_the_peak_of_the_call(harness):
 
 def test_unknown_names_are_answered_with_the_known_ones(tool, capsys):
     for argv, known in (
-        (["nonsense"], "there are: bottom_heavy, error_report, evaluation, labels, micml, mutdet"),
+        (
+            ["nonsense"],
+            "there are: bottom_heavy, error_report, evaluation, export, labels, micml, mutdet",
+        ),
         (["ops", "--case", "iou mux 1000x1000"], "iou mix 1000x1000"),
         (["ops", "--rounds", "0"], "1 or more"),
         (["ops", "--only-memory"], "one --case"),

@@ -1,16 +1,17 @@
 // Schemas of every operator of rsd2. rsd2/ops/extension.py holds the same list for installations
 // without this library, and refuses a library whose list differs.
 //
-// Kernels register themselves: csrc/cpu/*.cpp by TORCH_LIBRARY_IMPL(rsd2, CPU, m), csrc/cuda/*.cu
-// by TORCH_LIBRARY_IMPL(rsd2, CUDA, m). A device without a kernel of its own gets the PyTorch
-// reference from Python. Python checks shapes before it calls; kernels check what only values tell.
+// Kernels register themselves: csrc/cpu/*.cpp by STABLE_TORCH_LIBRARY_IMPL(rsd2, CPU, m),
+// csrc/cuda/*.cu by TORCH_LIBRARY_IMPL(rsd2, CUDA, m). A device without a kernel of its own gets
+// the PyTorch reference from Python. Python checks shapes before it calls; kernels check what only
+// values tell.
 //
 // Shapes: N, M rotated boxes (cx, cy, w, h, angle in degrees counter-clockwise on screen), P pairs,
 // K kept boxes or regions, B images, S positions of all levels, H heads, C channels of a head, Q
 // queries, L levels, D points of a level.
 
-#include <torch/library.h>
-#include <torch/version.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/headeronly/version.h>
 
 #include <string>
 
@@ -30,8 +31,8 @@ std::string build_info() {
 
 }  // namespace
 
-TORCH_LIBRARY(rsd2, m) {
-  m.def("build_info() -> str", &build_info);
+STABLE_TORCH_LIBRARY(rsd2, m) {
+  m.def("build_info() -> str");
 
   // (N, 5), (M, 5) of one dtype, float32 or float64 -> (N, M) IoU of that dtype.
   m.def("box_iou_rotated(Tensor boxes1, Tensor boxes2) -> Tensor");
@@ -79,4 +80,8 @@ TORCH_LIBRARY(rsd2, m) {
   m.def(
       "roi_align_rotated_backward(Tensor grad, Tensor rois, SymInt[] features_shape, float "
       "spatial_scale, int sampling_ratio) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(rsd2, CompositeExplicitAutograd, m) {
+  m.impl("build_info", TORCH_BOX(&build_info));
 }

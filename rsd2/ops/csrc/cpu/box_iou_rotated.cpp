@@ -1,10 +1,6 @@
 // Rotated IoU on the CPU: matrix, pairs, overlaps above a threshold, maxima. Contract: library.cpp
 // and rsd2/ops/box_iou_rotated.py.
-#include <ATen/Dispatch.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/library.h>
 
 #include <mutex>
 #include <tuple>
@@ -23,13 +19,13 @@ int64_t rows_at_least(int64_t num_columns) {
 
 // Two sets of boxes as contiguous arrays of their common dtype.
 struct BoxSets {
-  at::Tensor one, two;
+  Tensor one, two;
 
-  BoxSets(const at::Tensor& boxes1, const at::Tensor& boxes2) {
+  BoxSets(const Tensor& boxes1, const Tensor& boxes2) {
     check_boxes(boxes1, boxes1);
     check_boxes(boxes2, boxes1);
-    one = boxes1.contiguous();
-    two = boxes2.contiguous();
+    one = dense(boxes1);
+    two = dense(boxes2);
   }
   int64_t rows() const { return one.size(0); }
   int64_t columns() const { return two.size(0); }
@@ -47,56 +43,58 @@ struct BoxSets {
 template <typename T>
 void write_matrix(const BoxSets& sets, T* out, int64_t stride) {
   const auto one = sets.described_rows<T>(), two = sets.described_columns<T>();
-  at::parallel_for(0, one.size(), rows_at_least(two.size()), [&](int64_t begin, int64_t end) {
-    const auto write = [&](int64_t row, int64_t tile, const int32_t* found, int64_t count,
-                           const double* iou) {
-      T* target = out + row * stride + tile;
-      for (int64_t k = 0; k < count; ++k) target[found[k]] = static_cast<T>(iou[k]);
-    };
-    for (int64_t first = begin; first < end; first += kRowBlock) {
-      const int64_t last = std::min(first + kRowBlock, end);
-      for (int64_t row = first; row < last; ++row) {
-        std::fill_n(out + row * stride, two.size(), T(0));
-      }
-      for_near_pairs(one, first, last, two, 0, two.size(), write);
-    }
-  });
+  torch::stable::parallel_for(
+      0, one.size(), rows_at_least(two.size()), [&](int64_t begin, int64_t end) {
+        const auto write = [&](int64_t row, int64_t tile, const int32_t* found, int64_t count,
+                               const double* iou) {
+          T* target = out + row * stride + tile;
+          for (int64_t k = 0; k < count; ++k) target[found[k]] = static_cast<T>(iou[k]);
+        };
+        for (int64_t first = begin; first < end; first += kRowBlock) {
+          const int64_t last = std::min(first + kRowBlock, end);
+          for (int64_t row = first; row < last; ++row) {
+            std::fill_n(out + row * stride, two.size(), T(0));
+          }
+          for_near_pairs(one, first, last, two, 0, two.size(), write);
+        }
+      });
 }
 
-void box_iou_rotated_out(const at::Tensor& boxes1, const at::Tensor& boxes2, at::Tensor& out) {
+void box_iou_rotated_out(const Tensor& boxes1, const Tensor& boxes2, Tensor out) {
   const BoxSets sets(boxes1, boxes2);
-  TORCH_CHECK_VALUE(out.dim() == 2 && out.size(0) == sets.rows() && out.size(1) == sets.columns() &&
-                        out.scalar_type() == boxes1.scalar_type(),
-                    "out must be (", sets.rows(), ", ", sets.columns(), ") and ",
-                    boxes1.scalar_type(), ", got ", out.sizes(), " and ", out.scalar_type());
+  RSD2_CHECK_VALUE(out.dim() == 2 && out.size(0) == sets.rows() && out.size(1) == sets.columns() &&
+                       out.scalar_type() == boxes1.scalar_type(),
+                   "out must be (", sets.rows(), ", ", sets.columns(), ") and ",
+                   boxes1.scalar_type(), ", got ", out.sizes(), " and ", out.scalar_type());
   if (out.size(1) > 1 && out.stride(1) != 1) {
-    at::Tensor dense = at::empty(out.sizes(), out.options());
+    const Tensor dense = empty(out.sizes(), out.scalar_type());
     box_iou_rotated_out(boxes1, boxes2, dense);
-    out.copy_(dense);
+    torch::stable::copy_(out, dense);
     return;
   }
-  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "box_iou_rotated", [&] {
-    write_matrix(sets, out.mutable_data_ptr<scalar_t>(), out.stride(0));
+  with_type(out.scalar_type(), "box_iou_rotated", [&](auto zero) {
+    write_matrix(sets, out.mutable_data_ptr<decltype(zero)>(), out.stride(0));
   });
 }
 
-at::Tensor box_iou_rotated(const at::Tensor& boxes1, const at::Tensor& boxes2) {
+Tensor box_iou_rotated(const Tensor& boxes1, const Tensor& boxes2) {
   check_boxes(boxes1, boxes1);
   check_boxes(boxes2, boxes1);
-  at::Tensor out = at::empty({boxes1.size(0), boxes2.size(0)}, boxes1.options());
+  const Tensor out = empty({boxes1.size(0), boxes2.size(0)}, boxes1.scalar_type());
   box_iou_rotated_out(boxes1, boxes2, out);
   return out;
 }
 
-at::Tensor paired_iou_rotated(const at::Tensor& boxes1, const at::Tensor& boxes2) {
+Tensor paired_iou_rotated(const Tensor& boxes1, const Tensor& boxes2) {
   const BoxSets sets(boxes1, boxes2);
-  TORCH_CHECK_VALUE(sets.rows() == sets.columns(), "paired boxes must be as many, got ",
-                    sets.rows(), " and ", sets.columns());
-  at::Tensor result = at::empty({sets.rows()}, boxes1.options());
-  AT_DISPATCH_FLOATING_TYPES(result.scalar_type(), "paired_iou_rotated", [&] {
+  RSD2_CHECK_VALUE(sets.rows() == sets.columns(), "paired boxes must be as many, got ", sets.rows(),
+                   " and ", sets.columns());
+  const Tensor result = empty({sets.rows()}, boxes1.scalar_type());
+  with_type(result.scalar_type(), "paired_iou_rotated", [&](auto zero) {
+    using scalar_t = decltype(zero);
     scalar_t* out = result.mutable_data_ptr<scalar_t>();
     const auto one = sets.described_rows<scalar_t>(), two = sets.described_columns<scalar_t>();
-    at::parallel_for(0, one.size(), kSerialPairs, [&](int64_t begin, int64_t end) {
+    torch::stable::parallel_for(0, one.size(), kSerialPairs, [&](int64_t begin, int64_t end) {
       constexpr int64_t kPortion = 1024;
       double iou[kPortion];
       for (int64_t first = begin; first < end; first += kPortion) {
@@ -139,28 +137,29 @@ std::vector<Overlap<T>> overlaps_of(const DescribedBoxes<T>& one, const Describe
   return result;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> sparse_iou_rotated(const at::Tensor& boxes1,
-                                                                  const at::Tensor& boxes2,
-                                                                  double threshold) {
+std::tuple<Tensor, Tensor, Tensor> sparse_iou_rotated(const Tensor& boxes1, const Tensor& boxes2,
+                                                      double threshold) {
   const BoxSets sets(boxes1, boxes2);
-  at::Tensor rows, columns, iou;
-  AT_DISPATCH_FLOATING_TYPES(boxes1.scalar_type(), "sparse_iou_rotated", [&] {
+  Tensor rows, columns, iou;
+  with_type(boxes1.scalar_type(), "sparse_iou_rotated", [&](auto zero) {
+    using scalar_t = decltype(zero);
     // Threads take runs of rows; each run's overlaps go to the place of its first row.
     std::vector<std::pair<int64_t, std::vector<Overlap<scalar_t>>>> parts;
     std::mutex mutex;
     const auto one = sets.described_rows<scalar_t>(), two = sets.described_columns<scalar_t>();
-    at::parallel_for(0, one.size(), rows_at_least(two.size()), [&](int64_t begin, int64_t end) {
-      auto part = overlaps_of(one, two, begin, end, threshold);
-      const std::lock_guard<std::mutex> lock(mutex);
-      parts.emplace_back(begin, std::move(part));
-    });
+    torch::stable::parallel_for(0, one.size(), rows_at_least(two.size()),
+                                [&](int64_t begin, int64_t end) {
+                                  auto part = overlaps_of(one, two, begin, end, threshold);
+                                  const std::lock_guard<std::mutex> lock(mutex);
+                                  parts.emplace_back(begin, std::move(part));
+                                });
     std::sort(parts.begin(), parts.end(),
               [](const auto& a, const auto& b) { return a.first < b.first; });
     int64_t total = 0;
     for (const auto& part : parts) total += part.second.size();
-    rows = at::empty({total}, boxes1.options().dtype(at::kLong));
-    columns = at::empty({total}, rows.options());
-    iou = at::empty({total}, boxes1.options());
+    rows = empty({total}, ScalarType::Long);
+    columns = empty({total}, ScalarType::Long);
+    iou = empty({total}, boxes1.scalar_type());
     int64_t *row = rows.mutable_data_ptr<int64_t>(), *column = columns.mutable_data_ptr<int64_t>();
     scalar_t* value = iou.mutable_data_ptr<scalar_t>();
     for (auto& part : parts) {
@@ -199,7 +198,7 @@ void write_maxima(const BoxSets& sets, Maxima<T> row_best, Maxima<T> column_best
                 small = by_rows ? two.size() : one.size();
   const Maxima<T> shared = by_rows ? column_best : row_best;
   std::mutex mutex;
-  at::parallel_for(0, large, rows_at_least(small), [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, large, rows_at_least(small), [&](int64_t begin, int64_t end) {
     std::vector<T> values(small, T(0));
     std::vector<int64_t> indices(small, -1);
     const Maxima<T> own{values.data(), indices.data()};
@@ -224,14 +223,15 @@ void write_maxima(const BoxSets& sets, Maxima<T> row_best, Maxima<T> column_best
   });
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> max_iou_rotated(
-    const at::Tensor& boxes1, const at::Tensor& boxes2) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> max_iou_rotated(const Tensor& boxes1,
+                                                           const Tensor& boxes2) {
   const BoxSets sets(boxes1, boxes2);
-  at::Tensor row_max = at::zeros({sets.rows()}, boxes1.options());
-  at::Tensor column_max = at::zeros({sets.columns()}, boxes1.options());
-  at::Tensor row_argmax = at::full({sets.rows()}, -1, boxes1.options().dtype(at::kLong));
-  at::Tensor column_argmax = at::full({sets.columns()}, -1, row_argmax.options());
-  AT_DISPATCH_FLOATING_TYPES(boxes1.scalar_type(), "max_iou_rotated", [&] {
+  const ScalarType dtype = boxes1.scalar_type();
+  const Tensor row_max = zeros({sets.rows()}, dtype), column_max = zeros({sets.columns()}, dtype);
+  const Tensor row_argmax = full({sets.rows()}, -1, ScalarType::Long);
+  const Tensor column_argmax = full({sets.columns()}, -1, ScalarType::Long);
+  with_type(dtype, "max_iou_rotated", [&](auto zero) {
+    using scalar_t = decltype(zero);
     write_maxima<scalar_t>(
         sets, {row_max.mutable_data_ptr<scalar_t>(), row_argmax.mutable_data_ptr<int64_t>()},
         {column_max.mutable_data_ptr<scalar_t>(), column_argmax.mutable_data_ptr<int64_t>()});
@@ -242,10 +242,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> max_iou_rotated(
 }  // namespace
 }  // namespace rsd2
 
-TORCH_LIBRARY_IMPL(rsd2, CPU, m) {
-  m.impl("box_iou_rotated", &rsd2::box_iou_rotated);
-  m.impl("box_iou_rotated.out", &rsd2::box_iou_rotated_out);
-  m.impl("paired_iou_rotated", &rsd2::paired_iou_rotated);
-  m.impl("sparse_iou_rotated", &rsd2::sparse_iou_rotated);
-  m.impl("max_iou_rotated", &rsd2::max_iou_rotated);
+STABLE_TORCH_LIBRARY_IMPL(rsd2, CPU, m) {
+  m.impl("box_iou_rotated", TORCH_BOX(&rsd2::box_iou_rotated));
+  m.impl("box_iou_rotated.out", TORCH_BOX(&rsd2::box_iou_rotated_out));
+  m.impl("paired_iou_rotated", TORCH_BOX(&rsd2::paired_iou_rotated));
+  m.impl("sparse_iou_rotated", TORCH_BOX(&rsd2::sparse_iou_rotated));
+  m.impl("max_iou_rotated", TORCH_BOX(&rsd2::max_iou_rotated));
 }

@@ -1,15 +1,13 @@
 // Rotated boxes of a tensor, described once per box and laid out as columns.
 #pragma once
 
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-
 #include <algorithm>
 #include <limits>
 #include <type_traits>
 #include <vector>
 
 #include "rotated_pairs.h"
+#include "tensors.h"
 
 namespace rsd2 {
 
@@ -32,7 +30,7 @@ class DescribedBoxes {
 
   // Boxes of a contiguous (N, 5) array.
   DescribedBoxes(const T* boxes, int64_t size) : DescribedBoxes(size) {
-    at::parallel_for(0, size, kSerialBoxes, [&](int64_t begin, int64_t end) {
+    torch::stable::parallel_for(0, size, kSerialBoxes, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) set(i, describe_row(boxes, i));
     });
   }
@@ -59,12 +57,12 @@ class DescribedBoxes {
 };
 
 // Refuse what the schema does not tell; Python says it better, but not every caller comes that way.
-inline void check_boxes(const at::Tensor& boxes, const at::Tensor& like) {
-  TORCH_CHECK_VALUE(boxes.dim() == 2 && boxes.size(1) == 5, "rotated boxes must be (N, 5), got ",
-                    boxes.sizes());
-  TORCH_CHECK_VALUE(boxes.scalar_type() == like.scalar_type(),
-                    "rotated boxes must be of one dtype, ", "got ", boxes.scalar_type(), " and ",
-                    like.scalar_type());
+inline void check_boxes(const Tensor& boxes, const Tensor& like) {
+  RSD2_CHECK_VALUE(boxes.dim() == 2 && boxes.size(1) == 5, "rotated boxes must be (N, 5), got ",
+                   boxes.sizes());
+  RSD2_CHECK_VALUE(boxes.scalar_type() == like.scalar_type(),
+                   "rotated boxes must be of one dtype, ", "got ", boxes.scalar_type(), " and ",
+                   like.scalar_type());
 }
 
 // Calls visit(row, first, found, count, iou) with the boxes of `two`, first + found[k], that are

@@ -9,11 +9,7 @@
 //
 // Shapes: B images, S positions of all levels, H heads, C channels of a head, Q queries, L levels,
 // P points.
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <memory>
@@ -23,6 +19,7 @@
 #include "../bilinear.h"
 #include "channels.h"
 #include "multiversion.h"
+#include "tensors.h"
 
 namespace rsd2 {
 namespace {
@@ -203,26 +200,23 @@ RSD2_VERSIONS(backward,
 
 // The tensors of a call in the dtype that it is computed in, laid out as the kernels need them.
 struct Inputs {
-  at::Tensor value, locations, weights;
+  Tensor value, locations, weights;
   std::vector<Level> levels;
 
-  Inputs(const at::Tensor& value_, at::IntArrayRef shapes, const at::Tensor& locations_,
-         const at::Tensor& weights_) {
-    const auto dtype = value_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    TORCH_CHECK_VALUE(at::isFloatingType(value_.scalar_type()), "value must be floating, got ",
-                      value_.scalar_type());
-    TORCH_CHECK_VALUE(value_.dim() == 4 && locations_.dim() == 6 && weights_.dim() == 5,
-                      "value, sampling_locations and attention_weights need 4, 6 and 5 dimensions");
-    TORCH_CHECK_VALUE(!shapes.empty() && shapes.size() % 2 == 0,
-                      "spatial_shapes must be pairs of height and width");
-    value = value_.to(dtype);
-    if (value.stride(3) != 1) value = value.contiguous();
-    locations = locations_.to(dtype).contiguous();
-    weights = weights_.to(dtype).contiguous();
+  Inputs(const Tensor& value_, Sizes shapes, const Tensor& locations_, const Tensor& weights_) {
+    const ScalarType dtype = computed_in(value_, "value");
+    RSD2_CHECK_VALUE(value_.dim() == 4 && locations_.dim() == 6 && weights_.dim() == 5,
+                     "value, sampling_locations and attention_weights need 4, 6 and 5 dimensions");
+    RSD2_CHECK_VALUE(!shapes.empty() && shapes.size() % 2 == 0,
+                     "spatial_shapes must be pairs of height and width");
+    value = converted(value_, dtype);
+    if (value.stride(3) != 1) value = torch::stable::contiguous(value);
+    locations = dense(converted(locations_, dtype));
+    weights = dense(converted(weights_, dtype));
     int64_t start = 0;
     for (size_t i = 0; i < shapes.size(); i += 2) {
       constexpr int64_t kLimit = int64_t(1) << 30;  // pixels are counted in int
-      TORCH_CHECK_VALUE(
+      RSD2_CHECK_VALUE(
           shapes[i] > 0 && shapes[i + 1] > 0 && shapes[i] < kLimit && shapes[i + 1] < kLimit,
           "a level of ", shapes[i], " x ", shapes[i + 1], " cannot be sampled");
       levels.push_back({int(shapes[i]), int(shapes[i + 1]), start});
@@ -230,12 +224,11 @@ struct Inputs {
     }
     const std::vector<int64_t> fitting{value.size(0), locations.size(1), value.size(2),
                                        int64_t(levels.size()), locations.size(4)};
-    TORCH_CHECK_VALUE(value.size(1) == start && weights.sizes() == at::IntArrayRef(fitting) &&
-                          locations.sizes().slice(0, 5) == at::IntArrayRef(fitting) &&
-                          locations.size(5) == 2,
-                      "value ", value.sizes(), ", sampling_locations ", locations.sizes(),
-                      " and attention_weights ", weights.sizes(), " do not fit each other and ",
-                      start, " positions");
+    RSD2_CHECK_VALUE(value.size(1) == start && weights.sizes() == Sizes(fitting) &&
+                         locations.sizes().slice(0, 5) == Sizes(fitting) && locations.size(5) == 2,
+                     "value ", value.sizes(), ", sampling_locations ", locations.sizes(),
+                     " and attention_weights ", weights.sizes(), " do not fit each other and ",
+                     start, " positions");
   }
 
   template <typename T>
@@ -257,13 +250,13 @@ struct Inputs {
 };
 
 template <typename T>
-void run_forward(const Inputs& inputs, at::Tensor& out) {
+void run_forward(const Inputs& inputs, Tensor& out) {
   const Attention<T> a = inputs.view<T>();
   // A task is a portion of the queries of one head; a thread gets neighbours, which share the head.
   constexpr int64_t kPortion = 256;
   const int64_t portions = (a.queries + kPortion - 1) / kPortion;
   T* to = out.mutable_data_ptr<T>();
-  at::parallel_for(0, a.images * a.heads * portions, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, a.images * a.heads * portions, 1, [&](int64_t begin, int64_t end) {
     const bool copies = a.copy_pays();
     const std::unique_ptr<T[]> copy(copies ? new T[a.positions * a.channels] : nullptr);
     for (int64_t task = begin; task < end; ++task) {
@@ -281,14 +274,14 @@ void run_forward(const Inputs& inputs, at::Tensor& out) {
 }
 
 template <typename T>
-void run_backward(const Inputs& inputs, const at::Tensor& grad, at::Tensor& in_value,
-                  at::Tensor& in_locations, at::Tensor& in_weights) {
+void run_backward(const Inputs& inputs, const Tensor& grad, Tensor& in_value, Tensor& in_locations,
+                  Tensor& in_weights) {
   const Attention<T> a = inputs.view<T>();
   const Gradients<T> gradients{grad.const_data_ptr<T>(), in_value.mutable_data_ptr<T>(),
                                in_locations.mutable_data_ptr<T>(),
                                in_weights.mutable_data_ptr<T>()};
   const int64_t stride = a.heads * a.channels, numbers = a.positions * a.channels;
-  at::parallel_for(0, a.images * a.heads, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, a.images * a.heads, 1, [&](int64_t begin, int64_t end) {
     const bool copies = a.copy_pays() || a.position_stride != stride;
     const std::unique_ptr<T[]> copy(copies ? new T[2 * numbers] : nullptr);
     for (int64_t task = begin; task < end; ++task) {
@@ -309,46 +302,45 @@ void run_backward(const Inputs& inputs, const at::Tensor& grad, at::Tensor& in_v
   });
 }
 
-at::Tensor ms_deform_attn(const at::Tensor& value, at::IntArrayRef shapes,
-                          const at::Tensor& locations, const at::Tensor& weights) {
+Tensor ms_deform_attn(const Tensor& value, Sizes shapes, const Tensor& locations,
+                      const Tensor& weights) {
   const Inputs inputs(value, shapes, locations, weights);
-  auto out = at::empty({value.size(0), locations.size(1), value.size(2) * value.size(3)},
-                       inputs.value.options());
-  if (out.numel() == 0) return out.to(value.scalar_type());
-  if (inputs.value.scalar_type() == at::kDouble)
+  Tensor out = empty({value.size(0), locations.size(1), value.size(2) * value.size(3)},
+                     inputs.value.scalar_type());
+  if (out.numel() == 0) return converted(out, value.scalar_type());
+  if (inputs.value.scalar_type() == ScalarType::Double)
     run_forward<double>(inputs, out);
   else
     run_forward<float>(inputs, out);
-  return out.to(value.scalar_type());
+  return converted(out, value.scalar_type());
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_backward(const at::Tensor& grad,
-                                                                       const at::Tensor& value,
-                                                                       at::IntArrayRef shapes,
-                                                                       const at::Tensor& locations,
-                                                                       const at::Tensor& weights) {
+std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(const Tensor& grad, const Tensor& value,
+                                                           Sizes shapes, const Tensor& locations,
+                                                           const Tensor& weights) {
   const Inputs inputs(value, shapes, locations, weights);
-  const auto options = inputs.value.options();
-  const auto grad_out = grad.to(options.dtype()).contiguous();
-  TORCH_CHECK_VALUE(grad.dim() == 3 && grad.size(0) == value.size(0) &&
-                        grad.size(1) == locations.size(1) &&
-                        grad.size(2) == value.size(2) * value.size(3),
-                    "grad is ", grad.sizes(), ", which is not the shape of the result");
-  auto in_value = at::zeros(value.sizes(), options);
-  auto in_locations = at::empty(locations.sizes(), options);
-  auto in_weights = at::empty(weights.sizes(), options);
-  if (inputs.value.scalar_type() == at::kDouble)
+  const ScalarType dtype = inputs.value.scalar_type();
+  const Tensor grad_out = dense(converted(grad, dtype));
+  RSD2_CHECK_VALUE(grad.dim() == 3 && grad.size(0) == value.size(0) &&
+                       grad.size(1) == locations.size(1) &&
+                       grad.size(2) == value.size(2) * value.size(3),
+                   "grad is ", grad.sizes(), ", which is not the shape of the result");
+  Tensor in_value = zeros(value.sizes(), dtype);
+  Tensor in_locations = empty(locations.sizes(), dtype);
+  Tensor in_weights = empty(weights.sizes(), dtype);
+  if (inputs.value.scalar_type() == ScalarType::Double)
     run_backward<double>(inputs, grad_out, in_value, in_locations, in_weights);
   else
     run_backward<float>(inputs, grad_out, in_value, in_locations, in_weights);
-  return {in_value.to(value.scalar_type()), in_locations.to(locations.scalar_type()),
-          in_weights.to(weights.scalar_type())};
+  return {converted(in_value, value.scalar_type()),
+          converted(in_locations, locations.scalar_type()),
+          converted(in_weights, weights.scalar_type())};
 }
 
 }  // namespace
 }  // namespace rsd2
 
-TORCH_LIBRARY_IMPL(rsd2, CPU, m) {
-  m.impl("ms_deform_attn", &rsd2::ms_deform_attn);
-  m.impl("ms_deform_attn_backward", &rsd2::ms_deform_attn_backward);
+STABLE_TORCH_LIBRARY_IMPL(rsd2, CPU, m) {
+  m.impl("ms_deform_attn", TORCH_BOX(&rsd2::ms_deform_attn));
+  m.impl("ms_deform_attn_backward", TORCH_BOX(&rsd2::ms_deform_attn_backward));
 }

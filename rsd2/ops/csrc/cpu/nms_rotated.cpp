@@ -4,9 +4,7 @@
 // once, and a list of survivors is kept side by side; a candidate is compared with those whose
 // circle it meets, until one suppresses it. At the end the survivors of all classes are sorted.
 // Memory is O(N).
-#include <ATen/Dispatch.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/library.h>
 
 #include <atomic>
 #include <unordered_map>
@@ -46,8 +44,8 @@ struct Classes {
       place[i] = found->second;
       ++sizes[place[i]];
     }
-    TORCH_CHECK_VALUE(num_nan == 0, num_nan, " of ", size,
-                      " scores are NaN; drop these boxes before NMS");
+    RSD2_CHECK_VALUE(num_nan == 0, num_nan, " of ", size,
+                     " scores are NaN; drop these boxes before NMS");
     starts.push_back(0);
     for (const int64_t members : sizes) starts.push_back(starts.back() + members);
     std::vector<int64_t> next = starts;
@@ -100,9 +98,10 @@ std::vector<Candidate<S>> kept_boxes(const T* raw, Classes<S>&& classes, double 
   std::vector<Candidate<S>*> ends(num_classes);
   // Threads take one class after the other, because their sizes may differ much.
   const bool is_small = int64_t(classes.boxes.size()) < kSerialBoxes;
-  const int64_t num_threads = is_small ? 1 : std::min<int64_t>(at::get_num_threads(), num_classes);
+  const int64_t num_threads =
+      is_small ? 1 : std::min<int64_t>(torch::stable::get_num_threads(), num_classes);
   std::atomic<int64_t> next{0};
-  at::parallel_for(0, num_threads, 1, [&](int64_t, int64_t) {
+  torch::stable::parallel_for(0, num_threads, 1, [&](int64_t, int64_t) {
     for (int64_t i = next++; i < num_classes; i = next++) {
       ends[i] =
           keep_survivors(raw, boxes + classes.starts[i], boxes + classes.starts[i + 1], threshold);
@@ -116,24 +115,24 @@ std::vector<Candidate<S>> kept_boxes(const T* raw, Classes<S>&& classes, double 
   return kept;
 }
 
-at::Tensor batched_nms_rotated(const at::Tensor& boxes, const at::Tensor& scores,
-                               const at::Tensor& idxs, double iou_threshold) {
+Tensor batched_nms_rotated(const Tensor& boxes, const Tensor& scores, const Tensor& idxs,
+                           double iou_threshold) {
   check_boxes(boxes, boxes);
   const int64_t size = boxes.size(0);
-  TORCH_CHECK_VALUE(scores.dim() == 1 && scores.size(0) == size && idxs.dim() == 1 &&
-                        idxs.size(0) == size && idxs.scalar_type() == at::kLong,
-                    "scores and int64 idxs must be (", size, ",) like the boxes");
-  const at::Tensor raw = boxes.contiguous(), own_scores = scores.contiguous(),
-                   own_idxs = idxs.contiguous();
-  at::Tensor result;
-  AT_DISPATCH_FLOATING_TYPES(scores.scalar_type(), "batched_nms_rotated", [&] {
+  RSD2_CHECK_VALUE(scores.dim() == 1 && scores.size(0) == size && idxs.dim() == 1 &&
+                       idxs.size(0) == size && idxs.scalar_type() == ScalarType::Long,
+                   "scores and int64 idxs must be (", size, ",) like the boxes");
+  const Tensor raw = dense(boxes), own_scores = dense(scores), own_idxs = dense(idxs);
+  Tensor result;
+  with_type(scores.scalar_type(), "batched_nms_rotated", [&](auto zero) {
+    using scalar_t = decltype(zero);
     Classes<scalar_t> classes(own_scores.const_data_ptr<scalar_t>(),
                               own_idxs.const_data_ptr<int64_t>(), size);
     const auto kept =
-        boxes.scalar_type() == at::kDouble
+        boxes.scalar_type() == ScalarType::Double
             ? kept_boxes(raw.const_data_ptr<double>(), std::move(classes), iou_threshold)
             : kept_boxes(raw.const_data_ptr<float>(), std::move(classes), iou_threshold);
-    result = at::empty({int64_t(kept.size())}, own_idxs.options());
+    result = empty({int64_t(kept.size())}, ScalarType::Long);
     std::transform(kept.begin(), kept.end(), result.mutable_data_ptr<int64_t>(),
                    [](const auto& box) { return box.number; });
   });
@@ -143,4 +142,6 @@ at::Tensor batched_nms_rotated(const at::Tensor& boxes, const at::Tensor& scores
 }  // namespace
 }  // namespace rsd2
 
-TORCH_LIBRARY_IMPL(rsd2, CPU, m) { m.impl("batched_nms_rotated", &rsd2::batched_nms_rotated); }
+STABLE_TORCH_LIBRARY_IMPL(rsd2, CPU, m) {
+  m.impl("batched_nms_rotated", TORCH_BOX(&rsd2::batched_nms_rotated));
+}

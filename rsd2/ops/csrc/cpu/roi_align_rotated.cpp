@@ -7,11 +7,7 @@
 // no races. A channel's sums run over the regions in their order, whatever the number of threads.
 //
 // Shapes: B images, C channels, K regions, T = pooled height * pooled width bins.
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <vector>
@@ -19,6 +15,7 @@
 #include "../bilinear.h"
 #include "channels.h"
 #include "multiversion.h"
+#include "tensors.h"
 
 namespace rsd2 {
 namespace {
@@ -120,9 +117,8 @@ RSD2_VERSIONS(spread,
               spread_region<kVectorBytes>(map, region, grad, begin, end, scratch, table);)
 
 template <typename R>
-std::vector<Region<Position>> read_regions_as(const at::Tensor& rois, int64_t images,
-                                              const Map& map, double spatial_scale,
-                                              int64_t sampling_ratio) {
+std::vector<Region<Position>> read_regions_as(const Tensor& rois, int64_t images, const Map& map,
+                                              double spatial_scale, int64_t sampling_ratio) {
   std::vector<Region<Position>> regions(rois.size(0));
   const R* numbers = rois.const_data_ptr<R>();
   for (int64_t k = 0; k < rois.size(0); ++k) {
@@ -130,52 +126,46 @@ std::vector<Region<Position>> read_regions_as(const at::Tensor& rois, int64_t im
     const auto fault = read_region(roi, rois.stride(1), images, map.pooled_height, map.pooled_width,
                                    spatial_scale, sampling_ratio, regions[k]);
     const auto number = [&](int i) { return double(roi[i * rois.stride(1)]); };
-    TORCH_CHECK_VALUE(fault != RegionFault::kNotFinite, "rois have non-finite numbers, first in ",
-                      "row ", k, "; drop these proposals first");
-    TORCH_CHECK_VALUE(fault != RegionFault::kNegativeSide, "sides of rois must be >= 0, got ",
-                      number(3), " x ", number(4), " in row ", k);
-    TORCH_CHECK_VALUE(fault != RegionFault::kImageIndex, "image indices do not fit a batch of ",
-                      images, ": row ", k, " of rois has ", number(0));
-    TORCH_CHECK_VALUE(fault != RegionFault::kTooManySamples, "a region of ", number(3), " x ",
-                      number(4), " needs more than 2^28 samples (row ", k, " of rois); clip it, ",
-                      "or set sampling_ratio");
+    RSD2_CHECK_VALUE(fault != RegionFault::kNotFinite, "rois have non-finite numbers, first in ",
+                     "row ", k, "; drop these proposals first");
+    RSD2_CHECK_VALUE(fault != RegionFault::kNegativeSide, "sides of rois must be >= 0, got ",
+                     number(3), " x ", number(4), " in row ", k);
+    RSD2_CHECK_VALUE(fault != RegionFault::kImageIndex, "image indices do not fit a batch of ",
+                     images, ": row ", k, " of rois has ", number(0));
+    RSD2_CHECK_VALUE(fault != RegionFault::kTooManySamples, "a region of ", number(3), " x ",
+                     number(4), " needs more than 2^28 samples (row ", k, " of rois); clip it, ",
+                     "or set sampling_ratio");
   }
   return regions;
 }
 
-std::vector<Region<Position>> read_regions(const at::Tensor& rois, int64_t images, const Map& map,
+std::vector<Region<Position>> read_regions(const Tensor& rois, int64_t images, const Map& map,
                                            double spatial_scale, int64_t sampling_ratio) {
-  TORCH_CHECK_VALUE(rois.dim() == 2 && rois.size(1) == 6, "rois must be (K, 6), got ",
-                    rois.sizes());
-  TORCH_CHECK_VALUE(rois.is_cpu(), "rois must be on the CPU, as the features are");
-  if (rois.scalar_type() == at::kDouble)
+  RSD2_CHECK_VALUE(rois.dim() == 2 && rois.size(1) == 6, "rois must be (K, 6), got ", rois.sizes());
+  RSD2_CHECK_VALUE(rois.is_cpu(), "rois must be on the CPU, as the features are");
+  if (rois.scalar_type() == ScalarType::Double)
     return read_regions_as<double>(rois, images, map, spatial_scale, sampling_ratio);
-  return read_regions_as<float>(rois.to(at::kFloat), images, map, spatial_scale, sampling_ratio);
+  return read_regions_as<float>(converted(rois, ScalarType::Float), images, map, spatial_scale,
+                                sampling_ratio);
 }
 
-Map make_map(at::IntArrayRef features, at::IntArrayRef pooled) {
+Map make_map(Sizes features, Sizes pooled) {
   constexpr int64_t kLimit = int64_t(1) << 30;  // pixels and bins are counted in int
-  TORCH_CHECK_VALUE(features.size() == 4, "features must be (B, C, H, W), got ", features);
-  TORCH_CHECK_VALUE(pooled.size() == 2 && pooled[0] > 0 && pooled[1] > 0 && pooled[0] < kLimit &&
-                        pooled[1] < kLimit && features[2] < kLimit && features[3] < kLimit,
-                    "output_size ", pooled, " or the map of features ", features,
-                    " is out of range");
+  RSD2_CHECK_VALUE(features.size() == 4, "features must be (B, C, H, W), got ", features);
+  RSD2_CHECK_VALUE(pooled.size() == 2 && pooled[0] > 0 && pooled[1] > 0 && pooled[0] < kLimit &&
+                       pooled[1] < kLimit && features[2] < kLimit && features[3] < kLimit,
+                   "output_size ", pooled, " or the map of features ", features,
+                   " is out of range");
   return {int(features[2]), int(features[3]), features[1], int(pooled[0]), int(pooled[1])};
-}
-
-at::ScalarType computed_in(const at::Tensor& tensor) {
-  TORCH_CHECK_VALUE(at::isFloatingType(tensor.scalar_type()), "features must be floating, got ",
-                    tensor.scalar_type());
-  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
 template <typename T>
 void run_forward(const Map& map, const std::vector<Region<Position>>& regions,
-                 const at::Tensor& features, at::Tensor& out) {
+                 const Tensor& features, Tensor& out) {
   const T* from = features.const_data_ptr<T>();
   T* to = out.mutable_data_ptr<T>();
   const int64_t numbers = map.bins() * map.channels;
-  at::parallel_for(0, int64_t(regions.size()), 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, int64_t(regions.size()), 1, [&](int64_t begin, int64_t end) {
     std::vector<T> scratch(numbers);
     for (int64_t k = begin; k < end; ++k)
       pool<T>(map, regions[k], from, scratch.data(), to + k * numbers);
@@ -184,14 +174,14 @@ void run_forward(const Map& map, const std::vector<Region<Position>>& regions,
 
 template <typename T>
 void run_backward(const Map& map, int64_t images, const std::vector<Region<Position>>& regions,
-                  const at::Tensor& grad, at::Tensor& rows) {
+                  const Tensor& grad, Tensor& rows) {
   const T* from = grad.const_data_ptr<T>();
   T* to = rows.mutable_data_ptr<T>();
   // Every share lists the samples anew: no more of them than threads, nor too thin for vectors.
-  const int64_t wanted = (at::get_num_threads() + images - 1) / images;
+  const int64_t wanted = (torch::stable::get_num_threads() + images - 1) / images;
   const int64_t shares = std::min(wanted, (map.channels + 31) / 32);
   const int64_t width = (map.channels + shares - 1) / shares;
-  at::parallel_for(0, images * shares, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, images * shares, 1, [&](int64_t begin, int64_t end) {
     std::vector<T> scratch(width);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / shares, first = task % shares * width;
@@ -206,50 +196,47 @@ void run_backward(const Map& map, int64_t images, const std::vector<Region<Posit
   });
 }
 
-at::Tensor roi_align_rotated(const at::Tensor& features, const at::Tensor& rois,
-                             at::IntArrayRef output_size, double spatial_scale,
-                             int64_t sampling_ratio) {
+Tensor roi_align_rotated(const Tensor& features, const Tensor& rois, Sizes output_size,
+                         double spatial_scale, int64_t sampling_ratio) {
   const Map map = make_map(features.sizes(), output_size);
-  const auto dtype = computed_in(features);
+  const ScalarType dtype = computed_in(features, "features");
   const auto regions = read_regions(rois, features.size(0), map, spatial_scale, sampling_ratio);
-  auto out = at::empty({rois.size(0), map.channels, map.pooled_height, map.pooled_width},
-                       features.options().dtype(dtype));
-  if (features.numel() == 0) out.zero_();
-  if (out.numel() == 0 || features.numel() == 0) return out.to(features.scalar_type());
-  const auto rows = features.permute({0, 2, 3, 1}).to(dtype).contiguous();
-  if (dtype == at::kDouble)
+  Tensor out = empty({rois.size(0), map.channels, map.pooled_height, map.pooled_width}, dtype);
+  if (features.numel() == 0) torch::stable::zero_(out);
+  if (out.numel() == 0 || features.numel() == 0) return converted(out, features.scalar_type());
+  const Tensor rows = dense(converted(torch::stable::permute(features, {0, 2, 3, 1}), dtype));
+  if (dtype == ScalarType::Double)
     run_forward<double>(map, regions, rows, out);
   else
     run_forward<float>(map, regions, rows, out);
-  return out.to(features.scalar_type());
+  return converted(out, features.scalar_type());
 }
 
-at::Tensor roi_align_rotated_backward(const at::Tensor& grad, const at::Tensor& rois,
-                                      at::IntArrayRef features_shape, double spatial_scale,
-                                      int64_t sampling_ratio) {
-  TORCH_CHECK_VALUE(grad.dim() == 4, "grad must be (K, C, h, w), got ", grad.sizes());
+Tensor roi_align_rotated_backward(const Tensor& grad, const Tensor& rois, Sizes features_shape,
+                                  double spatial_scale, int64_t sampling_ratio) {
+  RSD2_CHECK_VALUE(grad.dim() == 4, "grad must be (K, C, h, w), got ", grad.sizes());
   const Map map = make_map(features_shape, grad.sizes().slice(2));
-  TORCH_CHECK_VALUE(grad.size(0) == rois.size(0) && grad.size(1) == map.channels, "grad ",
-                    grad.sizes(), " does not fit rois ", rois.sizes(), " and features ",
-                    features_shape);
-  const auto dtype = computed_in(grad);
+  RSD2_CHECK_VALUE(grad.size(0) == rois.size(0) && grad.size(1) == map.channels, "grad ",
+                   grad.sizes(), " does not fit rois ", rois.sizes(), " and features ",
+                   features_shape);
+  const ScalarType dtype = computed_in(grad, "features");
   const int64_t images = features_shape[0];
   const auto regions = read_regions(rois, images, map, spatial_scale, sampling_ratio);
-  auto rows = at::zeros({images, map.height, map.width, map.channels}, grad.options().dtype(dtype));
+  Tensor rows = zeros({images, map.height, map.width, map.channels}, dtype);
   if (rows.numel() > 0 && grad.numel() > 0) {
-    const auto grad_bins = grad.to(dtype).contiguous();
-    if (dtype == at::kDouble)
+    const Tensor grad_bins = dense(converted(grad, dtype));
+    if (dtype == ScalarType::Double)
       run_backward<double>(map, images, regions, grad_bins, rows);
     else
       run_backward<float>(map, images, regions, grad_bins, rows);
   }
-  return rows.permute({0, 3, 1, 2}).to(grad.scalar_type()).contiguous();
+  return dense(converted(torch::stable::permute(rows, {0, 3, 1, 2}), grad.scalar_type()));
 }
 
 }  // namespace
 }  // namespace rsd2
 
-TORCH_LIBRARY_IMPL(rsd2, CPU, m) {
-  m.impl("roi_align_rotated", &rsd2::roi_align_rotated);
-  m.impl("roi_align_rotated_backward", &rsd2::roi_align_rotated_backward);
+STABLE_TORCH_LIBRARY_IMPL(rsd2, CPU, m) {
+  m.impl("roi_align_rotated", TORCH_BOX(&rsd2::roi_align_rotated));
+  m.impl("roi_align_rotated_backward", TORCH_BOX(&rsd2::roi_align_rotated_backward));
 }

@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""``rsd2.commands.demo`` as a script; ``--help`` says what it does."""
+
+import sys
+
+from rsd2.commands.demo import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""``rsd2.commands.export`` as a script; ``--help`` says what it does."""
+
+import sys
+
+from rsd2.commands.export import main
+
+if __name__ == "__main__":
+    sys.exit(main())
