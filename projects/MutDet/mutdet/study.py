@@ -6,8 +6,10 @@
     python projects/MutDet/tools/run_study.py --output output/study --list
 
 A small backbone learns to tell unlabelled crops apart. It replaces ImageNet's backbone for
-every arm, also for training "from scratch"; boxes are proposed on the training scenes without their
-labels and embedded; DETReg and MutDet pre-train the detector on them; every pre-training is
+every arm, also for training "from scratch"; with weights=FILE, which `rsd2 get-weights
+efficientnet_lite0` wrote, it is EfficientNet-Lite0 of ImageNet instead. Boxes are proposed on the
+training scenes without their labels and embedded; DETReg and MutDet pre-train the detector on
+them; every pre-training is
 measured on held-out scenes, which are not those of the scores: how often does a prediction find its
 own object in its image? The sweep, a preset without shares of labels, ends here and chooses the
 recipe. Then every arm is fine-tuned by the same config, seed and steps on the same shares of the
@@ -43,13 +45,15 @@ from .embedding_run import REDUCTION
 from .label_statistics import PAGE
 from .study_arms import ARMS, BASELINE, SWEEP
 from .study_comparison import SEPARATOR
+from .study_map import harbour_jobs
 from .study_report import PSEUDO_LABELS, SWEEP_REPORT, write_pages
 
 _BACKBONE = "backbone/model_final.pth"
 _EMBEDDER = "embedder_small_synthetic_pretrain.py"
 _EMBEDDER_BATCH = 64  # crops, which the loss compares with each other
 _EMBEDDER_SEED = 0
-_FINETUNE = "mutdet_small_synthetic_finetune.py"
+_LITE0 = "efficientnet_lite0"
+_ALONE = ("--num-workers", 0)  # one process, because this is not the only command that runs
 _COST = {
     "start": 10.0,  # of a program
     "label": 0.1,  # of an image: drawing, boxes, embeddings
@@ -89,6 +93,10 @@ class MutDetSettings(StudySettings):
         decay_at: fraction of a fine-tuning after which its rate is a tenth.
         detector: overrides of the detector, ``key=value``.
         images: number of held-out scenes to draw with each arm's detections.
+        weights: file of EfficientNet-Lite0, absolute, that replaces the small backbone; empty
+            trains the small one.
+        harbours: sides, in pixels, of the georeferenced harbours that the first arm maps at the
+            end, with the largest share of the labels.
     """
 
     known_arms: ClassVar[tuple[str, ...]] = tuple(ARMS)
@@ -116,6 +124,18 @@ class MutDetSettings(StudySettings):
     decay_at: float = 0.75
     detector: tuple[str, ...] = ()
     images: int = 8
+    weights: str = ""
+    harbours: tuple[int, ...] = ()
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether any arm is pre-trained."""
+        return set(self.arms) != {BASELINE}
+
+    @property
+    def family(self) -> str:
+        """Backbone, as the names of the configs have it."""
+        return "lite0" if self.weights else "small"
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -129,6 +149,8 @@ class MutDetSettings(StudySettings):
             raise ValueError(f"fractions must lie in (0, 1], got {list(self.fractions)}")
         if not 0 < self.decay_at < 1:
             raise ValueError(f"decay_at must lie between 0 and 1, got {self.decay_at}")
+        if self.harbours and not self.fractions:
+            raise ValueError("harbours need a fine-tuned detector: give fractions")
 
 
 PRESETS = {
@@ -144,6 +166,19 @@ PRESETS = {
         seeds=(0,),
         pretrain_seeds=(0,),
         arms=("none", "mutdet"),
+        harbours=(768,),
+    ),
+    "demo_quick": MutDetSettings(
+        train_images=48,
+        val_images=8,
+        embedder_steps=10,
+        embedder_scenes=20,
+        finetune_steps=24,
+        batch_size=2,
+        fractions=(1.0,),
+        seeds=(0,),
+        arms=("none",),
+        harbours=(256,),
     ),
     "quick": MutDetSettings(
         arms=("none", "detreg", "mutdet"),
@@ -203,7 +238,9 @@ def study_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
     Returns:
         The jobs.
     """
-    jobs = _label_jobs(settings, folder)
+    jobs = _shared_jobs(settings, folder)
+    if settings.pretrains:
+        jobs += _label_jobs(settings, folder)
     for seed in settings.pretrain_seeds:
         for arm in settings.arms:
             if arm != BASELINE:
@@ -215,7 +252,18 @@ def study_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
         for seed in settings.seeds:
             for start in _starts(settings):
                 jobs.append(_finetuning(settings, folder, start, fraction, seed))
+
+    for side in settings.harbours:
+        jobs += harbour_jobs(folder, _mapping_run(settings), side)
     return jobs
+
+
+def _mapping_run(settings: MutDetSettings) -> str:
+    """Name the fine-tuning that maps the harbours.
+
+    Chosen before any score is known: the first arm with the largest share of the labels.
+    """
+    return run_name(next(iter(_starts(settings))), max(settings.fractions))
 
 
 def _starts(settings: MutDetSettings) -> dict[str, str]:
@@ -238,20 +286,31 @@ def _pretraining(settings: MutDetSettings, folder: Path, arm: str, seed: int) ->
     name, recipe = pretraining_name(settings, arm, seed), ARMS[arm]
     ratio = settings.compute_ratio if recipe.equal_compute else 1.0
     command = training_command(
-        project_config(__file__, f"{recipe.method}_small_synthetic_pretrain.py"),
+        project_config(__file__, f"{recipe.method}_{settings.family}_synthetic_pretrain.py"),
         folder / "pretrain" / name,
         f"model.detector.num_classes={settings.num_clusters}",
         f"model.embedding_dim={settings.embedding_dim}",
         *(f"model.detector.{one}" for one in settings.detector),
         *recipe.overrides,
+        *_weights_of(settings, "model.detector"),
         *settings.overrides,
         steps=round(ratio * settings.pretrain_steps),
         batch=settings.batch_size,
         seed=seed,
-        start=folder / _BACKBONE,
+        start=None if settings.weights else folder / _BACKBONE,
     )
     makes = (f"pretrain/{name}/model_final.pth",)
-    return Job(f"pretrain_{name}", command, ("embedder", "embeddings"), makes)
+    return Job(f"pretrain_{name}", command, (*_embedder(settings), "embeddings"), makes)
+
+
+def _embedder(settings: MutDetSettings) -> tuple[str, ...]:
+    """Name the job that trains the backbone, if there is one."""
+    return () if settings.weights else ("embedder",)
+
+
+def _weights_of(settings: MutDetSettings, model: str) -> tuple[str, ...]:
+    """Override the file of the backbone's weights, if there is one."""
+    return (f'{model}.backbone.weights="{settings.weights}"',) if settings.weights else ()
 
 
 def _measurement(folder: Path, name: str) -> Job:
@@ -269,39 +328,37 @@ def _finetuning(
 ) -> Job:
     name = run_name(pretraining, fraction, settings.suffix(seed))
     # "From scratch" starts from the backbone that the others were pre-trained with.
-    start, inherit, need = (
-        (_BACKBONE, "train.init_inherit.parts=[backbone]", "embedder")
-        if pretraining == BASELINE
-        else (
-            f"pretrain/{pretraining}/model_final.pth",
-            "train.init_inherit.averaged=true",
-            f"pretrain_{pretraining}",
-        )
-    )
+    start: Path | None = folder / _BACKBONE
+    inherit, needs = ("train.init_inherit.parts=[backbone]",), _embedder(settings)
+    if pretraining != BASELINE:
+        start = folder / f"pretrain/{pretraining}/model_final.pth"
+        inherit, needs = ("train.init_inherit.averaged=true",), (f"pretrain_{pretraining}",)
+    elif settings.weights:
+        start, inherit = None, ()
 
     command = training_command(
-        project_config(__file__, _FINETUNE),
+        project_config(__file__, f"mutdet_{settings.family}_synthetic_finetune.py"),
         folder / "finetune" / name,
         f"dataloader.train.dataset.fraction={fraction:g}",
         f"lr_multiplier.scheduler.milestones=[{round(100 * settings.decay_at)}]",
         "lr_multiplier.scheduler.num_updates=100",
         *(f"model.{one}" for one in settings.detector),
-        inherit,
+        *inherit,
+        *_weights_of(settings, "model"),
         *settings.overrides,
         steps=settings.finetune_steps,
         batch=settings.batch_size,
         seed=seed,
-        start=folder / start,
+        start=start,
     )
     makes = (f"finetune/{name}/model_final.pth", f"finetune/{name}/results.json")
-    return Job(f"finetune_{name}", command, ("scenes_train", "scenes_val", need), makes)
+    return Job(f"finetune_{name}", command, ("scenes_train", "scenes_val", *needs), makes)
 
 
-def _label_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
-    """List the jobs that all arms share: scenes, the first backbone, boxes and embeddings."""
-    # One process, because this is not the only command that runs.
-    alone = ("--num-workers", 0)
+def _shared_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
+    """List the jobs that all arms share: scenes, and the first backbone."""
     counts = (settings.train_images, settings.val_images, settings.heldout_images)
+    splits = list(zip(("train", "val", "heldout"), counts, (1, settings.val_seed, 3)))
     jobs = [
         drawing_job(
             f"scenes_{split}",
@@ -310,12 +367,14 @@ def _label_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
             "scenes.json",
             images=images,
             seed=seed,
-            options=("--size", settings.image_size, *alone),
+            options=("--size", settings.image_size, *_ALONE),
         )
-        for split, images, seed in zip(
-            ("train", "val", "heldout"), counts, (1, settings.val_seed, 3)
-        )
+        # Held-out scenes measure pre-trainings, and nothing else.
+        for split, images, seed in (splits if settings.pretrains else splits[:2])
     ]
+    if settings.weights:
+        return jobs
+
     embedder = training_command(
         project_config(__file__, _EMBEDDER),
         (folder / _BACKBONE).parent,
@@ -326,9 +385,16 @@ def _label_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
         batch=_EMBEDDER_BATCH,
         seed=_EMBEDDER_SEED,
     )
-    jobs.append(Job("embedder", embedder, makes=(_BACKBONE,)))
+    return [*jobs, Job("embedder", embedder, makes=(_BACKBONE,))]
 
+
+def _label_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
+    """List the jobs that make the labels of the pre-trainings: boxes and embeddings."""
+    backbone = _LITE0 if settings.weights else "small"
+    weights = settings.weights or folder / _BACKBONE
     fitted = f"{PSEUDO_LABELS}/{REDUCTION}"
+
+    jobs = []
     for split, suffix, options, needs in (
         ("train", "", ("--clusters", settings.num_clusters, "--seed", _EMBEDDER_SEED), ()),
         ("heldout", "_heldout", ("--reduction", folder / fitted), ("embeddings",)),
@@ -339,18 +405,19 @@ def _label_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
         compared = () if suffix else ("--recall-against", "synthetic_train")
         proposals = module_command(
             f"{_PACKAGE}.make_pseudo_labels",
-            *("--images", images, "--output", folder / boxes, *compared, *alone),
+            *("--images", images, "--output", folder / boxes, *compared, *_ALONE),
         )
         embeddings = module_command(
             f"{_PACKAGE}.extract_embeddings",
             *("--boxes", folder / boxes, "--images", images, "--output", folder / target),
-            *("--backbone", "small", "--weights", folder / _BACKBONE, "--crop-size", 64),
+            *("--backbone", backbone, "--weights", weights, "--crop-size", 64),
             *("--dim", settings.embedding_dim, *options, *settings.embedding_options),
         )
         names = f"pseudo_boxes{suffix}", f"embeddings{suffix}"
+        needed = (*_embedder(settings), names[0], *needs)
         jobs += [
             Job(names[0], proposals, (f"scenes_{split}",), (f"{boxes}/{PAGE}",)),
-            Job(names[1], embeddings, ("embedder", names[0], *needs), (f"{target}/{PAGE}",)),
+            Job(names[1], embeddings, needed, (f"{target}/{PAGE}",)),
         ]
     return jobs
 
