@@ -3,6 +3,7 @@
     python projects/MutDet/tools/run_study.py --output output/study --preset sweep
     python projects/MutDet/tools/run_study.py --output output/study
     python projects/MutDet/tools/run_study.py --output output/short --preset demo finetune_steps=300
+    python projects/MutDet/tools/run_study.py --output output/hrsc --preset hrsc
     python projects/MutDet/tools/run_study.py --output output/study --list
 
 A small backbone learns to tell unlabelled crops apart. It replaces ImageNet's backbone for
@@ -15,6 +16,10 @@ labels, and scored on scenes of another seed. Commands run two at a time, one th
 jobs are not repeated, and an interrupted command continues. The output folder gets results.jsonl (a
 row with provenance for each fine-tuning), results.md, curves.png, detections.png, report.html, or
 sweep.jsonl, sweep.md and sweep.png, and under jobs/ the log, command and cost of every command.
+
+The preset hrsc takes real images of $DETECTRON2_DATASETS: pre-training on images of several sets
+without their labels, fine-tuning and scores on HRSC2016. All arms start from ImageNet's
+EfficientNet-Lite0, which embeds the boxes too; nothing is drawn, and no pre-training is measured.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from rsd2.data.datasets.builtin import datasets_root
 from rsd2.study import (
     Job,
     Study,
@@ -41,15 +47,16 @@ from rsd2.study import (
 
 from .embedding_run import REDUCTION
 from .label_statistics import PAGE
+from .real_images import CONFIGS, IMAGES, LABELS, real_label_jobs
 from .study_arms import ARMS, BASELINE, SWEEP
 from .study_comparison import SEPARATOR
-from .study_report import PSEUDO_LABELS, SWEEP_REPORT, write_pages
+from .study_report import PSEUDO_LABELS, SWEEP_REPORT, write_pages, write_real_report
 
 _BACKBONE = "backbone/model_final.pth"
 _EMBEDDER = "embedder_small_synthetic_pretrain.py"
 _EMBEDDER_BATCH = 64  # crops, which the loss compares with each other
 _EMBEDDER_SEED = 0
-_FINETUNE = "mutdet_small_synthetic_finetune.py"
+_CONFIGS = "small_synthetic"
 _COST = {
     "start": 10.0,  # of a program
     "label": 0.1,  # of an image: drawing, boxes, embeddings
@@ -89,6 +96,9 @@ class MutDetSettings(StudySettings):
         decay_at: fraction of a fine-tuning after which its rate is a tenth.
         detector: overrides of the detector, ``key=value``.
         images: number of held-out scenes to draw with each arm's detections.
+        real_sets: sets of real images to pre-train on, see `real_label_jobs`; then nothing is
+            drawn, and numbers and sizes of scenes mean nothing. Empty for generated scenes.
+        weights: file of ``rsd2 get-weights efficientnet_lite0``, for real images.
     """
 
     known_arms: ClassVar[tuple[str, ...]] = tuple(ARMS)
@@ -116,6 +126,8 @@ class MutDetSettings(StudySettings):
     decay_at: float = 0.75
     detector: tuple[str, ...] = ()
     images: int = 8
+    real_sets: tuple[str, ...] = ()
+    weights: str = "weights/tf_efficientnet_lite0.pth"
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -129,6 +141,11 @@ class MutDetSettings(StudySettings):
             raise ValueError(f"fractions must lie in (0, 1], got {list(self.fractions)}")
         if not 0 < self.decay_at < 1:
             raise ValueError(f"decay_at must lie between 0 and 1, got {self.decay_at}")
+
+    @property
+    def configs(self) -> str:
+        """End of the names of the configs, before ``_pretrain.py`` and ``_finetune.py``."""
+        return CONFIGS if self.real_sets else _CONFIGS
 
 
 PRESETS = {
@@ -144,6 +161,15 @@ PRESETS = {
         seeds=(0,),
         pretrain_seeds=(0,),
         arms=("none", "mutdet"),
+    ),
+    "hrsc": MutDetSettings(
+        arms=("none", "detreg", "both"),
+        seeds=(0,),
+        pretrain_seeds=(0,),
+        pretrain_steps=500,
+        finetune_steps=600,
+        fractions=(0.1, 1.0),
+        real_sets=("hrsc_train", "airport_train", "sen2ships_train_384_128:200"),
     ),
     "quick": MutDetSettings(
         arms=("none", "detreg", "mutdet"),
@@ -204,11 +230,21 @@ def study_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
         The jobs.
     """
     jobs = _label_jobs(settings, folder)
+    if settings.real_sets:
+        jobs = real_label_jobs(
+            folder,
+            settings.real_sets,
+            settings.weights,
+            dim=settings.embedding_dim,
+            clusters=settings.num_clusters,
+            seed=_EMBEDDER_SEED,
+        )
     for seed in settings.pretrain_seeds:
         for arm in settings.arms:
             if arm != BASELINE:
                 jobs.append(_pretraining(settings, folder, arm, seed))
-                jobs.append(_measurement(folder, pretraining_name(settings, arm, seed)))
+                if not settings.real_sets:
+                    jobs.append(_measurement(folder, pretraining_name(settings, arm, seed)))
 
     # Small shares first: they are the cheapest, and the first numbers to look at.
     for fraction in sorted(settings.fractions):
@@ -237,21 +273,32 @@ def _starts(settings: MutDetSettings) -> dict[str, str]:
 def _pretraining(settings: MutDetSettings, folder: Path, arm: str, seed: int) -> Job:
     name, recipe = pretraining_name(settings, arm, seed), ARMS[arm]
     ratio = settings.compute_ratio if recipe.equal_compute else 1.0
+    needs, of_images = ("embedder", "embeddings"), ()
+    if settings.real_sets:
+        data = "dataloader.train.dataset"
+        needs = ("embeddings",)
+        of_images = (
+            f'{data}.folder="{folder / LABELS}"',
+            f'{data}.image_root="{folder / IMAGES}"',
+            f'model.detector.backbone.weights="{settings.weights}"',
+        )
+
     command = training_command(
-        project_config(__file__, f"{recipe.method}_small_synthetic_pretrain.py"),
+        project_config(__file__, f"{recipe.method}_{settings.configs}_pretrain.py"),
         folder / "pretrain" / name,
         f"model.detector.num_classes={settings.num_clusters}",
         f"model.embedding_dim={settings.embedding_dim}",
         *(f"model.detector.{one}" for one in settings.detector),
+        *of_images,
         *recipe.overrides,
         *settings.overrides,
         steps=round(ratio * settings.pretrain_steps),
         batch=settings.batch_size,
         seed=seed,
-        start=folder / _BACKBONE,
+        start=None if settings.real_sets else folder / _BACKBONE,
     )
     makes = (f"pretrain/{name}/model_final.pth",)
-    return Job(f"pretrain_{name}", command, ("embedder", "embeddings"), makes)
+    return Job(f"pretrain_{name}", command, needs, makes)
 
 
 def _measurement(folder: Path, name: str) -> Job:
@@ -268,33 +315,35 @@ def _finetuning(
     settings: MutDetSettings, folder: Path, pretraining: str, fraction: float, seed: int
 ) -> Job:
     name = run_name(pretraining, fraction, settings.suffix(seed))
+    scenes = () if settings.real_sets else ("scenes_train", "scenes_val")
+    weights = (f'model.backbone.weights="{settings.weights}"',) if settings.real_sets else ()
     # "From scratch" starts from the backbone that the others were pre-trained with.
-    start, inherit, need = (
-        (_BACKBONE, "train.init_inherit.parts=[backbone]", "embedder")
-        if pretraining == BASELINE
-        else (
-            f"pretrain/{pretraining}/model_final.pth",
-            "train.init_inherit.averaged=true",
-            f"pretrain_{pretraining}",
-        )
-    )
+    if pretraining != BASELINE:
+        start: Path | None = folder / f"pretrain/{pretraining}/model_final.pth"
+        inherit, needs = "train.init_inherit.averaged=true", (*scenes, f"pretrain_{pretraining}")
+    elif settings.real_sets:
+        start, inherit, needs = None, "train.init_inherit=null", ()
+    else:
+        start, inherit = folder / _BACKBONE, "train.init_inherit.parts=[backbone]"
+        needs = (*scenes, "embedder")
 
     command = training_command(
-        project_config(__file__, _FINETUNE),
+        project_config(__file__, f"mutdet_{settings.configs}_finetune.py"),
         folder / "finetune" / name,
         f"dataloader.train.dataset.fraction={fraction:g}",
         f"lr_multiplier.scheduler.milestones=[{round(100 * settings.decay_at)}]",
         "lr_multiplier.scheduler.num_updates=100",
         *(f"model.{one}" for one in settings.detector),
+        *weights,
         inherit,
         *settings.overrides,
         steps=settings.finetune_steps,
         batch=settings.batch_size,
         seed=seed,
-        start=folder / start,
+        start=start,
     )
     makes = (f"finetune/{name}/model_final.pth", f"finetune/{name}/results.json")
-    return Job(f"finetune_{name}", command, ("scenes_train", "scenes_val", need), makes)
+    return Job(f"finetune_{name}", command, needs, makes)
 
 
 def _label_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
@@ -379,6 +428,9 @@ def plan(settings: MutDetSettings, folder: Path) -> Study:
         for name, title in starts.items()
         if name != BASELINE
     ]
+    if settings.real_sets:
+        report = partial(write_real_report, runs, folder)
+        return Study(study_jobs(settings, folder), report, datasets=Path(datasets_root()))
     if runs:
         report = partial(write_pages, runs, folder, settings.images)
     else:
