@@ -141,6 +141,8 @@ class MutDetSettings(StudySettings):
             raise ValueError(f"fractions must lie in (0, 1], got {list(self.fractions)}")
         if not 0 < self.decay_at < 1:
             raise ValueError(f"decay_at must lie between 0 and 1, got {self.decay_at}")
+        if self.real_sets and not self.fractions:
+            raise ValueError("on real images nothing but fine-tunings is scored: give fractions")
 
     @property
     def configs(self) -> str:
