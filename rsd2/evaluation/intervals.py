@@ -77,14 +77,6 @@ def score_intervals(
     return {name: Interval(float(value), *_middle(one)) for name, (value, one) in values.items()}
 
 
-def _middle(sample: np.ndarray) -> tuple[float, float]:
-    """Return the bounds of the middle 95 % of a sample, nan if no value is finite."""
-    if not np.isfinite(sample).any():
-        return math.nan, math.nan
-    low, high = np.nanpercentile(sample, _SHARE)
-    return float(low), float(high)
-
-
 def interval_table(
     path: str | Path,
     dataset_dicts: Sequence[dict],
@@ -117,3 +109,11 @@ def interval_table(
         cells = [f"{one.value:.1f} ({one.bounds()})" for one in found.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _middle(sample: np.ndarray) -> tuple[float, float]:
+    """Return the bounds of the middle 95 % of a sample, nan if no value is finite."""
+    if not np.isfinite(sample).any():
+        return math.nan, math.nan
+    low, high = np.nanpercentile(sample, _SHARE)
+    return float(low), float(high)

@@ -3,6 +3,7 @@
     python projects/MutDet/tools/run_study.py --output output/study --preset sweep
     python projects/MutDet/tools/run_study.py --output output/study
     python projects/MutDet/tools/run_study.py --output output/short --preset demo finetune_steps=300
+    python projects/MutDet/tools/run_study.py --output output/hrsc --preset hrsc
     python projects/MutDet/tools/run_study.py --output output/study --list
 
 A small backbone learns to tell unlabelled crops apart. It replaces ImageNet's backbone for
@@ -17,6 +18,10 @@ labels, and scored on scenes of another seed. Commands run two at a time, one th
 jobs are not repeated, and an interrupted command continues. The output folder gets results.jsonl (a
 row with provenance for each fine-tuning), results.md, curves.png, detections.png, report.html, or
 sweep.jsonl, sweep.md and sweep.png, and under jobs/ the log, command and cost of every command.
+
+The preset hrsc takes real images of $DETECTRON2_DATASETS: pre-training on images of several sets
+without their labels, fine-tuning and scores on HRSC2016. All arms start from ImageNet's
+EfficientNet-Lite0, which embeds the boxes too; nothing is drawn, and no pre-training is measured.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from rsd2.data.datasets.builtin import datasets_root
 from rsd2.study import (
     Job,
     Study,
@@ -40,10 +46,11 @@ from rsd2.study import (
 
 from .embedding_run import REDUCTION
 from .label_statistics import PAGE
+from .real_images import IMAGES, LABELS, real_label_jobs
 from .study_arms import ARMS, BASELINE
 from .study_comparison import SEPARATOR
 from .study_map import harbour_jobs
-from .study_report import PSEUDO_LABELS, SWEEP_REPORT, write_pages
+from .study_report import PSEUDO_LABELS, SWEEP_REPORT, write_pages, write_real_report
 from .study_settings import PRESETS, MutDetSettings, pretraining_name, run_name
 
 _BACKBONE = "backbone/model_final.pth"
@@ -77,14 +84,25 @@ def study_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
     Returns:
         The jobs.
     """
-    jobs = _shared_jobs(settings, folder)
-    if settings.pretrains:
-        jobs += _label_jobs(settings, folder)
+    if settings.real_sets:
+        jobs = real_label_jobs(
+            folder,
+            settings.real_sets,
+            settings.weights,
+            dim=settings.embedding_dim,
+            clusters=settings.num_clusters,
+            seed=_EMBEDDER_SEED,
+        )
+    else:
+        jobs = _shared_jobs(settings, folder)
+        if settings.pretrains:
+            jobs += _label_jobs(settings, folder)
     for seed in settings.pretrain_seeds:
         for arm in settings.arms:
             if arm != BASELINE:
                 jobs.append(_pretraining(settings, folder, arm, seed))
-                jobs.append(_measurement(folder, pretraining_name(settings, arm, seed)))
+                if not settings.real_sets:
+                    jobs.append(_measurement(folder, pretraining_name(settings, arm, seed)))
 
     # Small shares first: they are the cheapest, and the first numbers to look at.
     for fraction in sorted(settings.fractions):
@@ -116,14 +134,23 @@ def _starts(settings: MutDetSettings) -> dict[str, str]:
 def _pretraining(settings: MutDetSettings, folder: Path, arm: str, seed: int) -> Job:
     name, recipe = pretraining_name(settings, arm, seed), ARMS[arm]
     ratio = settings.compute_ratio if recipe.equal_compute else 1.0
+    of_images: tuple[str, ...] = ()
+    if settings.real_sets:
+        data = "dataloader.train.dataset"
+        of_images = (
+            f'{data}.folder="{folder / LABELS}"',
+            f'{data}.image_root="{folder / IMAGES}"',
+        )
+
     command = training_command(
-        project_config(__file__, f"{recipe.method}_{settings.family}_synthetic_pretrain.py"),
+        project_config(__file__, f"{recipe.method}_{settings.configs}_pretrain.py"),
         folder / "pretrain" / name,
         f"model.detector.num_classes={settings.num_clusters}",
         f"model.embedding_dim={settings.embedding_dim}",
         *(f"model.detector.{one}" for one in settings.detector),
-        *recipe.overrides,
+        *of_images,
         *_weights_of(settings, "model.detector"),
+        *recipe.overrides,
         *settings.overrides,
         steps=round(ratio * settings.pretrain_steps),
         batch=settings.batch_size,
@@ -158,24 +185,26 @@ def _finetuning(
     settings: MutDetSettings, folder: Path, pretraining: str, fraction: float, seed: int
 ) -> Job:
     name = run_name(pretraining, fraction, settings.suffix(seed))
+    scenes = () if settings.real_sets else ("scenes_train", "scenes_val")
     # "From scratch" starts from the backbone that the others were pre-trained with.
-    start: Path | None = folder / _BACKBONE
-    inherit, needs = ("train.init_inherit.parts=[backbone]",), _embedder(settings)
     if pretraining != BASELINE:
-        start = folder / f"pretrain/{pretraining}/model_final.pth"
-        inherit, needs = ("train.init_inherit.averaged=true",), (f"pretrain_{pretraining}",)
+        start: Path | None = folder / f"pretrain/{pretraining}/model_final.pth"
+        inherit, needs = "train.init_inherit.averaged=true", (f"pretrain_{pretraining}",)
     elif settings.weights:
-        start, inherit = None, ()
+        start, inherit, needs = None, "train.init_inherit=null", ()
+    else:
+        start, inherit = folder / _BACKBONE, "train.init_inherit.parts=[backbone]"
+        needs = _embedder(settings)
 
     command = training_command(
-        project_config(__file__, f"mutdet_{settings.family}_synthetic_finetune.py"),
+        project_config(__file__, f"mutdet_{settings.configs}_finetune.py"),
         folder / "finetune" / name,
         f"dataloader.train.dataset.fraction={fraction:g}",
         f"lr_multiplier.scheduler.milestones=[{round(100 * settings.decay_at)}]",
         "lr_multiplier.scheduler.num_updates=100",
         *(f"model.{one}" for one in settings.detector),
-        *inherit,
         *_weights_of(settings, "model"),
+        inherit,
         *settings.overrides,
         steps=settings.finetune_steps,
         batch=settings.batch_size,
@@ -183,7 +212,7 @@ def _finetuning(
         start=start,
     )
     makes = (f"finetune/{name}/model_final.pth", f"finetune/{name}/results.json")
-    return Job(f"finetune_{name}", command, ("scenes_train", "scenes_val", *needs), makes)
+    return Job(f"finetune_{name}", command, (*scenes, *needs), makes)
 
 
 def _shared_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
@@ -277,6 +306,9 @@ def plan(settings: MutDetSettings, folder: Path) -> Study:
         for name, title in starts.items()
         if name != BASELINE
     ]
+    if settings.real_sets:
+        report = partial(write_real_report, runs, folder)
+        return Study(study_jobs(settings, folder), report, datasets=Path(datasets_root()))
     if runs:
         report = partial(write_pages, settings, runs, folder)
     else:

@@ -22,8 +22,9 @@ from rsd2.study.report import read_course, read_records, read_results
 
 from .label_recall import measure_recall, truth_of_dataset
 from .measure_pretraining import METRICS
+from .real_images import TEST
 from .study_arms import ARMS, BASELINE
-from .study_comparison import compare
+from .study_comparison import compare, compare_by_image
 from .study_page import PAGE, PSEUDO_LABELS, draw_runs, write_page
 from .study_settings import MutDetSettings
 from .telemetry import describe_embeddings
@@ -45,6 +46,8 @@ SWEEP_REPORT = StudyReport(
     # Beside the report of a study in the same folder, which shares the pre-trainings.
     files=("sweep.jsonl", "sweep.md", "sweep.png"),
 )
+REAL_REPORT = replace(REPORT, caption="HRSC2016's test images after the fine-tuning.")
+_SHARED = ("embedder", "images", "pseudo_boxes", "embeddings")
 
 
 def write_pages(settings: MutDetSettings, runs: Sequence[StudyRun], folder: Path) -> str:
@@ -104,6 +107,32 @@ def _intervals(folder: Path, run: StudyRun) -> dict[str, Interval]:
     )
 
 
+def write_real_report(runs: Sequence[StudyRun], folder: Path) -> str:
+    """Write the report of a study on real images: scores, and differences with intervals.
+
+    Args:
+        runs: fine-tunings of the study.
+        folder: output folder of the study.
+
+    Returns:
+        The text of the report.
+
+    Raises:
+        StudyReportError: a result of a job is missing.
+    """
+    telemetry = _pre_trainings(runs, folder)
+    report = replace(
+        REAL_REPORT,
+        details=lambda folder, run: {"telemetry": telemetry},
+        appendix=lambda rows: [
+            *compare(rows, REAL_REPORT.metrics),
+            *compare_by_image(rows, [folder / run.folder for run in runs], TEST),
+            *(f"- {name}: {_plain(value)}" for name, value in telemetry.items()),
+        ],
+    )
+    return write_report(report, runs, folder)
+
+
 def read_last(run: Path, names: Sequence[str]) -> dict[str, float]:
     """Average logged values over the last fifth of a training.
 
@@ -128,7 +157,7 @@ def _telemetry(settings: MutDetSettings, runs: Sequence[StudyRun], folder: Path)
     """Measure the labels of the pre-trainings, their progress, and the cost that all arms share."""
     if not settings.pretrains:
         return {}
-    markers, name = read_markers(folder), "synthetic_train"
+    name = "synthetic_train"
     truth = truth_of_dataset(DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes)
     records = read_folder(folder / PSEUDO_LABELS)[0]
     boxes = measure_recall(records, truth)
@@ -140,19 +169,26 @@ def _telemetry(settings: MutDetSettings, runs: Sequence[StudyRun], folder: Path)
         },
         "embeddings": describe_embeddings(records, truth),
     }
+    return result | _pre_trainings(runs, folder)
 
+
+def _pre_trainings(runs: Sequence[StudyRun], folder: Path) -> dict[str, Any]:
+    """Describe the progress of the pre-trainings, and the cost that all arms share."""
+    markers, result = read_markers(folder), {}
     # A pre-training serves several fine-tunings, and is described once.
     for stage in dict.fromkeys(stage for run in runs for stage in run.stages):
         place = folder / "pretrain" / stage.removeprefix("pretrain_")
         steps = max(record["iteration"] for record in read_records(place)) + 1
         last = read_last(place, ("total_loss", "retrieval", "cosine"))
-        measured = read_results(folder / "measure" / place.name)
-        heldout = {**next(iter(measured["results"].values())), **measured.get("gradients", {})}
-        result[f"pre-training {place.name}"] = {"steps": steps, **last, "held-out": heldout}
+        result[f"pre-training {place.name}"] = {"steps": steps, **last}
+        # On real images no pre-training is measured.
+        if f"measure_{place.name}" in markers:
+            measured = read_results(folder / "measure" / place.name)
+            heldout = {**next(iter(measured["results"].values())), **measured.get("gradients", {})}
+            result[f"pre-training {place.name}"]["held-out"] = heldout
 
-    shared = ("embedder", "pseudo_boxes", "embeddings")
     result["CPU minutes of what the arms share"] = {
-        name: markers[name]["cpu_seconds"] / 60 for name in shared if name in markers
+        name: markers[name]["cpu_seconds"] / 60 for name in _SHARED if name in markers
     }
     return result
 

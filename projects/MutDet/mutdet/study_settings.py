@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from rsd2.study import StudySettings
 
+from .real_images import CONFIGS
 from .study_arms import ARMS, BASELINE, SWEEP
 
 
@@ -34,8 +35,10 @@ class MutDetSettings(StudySettings):
         decay_at: fraction of a fine-tuning after which its rate is a tenth.
         detector: overrides of the detector, ``key=value``.
         images: number of held-out scenes to draw with each arm's detections.
-        weights: file of EfficientNet-Lite0, absolute, that replaces the small backbone; empty
-            trains the small one.
+        real_sets: sets of real images to pre-train on, see `real_label_jobs`; then nothing is
+            drawn, and numbers and sizes of scenes mean nothing. Empty for generated scenes.
+        weights: file of ``rsd2 get-weights efficientnet_lite0``, absolute or relative to the
+            checkout, for the backbone of every arm; empty trains the small one.
         harbours: sides, in pixels, of the georeferenced harbours that the first arm maps at the
             end, with the largest share of the labels.
     """
@@ -65,6 +68,7 @@ class MutDetSettings(StudySettings):
     decay_at: float = 0.75
     detector: tuple[str, ...] = ()
     images: int = 8
+    real_sets: tuple[str, ...] = ()
     weights: str = ""
     harbours: tuple[int, ...] = ()
 
@@ -84,9 +88,11 @@ class MutDetSettings(StudySettings):
         return f"finetune/{run_name(start, max(self.fractions))}"
 
     @property
-    def family(self) -> str:
-        """Backbone, as the names of the configs have it."""
-        return "lite0" if self.weights else "small"
+    def configs(self) -> str:
+        """End of the names of the configs, before ``_pretrain.py`` and ``_finetune.py``."""
+        if self.real_sets:
+            return CONFIGS
+        return "lite0_synthetic" if self.weights else "small_synthetic"
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -100,6 +106,10 @@ class MutDetSettings(StudySettings):
             raise ValueError(f"fractions must lie in (0, 1], got {list(self.fractions)}")
         if not 0 < self.decay_at < 1:
             raise ValueError(f"decay_at must lie between 0 and 1, got {self.decay_at}")
+        if self.real_sets and not self.fractions:
+            raise ValueError("on real images nothing but fine-tunings is scored: give fractions")
+        if self.real_sets and not self.weights:
+            raise ValueError("on real images every arm starts from a file: give weights")
         if self.harbours and not self.fractions:
             raise ValueError("harbours need a fine-tuned detector: give fractions")
 
@@ -118,6 +128,16 @@ PRESETS = {
         pretrain_seeds=(0,),
         arms=("none", "mutdet"),
         harbours=(768,),
+    ),
+    "hrsc": MutDetSettings(
+        arms=("none", "detreg", "both"),
+        seeds=(0,),
+        pretrain_seeds=(0,),
+        pretrain_steps=500,
+        finetune_steps=600,
+        fractions=(0.1, 1.0),
+        real_sets=("hrsc_train", "airport_train", "sen2ships_train_384_128:200"),
+        weights="weights/tf_efficientnet_lite0.pth",
     ),
     "demo_quick": MutDetSettings(
         train_images=48,
