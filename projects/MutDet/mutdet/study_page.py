@@ -59,18 +59,16 @@ def draw_runs(runs: Mapping[str, Path], count: int) -> list[np.ndarray]:
 
     records = DatasetCatalog.get("synthetic_val")
     places = np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
-    mapper = instantiate(cfg.dataloader.test.mapper)
-    return [
-        draw_beside_truth(
-            models,
-            [records[place]],
-            mapper,
-            MetadataCatalog.get("synthetic_val").thing_classes,
-            threshold=SCORE_THRESHOLD,
-            columns=1 + len(models),
-        )
-        for place in places
-    ]
+    sheet = draw_beside_truth(
+        models,
+        [records[place] for place in places],
+        instantiate(cfg.dataloader.test.mapper),
+        MetadataCatalog.get("synthetic_val").thing_classes,
+        threshold=SCORE_THRESHOLD,
+        columns=1 + len(models),
+    )
+    # A scene has a row of its own, and all rows are equally high.
+    return np.split(sheet, len(places))
 
 
 def write_page(settings: MutDetSettings, folder: Path) -> None:
