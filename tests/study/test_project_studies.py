@@ -145,7 +145,7 @@ def test_a_failed_command_is_named_with_its_log(tmp_path, capsys):
     assert study.main(["--preset", "quick", "--output", str(tmp_path), "--slots", "1"]) == 1
     assert "scenes_train failed; see the end of" in capsys.readouterr().err
     log = (tmp_path / "jobs" / "scenes_train.log").read_text()
-    assert "make_synthetic:" in log and str(tmp_path / "data") in log
+    assert "rsd2 synthesize: " in log and str(tmp_path / "data") in log
 
 
 def check_mutdet(folder, rows):

@@ -101,8 +101,9 @@ def study_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
         for arm in settings.arms:
             if arm != BASELINE:
                 jobs.append(_pretraining(settings, folder, arm, seed))
+                name = pretraining_name(settings, arm, seed)
                 if not settings.real_sets:
-                    jobs.append(_measurement(folder, pretraining_name(settings, arm, seed)))
+                    jobs.append(_measurement(folder, name, ARMS[arm].whitened))
 
     # Small shares first: they are the cheapest, and the first numbers to look at.
     for fraction in sorted(settings.fractions):
@@ -142,6 +143,7 @@ def _pretraining(settings: MutDetSettings, folder: Path, arm: str, seed: int) ->
             f'{data}.image_root="{folder / IMAGES}"',
         )
 
+    labels = () if recipe.whitened else (_labels_override(folder),)
     command = training_command(
         project_config(__file__, f"{recipe.method}_{settings.configs}_pretrain.py"),
         folder / "pretrain" / name,
@@ -151,6 +153,7 @@ def _pretraining(settings: MutDetSettings, folder: Path, arm: str, seed: int) ->
         *of_images,
         *_weights_of(settings, "model.detector"),
         *recipe.overrides,
+        *labels,
         *settings.overrides,
         steps=round(ratio * settings.pretrain_steps),
         batch=settings.batch_size,
@@ -158,7 +161,8 @@ def _pretraining(settings: MutDetSettings, folder: Path, arm: str, seed: int) ->
         start=None if settings.weights else folder / _BACKBONE,
     )
     makes = (f"pretrain/{name}/model_final.pth",)
-    return Job(f"pretrain_{name}", command, (*_embedder(settings), "embeddings"), makes)
+    needs = (*_embedder(settings), f"embeddings{_kind(recipe.whitened)}")
+    return Job(f"pretrain_{name}", command, needs, makes)
 
 
 def _embedder(settings: MutDetSettings) -> tuple[str, ...]:
@@ -171,14 +175,25 @@ def _weights_of(settings: MutDetSettings, model: str) -> tuple[str, ...]:
     return (f'{model}.backbone.weights="{settings.weights}"',) if settings.weights else ()
 
 
-def _measurement(folder: Path, name: str) -> Job:
+def _kind(whitened: bool) -> str:
+    """Return what the names of jobs and folders of embeddings end with."""
+    return "" if whitened else "_no_whiten"
+
+
+def _labels_override(folder: Path) -> str:
+    # Quotes, because a folder's name may contain characters that an override gives a meaning.
+    return f'dataloader.train.dataset.folder="{folder / f"{_PSEUDO}_train{_kind(False)}"}"'
+
+
+def _measurement(folder: Path, name: str, whitened: bool) -> Job:
+    labels = f"heldout{_kind(whitened)}"
     command = module_command(
         f"{_PACKAGE}.measure_pretraining",
-        *("--run", folder / "pretrain" / name, "--labels", folder / f"{_PSEUDO}_heldout"),
+        *("--run", folder / "pretrain" / name, "--labels", folder / f"{_PSEUDO}_{labels}"),
         *("--images", folder / f"{_SCENES}/heldout/images", "--output", folder / "measure" / name),
     )
     makes = (f"measure/{name}/results.json",)
-    return Job(f"measure_{name}", command, (f"pretrain_{name}", "embeddings_heldout"), makes)
+    return Job(f"measure_{name}", command, (f"pretrain_{name}", f"embeddings_{labels}"), makes)
 
 
 def _finetuning(
@@ -250,36 +265,47 @@ def _shared_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
 
 def _label_jobs(settings: MutDetSettings, folder: Path) -> list[Job]:
     """List the jobs that make the labels of the pre-trainings: boxes and embeddings."""
-    backbone = _LITE0 if settings.weights else "small"
-    weights = settings.weights or folder / _BACKBONE
-    fitted = f"{PSEUDO_LABELS}/{REDUCTION}"
-
+    kinds = sorted({True} | {ARMS[arm].whitened for arm in settings.arms}, reverse=True)
     jobs = []
-    for split, suffix, options, needs in (
-        ("train", "", ("--clusters", settings.num_clusters, "--seed", _EMBEDDER_SEED), ()),
-        ("heldout", "_heldout", ("--reduction", folder / fitted), ("embeddings",)),
-    ):
+    for split, suffix in (("train", ""), ("heldout", "_heldout")):
         images = folder / f"{_SCENES}/{split}/images"
-        boxes, target = f"data/pseudo/boxes{suffix}", f"{_PSEUDO}_{split}"
+        boxes = f"data/pseudo/boxes{suffix}"
         # Only the training scenes' boxes are compared with true objects.
         compared = () if suffix else ("--recall-against", "synthetic_train")
         proposals = module_command(
             f"{_PACKAGE}.make_pseudo_labels",
             *("--images", images, "--output", folder / boxes, *compared, *_ALONE),
         )
-        embeddings = module_command(
-            f"{_PACKAGE}.extract_embeddings",
-            *("--boxes", folder / boxes, "--images", images, "--output", folder / target),
-            *("--backbone", backbone, "--weights", weights, "--crop-size", 64),
-            *("--dim", settings.embedding_dim, *options, *settings.embedding_options),
-        )
-        names = f"pseudo_boxes{suffix}", f"embeddings{suffix}"
-        needed = (*_embedder(settings), names[0], *needs)
-        jobs += [
-            Job(names[0], proposals, (f"scenes_{split}",), (f"{boxes}/{PAGE}",)),
-            Job(names[1], embeddings, needed, (f"{target}/{PAGE}",)),
-        ]
+        name = f"pseudo_boxes{suffix}"
+        jobs.append(Job(name, proposals, (f"scenes_{split}",), (f"{boxes}/{PAGE}",)))
+        for whitened in kinds:
+            jobs.append(_embedding(settings, folder, split, suffix, whitened))
     return jobs
+
+
+def _embedding(
+    settings: MutDetSettings, folder: Path, split: str, suffix: str, whitened: bool
+) -> Job:
+    """Make the job that embeds the boxes of a split; the held-out ones as those of training."""
+    kind = _kind(whitened)
+    needs: tuple[str, ...] = (*_embedder(settings), f"pseudo_boxes{suffix}")
+    options: tuple[object, ...] = ("--clusters", settings.num_clusters, "--seed", _EMBEDDER_SEED)
+    if suffix:
+        options = ("--reduction", folder / f"{PSEUDO_LABELS}{kind}/{REDUCTION}")
+        needs += (f"embeddings{kind}",)
+    elif not whitened:
+        options += ("--no-whiten",)
+
+    target = f"{_PSEUDO}_{split}{kind}"
+    command = module_command(
+        f"{_PACKAGE}.extract_embeddings",
+        *("--boxes", folder / f"data/pseudo/boxes{suffix}"),
+        *("--images", folder / f"{_SCENES}/{split}/images", "--output", folder / target),
+        *("--backbone", _LITE0 if settings.weights else "small"),
+        *("--weights", settings.weights or folder / _BACKBONE, "--crop-size", 64),
+        *("--dim", settings.embedding_dim, *options, *settings.embedding_options),
+    )
+    return Job(f"embeddings{suffix}{kind}", command, needs, (f"{target}/{PAGE}",))
 
 
 def plan(settings: MutDetSettings, folder: Path) -> Study:

@@ -17,12 +17,14 @@ class Arm:
         method: stem of its config, ``<method>_small_synthetic_pretrain.py``; empty for none.
         overrides: overrides of that config.
         equal_compute: whether it takes as many steps as cost what MutDet's steps cost.
+        whitened: whether the components of its embeddings are whitened, before they are clustered.
     """
 
     title: str
     method: str = ""
     overrides: tuple[str, ...] = ()
     equal_compute: bool = False
+    whitened: bool = True
 
 
 _IMAGE = "model.alignment.negatives=image"
@@ -41,6 +43,9 @@ ARMS = {
     "both": Arm("MutDet, within + zero", "mutdet", (_IMAGE, _ZERO)),
     "both_10": Arm(
         "MutDet, within + zero, weight 10", "mutdet", (_IMAGE, _ZERO, "model.alignment.weight=10")
+    ),
+    "no_whiten": Arm(
+        "MutDet, within + zero, not whitened", "mutdet", (_IMAGE, _ZERO), whitened=False
     ),
     "raw": Arm("MutDet, raw embeddings", "mutdet", ("model.enhance_embeddings=false",)),
     "anchored": Arm("MutDet, anchored", "mutdet", ("model.anchored=true",)),

@@ -30,7 +30,9 @@ from rsd2.study.report import format_table
 from .study_arms import ARMS, BASELINE
 
 _ORDER = [arm.title for arm in ARMS.values()]
-_REFERENCES = (BASELINE, *(ARMS[name].title for name in ("detreg", "detreg_sum", "mutdet")))
+_REFERENCES = tuple(
+    ARMS[name].title for name in (BASELINE, "detreg", "detreg_sum", "mutdet", "both")
+)
 SEPARATOR = ", pre-training "
 """Between an arm's title and the seed of its pre-training, where there are several."""
 

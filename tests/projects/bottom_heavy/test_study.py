@@ -11,7 +11,7 @@ from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
 from rsd2.config import load_config, save_config
-from rsd2.projects.bottom_heavy.measure_cost import main, measure
+from rsd2.projects.bottom_heavy.measure_cost import main, measure, peak_of_tensors
 from rsd2.projects.bottom_heavy.study import (
     ARMS,
     REPORT,
@@ -106,6 +106,19 @@ def test_costs_of_a_trained_detector(tmp_path: Path, repository: Path) -> None:
     assert 0 < cost["backbone_gmacs"] < cost["pyramid_gmacs"]
     assert larger["pyramid_gmacs"] == pytest.approx(2 * cost["pyramid_gmacs"], rel=0.01)
     assert cost["latency_ms"] > 0
+    assert 0 < cost["peak_mb"] < larger["peak_mb"]
     assert set(cost) == set(COST)
     command = ["--run", str(tmp_path / "nowhere"), "--output", str(tmp_path / "cost.json")]
     assert main(command) == 2
+
+
+def test_the_peak_counts_tensors_that_live_together_whatever_was_freed_before() -> None:
+    found = torch.ones(3_000_000)  # 12 MB that are no part of the work
+
+    def work() -> torch.Tensor:
+        for _ in range(3):
+            found + 1  # released before the next one is made
+        return torch.ones(1_000_000) + torch.ones(1)  # 8 MB together
+
+    assert peak_of_tensors(work) == peak_of_tensors(work) == pytest.approx(12.0, abs=0.1)
+    assert peak_of_tensors(lambda: None) == 0

@@ -47,6 +47,19 @@ def test_arms_of_the_sweep_change_the_published_method_in_what_they_are_named_fo
         assert {one for one in added if "output_dir" not in one} == set(ARMS[arm].overrides)
 
 
+def test_one_arm_differs_from_the_mended_method_in_its_embeddings_alone():
+    settings = change_settings(PRESETS["study"], ["arms=both,no_whiten"])
+    jobs = {job.name: job for job in study_jobs(settings, Path("OUT"))}
+    added = set(jobs["pretrain_no_whiten"].command) - set(jobs["pretrain_both"].command)
+    assert {one for one in added if "output_dir" not in one} == {
+        'dataloader.train.dataset.folder="OUT/data/pseudo/synthetic_train_no_whiten"'
+    }
+    options = [set(map(str, jobs[f"embeddings{kind}"].command)) for kind in ("_no_whiten", "")]
+    target = {f"OUT/data/pseudo/synthetic_train{kind}" for kind in ("_no_whiten", "")}
+    assert options[0] ^ options[1] == {"--no-whiten", *target}
+    assert "OUT/data/pseudo/synthetic_heldout_no_whiten" in jobs["measure_no_whiten"].command
+
+
 def test_settings_are_checked():
     changed = change_settings(PRESETS["study"], ["fractions=0.5", "decay_at=0.5"])
     assert (changed.fractions, changed.decay_at) == ((0.5,), 0.5)
