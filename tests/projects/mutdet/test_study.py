@@ -76,6 +76,33 @@ def test_settings_are_checked():
             change_settings(PRESETS["study"], [opt])
 
 
+def test_with_weights_no_backbone_is_trained_and_every_model_starts_from_the_file():
+    settings = change_settings(PRESETS["demo"], ["weights=OUT/lite0.pth"])
+    without, jobs = (
+        {job.name: job for job in study_jobs(one, Path("OUT"))}
+        for one in (PRESETS["demo"], settings)
+    )
+    assert set(without) - set(jobs) == {"embedder"}
+    assert "embedder" not in {need for job in jobs.values() for need in job.needs}
+    for name, job in jobs.items():
+        if name.startswith("embeddings"):
+            assert {"efficientnet_lite0", "OUT/lite0.pth"} <= set(job.command)
+        if "--config-file" in job.command and "train" in job.command:
+            words = [word for word in job.command if "=" in word]
+            cfg = load_config(job.command[job.command.index("--config-file") + 1], words)
+            detector = cfg.model.get("detector", cfg.model)
+            assert detector.backbone.weights == "OUT/lite0.pth"
+            assert bool(cfg.train.init_checkpoint) == name.startswith("finetune_mutdet")
+
+
+def test_the_harbour_is_mapped_by_the_first_arm_with_the_most_labels():
+    jobs = {job.name: job for job in study_jobs(PRESETS["demo"], Path("OUT"))}
+    job = jobs["map_harbour_768"]
+    assert set(job.needs) == {"harbour_768", "finetune_none_100"}
+    assert "OUT/finetune/none_100/model_final.pth" in job.command
+    assert set(jobs["finetune_none_100"].makes) >= {"finetune/none_100/model_final.pth"}
+
+
 def test_on_real_images_every_arm_starts_from_the_same_weights_and_nothing_is_drawn():
     jobs = study_jobs(PRESETS["hrsc"], Path("OUT"))
     names = [job.name for job in jobs]
