@@ -15,7 +15,7 @@ from rsd2.io.image_io import read_image
 from rsd2.study import Job, drawing_job, module_command
 
 _SEED = 0  # no scene of the trainings lies in a harbour of its own
-SCORE_THRESHOLD = 0.3
+SCORE_THRESHOLD = 0.25
 
 
 def harbour_jobs(folder: Path, run: str, side: int) -> list[Job]:
