@@ -136,7 +136,7 @@ def _headline(
     )
     text = (
         f"On this machine rsd2 drew {settings.train_images:,} scenes with their labels, and from "
-        f"{origin} trained a detector of rotated boxes on {best['group']} in "
+        f"{origin} trained a detector of rotated boxes on {_share(best)} in "
         f"{best['cpu_minutes']:.1f} CPU minutes. On {settings.val_images:,} other scenes its AP50 "
         f"is {format_number(best['AP50'])}."
     )
@@ -148,15 +148,20 @@ def _headline(
     if plain is not None and others:
         scores = " and ".join(f"{row['arm']} {format_number(row['AP50'])}" for row in others[:2])
         text += (
-            f" From {rows[0]['group']}, detectors that looked at the same scenes without labels "
+            f" From {_share(rows[0])}, detectors that looked at the same scenes without labels "
             f"before reach {scores}, and one that did not {format_number(plain['AP50'])}."
         )
     for harbour in harbours:
         text += (
             f" In a harbour of {harbour.metres:.0f} x {harbour.metres:.0f} m it then found "
-            f"{harbour.found} of {harbour.objects} objects, and wrote a map with {harbour.mapped}."
+            f"{harbour.found} of {harbour.objects} objects, and wrote the map below."
         )
     return text
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    """Say from how many labels a model was trained."""
+    return "all labels" if row["group"].startswith("100 %") else row["group"]
 
 
 def _add_map(page: Page, harbour: Harbour, classes: Sequence[str]) -> None:
@@ -188,7 +193,7 @@ def _add_scores(page: Page, rows: Rows) -> None:
         "interval of another sample of scenes of the same kind. Another seed of the training moves "
         "a score as well, so differences inside the intervals say nothing.",
     )
-    header = ["from", "labels", *("AP50", "AP75", "AP"), "steps", "CPU min", "of the pre-training"]
+    header = ["from", "labels", *("AP50", "AP75", "AP"), "steps", "CPU min", "its pre-training"]
     cells = []
     for row in rows[:_TABLE_ROWS]:
         scores = (
@@ -251,7 +256,7 @@ def _add_next_steps(page: Page, run: Path) -> None:
     page.paragraph("Map a GeoTIFF, a COG or a JPEG 2000 of any size:")
     page.code(
         f"rsd2 scene {model} \\\n    --input my_scene.tif --output my_map.gpkg --window 128 "
-        "--overlap 48"
+        f"--overlap 48 --score-threshold {SCORE_THRESHOLD}"
     )
     page.paragraph(
         "It knows drawn planes, ships, vehicles, tanks, harbours and bridges. For real ones, train "
@@ -296,11 +301,14 @@ def _add_origin(
 def _origin_of_weights(settings: MutDetSettings, folder: Path) -> str:
     """Say what the backbones started from, and why."""
     if settings.weights:
-        return (
+        text = (
             "Backbone: EfficientNet-Lite0 with weights of ImageNet (Apache-2.0), which rsd2 "
             "get-weights took from a package of the package index, whose hash it checked. Its "
-            "first two maps stay fixed. The embeddings of the pre-training come from it, too."
+            "first two maps stay fixed."
         )
+        embeddings = " The embeddings of the pre-training come from it, too."
+        return text + embeddings if settings.pretrains else text
+
     reason = folder / NO_WEIGHTS
     asked = reason.read_text(encoding="utf-8").strip() if reason.is_file() else ""
     why = f"The weights of ImageNet could not be had: {asked}. " if asked else ""
