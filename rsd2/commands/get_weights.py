@@ -81,6 +81,8 @@ def download(package: Package, folder: Path) -> Path:
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(folder), package.requirement]
+    # An index that cannot be reached is known at once, where pip would ask six times.
+    command += ["--retries", "1"]
     if subprocess.run(command).returncode:
         raise RuntimeError(
             f"pip could not download {package.requirement} (see its message); fetch the "
