@@ -66,7 +66,8 @@ _COST = {
     "detreg": 0.035,  # of an image in a step of pre-training
     "mutdet": 0.068,
     "measure": 0.25,  # of an image on which a pre-training is measured
-    "finetune": 0.033,  # of an image in a step of fine-tuning
+    "small": 0.033,  # of an image in a step of fine-tuning, by backbone
+    "lite0": 0.042,
     "score": 0.05,  # of a scored image, twice: last and averaged weights
 }
 """CPU seconds at 128 pixels, one thread of an AMD EPYC beside other work."""
@@ -355,7 +356,9 @@ def budget(settings: MutDetSettings) -> dict[str, float]:
     scenes = settings.train_images + settings.val_images + settings.heldout_images
     views = area * settings.batch_size
 
-    shared = scenes * area * cost["label"] + settings.embedder_steps * cost["embedder"]
+    shared = scenes * area * cost["label"]
+    if not settings.weights:
+        shared += settings.embedder_steps * cost["embedder"]
     pretraining = 0.0
     for arm in (ARMS[name] for name in settings.arms if name != BASELINE):
         steps = settings.pretrain_steps * (settings.compute_ratio if arm.equal_compute else 1)
@@ -365,7 +368,7 @@ def budget(settings: MutDetSettings) -> dict[str, float]:
 
     runs = len(_starts(settings)) * len(settings.seeds) * len(settings.fractions)
     once = cost["start"] + settings.val_images * area * cost["score"]
-    once += settings.finetune_steps * views * cost["finetune"]
+    once += settings.finetune_steps * views * cost["lite0" if settings.weights else "small"]
 
     seconds = {"labels and backbone": shared, "pre-training": pretraining}
     seconds["fine-tuning"] = runs * once
