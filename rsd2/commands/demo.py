@@ -1,7 +1,7 @@
 """Try rsd2 on generated scenes: draw them, train detectors, map a harbour, write a page about it.
 
     rsd2 demo --quick                  # a minute: a detector that has hardly learned
-    rsd2 demo                          # 12 minutes on two idle cores: detectors that find objects
+    rsd2 demo                          # 13 minutes on two idle cores: detectors that find objects
     rsd2 demo --output output/first finetune_steps=100
 
 The detectors start from EfficientNet-Lite0 with weights of ImageNet, which a package of the package

@@ -6,6 +6,7 @@ Of a demo it is the first thing that a newcomer sees.
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ def write_page(settings: MutDetSettings, folder: Path) -> None:
     page.facts(
         [
             ("AP50 on held-out scenes", format_number(best["AP50"])),
-            ("its 95 % interval", Interval(*best["intervals"]["AP50"]).bounds()),
+            ("its 95 % interval", _interval(best, "AP50").bounds()),
             ("scenes to learn from", settings.train_images),
             *(("objects on the map", harbour.mapped) for harbour in harbours),
             ("CPU minutes in all", round(minutes, 1)),
@@ -164,6 +165,11 @@ def _share(row: Mapping[str, Any]) -> str:
     return "all labels" if row["group"].startswith("100 %") else row["group"]
 
 
+def _interval(row: Mapping[str, Any], name: str) -> Interval:
+    """Read the interval of a score; JSON has null for what is undefined."""
+    return Interval(*(math.nan if one is None else one for one in row["intervals"][name]))
+
+
 def _add_map(page: Page, harbour: Harbour, classes: Sequence[str]) -> None:
     """Add the picture of a map, and links to its files."""
     page.section(
@@ -197,8 +203,7 @@ def _add_scores(page: Page, rows: Rows) -> None:
     cells = []
     for row in rows[:_TABLE_ROWS]:
         scores = (
-            f"{format_number(row[name])} ({Interval(*row['intervals'][name]).bounds()})"
-            for name in header[2:5]
+            f"{format_number(row[name])} ({_interval(row, name).bounds()})" for name in header[2:5]
         )
         stages = sum(row["stages_cpu_minutes"].values()) if row["stages_cpu_minutes"] else None
         start = "no pre-training" if row["arm"] == BASELINE else row["arm"]
@@ -217,9 +222,9 @@ def _plot_scores(rows: Rows) -> Figure:
     figure = Figure(figsize=(5.2, 0.9 + 0.42 * len(rows)), layout="constrained")
     axis = figure.subplots()
     for place, row in enumerate(rows):
-        value, low, high = row["intervals"]["AP50"]
+        value, low, high = _interval(row, "AP50")
         # An undefined score has no point.
-        if value is not None and low is not None:
+        if not math.isnan(low):
             color = f"C{int(row['arm'] != BASELINE)}"
             axis.plot([low, high], [place, place], color=color, linewidth=3, alpha=0.4)
             axis.plot([value], [place], "o", color=color, markersize=8)
