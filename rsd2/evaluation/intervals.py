@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,66 @@ AP_METHODS = {"VOC07": "voc07", "area": "area"}
 _SHARE = (2.5, 97.5)
 
 
+class Interval(NamedTuple):
+    """A score in percent and the middle 95 % of its resamplings; nan where undefined."""
+
+    value: float
+    low: float
+    high: float
+
+    def bounds(self) -> str:
+        """Write the bounds with one digit, a hyphen if they are undefined."""
+        return "-" if math.isnan(self.low) else f"{self.low:.1f} to {self.high:.1f}"
+
+
+def score_intervals(
+    path: str | Path,
+    dataset_dicts: Sequence[dict],
+    class_names: Sequence[str],
+    *,
+    ap_method: str = "voc07",
+    block: float = math.inf,
+    samples: int = 1000,
+) -> dict[str, Interval]:
+    """Score Task 1 files, and say how far another sample of images might move each score.
+
+    Args:
+        path: zip or folder, see `read_task1`.
+        dataset_dicts: dicts of the whole images, see `GroundTruth.from_dicts`.
+        class_names: names that ``category_id`` indexes.
+        ap_method: rule of the average precision, one of `AP_METHODS`' values.
+        block: side of the blocks that are drawn anew, pixels; ``math.inf`` draws whole images.
+        samples: number of resamplings, >= 1.
+
+    Returns:
+        ``AP50``, ``AP75`` and ``AP``, the mean over IoU 0.50 to 0.95.
+    """
+    truth = GroundTruth.from_dicts(dataset_dicts, class_names)
+    detections = read_task1(path, truth.image_ids, truth.class_names)
+    found = 100 * score_detections(truth, detections, ap_method=ap_method).mean_ap()
+
+    # One seed draws the same images at every threshold, so that their mean is a resampling.
+    drawn = 100 * np.stack(
+        [
+            resample_ap(
+                truth,
+                detections,
+                block=block,
+                iou_threshold=threshold,
+                ap_method=ap_method,
+                samples=samples,
+            )
+            for threshold in COCO_IOU_THRESHOLDS
+        ]
+    )
+    values = {
+        "AP50": (found[0], drawn[0]),
+        "AP75": (found[5], drawn[5]),
+        "AP": (found.mean(), drawn.mean(axis=0)),
+    }
+    return {name: Interval(float(value), *_middle(one)) for name, (value, one) in values.items()}
+
+
 def interval_table(
     path: str | Path,
     dataset_dicts: Sequence[dict],
@@ -24,12 +85,12 @@ def interval_table(
     block: float = math.inf,
     samples: int = 1000,
 ) -> str:
-    """Score Task 1 files, and say how far another sample of images might move each score.
+    """Tabulate scores with their intervals by both rules of the average precision.
 
     Args:
-        path: zip or folder, see `read_task1`.
-        dataset_dicts: dicts of the whole images, see `GroundTruth.from_dicts`.
-        class_names: names that ``category_id`` indexes.
+        path: see `score_intervals`, as the next four.
+        dataset_dicts: dicts of the whole images.
+        class_names: names of the classes.
         block: side of the blocks that are drawn anew, pixels; ``math.inf`` draws whole images.
         samples: number of resamplings, >= 1.
 
@@ -37,38 +98,22 @@ def interval_table(
         A Markdown table: a row for each rule of the average precision, with AP50, AP75 and the
         mean over IoU 0.50 to 0.95 in percent, each with its 95 % interval.
     """
-    truth = GroundTruth.from_dicts(dataset_dicts, class_names)
-    detections = read_task1(path, truth.image_ids, truth.class_names)
     lines = [
-        f"| average precision, {len(truth.image_ids)} images | AP50 | AP75 | AP |",
+        f"| average precision, {len(dataset_dicts)} images | AP50 | AP75 | AP |",
         "|---|---|---|---|",
     ]
-
     for name, method in AP_METHODS.items():
-        found = 100 * score_detections(truth, detections, ap_method=method).mean_ap()
-        # One seed draws the same images at every threshold, so that their mean is a resampling.
-        drawn = 100 * np.stack(
-            [
-                resample_ap(
-                    truth,
-                    detections,
-                    block=block,
-                    iou_threshold=threshold,
-                    ap_method=method,
-                    samples=samples,
-                )
-                for threshold in COCO_IOU_THRESHOLDS
-            ]
+        found = score_intervals(
+            path, dataset_dicts, class_names, ap_method=method, block=block, samples=samples
         )
-        values = [(found[0], drawn[0]), (found[5], drawn[5]), (found.mean(), drawn.mean(axis=0))]
-        cells = [f"{value:.1f} ({_interval(sample)})" for value, sample in values]
+        cells = [f"{one.value:.1f} ({one.bounds()})" for one in found.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _interval(sample: np.ndarray) -> str:
-    """Write the middle 95 % of a sample."""
+def _middle(sample: np.ndarray) -> tuple[float, float]:
+    """Return the bounds of the middle 95 % of a sample, nan if no value is finite."""
     if not np.isfinite(sample).any():
-        return "-"
+        return math.nan, math.nan
     low, high = np.nanpercentile(sample, _SHARE)
-    return f"{low:.1f} to {high:.1f}"
+    return float(low), float(high)

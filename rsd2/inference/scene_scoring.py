@@ -14,7 +14,12 @@ import shapely
 
 from rsd2.data.datasets.scenes import read_labels
 from rsd2.evaluation.scoring.bootstrap import resample_ap
-from rsd2.evaluation.scoring.dota import Detections, GroundTruth, score_detections
+from rsd2.evaluation.scoring.dota import (
+    Detections,
+    DotaScores,
+    GroundTruth,
+    score_detections,
+)
 from rsd2.geo.raster import Raster
 from rsd2.geo.vector_files import read_vector_file
 
@@ -119,6 +124,20 @@ def _read_map(path: str | Path) -> Detections:
     )
 
 
+def count_found(scores: DotaScores) -> tuple[int, int]:
+    """Count objects over all classes: the mean of the classes' recalls would favour rare ones.
+
+    Args:
+        scores: scores of detections.
+
+    Returns:
+        (objects that were found at the lowest threshold, objects that count).
+    """
+    counted = scores.num_counted > 0
+    found = scores.recall[0, counted] * scores.num_counted[counted]
+    return round(float(found.sum())), int(scores.num_counted.sum())
+
+
 def format_scores(scenes: Sequence[ScoredScene], block: float = 128.0) -> str:
     """Score maps, each and all together, by DOTA's protocol at an IoU of 0.5.
 
@@ -138,14 +157,10 @@ def format_scores(scenes: Sequence[ScoredScene], block: float = 128.0) -> str:
     lines = [f"{'scene':{width}}  objects  detections  recall   AP50  95 % interval"]
     for entry in entries:
         scores = score_detections(entry.truth, entry.detections, iou_thresholds=[0.5])
-        counted = scores.num_counted > 0
-        recall = np.nan
-        # Over all objects, not the mean over classes: rare classes would dominate it.
-        if counted.any():
-            found = scores.recall[0, counted] * scores.num_counted[counted]
-            recall = 100 * found.sum() / scores.num_counted.sum()
+        found, number = count_found(scores)
+        recall = 100 * found / number if number else np.nan
         text = (
-            f"{entry.name:{width}}  {scores.num_counted.sum():7}  {len(entry.detections):10}  "
+            f"{entry.name:{width}}  {number:7}  {len(entry.detections):10}  "
             f"{recall:6.1f}  {100 * scores.mean_ap()[0]:5.1f}"
         )
 

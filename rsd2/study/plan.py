@@ -75,12 +75,15 @@ class Study:
         alone: jobs that run after the others and one at a time, because they measure time.
         cpu_minutes: kind of job -> CPU minutes that all of them are expected to take, for
             ``--list``; empty if nobody measured that.
+        datasets: folder of the datasets that the jobs see as ``$DETECTRON2_DATASETS``; None for
+            ``data`` in the output folder, into which they are drawn.
     """
 
     jobs: Sequence[Job]
     report: Callable[[], str]
     alone: Sequence[Job] = ()
     cpu_minutes: Mapping[str, float] = field(default_factory=dict)
+    datasets: Path | None = None
 
 
 def run_study(
@@ -126,7 +129,7 @@ def run_study(
     try:
         # Timed jobs come last and alone, or they would measure their neighbours too.
         for jobs, slots in ((study.jobs, args.slots), (study.alone, 1)):
-            run_jobs(jobs, folder, slots)
+            run_jobs(jobs, folder, slots, study.datasets)
         print(study.report())
     except (JobError, StudyReportError, OSError) as error:
         print(f"run_study: {error}", file=sys.stderr)
@@ -154,20 +157,21 @@ def _study_parser(description: str | None, presets: Sequence[str]) -> argparse.A
     return parser
 
 
-def run_jobs(jobs: Sequence[Job], folder: Path, slots: int) -> None:
-    """Run jobs on generated data under one folder; those that are done are not repeated.
+def run_jobs(jobs: Sequence[Job], folder: Path, slots: int, datasets: Path | None = None) -> None:
+    """Run jobs under one folder; those that are done are not repeated.
 
     Args:
         jobs: jobs, each after those that it needs.
-        folder: output folder, absolute; datasets lie in its ``data``.
+        folder: output folder, absolute.
         slots: number of commands that run at once, >= 1.
+        datasets: folder of the datasets; None for ``data`` in the output folder.
 
     Raises:
         JobError: a job failed, or its marker is of another command.
     """
     # One thread each: on small tensors two processes of one thread beat one process of two.
     environment = {
-        "DETECTRON2_DATASETS": str(folder / "data"),
+        "DETECTRON2_DATASETS": str((datasets or folder / "data").absolute()),
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore::FutureWarning",

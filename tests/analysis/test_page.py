@@ -39,14 +39,23 @@ def test_page_is_well_formed_and_needs_nothing_outside_itself(tmp_path):
     page.plot(figure, vector=False)
     page.gallery([(np.zeros((4, 5, 3), np.uint8), 'says "hi"')])
     page.gallery([])
+    page.gallery([(np.zeros((4, 5, 3), np.uint8), "")], wide=True)
+    page.picture(np.zeros((4, 5, 3), np.uint8))
+    page.lead("a > b")
+    page.code("rsd2 scene --input 'a b.tif'")
+    page.legend([("<ship>", (1, 2, 3))])
+    page.links([("the <map>", "maps/a b.gpkg")])
     page.write(tmp_path / "page.html")
 
     parser = _Nesting()
     parser.feed((tmp_path / "page.html").read_text("utf-8"))
     assert parser.open == []
-    assert {"<b>ship</b>", "0.1235", "–", "a < b"} <= set(parser.text)
-    assert all(one.startswith(("data:image/", "#")) for one in parser.addresses)
-    assert sum(one.startswith("data:image/") for one in parser.addresses) == 3
+    assert {"<b>ship</b>", "0.1235", "–", "a < b", "a > b"} <= set(parser.text)
+    assert {"rsd2 scene --input 'a b.tif'", "<ship>", "the <map>"} <= set(parser.text)
+    # Nothing but links leaves the page.
+    inside = [one for one in parser.addresses if one.startswith(("data:image/", "#"))]
+    assert set(parser.addresses) - set(inside) == {"maps/a%20b.gpkg"}
+    assert sum(one.startswith("data:image/") for one in inside) == 5
 
 
 def test_same_content_gives_the_same_bytes():

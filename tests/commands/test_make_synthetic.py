@@ -9,6 +9,7 @@ import cv2
 import pytest
 
 from rsd2.commands import make_synthetic as tool
+from rsd2.synthetic.scenes.scene import draw_scene
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
@@ -141,3 +142,30 @@ def test_places_have_no_meaning_for_other_kinds(
 ) -> None:
     assert tool.main(arguments(tmp_path, "--sixteen-bit")) == 2
     assert "--sixteen-bit has no meaning with --kind rotated" in capsys.readouterr().err
+
+
+def test_themes_are_the_usual_ones_unless_some_are_named(tmp_path: Path) -> None:
+    usual = tool.SceneConfig().theme_weights
+    for name, words in (("all", usual), ("some", ["marina", "port"]), ("default", [])):
+        options = ["--themes", *words] if words else []
+        assert tool.main(arguments(tmp_path / name, *options)) == 0
+    weights = {
+        name: json.loads((tmp_path / name / "scenes.json").read_text())["parameters"][
+            "theme_weights"
+        ]
+        for name in ("all", "some", "default")
+    }
+    assert weights["all"] == weights["default"] == usual
+    assert weights["some"] == {name: usual[name] for name in ("marina", "port")}
+
+
+def test_a_georeferenced_scene_of_one_tile_has_no_seam(tmp_path: Path) -> None:
+    pytest.importorskip("rasterio")
+    command = ["--georeferenced", "--output", str(tmp_path), "--num-images", "1", "--size", "96"]
+    assert tool.main([*command, "--tile-size", "96", "--themes", "marina"]) == 0
+    with tool.Raster(tmp_path / "S000000.tif") as raster:
+        rule = tool.Radiometry(scaling="range", low=0, high=255).measure(raster)
+        pixels = raster.read_overview(96, rule)[0].pixels
+    record = json.loads((tmp_path / "scenes.json").read_text())["parameters"]
+    config = tool.SceneConfig(size=96, theme_weights=record["theme_weights"])
+    assert (pixels.round() == draw_scene(config, 0, 0).image).all()

@@ -5,11 +5,25 @@ Shapes: P pre-trainings, F fine-tunings of each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from rsd2.data.datasets.builtin import register_builtin
+from rsd2.evaluation.dota import SUBMISSION_FILE
+from rsd2.evaluation.files.task1 import read_task1
+from rsd2.evaluation.intervals import AP_METHODS
+from rsd2.evaluation.scoring.bootstrap import resample_ap
+from rsd2.evaluation.scoring.dota import (
+    COCO_IOU_THRESHOLDS,
+    Detections,
+    GroundTruth,
+    score_detections,
+)
 from rsd2.study.comparison import Rows, crossed_bootstrap
 from rsd2.study.report import format_table
 
@@ -77,6 +91,63 @@ def compare(rows: Rows, metrics: Mapping[str, str]) -> list[str]:
         return []
     headers = ["metric", "difference", "group", "mean", "95 % bootstrap interval", "seeds"]
     return [format_table(cells, headers), ""]
+
+
+def compare_by_image(rows: Rows, folders: Sequence[Path], dataset: str) -> list[str]:
+    """Tabulate how arms of the same seed and data differ, and how another choice of images would.
+
+    Args:
+        rows: rows of the report.
+        folders: folder of the training of each row; its averaged weights are compared.
+        dataset: name of the registered test set.
+
+    Returns:
+        Lines of Markdown: a row for each rule of the average precision and each arm but the
+        reference, with the interval that holds 95 % of 1000 resamplings of the images, the same
+        ones for both.
+    """
+    register_builtin()
+    records, names = DatasetCatalog.get(dataset), MetadataCatalog.get(dataset).thing_classes
+    truth = GroundTruth.from_dicts(records, names)
+    runs = {}
+    for row, folder in zip(rows, folders):
+        file = folder / "inference/ema" / SUBMISSION_FILE
+        found = read_task1(file, truth.image_ids, truth.class_names)
+        runs[row["group"], row["seed"], row["arm"].partition(SEPARATOR)[0]] = found
+
+    cells = []
+    for (group, seed, arm), found in runs.items():
+        for reference in _REFERENCES:
+            other = runs.get((group, seed, reference))
+            if other is None or _ORDER.index(arm) <= _ORDER.index(reference):
+                continue
+            for title, rule in AP_METHODS.items():
+                pair = [
+                    f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+                    for value, low, high in _resample(truth, found, other, rule)
+                ]
+                cells.append([group, f"{arm} - {reference}", seed, title, *pair])
+    if not cells:
+        return []
+    headers = ["group", "difference", "seed", "rule", "AP50", "AP75", "AP"]
+    return [format_table(cells, headers), ""]
+
+
+def _resample(
+    truth: GroundTruth, found: Detections, other: Detections, rule: str
+) -> list[tuple[float, float, float]]:
+    """Compare two runs on images drawn anew: AP50, AP75 and AP, each with its interval, percent."""
+    drawn = []
+    scores = [score_detections(truth, run, ap_method=rule).mean_ap() for run in (found, other)]
+    for threshold in COCO_IOU_THRESHOLDS:
+        options = {"block": math.inf, "iou_threshold": threshold, "ap_method": rule}
+        one, two = resample_ap(truth, found, other, **options)
+        drawn.append(one - two)
+    values, drawn = 100 * (scores[0] - scores[1]), 100 * np.stack(drawn)
+
+    # One seed draws the same images at every threshold, so that their mean is a resampling.
+    chosen = [(values[0], drawn[0]), (values[5], drawn[5]), (values.mean(), drawn.mean(axis=0))]
+    return [(value, *np.nanpercentile(sample, (2.5, 97.5))) for value, sample in chosen]
 
 
 def differences_of(

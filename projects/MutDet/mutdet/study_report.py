@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,28 +9,26 @@ from typing import Any
 
 import cv2
 import numpy as np
-from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rsd2.config import load_config
 from rsd2.data.datasets import register_all_synthetic
 from rsd2.data.formats.pseudo_labels import read_folder
-from rsd2.inference.drawing import draw_beside_truth
+from rsd2.evaluation.dota import SUBMISSION_FILE
+from rsd2.evaluation.intervals import Interval, score_intervals
 from rsd2.io.files import write_atomically
 from rsd2.study import StudyReport, StudyRun, read_markers, write_report
 from rsd2.study.comparison import last_fifth
 from rsd2.study.report import read_course, read_records, read_results
-from rsd2.weights.checkpoint import load_weights
 
 from .label_recall import measure_recall, truth_of_dataset
-from .label_statistics import SHEET
 from .measure_pretraining import METRICS
+from .real_images import TEST
 from .study_arms import ARMS, BASELINE
-from .study_comparison import compare
+from .study_comparison import compare, compare_by_image
+from .study_page import PAGE, PSEUDO_LABELS, draw_runs, write_page
+from .study_settings import MutDetSettings
 from .telemetry import describe_embeddings
 
-PSEUDO_LABELS = "data/pseudo/synthetic_train"
-"""Folder of the boxes with embeddings, where the configs of the pre-training look for it."""
 REPORT = StudyReport(
     metrics={"AP50": "AP50", "AP75": "AP75", "AP": "AP"},
     baseline=BASELINE,
@@ -49,21 +46,17 @@ SWEEP_REPORT = StudyReport(
     # Beside the report of a study in the same folder, which shares the pre-trainings.
     files=("sweep.jsonl", "sweep.md", "sweep.png"),
 )
-_SCORE_THRESHOLD = 0.3
-_PICTURES = {
-    "curves.png": "Scores on held-out scenes, and the losses of the fine-tunings",
-    "detections.png": "Held-out scenes: labels, and what each arm finds",
-    f"{PSEUDO_LABELS}/{SHEET}": "Training scenes with the pseudo-boxes of the pre-training",
-}
+REAL_REPORT = replace(REPORT, caption="HRSC2016's test images after the fine-tuning.")
+_SHARED = ("embedder", "images", "pseudo_boxes", "embeddings")
 
 
-def write_pages(runs: Sequence[StudyRun], folder: Path, images: int = 8) -> str:
+def write_pages(settings: MutDetSettings, runs: Sequence[StudyRun], folder: Path) -> str:
     """Write the report, pictures, and the page that shows them.
 
     Args:
+        settings: settings of the study.
         runs: fine-tunings of the study.
         folder: output folder of the study, where the pages are written.
-        images: number of held-out scenes to draw, >= 1.
 
     Returns:
         The text of the report, and the path of the page.
@@ -72,10 +65,20 @@ def write_pages(runs: Sequence[StudyRun], folder: Path, images: int = 8) -> str:
         StudyReportError: a result of a job is missing.
     """
     register_all_synthetic(folder / "data")
-    telemetry = _telemetry(runs, folder)
+    telemetry = _telemetry(settings, runs, folder)
     report = replace(
         REPORT,
-        details=lambda folder, run: {"telemetry": telemetry},
+        details=lambda folder, run: {
+            "folder": run.folder,
+            "intervals": _intervals(folder, run),
+            "telemetry": telemetry,
+        },
+        columns={
+            f"{name}, 95 % interval": lambda row, name=name: Interval(
+                *row["intervals"][name]
+            ).bounds()
+            for name in REPORT.metrics
+        },
         appendix=lambda rows: [
             *compare(rows, REPORT.metrics),
             *(f"- {name}: {_plain(value)}" for name, value in telemetry.items()),
@@ -83,15 +86,51 @@ def write_pages(runs: Sequence[StudyRun], folder: Path, images: int = 8) -> str:
     )
     text = write_report(report, runs, folder)
 
-    picture = _draw_detections(runs, folder, images)
+    picture = _draw_detections(runs, folder, settings.images)
     # OpenCV writes BGR.
     written, data = cv2.imencode(".png", picture[..., ::-1])
     if not written:
         raise OSError(f"{folder / 'detections.png'} cannot be encoded")
 
     write_atomically(folder / "detections.png", data.tobytes())
-    write_atomically(folder / "report.html", _page(text))
-    return f"{text}\nreport: {folder / 'report.html'}"
+    write_page(settings, folder)
+    return f"{text}\nreport: {folder / PAGE}"
+
+
+def _intervals(folder: Path, run: StudyRun) -> dict[str, Interval]:
+    """Score the averaged weights' detections of a fine-tuning again, with intervals."""
+    name = "synthetic_val"
+    return score_intervals(
+        folder / run.folder / "inference" / "ema" / SUBMISSION_FILE,
+        DatasetCatalog.get(name),
+        MetadataCatalog.get(name).thing_classes,
+    )
+
+
+def write_real_report(runs: Sequence[StudyRun], folder: Path) -> str:
+    """Write the report of a study on real images: scores, and differences with intervals.
+
+    Args:
+        runs: fine-tunings of the study.
+        folder: output folder of the study.
+
+    Returns:
+        The text of the report.
+
+    Raises:
+        StudyReportError: a result of a job is missing.
+    """
+    telemetry = _pre_trainings(runs, folder)
+    report = replace(
+        REAL_REPORT,
+        details=lambda folder, run: {"telemetry": telemetry},
+        appendix=lambda rows: [
+            *compare(rows, REAL_REPORT.metrics),
+            *compare_by_image(rows, [folder / run.folder for run in runs], TEST),
+            *(f"- {name}: {_plain(value)}" for name, value in telemetry.items()),
+        ],
+    )
+    return write_report(report, runs, folder)
 
 
 def read_last(run: Path, names: Sequence[str]) -> dict[str, float]:
@@ -114,9 +153,11 @@ def read_last(run: Path, names: Sequence[str]) -> dict[str, float]:
     }
 
 
-def _telemetry(runs: Sequence[StudyRun], folder: Path) -> dict[str, Any]:
+def _telemetry(settings: MutDetSettings, runs: Sequence[StudyRun], folder: Path) -> dict[str, Any]:
     """Measure the labels of the pre-trainings, their progress, and the cost that all arms share."""
-    markers, name = read_markers(folder), "synthetic_train"
+    if not settings.pretrains:
+        return {}
+    name = "synthetic_train"
     truth = truth_of_dataset(DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes)
     records = read_folder(folder / PSEUDO_LABELS)[0]
     boxes = measure_recall(records, truth)
@@ -128,70 +169,35 @@ def _telemetry(runs: Sequence[StudyRun], folder: Path) -> dict[str, Any]:
         },
         "embeddings": describe_embeddings(records, truth),
     }
+    return result | _pre_trainings(runs, folder)
 
+
+def _pre_trainings(runs: Sequence[StudyRun], folder: Path) -> dict[str, Any]:
+    """Describe the progress of the pre-trainings, and the cost that all arms share."""
+    markers, result = read_markers(folder), {}
     # A pre-training serves several fine-tunings, and is described once.
     for stage in dict.fromkeys(stage for run in runs for stage in run.stages):
         place = folder / "pretrain" / stage.removeprefix("pretrain_")
         steps = max(record["iteration"] for record in read_records(place)) + 1
         last = read_last(place, ("total_loss", "retrieval", "cosine"))
-        measured = read_results(folder / "measure" / place.name)
-        heldout = {**next(iter(measured["results"].values())), **measured.get("gradients", {})}
-        result[f"pre-training {place.name}"] = {"steps": steps, **last, "held-out": heldout}
+        result[f"pre-training {place.name}"] = {"steps": steps, **last}
+        # On real images no pre-training is measured.
+        if f"measure_{place.name}" in markers:
+            measured = read_results(folder / "measure" / place.name)
+            heldout = {**next(iter(measured["results"].values())), **measured.get("gradients", {})}
+            result[f"pre-training {place.name}"]["held-out"] = heldout
 
-    shared = ("embedder", "pseudo_boxes", "embeddings")
     result["CPU minutes of what the arms share"] = {
-        name: markers[name]["cpu_seconds"] / 60 for name in shared if name in markers
+        name: markers[name]["cpu_seconds"] / 60 for name in _SHARED if name in markers
     }
     return result
 
 
 def _draw_detections(runs: Sequence[StudyRun], folder: Path, count: int) -> np.ndarray:
     """Draw truth and the detections of every arm that was fine-tuned on the smallest share."""
-    models = {}
-    for run in (run for run in runs if run.group == runs[0].group and run.arm not in models):
-        cfg = load_config(folder / run.folder / "config.yaml")
-        model = instantiate(cfg.model).eval()
-        weights = folder / run.folder / "model_final.pth"
-
-        load_weights(model, weights, ema=cfg.train.ema.enabled)
-        models[run.arm] = model
-
-    records = DatasetCatalog.get("synthetic_val")
-    places = np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
-    return draw_beside_truth(
-        models,
-        [records[place] for place in places],
-        instantiate(cfg.dataloader.test.mapper),
-        MetadataCatalog.get("synthetic_val").thing_classes,
-        threshold=_SCORE_THRESHOLD,
-        columns=1 + len(models),
-    )
-
-
-def _page(text: str) -> str:
-    """Make an HTML page of the report's table and notes and of the pictures."""
-    # The first table has the scores; a second one, of differences, follows after an empty line.
-    table = text.split("\n\n", 1)[0].splitlines()
-    cells = [[html.escape(cell.strip()) for cell in row.strip("|").split("|")] for row in table]
-    body = ["<table>", f"<tr><th>{'</th><th>'.join(cells[0])}</th></tr>"]
-    body += [f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in cells[2:]]
-    notes = [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")]
-    body += ["</table>", "<ul>", *(f"<li>{html.escape(note)}</li>" for note in notes), "</ul>"]
-    for name, caption in _PICTURES.items():
-        body.append(f'<figure><img src="{name}"><figcaption>{caption}.</figcaption></figure>')
-
-    style = (
-        "body{font-family:sans-serif;max-width:100em;margin:2em} img{max-width:100%}"
-        "td,th{padding:.2em 1em;text-align:right;border-bottom:1px solid #ccc}"
-        "td:first-child{text-align:left} figure{margin:2em 0}"
-    )
-    head = (
-        f"<meta charset=utf-8><title>Pre-training on generated scenes</title><style>{style}</style>"
-    )
-
-    return "\n".join(
-        ["<!doctype html>", head, "<h1>Pre-training on generated scenes</h1>", *body, ""]
-    )
+    smallest = [run for run in runs if run.group == runs[0].group]
+    chosen = {run.arm: folder / run.folder for run in reversed(smallest)}
+    return np.concatenate(draw_runs(dict(reversed(chosen.items())), count))
 
 
 def _plain(value: Any) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 
-from rsd2.projects.mutdet.study_report import _page, _plain, read_last
+from rsd2.projects.mutdet.study_report import _plain, read_last
 
 
 def test_values_are_means_over_the_last_fifth_of_each_step_once(tmp_path):
@@ -17,9 +17,3 @@ def test_values_are_means_over_the_last_fifth_of_each_step_once(tmp_path):
 def test_numbers_of_all_depths_are_written():
     telemetry = {"boxes": 1 / 3, "chance": math.nan, "deep": {"n": 2, "none": None}}
     assert _plain(telemetry) == "boxes 0.333, chance -, deep n 2, none -"
-
-
-def test_the_page_has_the_table_the_notes_and_the_pictures():
-    page = _page("| arm | AP |\n|:---|---|\n| a<b | 1.0 |\n\nWhat.\n\n- a note\n- one\n")
-    assert "<tr><th>arm</th><th>AP</th></tr>\n<tr><td>a&lt;b</td><td>1.0</td></tr>" in page
-    assert "<li>a note</li>\n<li>one</li>" in page and page.count("<img") == 3

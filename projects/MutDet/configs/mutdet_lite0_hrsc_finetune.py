@@ -1,0 +1,26 @@
+"""Fine-tuning of the small detector from EfficientNet-Lite0 on HRSC2016: one arm of the study.
+
+rsd2 get-weights efficientnet_lite0
+model.backbone.weights=FILE                     of get-weights
+train.init_checkpoint=FILE                      of a pre-training; none: of ImageNet alone
+dataloader.train.dataset.fraction=0.1           of the labels
+
+Images are 256 pixels on their long side, because the small detector learns slowly.
+"""
+
+from rsd2.config import get_config
+
+from .mutdet_small_synthetic_finetune import lr_multiplier, model, optimizer, train
+
+_lite0 = get_config("common/models/efficientnet_lite0.py")
+dataloader = get_config("common/data/hrsc.py").dataloader
+dataloader.train.mapper.augmentations[0].update(short_edge_length=[154, 230], max_size=320)
+dataloader.test.mapper.augmentations[0].update(short_edge_length=256, max_size=256)
+
+model.backbone, model.neck.input_shapes = _lite0.backbone, _lite0.input_shapes
+model.pixel_mean, model.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
+model.num_classes = 1
+
+# Pre-trained layers change less than new ones.
+optimizer.params.lr_multipliers = {"backbone.net": 0.3}
+train.channels_last = True

@@ -1,0 +1,13 @@
+"""MutDet pre-training of the small detector from EfficientNet-Lite0, on real images.
+
+The overrides of detreg_lite0_hrsc_pretrain.py serve here too.
+"""
+
+from .detreg_lite0_hrsc_pretrain import dataloader, lr_multiplier, optimizer, train
+from .detreg_lite0_hrsc_pretrain import model as _detreg
+from .models.mutdet_r50 import model
+
+model.detector = _detreg.detector
+model.embedding_dim = _detreg.embedding_dim
+model.enhancement.num_heads = 4
+model.enhancement.feedforward_dim = 256
