@@ -11,9 +11,15 @@ from detectron2.config import LazyCall as L
 from rsd2.config import get_config
 from rsd2.data.mappers.transforms import RandomObjectCrop
 
-_ships = get_config("rotated_deformable_detr_lite0_hrsc.py")
-dataloader, model = _ships.dataloader, _ships.model
-optimizer, lr_multiplier, train = _ships.optimizer, _ships.lr_multiplier, _ships.train
+_lite0 = get_config("common/models/efficientnet_lite0.py")
+_recipe = get_config("common/short.py")
+dataloader = get_config("common/data/hrsc.py").dataloader
+model = get_config("common/models/rotated_deformable_detr_small.py").model
+optimizer, lr_multiplier, train = _recipe.optimizer, _recipe.lr_multiplier, _recipe.train
+
+model.backbone, model.neck.input_shapes = _lite0.backbone, _lite0.input_shapes
+model.pixel_mean, model.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
+model.num_classes = 1
 
 dataloader.train.dataset.names = "airport_train"
 dataloader.test.dataset.names = "airport_valid"
@@ -22,3 +28,7 @@ dataloader.train.mapper.augmentations[0] = L(RandomObjectCrop)(
     crop_size=[256, 256], object_prob=0.8
 )
 dataloader.test.mapper.augmentations = []
+
+optimizer.lr = 1e-3
+train.clip_grad.max_norm = 1.0
+train.max_iter = 2400
