@@ -14,7 +14,7 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from rsd2.config import load_config
-from rsd2.data.datasets import register_all_synthetic
+from rsd2.data.datasets.builtin import register_all_small, register_all_synthetic
 from rsd2.data.formats.pseudo_labels import read_folder
 from rsd2.inference.drawing import draw_beside_truth
 from rsd2.io.files import write_atomically
@@ -97,12 +97,13 @@ def write_pages(runs: Sequence[StudyRun], folder: Path, images: int = 8) -> str:
     return f"{text}\nreport: {folder / 'report.html'}"
 
 
-def write_real_report(runs: Sequence[StudyRun], folder: Path) -> str:
+def write_real_report(runs: Sequence[StudyRun], folder: Path, datasets: Path) -> str:
     """Write the report of a study on real images: scores, and differences with intervals.
 
     Args:
         runs: fine-tunings of the study.
         folder: output folder of the study.
+        datasets: folder of the datasets.
 
     Returns:
         The text of the report.
@@ -110,6 +111,7 @@ def write_real_report(runs: Sequence[StudyRun], folder: Path) -> str:
     Raises:
         StudyReportError: a result of a job is missing.
     """
+    register_all_small(datasets)
     telemetry = _pre_trainings(runs, folder)
     report = replace(
         REAL_REPORT,
