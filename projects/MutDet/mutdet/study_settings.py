@@ -148,6 +148,7 @@ PRESETS = {
         batch_size=2,
         fractions=(1.0,),
         seeds=(0,),
+        pretrain_seeds=(0,),
         arms=("none",),
         harbours=(256,),
     ),
