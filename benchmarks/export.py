@@ -73,6 +73,7 @@ def _case(name: str, config: str, side: int) -> Case:
         f"1 window of {side} x {side} pixels",
         checked(in_onnxruntime),
         {"eager torch": eager, "AOTInductor": checked(by_inductor)},
+        compiles=True,
     )
 
 

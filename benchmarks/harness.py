@@ -44,6 +44,7 @@ class Case:
         dtype: dtype of the inputs.
         device: device of the inputs, ``cpu`` or ``cuda``.
         is_slow: whether ``--quick`` leaves it out.
+        compiles: whether first calls compile, which is not time spent.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Case:
     dtype: str = "float32"
     device: str = "cpu"
     is_slow: bool = False
+    compiles: bool = False
 
     def contenders(self) -> dict[str, Callable[[], object]]:
         """Return ours first, under the name :data:`OURS`, then the peers."""
@@ -109,7 +111,8 @@ def measure_times(case: Case, rounds: int) -> dict[str, list[float]]:
 
     # The first call makes inputs and fills caches: it counts as time spent, not as a measurement.
     for name, work in contenders.items():
-        spent[name] += _seconds(work, case.device)
+        first = _seconds(work, case.device)
+        spent[name] += 0.0 if case.compiles else first
 
     for _ in range(rounds):
         for name, work in contenders.items():

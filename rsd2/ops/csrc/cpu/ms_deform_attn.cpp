@@ -224,8 +224,8 @@ struct Inputs {
     }
     const std::vector<int64_t> fitting{value.size(0), locations.size(1), value.size(2),
                                        int64_t(levels.size()), locations.size(4)};
-    RSD2_CHECK_VALUE(value.size(1) == start && weights.sizes() == Sizes(fitting) &&
-                         locations.sizes().slice(0, 5) == Sizes(fitting) && locations.size(5) == 2,
+    RSD2_CHECK_VALUE(value.size(1) == start && weights.sizes().equals(fitting) &&
+                         locations.sizes().slice(0, 5).equals(fitting) && locations.size(5) == 2,
                      "value ", value.sizes(), ", sampling_locations ", locations.sizes(),
                      " and attention_weights ", weights.sizes(), " do not fit each other and ",
                      start, " positions");

@@ -196,6 +196,15 @@ void run_backward(const Map& map, int64_t images, const std::vector<Region<Posit
   });
 }
 
+// (B, C, H, W) -> (B, H, W, C) and back, as views; torch 2.13 has no permute for C++.
+Tensor channels_last(const Tensor& maps) {
+  return torch::stable::transpose(torch::stable::transpose(maps, 1, 2), 2, 3);
+}
+
+Tensor channels_second(const Tensor& rows) {
+  return torch::stable::transpose(torch::stable::transpose(rows, 2, 3), 1, 2);
+}
+
 Tensor roi_align_rotated(const Tensor& features, const Tensor& rois, Sizes output_size,
                          double spatial_scale, int64_t sampling_ratio) {
   const Map map = make_map(features.sizes(), output_size);
@@ -204,7 +213,7 @@ Tensor roi_align_rotated(const Tensor& features, const Tensor& rois, Sizes outpu
   Tensor out = empty({rois.size(0), map.channels, map.pooled_height, map.pooled_width}, dtype);
   if (features.numel() == 0) torch::stable::zero_(out);
   if (out.numel() == 0 || features.numel() == 0) return converted(out, features.scalar_type());
-  const Tensor rows = dense(converted(torch::stable::permute(features, {0, 2, 3, 1}), dtype));
+  const Tensor rows = dense(converted(channels_last(features), dtype));
   if (dtype == ScalarType::Double)
     run_forward<double>(map, regions, rows, out);
   else
@@ -230,7 +239,7 @@ Tensor roi_align_rotated_backward(const Tensor& grad, const Tensor& rois, Sizes 
     else
       run_backward<float>(map, images, regions, grad_bins, rows);
   }
-  return dense(converted(torch::stable::permute(rows, {0, 3, 1, 2}), grad.scalar_type()));
+  return dense(converted(channels_second(rows), grad.scalar_type()));
 }
 
 }  // namespace
