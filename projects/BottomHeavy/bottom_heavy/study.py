@@ -222,8 +222,8 @@ def _describe_machine(cost: Mapping[str, Any]) -> list[str]:
     return [
         "- Parameters: backbone / all; GMAC: backbone / with its pyramid; ms (median) and peak "
         f"bytes of tensors: of one image of {cost['width']} x {cost['height']} px on "
-        f"{cost['device']}, {cost['threads']} thread of {cost['machine']}; for r18_larger its sides "
-        f"are {ARMS['r18_larger_fpn'].scale} times as long"
+        f"{cost['device']}, {cost['threads']} thread of {cost['machine']}; for r18_larger its "
+        f"sides are {ARMS['r18_larger_fpn'].scale} times as long"
     ]
 
 
