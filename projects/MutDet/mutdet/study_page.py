@@ -155,8 +155,8 @@ def _headline(
         )
     for harbour in harbours:
         text += (
-            f" In a harbour of {harbour.metres:.0f} x {harbour.metres:.0f} m the first one then found "
-            f"{harbour.found} of {harbour.objects} objects, and wrote the map below."
+            f" In a harbour of {harbour.metres:.0f} x {harbour.metres:.0f} m the first one then "
+            f"found {harbour.found} of {harbour.objects} objects, and wrote the map below."
         )
     return text
 
