@@ -1,13 +1,24 @@
 """MutDet pre-training on generated scenes over a fixed EfficientNet-Lite0 of ImageNet.
 
-The overrides of detreg_lite0_synthetic_pretrain.py serve here too.
+model.detector.backbone.weights=FILE    of ``rsd2 get-weights efficientnet_lite0``
+model.detector.num_classes=K            clusters of the pseudo-labels
+model.embedding_dim=D                   components of the embeddings
 """
 
-from .detreg_lite0_synthetic_pretrain import dataloader, lr_multiplier, optimizer, train
-from .detreg_lite0_synthetic_pretrain import model as _detreg
+from rsd2.config import get_config
+
+from .common.pretrain_small import dataloader, lr_multiplier, optimizer, train
 from .models.mutdet_r50 import model
 
-model.detector = _detreg.detector
-model.embedding_dim = _detreg.embedding_dim
+_lite0 = get_config("common/models/efficientnet_lite0.py")
+model.detector = get_config("common/models/rotated_deformable_detr_small.py").model
+model.detector.backbone, model.detector.neck.input_shapes = _lite0.backbone, _lite0.input_shapes
+model.detector.pixel_mean, model.detector.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
+model.detector.num_classes = 64
+model.embedding_dim = 128
 model.enhancement.num_heads = 4
 model.enhancement.feedforward_dim = 256
+
+# As published, the backbone stays as it is: pseudo-boxes teach it nothing of objects.
+model.detector.backbone.freeze_at = 5
+train.channels_last = True
