@@ -11,12 +11,15 @@ import torch
 from detectron2.utils import comm
 from fvcore.nn import giou_loss, sigmoid_focal_loss
 from torch.nn import functional as F
-from torchvision.ops import box_convert
+from torchvision.ops import box_convert, box_iou
 
 from .angle_coder import aspect_ratios
 from .losses import angle_classification_loss
 from .matcher import HungarianMatcher, Predictions, Targets
 from .outputs import Matches
+
+_SAME_OBJECT = 0.5
+"""IoU from which on a prediction lies on an object."""
 
 
 class SetCriterion:
@@ -65,6 +68,8 @@ class SetCriterion:
     ) -> tuple[dict[str, torch.Tensor], Matches]:
         """Match, then compute the weighted losses.
 
+        A prediction on an object that the targets leave out is not taught to be background.
+
         Args:
             predictions: predictions of B images.
             targets: objects, one entry per image.
@@ -78,7 +83,8 @@ class SetCriterion:
         if class_agnostic:
             targets = [replace(t, labels=torch.zeros_like(t.labels)) for t in targets]
         matches = self.matcher(predictions, targets)
-        return self.losses(predictions, targets, matches, normalizer, suffix), matches
+        ignored = find_left_out(predictions, targets, matches)
+        return self.losses(predictions, targets, matches, normalizer, suffix, ignored), matches
 
     def losses(
         self,
@@ -138,6 +144,34 @@ class SetCriterion:
             f"loss_{name}{suffix}": value * self.weights[name] / normalizer
             for name, value in values.items()
         }
+
+
+@torch.no_grad()
+def find_left_out(
+    predictions: Predictions, targets: list[Targets], matches: Matches
+) -> torch.Tensor | None:
+    """Find unmatched predictions on objects that the targets leave out.
+
+    Args:
+        predictions: predictions of B images.
+        targets: objects, one entry per image.
+        matches: for every image (prediction indices, object indices).
+
+    Returns:
+        (B, Q) bool, whether the unrotated rectangle has an IoU of 0.5 or more with that of such an
+        object, as the GIoU loss compares them; None if nothing is left out.
+    """
+    if all(target.left_out is None for target in targets):
+        return None
+
+    found = torch.zeros_like(predictions.boxes[..., 0], dtype=torch.bool)
+    for row, boxes, target, (matched, _) in zip(found, predictions.boxes, targets, matches):
+        if target.left_out is None:
+            continue
+        rectangles = (box_convert(x.float(), "cxcywh", "xyxy") for x in (boxes, target.left_out))
+        row |= (box_iou(*rectangles) >= _SAME_OBJECT).any(dim=1)
+        row[matched] = False
+    return found
 
 
 def global_normalizers(num_positives: list[int], device: torch.device) -> list[float]:

@@ -5,7 +5,7 @@ Shapes: Q predictions, N objects of one image, K classes, A angle bins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -26,11 +26,13 @@ class Targets:
         boxes: (N, 5) cx, cy, w, h in normalised box coordinates, angle in degrees
             counter-clockwise; canonical (w >= h).
         angle_targets: (N, A) soft angle labels in [0, 1].
+        left_out: (M, 4) cx, cy, w, h of objects that are no targets here, and no background either.
     """
 
     labels: torch.Tensor
     boxes: torch.Tensor
     angle_targets: torch.Tensor
+    left_out: torch.Tensor | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -112,6 +113,18 @@ def test_ignored_predictions_enter_no_loss(criterion, make_targets):
     sum(losses.values()).backward()
     assert given.class_logits.grad[0, 1].abs().max() == 0
     assert given.class_logits.grad[0, 0].abs().max() > 0
+
+
+def test_a_prediction_on_an_object_that_is_left_out_is_no_background(criterion, make_targets):
+    near, far = (0.52, 0.5, 0.4, 0.2), (0.1, 0.1, 0.1, 0.1)
+    given = predictions_of([BOX[:4], near, far], [[3.0], [0.0], [0.0]])
+    left_out = torch.tensor([BOX[:4]])
+    targets = [replace(make_targets([BOX], [0]), left_out=left_out)]
+    losses, ((matched, _),) = criterion.matched_losses(given, targets, 1.0)
+    sum(losses.values()).backward()
+    # The matched one lies on it too, and learns nevertheless.
+    assert matched.tolist() == [0]
+    assert (given.class_logits.grad[0, :, 0] != 0).tolist() == [True, False, True]
 
 
 def test_gradient_of_the_class_loss_pushes_the_right_way(criterion, make_targets):

@@ -221,9 +221,9 @@ def _compare_costs(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _describe_machine(cost: Mapping[str, Any]) -> list[str]:
     return [
         "- Parameters: backbone / all; GMAC: backbone / with its pyramid; ms (median) and peak "
-        f"memory: of one image of {cost['width']} x {cost['height']} px on {cost['device']}, "
-        f"{cost['threads']} thread of {cost['machine']}; for r18_larger its sides are "
-        f"{ARMS['r18_larger_fpn'].scale} times as long"
+        f"bytes of tensors: of one image of {cost['width']} x {cost['height']} px on "
+        f"{cost['device']}, {cost['threads']} thread of {cost['machine']}; for r18_larger its "
+        f"sides are {ARMS['r18_larger_fpn'].scale} times as long"
     ]
 
 

@@ -24,6 +24,7 @@ from rsd2.modeling.outputs import (
     ImageGeometry,
     Normalizers,
 )
+from rsd2.structures import canonicalize
 
 from .alignment import EmbeddedTargets, Pairs, denoising_pairs, matched_pairs
 from .quirks import NO_QUIRKS, MutDetQuirks
@@ -64,10 +65,11 @@ class DETReg(RotatedDeformableDETR):
         embedding_dim: D of the embeddings in ``gt_embeddings``.
         classes: "clusters": the detector learns the pseudo-classes of the data; "one": every
             object is class 0 of a detector with one class.
-        max_objects: an image with more objects contributes so many of them to each step, and the
-            others are background in this step; None for all.
-        choice: which ones: "random", anew in every step; "first", in the order of the file, as the
-            official program takes the first 1000.
+        max_objects: an image with more objects contributes so many of them to each step; None for
+            all.
+        choice: which ones: "random", anew in every step, and predictions on the others learn no
+            class; "first", in the order of the file, and the others are background, as the official
+            program takes the first 1000.
         align_denoising: whether to align the denoising queries too.
         quirks: only ``first_denoising_rows`` is read; the detector has its own quirks.
     """
@@ -138,17 +140,35 @@ class DETReg(RotatedDeformableDETR):
         Raises:
             ValueError: there are no embeddings, or their width differs from the model's.
         """
-        chosen = [self._choose(x) for x in instances]
+        parts = [self._choose(x) for x in instances]
+        chosen = [part for part, _ in parts]
         targets = []
-        for x, target in zip(chosen, super().prepare_targets(chosen, geometry)):
+        for (x, others), target, scale in zip(
+            parts, super().prepare_targets(chosen, geometry), geometry.box_scale
+        ):
             embeddings = x.gt_embeddings.to(self.device, self.query_embed.weight.dtype)
+            left_out = None
+            if others is not None:
+                boxes = canonicalize(others.gt_boxes.tensor.to(self.device).float())
+                left_out = boxes[:, :4] / scale
+
             targets.append(
-                EmbeddedTargets(target.labels, target.boxes, target.angle_targets, embeddings)
+                EmbeddedTargets(
+                    target.labels,
+                    target.boxes,
+                    target.angle_targets,
+                    embeddings,
+                    left_out=left_out,
+                )
             )
         return targets
 
-    def _choose(self, instances: Instances) -> Instances:
-        """Choose at most ``max_objects`` of an image, with the classes that the model learns."""
+    def _choose(self, instances: Instances) -> tuple[Instances, Instances | None]:
+        """Choose at most ``max_objects`` of an image, with the classes that the model learns.
+
+        Returns:
+            The chosen ones, and those of the others that are not to be background.
+        """
         if not instances.has("gt_embeddings"):
             raise ValueError(
                 "the instances have no gt_embeddings; give the training loader the mapper "
@@ -163,15 +183,18 @@ class DETReg(RotatedDeformableDETR):
             )
 
         # SAM labels up to a thousand objects per tile; the memory of every loss grows with them.
+        others = None
         if self.max_objects is not None and len(instances) > self.max_objects:
             # At random anew in every step, so that all objects are seen in the long run.
-            order = torch.randperm if self.choice == "random" else torch.arange
-            instances = instances[order(len(instances))[: self.max_objects]]
+            is_random = self.choice == "random"
+            order = (torch.randperm if is_random else torch.arange)(len(instances))
+            others = instances[order[self.max_objects :]] if is_random else None
+            instances = instances[order[: self.max_objects]]
 
         if self.classes == "one":
             fields = instances.get_fields() | {"gt_classes": torch.zeros_like(instances.gt_classes)}
             instances = Instances(instances.image_size, **fields)
-        return instances
+        return instances, others
 
     def training_losses(
         self, encoded: EncodedImages, targets: list[EmbeddedTargets]

@@ -60,6 +60,15 @@ _FINETUNE = "faster_rcnn_vit_small_synthetic_finetune.py"
 _EVALUATIONS, _MEASUREMENTS = 10, 4
 _CROP, _PREDICTED = 128, 96
 """Side of a crop in the config of the pre-training, and how many of its tokens are predicted."""
+_COST = {
+    "start": 12.0,  # of a program
+    "load": 0.0036,  # of a crop
+    "pretrain": 0.0135,  # of a crop of 128 pixels in a step
+    "finetune": 0.044,  # of a scene of 128 pixels in a step
+    "score": 0.04,  # of a held-out scene
+    "measure": 0.03,  # of a held-out scene in the telemetry
+}
+"""CPU seconds, one thread of an AMD EPYC beside other work."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ class ObjectJEPASettings(StudySettings):
 
 PRESETS = {
     "study": ObjectJEPASettings(),
-    # Latent targets alone, from crops of half the area: two CPU hours instead of a day.
+    # Latent targets alone, from crops of half the area: two CPU hours instead of thirteen.
     "short": ObjectJEPASettings(
         arms=(
             *(BASELINE, "blocks_latent", "random_latent", "soft_latent", "object_latent"),
@@ -232,7 +241,34 @@ def plan(settings: ObjectJEPASettings, folder: Path) -> Study:
             job = f"finetune_{name}"
             runs.append(StudyRun(arm_title(arm), f"finetune/{name}", job, stages=stages))
 
-    return Study(study_jobs(settings, folder), partial(write_report, REPORT, runs, folder))
+    report = partial(write_report, REPORT, runs, folder)
+    return Study(study_jobs(settings, folder), report, cpu_minutes=budget(settings))
+
+
+def budget(settings: ObjectJEPASettings) -> dict[str, float]:
+    """Estimate the CPU minutes of a study, from what its jobs took with the small encoder.
+
+    Args:
+        settings: settings of the study.
+
+    Returns:
+        Kind of job -> minutes of all such jobs, and ``all``.
+    """
+    cost = _COST
+    area = (settings.crop_size / _CROP) ** 2
+    crops = settings.pretrain_steps * settings.pretrain_batch
+    scenes = settings.finetune_steps * settings.finetune_batch
+
+    measured = (_MEASUREMENTS + 1) * min(100, settings.val_images)
+    once = cost["start"] + measured * cost["measure"]
+    once += crops * (cost["load"] + area * cost["pretrain"])
+    seconds = {"pre-training": once * len({*settings.arms} - {BASELINE}) * len(settings.seeds)}
+
+    once = cost["start"] + _EVALUATIONS * settings.val_images * cost["score"]
+    once += scenes * cost["finetune"]
+    seconds["fine-tuning"] = once * len(settings.arms) * len(settings.seeds)
+    seconds["all"] = sum(seconds.values())
+    return {kind: value / 60 for kind, value in seconds.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

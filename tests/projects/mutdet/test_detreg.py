@@ -119,6 +119,11 @@ def test_a_random_choice_keeps_box_class_and_embedding_together(
     for label, box, embedding in zip(many.labels, many.boxes, many.embeddings):
         assert torch.equal(box, whole.boxes[label])
         assert torch.equal(embedding, whole.embeddings[label])
+    others = [label for label in range(30) if label not in many.labels.tolist()]
+    assert {tuple(box) for box in many.left_out.tolist()} == {
+        tuple(box) for box in whole.boxes[others, :4].tolist()
+    }
+    assert few.left_out is whole.left_out is None
 
 
 def test_the_first_objects_are_those_of_the_official_program(build_pretraining, make_pseudo_batch):
@@ -127,6 +132,7 @@ def test_the_first_objects_are_those_of_the_official_program(build_pretraining, 
         build_pretraining(SMALL, *overrides), make_pseudo_batch(30, num_classes=30)
     )
     assert targets[0].labels.tolist() == list(range(10))
+    assert targets[0].left_out is None, "they are background, as in the official program"
 
 
 def test_one_class_for_all(build_pretraining, make_pseudo_batch):

@@ -3,6 +3,10 @@
 The recipe is the official one: AdamW, weight decay 1e-5, gradients clipped at 35, 36 epochs with a
 tenth of the rate after the 32nd. For 24 or 12 epochs the tenth begins at the same fraction of the
 training, which the paper does not state.
+
+The detector is ours: it adds noise to the angles of denoising boxes and neither attends to nor
+trains denoising slots without an object; ``mutdet_r50_dior_r_finetune_official.py`` does as the
+released program.
 """
 
 from detectron2.config import LazyCall as L
