@@ -334,8 +334,9 @@ def plan(settings: MutDetSettings, folder: Path) -> Study:
         if name != BASELINE
     ]
     if settings.real_sets:
-        report = partial(write_real_report, runs, folder)
-        return Study(study_jobs(settings, folder), report, datasets=Path(datasets_root()))
+        datasets = Path(datasets_root())
+        report = partial(write_real_report, runs, folder, datasets)
+        return Study(study_jobs(settings, folder), report, datasets=datasets)
     if runs:
         report = partial(write_pages, settings, runs, folder)
     else:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rsd2.data.datasets.builtin import register_builtin
 from rsd2.evaluation.dota import SUBMISSION_FILE
 from rsd2.evaluation.files.task1 import read_task1
 from rsd2.evaluation.intervals import AP_METHODS
@@ -106,7 +105,6 @@ def compare_by_image(rows: Rows, folders: Sequence[Path], dataset: str) -> list[
         reference, with the interval that holds 95 % of 1000 resamplings of the images, the same
         ones for both.
     """
-    register_builtin()
     records, names = DatasetCatalog.get(dataset), MetadataCatalog.get(dataset).thing_classes
     truth = GroundTruth.from_dicts(records, names)
     runs = {}

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rsd2.data.datasets import register_all_synthetic
+from rsd2.data.datasets.builtin import register_all_small, register_all_synthetic
 from rsd2.data.formats.pseudo_labels import read_folder
 from rsd2.evaluation.dota import SUBMISSION_FILE
 from rsd2.evaluation.intervals import Interval, score_intervals
@@ -107,12 +107,13 @@ def _intervals(folder: Path, run: StudyRun) -> dict[str, Interval]:
     )
 
 
-def write_real_report(runs: Sequence[StudyRun], folder: Path) -> str:
+def write_real_report(runs: Sequence[StudyRun], folder: Path, datasets: Path) -> str:
     """Write the report of a study on real images: scores, and differences with intervals.
 
     Args:
         runs: fine-tunings of the study.
         folder: output folder of the study.
+        datasets: folder of the datasets.
 
     Returns:
         The text of the report.
@@ -120,6 +121,7 @@ def write_real_report(runs: Sequence[StudyRun], folder: Path) -> str:
     Raises:
         StudyReportError: a result of a job is missing.
     """
+    register_all_small(datasets)
     telemetry = _pre_trainings(runs, folder)
     report = replace(
         REAL_REPORT,

@@ -17,6 +17,8 @@ import torch
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import nn
 
+from rsd2.layers.pointwise import use_pointwise_convolutions
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -136,6 +138,7 @@ class TimmBackbone(Backbone):
         if frozen_norm:
             # timm's own function, because its norms often contain the activation, which must stay.
             self.net = timm.layers.freeze_batch_norm_2d(self.net)
+        use_pointwise_convolutions(self.net)
 
     @property
     def size_divisibility(self) -> int:
