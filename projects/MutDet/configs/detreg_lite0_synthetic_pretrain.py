@@ -7,14 +7,15 @@ model.embedding_dim=D                   components of the embeddings
 
 from rsd2.config import get_config
 
-from .detreg_small_synthetic_pretrain import dataloader as dataloader
-from .detreg_small_synthetic_pretrain import lr_multiplier as lr_multiplier
-from .detreg_small_synthetic_pretrain import model, train
-from .detreg_small_synthetic_pretrain import optimizer as optimizer
+from .common.pretrain_small import dataloader, lr_multiplier, optimizer, train
+from .models.detreg_r50 import model
 
 _lite0 = get_config("common/models/efficientnet_lite0.py")
+model.detector = get_config("common/models/rotated_deformable_detr_small.py").model
 model.detector.backbone, model.detector.neck.input_shapes = _lite0.backbone, _lite0.input_shapes
 model.detector.pixel_mean, model.detector.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
+model.detector.num_classes = 64
+model.embedding_dim = 128
 
 # As published, the backbone stays as it is: pseudo-boxes teach it nothing of objects.
 model.detector.backbone.freeze_at = 5

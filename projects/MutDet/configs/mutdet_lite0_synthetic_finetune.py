@@ -1,20 +1,32 @@
 """Fine-tuning of the small detector with ImageNet's EfficientNet-Lite0, for study and demo.
 
 rsd2 get-weights efficientnet_lite0
-model.backbone.weights=FILE                     of get-weights; null if init_checkpoint has them
+model.backbone.weights=FILE                     of get-weights
+train.init_checkpoint=FILE                      of a pre-training; none: of ImageNet alone
 dataloader.train.dataset.fraction=0.1           of the labels
+
+The recipe is that of ``mutdet_small_synthetic_finetune.py``.
 """
 
 from rsd2.config import get_config
 
-from .mutdet_small_synthetic_finetune import dataloader as dataloader
-from .mutdet_small_synthetic_finetune import lr_multiplier as lr_multiplier
-from .mutdet_small_synthetic_finetune import model, optimizer, train
+from .common.finetune import lr_multiplier, optimizer, train
 
 _lite0 = get_config("common/models/efficientnet_lite0.py")
+dataloader = get_config("common/data/synthetic.py").dataloader
+model = get_config("common/models/rotated_deformable_detr_small.py").model
 model.backbone, model.neck.input_shapes = _lite0.backbone, _lite0.input_shapes
 model.pixel_mean, model.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
+model.num_classes = 7
 
+optimizer.lr = 1e-3
+optimizer.weight_decay = 1e-4
+optimizer.fused = True
 # Pre-trained layers change less than new ones.
 optimizer.params.lr_multipliers = {"backbone.net": 0.3}
+lr_multiplier.warmup_iters = 100
+train.max_iter, train.epochs = 1700, None
+train.clip_grad.max_norm = 1.0
+train.ema.enabled, train.ema.decay, train.ema.warmup = True, 0.99, 100
+train.checkpointer.period = 500
 train.channels_last = True

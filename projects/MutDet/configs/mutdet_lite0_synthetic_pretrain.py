@@ -7,14 +7,17 @@ model.embedding_dim=D                   components of the embeddings
 
 from rsd2.config import get_config
 
-from .mutdet_small_synthetic_pretrain import dataloader as dataloader
-from .mutdet_small_synthetic_pretrain import lr_multiplier as lr_multiplier
-from .mutdet_small_synthetic_pretrain import model, train
-from .mutdet_small_synthetic_pretrain import optimizer as optimizer
+from .common.pretrain_small import dataloader, lr_multiplier, optimizer, train
+from .models.mutdet_r50 import model
 
 _lite0 = get_config("common/models/efficientnet_lite0.py")
+model.detector = get_config("common/models/rotated_deformable_detr_small.py").model
 model.detector.backbone, model.detector.neck.input_shapes = _lite0.backbone, _lite0.input_shapes
 model.detector.pixel_mean, model.detector.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
+model.detector.num_classes = 64
+model.embedding_dim = 128
+model.enhancement.num_heads = 4
+model.enhancement.feedforward_dim = 256
 
 # As published, the backbone stays as it is: pseudo-boxes teach it nothing of objects.
 model.detector.backbone.freeze_at = 5

@@ -87,7 +87,8 @@ def write_page(settings: MutDetSettings, folder: Path) -> None:
     minutes = sum(one["cpu_seconds"] for one in read_markers(folder).values()) / 60
     classes = MetadataCatalog.get("synthetic_val").thing_classes
 
-    page = Page("Objects in overhead scenes: from nothing to a map", "A report of rsd2.")
+    end = ": from nothing to a map" if harbours else ""
+    page = Page(f"Objects in overhead scenes{end}", "A report of rsd2.")
     page.lead(_headline(settings, rows, best, harbours))
     page.facts(
         [
@@ -147,15 +148,15 @@ def _headline(
     others = [row for row in few if row["arm"] != BASELINE]
     plain = next((row for row in few if row["arm"] == BASELINE), None)
     if plain is not None and others:
-        scores = " and ".join(f"{row['arm']} {format_number(row['AP50'])}" for row in others[:2])
+        scores = " and ".join(f"{format_number(row['AP50'])} ({row['arm']})" for row in others[:2])
         text += (
-            f" From {_share(rows[0])}, detectors that looked at the same scenes without labels "
-            f"before reach {scores}, and one that did not {format_number(plain['AP50'])}."
+            f" From {_share(rows[0])}, one that first looked at all scenes without labels reaches "
+            f"{scores}, and one that did not {format_number(plain['AP50'])}."
         )
     for harbour in harbours:
         text += (
-            f" In a harbour of {harbour.metres:.0f} x {harbour.metres:.0f} m it then found "
-            f"{harbour.found} of {harbour.objects} objects, and wrote the map below."
+            f" In a harbour of {harbour.metres:.0f} x {harbour.metres:.0f} m the first one then "
+            f"found {harbour.found} of {harbour.objects} objects, and wrote the map below."
         )
     return text
 
