@@ -18,14 +18,16 @@ class PointwiseConv2d(nn.Conv2d):
     With fewer than 16 images and one thread PyTorch multiplies matrices by its BLAS, which on AMD's
     processors takes twice the time of oneDNN, forwards and backwards. A pixel's result does not
     depend on where the pixel lies. Everything else runs as in `nn.Conv2d`: other layouts than
-    channels last, other devices and precisions, more threads or images.
+    channels last, other devices and precisions, more threads or images, exported graphs.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve (B, C, H, W) into (B, out_channels, H, W)."""
         batch, channels, height, width = x.shape
+        # A traced graph holds for any number of images, so it must not ask for it.
         if (
-            not batch < _IMAGES <= batch * height
+            torch.compiler.is_compiling()
+            or not batch < _IMAGES <= batch * height
             or x.device.type != "cpu"
             or x.dtype != torch.float32
             or torch.get_num_threads() > 1

@@ -47,6 +47,14 @@ def test_with_channels_last_on_one_thread_every_row_is_an_image(monkeypatch):
     assert seen == [(32, 6, 1, 10), (4, 6, 8, 10)]
 
 
+def test_a_graph_holds_for_any_number_of_images():
+    module = PointwiseConv2d(6, 9, 1).eval()
+    inputs = torch.randn(2, 6, 16, 4).to(memory_format=torch.channels_last)
+    graph = torch.export.export(module, (inputs,), dynamic_shapes={"x": {0: torch.export.Dim("b")}})
+    many = torch.randn(17, 6, 16, 4)
+    torch.testing.assert_close(graph.module()(many), module(many))
+
+
 def test_other_convolutions_stay():
     model = nn.Sequential(
         nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1, stride=2), nn.Conv2d(4, 4, 1, groups=2)
