@@ -8,8 +8,8 @@
 The first reads config.yaml, metrics.json and results.json of the run
 (``tools/lazyconfig_train_net.py``) and writes loss_curve.png, predictions.png and results.md. The
 others read what an evaluator of boxes wrote and write error_report.html and error_report.json; no
-model is loaded. With --intervals results.md also has the scores of rotated boxes with 95 %
-intervals, for which whole images are drawn anew.
+model is loaded. With --intervals results.md also has the scores with 95 % intervals, for which
+whole images, or frames of videos, are drawn anew.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from rsd2.config import ConfigError, load_config, without_weight_files
 from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import select_device
 from rsd2.evaluation.dota import SUBMISSION_FILE
-from rsd2.evaluation.intervals import interval_table
+from rsd2.evaluation.evaluator import RESULTS_FILE
+from rsd2.evaluation.intervals import box_interval_table, interval_table
 from rsd2.inference.drawing import draw_beside_truth
 from rsd2.io.figures import save_figure
 from rsd2.io.files import make_output_folder, write_atomically
@@ -165,7 +166,7 @@ def draw_predictions(
 
 
 def intervals_of(cfg: DictConfig, run: Path, weights: str) -> str:
-    """Score the submission of a run's last evaluation again, with intervals.
+    """Score the detections of a run's last evaluation again, with intervals.
 
     Args:
         cfg: config of the run, whose test set names the labels.
@@ -173,15 +174,19 @@ def intervals_of(cfg: DictConfig, run: Path, weights: str) -> str:
         weights: "model" or "ema".
 
     Returns:
-        See `interval_table`.
+        See `interval_table`, and `box_interval_table` for upright boxes.
 
     Raises:
-        ReportError: there is no submission, or the test set is not built in.
+        ReportError: there is no file of detections, or the test set is not built in.
     """
-    zips = run / "inference" / ("ema" if weights == "ema" else "") / SUBMISSION_FILE
+    folder = run / "inference" / ("ema" if weights == "ema" else "")
+    name, boxes, zips = test_set_of(cfg), folder / RESULTS_FILE, folder / SUBMISSION_FILE
+    if boxes.is_file():
+        config = cfg.copy()
+        config.dataloader.evaluator.output_dir = None
+        return box_interval_table(instantiate(config.dataloader.evaluator), boxes)
     if not zips.is_file():
-        raise ReportError(f"{zips} is missing: --intervals needs an evaluation of rotated boxes")
-    name = test_set_of(cfg)
+        raise ReportError(f"{zips} is missing: --intervals needs an evaluation that writes boxes")
     # Windows were merged, so their labels are those of the whole images.
     name = MetadataCatalog.get(name).get("source_dataset", None) or name
     return interval_table(zips, DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes)
@@ -256,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
         "--score-threshold", type=float, default=0.3, help="lowest score drawn (0.3)"
     )
     parser.add_argument(
-        "--intervals", action="store_true", help="add 95 %% intervals, from inference/Task1.zip"
+        "--intervals", action="store_true", help="add 95 %% intervals, from what inference/ holds"
     )
     args = parser.parse_args(argv)
     if args.run is None and args.predictions is None:

@@ -170,6 +170,7 @@ def get_dataset_dicts(
     fraction: float = 1.0,
     split_seed: int = 0,
     split_file: str | Path | None = None,
+    same_classes: bool = True,
 ) -> list[dict]:
     """Read registered datasets for training, like Detectron2's function, or a share of them.
 
@@ -179,6 +180,7 @@ def get_dataset_dicts(
         fraction: share of the images, in (0, 1]; see `choose_share`.
         split_seed: seed of that choice.
         split_file: list of the images to take, instead of a fraction.
+        same_classes: whether the datasets must have the same classes, because a model learns them.
 
     Returns:
         dataset dicts; number, share and hash are logged.
@@ -211,7 +213,7 @@ def get_dataset_dicts(
         records = filter_images_with_only_crowd_annotations(records)
     if not records:
         raise ValueError(f"no image of {', '.join(names)} is left to train on")
-    if labelled:
+    if labelled and same_classes:
         check_metadata_consistency("thing_classes", names)
         print_instances_class_histogram(records, MetadataCatalog.get(names[0]).thing_classes)
     return records

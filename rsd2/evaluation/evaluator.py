@@ -425,6 +425,21 @@ class BoxEvaluator(DetectionEvaluator):
             _logger.warning("%s: %d entries left out: %s", path, number, kind)
         self._records += records
 
+    def read_detections(self, path: str | Path) -> tuple[BoxTruth, BoxDetections]:
+        """Read a file as :meth:`process_file` does, to score it in other ways than as a whole.
+
+        Args:
+            path: path of the file.
+
+        Returns:
+            The labels of the dataset, and the detections on its whole images.
+        """
+        self.reset()
+        self.process_file(path)
+        limit = self.max_detections if self.limits_images else None
+        outputs = assemble_outputs(self._records, self._image_index, self.merging, limit)
+        return self._truth, outputs.detections
+
     def write_detections(self, folder: Path, detections: BoxDetections) -> None:
         """Write the detections in COCO's result format."""
         entries = to_coco_results(detections, self._json_ids, self._category_ids())

@@ -101,7 +101,7 @@ class MovingObjectEvaluator(BoxEvaluator):
 
         self._average_precision = average_precision
         self._mat_results = mat_results
-        self._videos: list[str] = []
+        self._videos: dict[str, str] = {}
         self._frames: list[Frame] = []
         self._num_pixels = 0
 
@@ -123,9 +123,9 @@ class MovingObjectEvaluator(BoxEvaluator):
                     "video_id; moving objects are scored video by video"
                 )
 
-        self._videos = [str(record["video_id"]) for record in records]
+        self._videos = {str(record["image_id"]): str(record["video_id"]) for record in records}
         files = [Path(record["file_name"]).stem for record in records]
-        self._frames = list(zip(self._videos, files))
+        self._frames = list(zip(self._videos.values(), files))
         self._num_pixels = sum(record["height"] * record["width"] for record in records)
 
     def process_file(self, path: str | Path, *, on_problem: str = "error") -> None:
@@ -177,9 +177,11 @@ class MovingObjectEvaluator(BoxEvaluator):
             ``AR_<number>``; the protocols with every count.
         """
         result: OrderedDict[str, float] = OrderedDict()
+        # The labels need not be all frames: intervals draw some of them repeatedly.
+        videos = [self._videos[image_id] for image_id in truth.image_ids]
         described = []
         for number, protocol in enumerate(self._protocols):
-            scores = score_moving_objects(truth, detections, self._videos, protocol)
+            scores = score_moving_objects(truth, detections, videos, protocol)
             # The first protocol is the headline and keeps the plain names.
             suffix = f"_{protocol.name}" if number else ""
             means = 100 * scores.means()[scores.best()]

@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyCall, LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
 
 from rsd2.commands import report_run as tool
 from rsd2.config import load_config, save_config
 from rsd2.data.datasets import register_dota_instances
+from rsd2.evaluation import AitodEvaluator
 from rsd2.evaluation.files.task1 import write_task1_zip
 from rsd2.evaluation.scoring.dota import Detections, GroundTruth
 from rsd2.io.program import program_name
@@ -156,3 +158,19 @@ def test_intervals_come_from_the_submission_of_the_chosen_weights(run):
     assert "| area | 100.0 (100.0 to 100.0) |" in table
     text = tool.write_table(RESULTS, run / "results.md", table)
     assert table in text and "| AP50 | 61.2 | 70.0 |" in text
+
+
+def test_upright_boxes_are_scored_by_the_evaluator_of_the_run(run, register):
+    box = {"bbox": [4, 5, 9, 9], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    image = {"file_name": "a.png", "image_id": "a", "height": 20, "width": 20}
+    register("upright_to_report", [{**image, "annotations": [box]}], ["plane"])
+    cfg = load_config(run / "config.yaml")
+    cfg.dataloader.test.dataset.names = "upright_to_report"
+    cfg.dataloader.evaluator = LazyCall(AitodEvaluator)(
+        dataset_name="${..test.dataset.names}", output_dir="folder/of/another/machine"
+    )
+    (run / "inference" / "ema").mkdir(parents=True)
+    found = [{"image_id": 1, "category_id": 1, "bbox": box["bbox"], "score": 0.9}]
+    (run / "inference" / "ema" / "coco_instances_results.json").write_text(json.dumps(found))
+    assert "| AP75 | 100.0 (100.0 to 100.0) |" in tool.intervals_of(cfg, run, "ema")
+    assert not Path("folder").exists(), "the report writes into its own folder alone"

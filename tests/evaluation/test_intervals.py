@@ -1,5 +1,6 @@
-"""Tables of scores with intervals: what a submission file gives, in percent."""
+"""Tables of scores with intervals: what a file of detections gives, in percent."""
 
+import json
 import math
 import re
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 from detectron2.structures import BoxMode
 
+from rsd2.evaluation import AitodEvaluator, MovingObjectEvaluator
 from rsd2.evaluation.files.task1 import write_task1_zip
-from rsd2.evaluation.intervals import interval_table
+from rsd2.evaluation.intervals import box_interval_table, interval_table
 from rsd2.evaluation.scoring.bootstrap import resample_ap
 from rsd2.evaluation.scoring.dota import Detections, GroundTruth, score_detections
 
@@ -70,3 +72,38 @@ def test_boxes_and_their_corners_are_resampled_alike():
     truth = GroundTruth.from_dicts(dicts, ["ship"])
     drawn = [resample_ap(truth, one, block=math.inf, samples=20) for one in (boxes, polygons)]
     np.testing.assert_allclose(*drawn)
+
+
+@pytest.mark.parametrize(
+    ("evaluator_class", "score"), [(AitodEvaluator, "AP50"), (MovingObjectEvaluator, "recall")]
+)
+def test_whole_images_of_upright_boxes_are_drawn(tmp_path, register, evaluator_class, score):
+    """Of eight frames of 1 to 8 cars four are found: each draw has the share of their cars."""
+    boxes = [[[12 * k, 20, 6, 6] for k in range(frame + 1)] for frame in range(8)]
+    mode = {"bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    size = {"height": 50, "width": 120, "video_id": "v"}
+    register(
+        "frames_to_draw",
+        [
+            {**size, "image_id": f"{k}", "file_name": f"{k}.png",
+             "annotations": [{"bbox": box, **mode} for box in row]}
+            for k, row in enumerate(boxes)
+        ],
+        ["car"],
+    )  # fmt: skip
+    entries = [
+        {"image_id": k + 1, "category_id": 1, "bbox": box, "score": 0.9}
+        for k, row in enumerate(boxes[:4])
+        for box in row
+    ]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(entries))
+
+    table = box_interval_table(evaluator_class("frames_to_draw"), path, samples=300)
+    row = next(line for line in table.splitlines() if line.startswith(f"| {score} |"))
+    found, low, high = (float(x) for x in re.findall(r"[\d.]+", row.split("|")[2]))
+    cars, generator = np.arange(1, 9), np.random.default_rng(0)
+    draws = [generator.integers(0, 8, 8) for _ in range(300)]
+    shares = [100 * cars[draw[draw < 4]].sum() / cars[draw].sum() for draw in draws]
+    assert found == pytest.approx(100 * 10 / 36, abs=1)
+    assert (low, high) == pytest.approx(np.percentile(shares, (2.5, 97.5)), abs=1)

@@ -18,7 +18,7 @@ dataloader.train.dataset.names = "airport_train_upright"
 dataloader.test.dataset.names = "airport_valid_upright"
 # Parts in their own size: a plane of 8 pixels must not become smaller.
 dataloader.train.mapper.augmentations = [
-    L(T.RandomCrop)(crop_type="absolute", crop_size=[320, 320]),
+    L(T.RandomCrop)(crop_type="absolute", crop_size=[256, 256]),
     L(T.RandomFlip)(prob=0.5),
     L(Random90Rotation)(),
 ]

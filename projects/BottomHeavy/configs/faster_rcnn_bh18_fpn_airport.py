@@ -15,3 +15,5 @@ model.roi_heads.num_classes = 1
 
 train.max_iter = 2400
 train.eval_period = 0
+train.channels_last = True
+train.checkpointer.period = 100

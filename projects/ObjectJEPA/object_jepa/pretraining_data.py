@@ -77,8 +77,13 @@ def get_pretraining_dicts(
     names = [names] if isinstance(names, str) else list(names)
     held_out = [held_out] if isinstance(held_out, str) else list(held_out)
     refuse_evaluation_splits(names)
+    # An object is to be looked at, whatever it is: ships beside planes.
     records = get_dataset_dicts(
-        names, fraction=fraction, split_seed=split_seed, split_file=split_file
+        names,
+        fraction=fraction,
+        split_seed=split_seed,
+        split_file=split_file,
+        same_classes=False,
     )
 
     for name in held_out:

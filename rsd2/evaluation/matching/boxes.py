@@ -89,6 +89,27 @@ class BoxTruth:
             uncertain=np.array([row.get("uncertain", False) for row in rows], dtype=bool),
         )
 
+    def draw(self, images: np.ndarray) -> BoxTruth:
+        """Take some images, some of them repeatedly.
+
+        Args:
+            images: (K,) indices into ``image_ids``.
+
+        Returns:
+            Labels of K images; those of an image that was drawn twice occur twice.
+        """
+        rows, image_index = _rows_of_images(self.image_index, images)
+        return BoxTruth(
+            image_ids=tuple(self.image_ids[image] for image in images),
+            class_names=self.class_names,
+            image_index=image_index,
+            class_index=self.class_index[rows],
+            boxes=self.boxes[rows],
+            areas=self.areas[rows],
+            ignore=self.ignore[rows],
+            uncertain=self.uncertain[rows],
+        )
+
 
 class BoxDetections(NamedTuple):
     """Detections on the images of a dataset.
@@ -115,6 +136,11 @@ class BoxDetections(NamedTuple):
             The chosen detections.
         """
         return BoxDetections(*(values[rows] for values in self))
+
+    def draw(self, images: np.ndarray) -> BoxDetections:
+        """Take the detections on some images, see `BoxTruth.draw`."""
+        rows, image_index = _rows_of_images(self.image_index, images)
+        return self.select(rows)._replace(image_index=image_index)
 
     def areas(self) -> np.ndarray:
         """Return the areas of the boxes.
@@ -153,6 +179,15 @@ class Matching(NamedTuple):
     truth: np.ndarray
     ignored: np.ndarray
     iou: np.ndarray
+
+
+def _rows_of_images(image_index: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the rows of each drawn image, and the places of their images among the drawn ones."""
+    order = np.argsort(image_index, kind="stable")
+    ranked = image_index[order]
+    first, behind = np.searchsorted(ranked, images), np.searchsorted(ranked, images, "right")
+    rows = [order[start:end] for start, end in zip(first, behind)]
+    return np.concatenate(rows), np.repeat(np.arange(len(images)), behind - first)
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:

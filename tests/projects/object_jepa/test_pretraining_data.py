@@ -21,7 +21,7 @@ def register():
     """Function that registers images with a box each, under a name of a split."""
     names = []
 
-    def add(name, files):
+    def add(name, files, label="thing"):
         dicts = [
             {
                 "file_name": file,
@@ -33,7 +33,7 @@ def register():
             for file in files
         ]
         DatasetCatalog.register(name, lambda: dicts)
-        MetadataCatalog.get(name).thing_classes = ["thing"]
+        MetadataCatalog.get(name).thing_classes = [label]
         names.append(name)
         return name
 
@@ -83,6 +83,14 @@ def test_names_are_read_by_their_parts(name):
 def test_reading_refuses_before_it_reads():
     with pytest.raises(EvaluationSplitError, match=r"synthetic_val is for evaluation \(val\)"):
         get_pretraining_dicts(["synthetic_train", "synthetic_val"])
+
+
+def test_sets_of_different_objects_train_together(register):
+    register("ships_train", ["a.png"])
+    # A detector could not learn from both, because one number would mean two classes.
+    register("planes_train", ["b.png"], label="plane")
+    records = get_pretraining_dicts(["ships_train", "planes_train"])
+    assert [record["file_name"] for record in records] == ["a.png", "b.png"]
 
 
 def test_an_image_that_is_evaluated_on_is_named(register, tmp_path):

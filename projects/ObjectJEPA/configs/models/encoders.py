@@ -31,3 +31,7 @@ vit_b16.update(embed_dim=768, num_heads=12)
 # For images of about 128 pixels, on a CPU.
 vit_small = deepcopy(vit_s16)
 vit_small.update(patch_size=8, embed_dim=128, depth=6, num_heads=4)
+
+# For images of about 320 pixels, on a CPU: the same tokens, each of a larger patch.
+vit_small_p16 = deepcopy(vit_small)
+vit_small_p16.patch_size = 16
