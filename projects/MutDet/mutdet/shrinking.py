@@ -16,6 +16,8 @@ def shrink_pretraining(model: DictConfig) -> None:
     # The modules of the pre-training are as wide as the detector's.
     for part in (part for part in mappings(model) if "feedforward_dim" in part):
         replace_values(part, {"feedforward_dim": 64})
+    if model.get("enhancement") is not None:
+        model.enhancement.depth = min(model.enhancement.depth, 2)
     shrink_model(model.detector, "model.detector")
 
 
