@@ -10,14 +10,19 @@ model.embedding_dim=D                           components of the embeddings
 
 from rsd2.config import get_config
 
-from .common.pretrain_lite0 import backbone as _backbone
-from .common.pretrain_lite0 import dataloader, lr_multiplier, optimizer, train
-from .common.pretrain_lite0 import input_shapes as _input_shapes
-from .common.pretrain_lite0 import pixels as _pixels
+from .common.pretrain_small import dataloader, lr_multiplier, optimizer, train
 from .models.detreg_r50 import model
 
+_lite0 = get_config("common/models/efficientnet_lite0.py")
+_root = "${oc.env:DETECTRON2_DATASETS,datasets}"
+dataloader.train.dataset.folder = f"{_root}/pseudo/unlabelled"
+dataloader.train.dataset.image_root = f"{_root}/unlabelled"
+dataloader.train.mapper.augmentations[0].update(short_edge_length=256, max_size=256)
+dataloader.train.total_batch_size = 4
+train.channels_last = True
+
 model.detector = get_config("common/models/rotated_deformable_detr_small.py").model
-model.detector.backbone, model.detector.neck.input_shapes = _backbone, _input_shapes
-model.detector.pixel_mean, model.detector.pixel_std = _pixels.mean, _pixels.std
+model.detector.backbone, model.detector.neck.input_shapes = _lite0.backbone, _lite0.input_shapes
+model.detector.pixel_mean, model.detector.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
 model.detector.num_classes = 64
 model.embedding_dim = 128
