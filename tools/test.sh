@@ -15,9 +15,10 @@ cd "$ROOT" || exit 1
 PY="$ROOT/.venv/bin/python"
 export PRE_COMMIT_HOME="$ROOT/.venv/pre-commit" PYTHONNOUSERSITE=1
 unset PYTHONPATH
+# Before OMP_NUM_THREADS is set, which nproc takes for the number of cores.
+CORES="$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)"
 # The tensors of the tests are tiny: one thread for each worker is faster than threads that wait.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" MKL_NUM_THREADS="${MKL_NUM_THREADS:-1}"
-CORES="$(nproc 2>/dev/null || echo 2)"
 WORKERS="${RSD2_TEST_WORKERS:-$((CORES < 8 ? CORES : 8))}"
 
 SUMMARY=()

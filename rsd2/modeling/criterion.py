@@ -11,7 +11,9 @@ import torch
 from detectron2.utils import comm
 from fvcore.nn import giou_loss, sigmoid_focal_loss
 from torch.nn import functional as F
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_convert
+
+from rsd2.ops import max_iou_rotated
 
 from .angle_coder import aspect_ratios
 from .losses import angle_classification_loss
@@ -168,8 +170,9 @@ def find_left_out(
     for row, boxes, target, (matched, _) in zip(found, predictions.boxes, targets, matches):
         if target.left_out is None:
             continue
-        rectangles = (box_convert(x.float(), "cxcywh", "xyxy") for x in (boxes, target.left_out))
-        row |= (box_iou(*rectangles) >= _SAME_OBJECT).any(dim=1)
+        # The operator takes an angle behind the four numbers; 0 keeps the rectangles upright.
+        rectangles = (F.pad(x.float(), (0, 1)) for x in (boxes, target.left_out))
+        row |= max_iou_rotated(*rectangles).row_max >= _SAME_OBJECT
         row[matched] = False
     return found
 

@@ -233,7 +233,7 @@ def test_a_slow_script_finds_the_same_parts(load_module, seed, method, policy):
     protocol = ErrorProtocol(ap_method=method, difficult_policy=policy)
     _, ap, gains = analyse(truth, found, protocol)
 
-    judge = load_module("tests/evaluation/conftest.py")
+    judge = load_module("tests/evaluation/slow_judge.py")
     wanted, wanted_gains = slow_analysis(judge, objects, detections, method, policy)
     np.testing.assert_allclose(ap, wanted, atol=1e-9)
     assert list(gains) == list(wanted_gains)
