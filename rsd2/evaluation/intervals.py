@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .evaluator import BoxEvaluator
 from .files.task1 import read_task1
 from .scoring.bootstrap import resample_ap
 from .scoring.dota import COCO_IOU_THRESHOLDS, GroundTruth, score_detections
+
+if TYPE_CHECKING:  # an evaluator needs Detectron2, which scoring files does without
+    from .evaluator import BoxEvaluator
 
 AP_METHODS = {"VOC07": "voc07", "area": "area"}
 _SHARE = (2.5, 97.5)

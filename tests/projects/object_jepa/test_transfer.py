@@ -51,7 +51,7 @@ def pretrained(tmp_path_factory):
 @pytest.mark.parametrize("part", ["context_encoder", "target_encoder"])
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_detector_takes_either_encoder(pretrained, name, part):
-    source, path = pretrained[8 if "small" in name else 16]
+    source, path = pretrained[build(name)[1].backbone.net.patch_size]
     model = load_into(name, path, f"train.init_inherit.file_part={part}").eval()
     encoder, net = getattr(source, part).eval(), model.backbone.net
     for key, value in encoder.state_dict().items():
