@@ -1,7 +1,7 @@
 """Try rsd2 on generated scenes: draw them, train detectors, map a harbour, write a page about it.
 
     rsd2 demo --quick                  # a minute: a detector that has hardly learned
-    rsd2 demo                          # 13 minutes on two idle cores: detectors that find objects
+    rsd2 demo                          # a quarter of an hour: detectors that find objects
     rsd2 demo --output output/first finetune_steps=100
 
 The detectors start from EfficientNet-Lite0 with weights of ImageNet, which a package of the package
@@ -24,6 +24,7 @@ import rsd2.projects
 from rsd2.commands.get_weights import PACKAGES, get_weights
 from rsd2.io.extras import import_extra
 from rsd2.io.files import make_output_folder, write_atomically
+from rsd2.io.program import print_error
 
 WEIGHTS = "efficientnet_lite0"
 
@@ -97,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; None takes those of the process.
 
     Returns:
-        0 if done; 1 if a command failed, with a message on stderr; 2 for wrong arguments; 130 if
-        interrupted.
+        0 if done; 1 if a command failed, with a message on stderr; 2 for wrong arguments or a
+        folder that cannot be written; 130 if interrupted.
     """
     args = parse_arguments(argv)
     preset = "demo_quick" if args.quick else "demo"
@@ -108,7 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     sizes = []
     if not args.list:
-        weights = choose_weights(folder)
+        try:
+            weights = choose_weights(folder)
+        except OSError as error:
+            print_error(error)
+            return 2
         sizes += [f"weights={weights}"] if weights else []
     sizes += [] if can_map() else ["harbours="]
     words = ["--preset", preset, "--output", str(folder), *sizes, *args.opts]

@@ -82,6 +82,12 @@ def test_without_the_libraries_of_maps_it_makes_none_and_says_so(
     assert "pip install 'rsd2[geo]'" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_made_is_one_sentence(words, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert demo.main(["--quick", "--output", str(tmp_path / "file" / "demo")]) == 2
+    assert "error: the output folder" in capsys.readouterr().err and not words
+
+
 def test_list_asks_for_no_weights_and_makes_no_folder(tmp_path, capsys):
     assert demo.main(["--list", "--output", str(tmp_path / "out"), "train_images=77"]) == 0
     assert "train_images=77" in capsys.readouterr().out
