@@ -1,6 +1,6 @@
 """Every command in the documents and in the demo names a tool, flags and files that exist.
 
-Of the Markdown files the blocks of Python are read too, and what follows ``<!-- run -->`` is run.
+Of the Markdown files the blocks of Python are read too.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ import shlex
 import shutil
 import subprocess
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from rsd2.commands.main import VERBS, main
 from rsd2.config import load_config
@@ -34,10 +32,7 @@ SOURCES = (
 _TOOL = re.compile(r"(?:projects/\w+/)?tools/")
 _VERB = re.compile(r"\s*(?:# +)?(?:\w+=\S+ +)*(?:srun +)?rsd2 +([a-z].*)")
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-_RUN = re.compile(rf"^<!-- run(?:: (.*?))? -->\n(?={_BLOCK.pattern})", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r'\s*(?:# +)?(?:\w+=\S+ +)*(?:bash|python|torchrun|"\$\w+") +(.*)')
-# Page -> packages of an extra that its blocks need.
-PACKAGES = {"qgis.md": ("pyogrio", "rasterio"), "export.md": ("onnx", "onnxscript", "onnxruntime")}
 PAGES = [path for path in SOURCES if path.suffix == ".md"]
 TOOLS = sorted(path.name for path in (ROOT / "tools").iterdir() if path.suffix in (".py", ".sh"))
 
@@ -151,33 +146,6 @@ def test_python_in_documents_imports_what_exists(path):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("rsd2"):
                 module = importlib.import_module(node.module)
                 assert all(hasattr(module, name.name) for name in node.names), ast.unparse(node)
-
-
-@pytest.fixture
-def catalog() -> Iterator[None]:
-    """Forget the datasets that a test has registered."""
-    before = set(DatasetCatalog)
-    yield
-    for name in set(DatasetCatalog) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.pop(name, None)
-
-
-@pytest.mark.usefixtures("catalog")
-@pytest.mark.parametrize(
-    "path", [path for path in PAGES if _RUN.search(path.read_text())], ids=lambda path: path.name
-)
-def test_blocks_that_are_marked_run_in_an_empty_folder(path, tmp_path, monkeypatch):
-    """Every block of a page finds what the blocks before it have made."""
-    for package in PACKAGES.get(path.name, ()):
-        pytest.importorskip(package)
-    monkeypatch.chdir(tmp_path)
-    for setup, _, language, body in _RUN.findall(path.read_text()):
-        lines = f"```\n{setup}\n" + ("" if language == "python" else body)
-        for tool, words in commands(lines):
-            assert main([tool.removeprefix("rsd2 "), *words]) == 0, words
-        if language == "python":
-            exec(compile(body, str(path), "exec"), {"__name__": "page"})
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

@@ -8,10 +8,13 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import torch
+from detectron2.structures import BoxMode
 from torch import nn
 from tqdm import tqdm
 
 from rsd2.data.drawing.boxes import class_color, draw_rotated_boxes, make_contact_sheet
+from rsd2.data.mappers.clip_mapper import ClipDatasetMapper
+from rsd2.structures.rotated_boxes import from_horizontal
 
 _CELL = 384
 
@@ -22,7 +25,10 @@ class InputMapper(Protocol):
     image_format: str
 
     def __call__(self, dataset_dict: dict[str, Any], /) -> dict[str, Any]:
-        """Turn a dataset dict into the input of a model, with ``image`` (3, H, W)."""
+        """Turn a dataset dict into the input of a model.
+
+        It has ``image`` (3, H, W), or ``frames`` (T, 3, H, W), key frame first.
+        """
 
 
 def draw_beside_truth(
@@ -52,26 +58,31 @@ def draw_beside_truth(
     for record in tqdm(records, desc="drawing", unit="image"):
         inputs = mapper(record)
         truth = record.get("annotations", [])
-        rows = [("truth", [a["bbox"] for a in truth], [a["category_id"] for a in truth], None)]
+        labels = [a["category_id"] for a in truth]
+        rows = [("truth", _boxes_of(truth), labels, None)]
         for title, model in models.items():
             with torch.no_grad():
                 # One image at a time: mappers may give images of different sizes.
                 found = model([inputs])[0]["instances"].to("cpu")
             found = found[found.scores >= threshold]
-            boxes, classes = found.pred_boxes.tensor.numpy(), found.pred_classes.tolist()
+            boxes, classes = _as_rotated(found.pred_boxes.tensor), found.pred_classes.tolist()
             rows.append((title, boxes, classes, found.scores.tolist()))
 
         size = (record["width"], record["height"])
         # Small images are enlarged, so that their boxes and captions stay readable.
         zoom = max(1, round(_CELL / max(size)))
-        canvas = _enlarged(inputs["image"], mapper.image_format, (size[0] * zoom, size[1] * zoom))
+        canvas = cv2.resize(
+            _picture_of(inputs, mapper),
+            (size[0] * zoom, size[1] * zoom),
+            interpolation=cv2.INTER_CUBIC,
+        )
         scale = np.array([zoom] * 4 + [1.0])
 
         for title, boxes, classes, scores in rows:
             images.append(
                 draw_rotated_boxes(
                     canvas,
-                    np.asarray(boxes, dtype=np.float64).reshape(-1, 5) * scale,
+                    boxes * scale,
                     labels=[class_names[label] for label in classes],
                     scores=scores,
                     colors=[class_color(label) for label in classes],
@@ -82,9 +93,30 @@ def draw_beside_truth(
     return make_contact_sheet(images, captions, columns=columns, cell_size=_CELL)
 
 
-def _enlarged(image: torch.Tensor, image_format: str, size: tuple[int, int]) -> np.ndarray:
-    """Convert a model's input (3, H, W) to an RGB picture of a size (width, height)."""
-    pixels = image.permute(1, 2, 0).numpy()
-    if image_format == "BGR":
+def _boxes_of(annotations: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Stack the boxes of annotations, rotated or upright, as (N, 5) rotated ones."""
+    boxes = [
+        annotation["bbox"]
+        if annotation["bbox_mode"] == BoxMode.XYWHA_ABS
+        else BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+        for annotation in annotations
+    ]
+    return _as_rotated(torch.tensor(boxes, dtype=torch.float64))
+
+
+def _as_rotated(boxes: torch.Tensor) -> np.ndarray:
+    """Convert (N, 5) rotated or (N, 4) upright boxes x0, y0, x1, y1 to (N, 5) rotated ones."""
+    if boxes.numel() == 0:
+        return np.zeros((0, 5))
+    return (boxes if boxes.shape[1] == 5 else from_horizontal(boxes)).numpy().astype(np.float64)
+
+
+def _picture_of(inputs: Mapping[str, Any], mapper: InputMapper) -> np.ndarray:
+    """Convert a model's input to an RGB picture (H, W, 3); of a clip, its key frame."""
+    pixels = inputs["image"] if "image" in inputs else inputs["frames"][0]
+    pixels = pixels.permute(1, 2, 0).numpy()
+    if isinstance(mapper, ClipDatasetMapper) and mapper.normalize_first:
+        pixels = pixels * mapper.pixel_std + mapper.pixel_mean
+    if mapper.image_format == "BGR":
         pixels = pixels[..., ::-1]
-    return cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(np.clip(np.rint(pixels), 0, 255), dtype=np.uint8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -50,7 +51,10 @@ class ClipDatasetMapper:
         cached_frames: number of decoded frames that each worker keeps, >= 0: neighbouring windows
             share all but one.
         broken: file that could not be used -> reason, for this process.
+        image_format: order of the channels of all frames.
     """
+
+    image_format: ClassVar[str] = "BGR"
 
     is_train: bool
     _: KW_ONLY
