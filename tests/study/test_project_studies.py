@@ -122,7 +122,17 @@ def test_list_prints_sizes_and_commands_and_runs_nothing(study, tmp_path, capsys
     assert "seeds=(77,)" in printed and "train.seed=77" in printed and "log_period=9" in printed
     plan = study.plan(change_settings(study.PRESETS["study"], ["seeds=77"]), output)
     assert all(f"\n{job.name}: " in printed for job in plan.jobs)
+    assert all(f" CPU min: {kind}\n" in printed for kind in plan.cpu_minutes)
     assert not output.exists()
+
+
+def test_the_expected_time_grows_with_the_trainings(study, tmp_path):
+    one, three = (
+        study.plan(change_settings(study.PRESETS["study"], [f"seeds={seeds}"]), tmp_path)
+        for seeds in ("0", "0,1,2")
+    )
+    first, last = (sum(plan.cpu_minutes.values()) for plan in (one, three))
+    assert 1 < first < last <= 3 * first
 
 
 @pytest.mark.parametrize(

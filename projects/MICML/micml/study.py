@@ -104,6 +104,14 @@ METRICS = {
 """Metric in ``results.json`` -> title of its column."""
 STARTS = ("crops", "random")
 _CHECKPOINTS = 4
+_COST = {
+    "start": 12.0,  # of a program
+    "crop_step": 0.1,  # of the DLA
+    "dsfnet": 0.1,  # of a clip of 64 x 64 pixels in a step
+    "micml": 0.135,  # the same, with a motion module
+    "score": 0.04,  # of a frame of the scored videos, of that size
+}
+"""CPU seconds, one thread of an AMD EPYC beside other work."""
 # The threshold of the first one is fixed, so that nothing is chosen on the scored videos.
 _PROTOCOLS = "dataloader.evaluator.protocols=[distance5,distance5_best,micml]"
 _BACKBONE = "backbone"
@@ -367,7 +375,34 @@ def plan(settings: MotionSettings, folder: Path) -> Study:
         for arm, name in ((arm, arm + settings.suffix(seed)) for arm in arms)
     ]
     report = partial(write_report, study_report(settings), runs, folder)
-    return Study(study_jobs(settings, folder), report)
+    return Study(study_jobs(settings, folder), report, cpu_minutes=budget(settings))
+
+
+def budget(settings: MotionSettings) -> dict[str, float]:
+    """Estimate the CPU minutes of a study, from what its trainings took at 64 pixels.
+
+    Args:
+        settings: settings of the study.
+
+    Returns:
+        Kind of job -> minutes of all such jobs, and ``all``.
+    """
+    area = (settings.size / 64) ** 2
+    clips = settings.steps * settings.batch_size
+    scored = settings.test_videos * settings.num_frames
+    once = _COST["start"] + scored * area * _COST["score"]
+
+    trainings = sum(
+        once + clips * area * _COST["micml" if arm.startswith("micml") else "dsfnet"]
+        for arm in settings.arms
+    )
+    seconds = {"trainings": trainings * len(settings.seeds)}
+    if settings.start == "crops":
+        seconds["backbone"] = _COST["start"] + settings.crop_steps * _COST["crop_step"]
+    if "micml" in settings.arms:
+        seconds["motion module on"] = once * len(settings.seeds)
+    seconds["all"] = sum(seconds.values())
+    return {kind: value / 60 for kind, value in seconds.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,7 +33,7 @@ def test_trainings_are_evaluated_in_steps_that_the_log_has(tmp_path: Path) -> No
     jobs = study_jobs(settings, tmp_path)[2:]
     assert [job.name for job in jobs[:9]] == [*(f"{arm}_seed3" for arm in ARMS), "r18_fpn_seed4"]
     for job in jobs:
-        assert {"train.eval_period=2", "train.log_period=2"} <= set(job.command)
+        assert {"train.eval_period=4", "train.log_period=4"} <= set(job.command)
     first = [f"{tmp_path}/runs/{arm}_seed3" for arm in ARMS]
     costs = cost_jobs(settings, tmp_path)
     assert [run for job, run in zip(costs, first) if run in job.command] == first
