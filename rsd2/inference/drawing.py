@@ -17,6 +17,8 @@ from rsd2.data.mappers.clip_mapper import ClipDatasetMapper
 from rsd2.structures.rotated_boxes import from_horizontal
 
 _CELL = 384
+_SIDE_TO_NAME = 20
+"""Smallest usual side of objects in the sheet, pixels, whose names and scores hide none of them."""
 
 
 class InputMapper(Protocol):
@@ -41,6 +43,8 @@ def draw_beside_truth(
     columns: int,
 ) -> np.ndarray:
     """Draw images with their labels, and the same images with the detections of each model.
+
+    Where the objects are small, only their boxes are drawn, in the colours of their classes.
 
     Args:
         models: title -> detector in evaluation mode.
@@ -79,12 +83,14 @@ def draw_beside_truth(
         scale = np.array([zoom] * 4 + [1.0])
 
         for title, boxes, classes, scores in rows:
+            sides = np.sqrt(boxes[:, 2] * boxes[:, 3]) * _CELL / max(size)
+            is_named = len(sides) > 0 and np.median(sides) >= _SIDE_TO_NAME
             images.append(
                 draw_rotated_boxes(
                     canvas,
                     boxes * scale,
-                    labels=[class_names[label] for label in classes],
-                    scores=scores,
+                    labels=[class_names[label] for label in classes] if is_named else None,
+                    scores=scores if is_named else None,
                     colors=[class_color(label) for label in classes],
                 )
             )

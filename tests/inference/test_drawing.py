@@ -67,3 +67,22 @@ def test_labels_and_detections_are_drawn_where_they_are(kind: str, tmp_path: Pat
         # The frame of the box is there, what it frames and what is far from it is not painted.
         assert picture[205:235, 98:106].any(1).all() and picture[205:235, 176:186].any(1).all()
         assert not picture[210:230, 110:170].any() and not picture[300:380, 10:370].any()
+
+
+@pytest.mark.parametrize(("side", "is_named"), [(16, False), (60, True)])
+def test_texts_do_not_hide_small_objects(side: int, is_named: bool, tmp_path: Path) -> None:
+    path = tmp_path / "black.png"
+    cv2.imwrite(str(path), np.zeros((SIZE, SIZE, 3), dtype=np.uint8))
+    box = [200, 200, side, side]
+    annotation = {"bbox": box, "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    record = {"file_name": str(path), "image_id": "black", "height": SIZE, "width": SIZE}
+    sheet = draw_beside_truth(
+        {},
+        [{**record, "annotations": [annotation]}],
+        MAPPERS["upright"],
+        ["plane"],
+        threshold=0.5,
+        columns=1,
+    )
+    above = sheet[150 : 200 - 4, 150:350]
+    assert above.any() == is_named
