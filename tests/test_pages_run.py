@@ -30,9 +30,8 @@ PAGES = [
 PACKAGES = {
     "export.md": ("onnx", "onnxscript", "onnxruntime"),
     "fleet.md": ("rasterio", "pyogrio"),
-    "gallery.md": ("rasterio", "pyogrio"),
     "qgis.md": ("pyogrio", "rasterio"),
-    "real_data.md": ("rasterio",),
+    "real_data.md": ("rasterio", "timm"),
     "scenes.md": ("rasterio", "pyogrio"),
 }
 _PROGRAM = """#!/bin/bash
