@@ -3,6 +3,7 @@
 The marked blocks of a page are one script of the shell. ``<!-- run: COMMANDS -->`` runs commands
 first that the page does not show: they draw data, or shorten what follows. ``MORE_train="..."``
 there appends words to every later ``rsd2 train``, and likewise for other verbs and scripts.
+``<!-- write PATH -->`` makes a file of the block.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 _RUN = re.compile(
-    r"^ *<!-- run(?:: (.*?))? -->\n( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL
+    r"^ *<!-- (?:run(?:: (.*?))?|write (\S+)) -->\n( *)```(\w*)\n(.*?)^ *```",
+    re.MULTILINE | re.DOTALL,
 )
 PAGES = [
     path
@@ -28,8 +30,10 @@ PAGES = [
 ]
 # Page -> packages of an extra that its blocks need.
 PACKAGES = {
+    "README.md": ("rasterio", "pyogrio", "timm"),
     "export.md": ("onnx", "onnxscript", "onnxruntime"),
     "fleet.md": ("rasterio", "pyogrio"),
+    "gallery.md": ("rasterio", "pyogrio", "timm"),
     "qgis.md": ("pyogrio", "rasterio"),
     "real_data.md": ("rasterio", "timm"),
     "scenes.md": ("rasterio", "pyogrio"),
@@ -47,10 +51,13 @@ exec {command} "$@" ${{!more-}}
 def script_of(page: str, datasets: Path) -> str:
     """Join the marked blocks of a page; ``/path/to/datasets`` becomes a folder that exists."""
     parts = ["set -euo pipefail"]
-    for setup, indent, language, body in _RUN.findall(page):
+    for setup, path, indent, language, body in _RUN.findall(page):
         body = re.sub(rf"^{indent}", "", body, flags=re.MULTILINE)
         parts += [setup] if setup else []
-        parts.append(f"python - <<'PAGE'\n{body}PAGE" if language == "python" else body)
+        if path:
+            parts.append(f"mkdir -p $(dirname {path})\ncat > {path} <<'PAGE'\n{body}PAGE")
+        else:
+            parts.append(f"python - <<'PAGE'\n{body}PAGE" if language == "python" else body)
     return "\n".join(parts).replace("/path/to/datasets", str(datasets)) + "\n"
 
 
@@ -100,12 +107,14 @@ def test_a_failing_command_fails_its_page_and_words_are_appended(tmp_path: Path)
     page = (
         "<!-- run: export MORE_env=--help -->\n```\nrsd2 env\n```\n\n"
         "1. In a list:\n\n   <!-- run -->\n   ```python\n   print('from a page')\n   ```\n\n"
+        "<!-- write a/b.py -->\n```python\nprint('from a file')\n```\n\n"
+        "<!-- run -->\n```\npython a/b.py\n```\n\n"
         "<!-- run -->\n```\necho /path/to/datasets\nrsd2 no-verb\necho too far\n```\n"
     )
     done = run_script(script_of(page, tmp_path / "sets"), tmp_path)
     assert done.returncode != 0 and "no-verb" in done.stderr
     assert "usage: rsd2 env" in done.stdout and "too far" not in done.stdout
-    assert "from a page\n" in done.stdout and f"{tmp_path / 'sets'}\n" in done.stdout
+    assert "from a page\nfrom a file\n" in done.stdout and f"{tmp_path / 'sets'}\n" in done.stdout
 
 
 def test_every_guide_has_a_command_that_is_run() -> None:
