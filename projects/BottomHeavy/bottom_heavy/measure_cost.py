@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -42,8 +43,9 @@ def measure(run: Path, size: tuple[int, int]) -> dict[str, Any]:
 
     Returns:
         ``parameters``, ``backbone_parameters``, ``backbone_gmacs`` and ``pyramid_gmacs`` (multiply-
-        accumulates of one image, 10^9, the latter with the backbone), ``latency_ms`` (median),
-        ``peak_mb`` (see `peak_of_tensors`), and what they were measured on.
+        accumulates of one image as the detector pads it, 10^9, the latter with the backbone),
+        ``latency_ms`` (median), ``peak_mb`` (see `peak_of_tensors`), and what they were measured
+        on.
 
     Raises:
         ConfigError: the folder has no config.
@@ -71,12 +73,15 @@ def measure(run: Path, size: tuple[int, int]) -> dict[str, Any]:
         detect()
         times.append(time.perf_counter() - start)
 
+    # The detector pads an image so far that every level of the pyramid divides it.
+    step = max(1, model.backbone.size_divisibility)
+    padded = (math.ceil(height / step) * step, math.ceil(width / step) * step)
     bottom_up = model.backbone.bottom_up
     return {
         "parameters": _count(model),
         "backbone_parameters": _count(bottom_up),
-        "backbone_gmacs": _gmacs(bottom_up, size),
-        "pyramid_gmacs": _gmacs(model.backbone, size),
+        "backbone_gmacs": _gmacs(bottom_up, padded),
+        "pyramid_gmacs": _gmacs(model.backbone, padded),
         "latency_ms": statistics.median(times[_WARM_UP:]) * 1e3,
         "peak_mb": peak_of_tensors(detect),
         "height": height,

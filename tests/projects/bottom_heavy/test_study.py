@@ -99,12 +99,14 @@ def test_costs_of_a_trained_detector(tmp_path: Path, repository: Path) -> None:
     try:
         cost = measure(tmp_path, (64, 96))
         larger = measure(tmp_path, (128, 96))
+        padded = measure(tmp_path, (40, 70))
     finally:
         torch.set_num_threads(threads)
     assert cost["parameters"] == sum(p.numel() for p in model.parameters())
     assert 0 < cost["backbone_parameters"] < cost["parameters"]
     assert 0 < cost["backbone_gmacs"] < cost["pyramid_gmacs"]
     assert larger["pyramid_gmacs"] == pytest.approx(2 * cost["pyramid_gmacs"], rel=0.01)
+    assert padded["backbone_gmacs"] == cost["backbone_gmacs"], "40 x 70 becomes 64 x 96"
     assert cost["latency_ms"] > 0
     assert 0 < cost["peak_mb"] < larger["peak_mb"]
     assert set(cost) == set(COST)
