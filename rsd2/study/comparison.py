@@ -112,7 +112,7 @@ def paired_bootstrap(
     Args:
         rows: rows of the report, with ``arm``, ``seed`` and ``key``.
         key: entry of a row that maps names of parts, like videos, to values; a part that is
-            undefined (nan) for any row is left out.
+            undefined (None or nan) for any row is left out.
         arm: name of the arm.
         baseline: name of the arm that it is compared with.
         draws: number of draws.
@@ -126,9 +126,12 @@ def paired_bootstrap(
         return None
 
     names = list(values[arm, seeds[0]])
-    table = np.array(
-        [[values[arm, k][name] - values[baseline, k][name] for name in names] for k in seeds]
+    # As float, because a file holds an undefined value as null, which becomes nan here.
+    ours, theirs = (
+        np.array([[values[one, k][name] for name in names] for k in seeds], dtype=np.float64)
+        for one in (arm, baseline)
     )
+    table = ours - theirs
     table = table[:, np.isfinite(table).all(axis=0)]
     if not table.size:
         return None

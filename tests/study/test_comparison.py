@@ -77,7 +77,9 @@ def test_the_bootstrap_pairs_seeds_and_parts() -> None:
         for seed, level in ((0, 10.0), (1, 30.0))
         for arm, gain, odd in (("new", 3.0, math.nan), ("old", 0.0, 5.0))
     ]
-    rows.append({"arm": "new", "seed": 2, "parts": {"a": 99.0, "b": 99.0, "c": 99.0}})
+    for row in rows:  # a file holds what is undefined as null
+        row["parts"]["d"] = None
+    rows.append({"arm": "new", "seed": 2, "parts": dict.fromkeys("abcd", 99.0)})
     found = paired_bootstrap(rows, "parts", "new", "old")
     assert found == Difference("new", "", 3.0, (3.0, 3.0), 2, 2)
     assert paired_bootstrap(rows, "parts", "new", "absent") is None
