@@ -8,12 +8,10 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import torch
-from detectron2.structures import BoxMode
 from torch import nn
 from tqdm import tqdm
 
 from rsd2.data.drawing.boxes import class_color, draw_rotated_boxes, make_contact_sheet
-from rsd2.data.mappers.clip_mapper import ClipDatasetMapper
 from rsd2.structures.rotated_boxes import from_horizontal
 
 _CELL = 384
@@ -101,6 +99,9 @@ def draw_beside_truth(
 
 def _boxes_of(annotations: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """Stack the boxes of annotations, rotated or upright, as (N, 5) rotated ones."""
+    # Here and not above, because detections are drawn without Detectron2, too.
+    from detectron2.structures import BoxMode
+
     boxes = [
         annotation["bbox"]
         if annotation["bbox_mode"] == BoxMode.XYWHA_ABS
@@ -117,11 +118,14 @@ def _as_rotated(boxes: torch.Tensor) -> np.ndarray:
     return (boxes if boxes.shape[1] == 5 else from_horizontal(boxes)).numpy().astype(np.float64)
 
 
-def _picture_of(inputs: Mapping[str, Any], mapper: InputMapper) -> np.ndarray:
-    """Convert a model's input to an RGB picture (H, W, 3); of a clip, its key frame."""
+def _picture_of(inputs: Mapping[str, Any], mapper: Any) -> np.ndarray:
+    """Convert a model's input to an RGB picture (H, W, 3); of a clip, its key frame.
+
+    Only a mapper of clips normalises, and has the mean and deviation that it used.
+    """
     pixels = inputs["image"] if "image" in inputs else inputs["frames"][0]
     pixels = pixels.permute(1, 2, 0).numpy()
-    if isinstance(mapper, ClipDatasetMapper) and mapper.normalize_first:
+    if inputs.get("normalized"):
         pixels = pixels * mapper.pixel_std + mapper.pixel_mean
     if mapper.image_format == "BGR":
         pixels = pixels[..., ::-1]
