@@ -16,7 +16,7 @@ from rsd2.projects.mutdet.study import PRESETS
 
 TOY = "train_images=12 val_images=3 images=2 finetune_steps=2 fractions=0.5 harbours=128"
 PRETRAINING = (
-    "arms=none,mutdet heldout_images=2 num_clusters=4 embedding_dim=8 pretrain_steps=2 "
+    "arms=none,both heldout_images=2 num_clusters=4 embedding_dim=8 pretrain_steps=2 "
     "detector=embed_dim=32,num_queries=10,max_detections=20"
 )
 
@@ -103,7 +103,8 @@ def test_whole_demo_at_toy_size(index, tmp_path, request):
     assert demo.main(["--quick", "--output", str(tmp_path), *sizes.split()]) == 0
 
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    assert [row["arm"] for row in rows] == (["none", "MutDet"] if given else ["none"])
+    arms = ["none", "MutDet, within + zero"] if given else ["none"]
+    assert [row["arm"] for row in rows] == arms
     assert all(row["intervals"].keys() == {"AP50", "AP75", "AP"} for row in rows)
     assert (tmp_path / "backbone").is_dir() != given
 

@@ -126,7 +126,7 @@ PRESETS = {
         fractions=(0.1, 1.0),
         seeds=(0,),
         pretrain_seeds=(0,),
-        arms=("none", "mutdet"),
+        arms=("none", "both"),
         harbours=(768,),
     ),
     "hrsc": MutDetSettings(
