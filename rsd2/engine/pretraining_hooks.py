@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +13,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .errors import RunError
 from .hooks import unwrap
+
+_logger = logging.getLogger(__name__)
 
 
 class TargetModel(Protocol):
@@ -55,6 +58,14 @@ class TargetUpdate(HookBase):
                 raise RunError(f"half_life must be more than 0 steps, got {half_life}")
             start = end = 0.5 ** (1 / half_life)
         self._start, self._end = start, end
+
+    def before_train(self) -> None:
+        """Warn if the target never moves, because what inherits it then inherits no training."""
+        if self._start == self._end == 1:
+            _logger.warning(
+                "The momentum is 1 in every step, so the target keeps its initial weights; what is "
+                "trained afterwards should inherit the network that learns, and not the target."
+            )
 
     def before_step(self) -> None:
         """Set the model's ``progress`` in [0, 1)."""

@@ -91,6 +91,19 @@ def test_momentum_one_stands_still_and_zero_copies():
     assert torch.allclose(model.target.weight, before + 1)
 
 
+def test_a_target_that_never_moves_is_named_before_the_first_step(caplog):
+    model, trainer = make(1.0, 1.0)
+    first = model.target.weight.clone()
+    with caplog.at_level("WARNING", logger="rsd2.engine.pretraining_hooks"):
+        trainer.train(0, STEPS)
+    assert [record.getMessage()[:21] for record in caplog.records] == ["The momentum is 1 in "]
+    assert torch.equal(model.target.weight, first)
+
+    caplog.clear()
+    make(0.5)[1].train(0, STEPS)
+    assert not caplog.records
+
+
 def test_decay_grows_where_there_is_one_and_survives_a_stop():
     whole, trainer = make()
     trainer.train(0, STEPS)

@@ -41,6 +41,8 @@ _RANDOM = ("model.masks.mode=random", "model.masks.loss_set=uniform")
 _BLOCKS = ("model.masks.mode=blocks", "model.masks.num_blocks=4", "model.masks.loss_set=blocks")
 _SOFT = ("model.masks.mode=soft",)
 _FROZEN = ("train.hooks.target.half_life=null", "train.hooks.target.start=1")
+# A frozen target has learned nothing: its detector takes the encoder that learned to predict it.
+_OF_CONTEXT = "train.init_inherit.file_part=context_encoder"
 _PIXEL = ("model.target=pixel", "model.loss=l2", "model.predictor.out_dim=192")
 PRETRAINING = {
     "blocks_latent": ("JEPA, blocks", _BLOCKS),
@@ -213,6 +215,7 @@ def _finetuning(settings: ObjectJEPASettings, folder: Path, arm: str, seed: int)
         # The rate falls to nothing, so that the last weights are as good as averaged ones.
         "train.ema.enabled=false",
         *(f"model.backbone.net.{one}" for one in settings.encoder),
+        *((_OF_CONTEXT,) if arm == "frozen_latent" else ()),
         *settings.overrides,
         steps=steps,
         batch=settings.finetune_batch,

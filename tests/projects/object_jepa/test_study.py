@@ -24,8 +24,12 @@ def jobs():
 
 
 def test_fine_tunings_differ_in_their_start_alone(jobs):
-    differing = ("train.init_checkpoint=", "train.output_dir=")
+    differing = ("train.init_checkpoint=", "train.output_dir=", "train.init_inherit.file_part=")
     commands = [jobs[f"finetune_{arm}"].command for arm in ARMS]
+    # The target that stays at its random weights is no start: that would be training from scratch.
+    parts = {arm: [w for w in jobs[f"finetune_{arm}"].command if differing[2] in w] for arm in ARMS}
+    assert parts.pop("frozen_latent") == [differing[2] + "context_encoder"]
+    assert not any(parts.values())
     assert len({tuple(w for w in words if not w.startswith(differing)) for words in commands}) == 1
     starts = [[w for w in words if w.startswith(differing[0])] for words in commands]
     assert len({arm_title(arm) for arm in ARMS}) == len(ARMS)
