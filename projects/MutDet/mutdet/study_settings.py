@@ -117,6 +117,14 @@ class MutDetSettings(StudySettings):
 PRESETS = {
     "study": MutDetSettings(),
     "sweep": MutDetSettings(arms=SWEEP, fractions=(), pretrain_seeds=(0,)),
+    # From ImageNet's weights so few steps are enough for head-room: none reaches AP50 45.
+    "imagenet": MutDetSettings(
+        arms=(*MutDetSettings.arms, "no_whiten"),
+        val_seed=5,
+        finetune_steps=400,
+        fractions=(0.02,),
+        weights="weights/tf_efficientnet_lite0.pth",
+    ),
     "demo": MutDetSettings(
         train_images=2000,
         val_images=200,

@@ -92,7 +92,7 @@ def test_with_weights_no_backbone_is_trained_and_every_model_starts_from_the_fil
             cfg = load_config(job.command[job.command.index("--config-file") + 1], words)
             detector = cfg.model.get("detector", cfg.model)
             assert detector.backbone.weights == "OUT/lite0.pth"
-            assert bool(cfg.train.init_checkpoint) == name.startswith("finetune_mutdet")
+            assert bool(cfg.train.init_checkpoint) == name.startswith("finetune_both")
 
 
 def test_the_harbour_is_mapped_by_the_first_arm_with_the_most_labels():
