@@ -30,7 +30,8 @@ from .study_arms import ARMS, BASELINE
 
 _ORDER = [arm.title for arm in ARMS.values()]
 _REFERENCES = tuple(
-    ARMS[name].title for name in (BASELINE, "detreg", "detreg_sum", "mutdet", "both")
+    ARMS[name].title
+    for name in (BASELINE, "detreg", "detreg_sum", "detreg_compute", "mutdet", "both")
 )
 SEPARATOR = ", pre-training "
 """Between an arm's title and the seed of its pre-training, where there are several."""
