@@ -117,7 +117,7 @@ class MutDetSettings(StudySettings):
 PRESETS = {
     "study": MutDetSettings(),
     "sweep": MutDetSettings(arms=SWEEP, fractions=(), pretrain_seeds=(0,)),
-    # From ImageNet's weights so few steps are enough for head-room: none reaches AP50 45.
+    # From ImageNet's weights so few steps leave head-room: none reaches AP50 43 to 45.
     "imagenet": MutDetSettings(
         arms=(*MutDetSettings.arms, "no_whiten"),
         val_seed=5,
