@@ -22,13 +22,13 @@ model.backbone, model.neck.input_shapes = _lite0.backbone, _lite0.input_shapes
 model.pixel_mean, model.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
 model.num_classes = 1
 
-# As on generated scenes, but pre-trained layers change less than new ones.
-optimizer.lr = 1e-3
+# Chosen on 350 images of the training split, scored on its other 80; pre-trained layers change less.
+optimizer.lr = 4e-4
 optimizer.weight_decay = 1e-4
 optimizer.fused = True
 optimizer.params.lr_multipliers = {"backbone.net": 0.3}
 lr_multiplier.warmup_iters = 100
-train.max_iter, train.epochs = 600, None
+train.max_iter, train.epochs = 3000, None
 train.clip_grad.max_norm = 1.0
 train.ema.enabled, train.ema.decay, train.ema.warmup = True, 0.99, 100
 train.checkpointer.period = 500

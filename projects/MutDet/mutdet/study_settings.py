@@ -137,12 +137,13 @@ PRESETS = {
         arms=("none", "both"),
         harbours=(768,),
     ),
+    # On a part of the training split, none reaches AP50 35 with all labels after 2,000 steps.
     "hrsc": MutDetSettings(
         arms=("none", "detreg", "both"),
         seeds=(0,),
         pretrain_seeds=(0,),
-        pretrain_steps=500,
-        finetune_steps=600,
+        pretrain_steps=1000,
+        finetune_steps=3000,
         fractions=(0.1, 1.0),
         real_sets=("hrsc_train", "airport_train", "sen2ships_train_384_128:200"),
         weights="weights/tf_efficientnet_lite0.pth",
