@@ -7,6 +7,7 @@
 
 The first reads config.yaml, metrics.json and results.json of the run
 (``tools/lazyconfig_train_net.py``) and writes loss_curve.png, predictions.png and results.md. The
+folder of an ``--eval-only`` has no losses to draw; its pictures are of the weights it scored. The
 others read what an evaluator of boxes wrote and write error_report.html and error_report.json; no
 model is loaded. With --intervals results.md also has the scores with 95 % intervals, for which
 whole images, or frames of videos, are drawn anew.
@@ -241,7 +242,9 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     wanted = parser.add_argument_group("one of the two, or both")
-    wanted.add_argument("--run", type=Path, help="train.output_dir of a training")
+    wanted.add_argument(
+        "--run", type=Path, help="train.output_dir of a training, or of an --eval-only"
+    )
     wanted.add_argument(
         "--predictions",
         type=Path,
@@ -291,7 +294,6 @@ def main(argv: list[str] | None = None) -> int:
 def report(args: argparse.Namespace) -> None:
     """Write the report that the arguments ask for."""
     make_output_folder(args.output)
-    plot_losses(read_json_lines(args.run / "metrics.json"), args.output / "loss_curve.png")
     results_file = args.results or args.run / "results.json"
     if not results_file.is_file():
         raise ReportError(f"{results_file} is missing: evaluate the run first")
@@ -300,10 +302,31 @@ def report(args: argparse.Namespace) -> None:
     except json.JSONDecodeError as error:
         raise ReportError(f"{results_file} is not JSON ({error}); evaluate again") from error
 
+    # An evaluation of given weights names them, and has no losses if its folder is its own.
+    evaluated, metrics = results.get("checkpoint"), args.run / "metrics.json"
+    if evaluated is None or metrics.is_file():
+        plot_losses(read_json_lines(metrics), args.output / "loss_curve.png")
+
     cfg = load_config(args.run / "config.yaml")
     table = intervals_of(cfg, args.run, args.weights) if args.intervals else ""
     print(write_table(results, args.output / "results.md", table))
     model = instantiate(without_weight_files(cfg).model).to(select_device(cfg.train.device)).eval()
-    load_weights(model, args.run / "model_final.pth", ema=args.weights == "ema")
+    load_weights(model, weights_of(args.run, evaluated), ema=args.weights == "ema")
     draw_predictions(cfg, model, args.output / "predictions.png", args.images, args.score_threshold)
     print(f"report written to {args.output}")
+
+
+def weights_of(run: Path, evaluated: str | None) -> Path:
+    """Find the weights whose scores a run's results.json holds.
+
+    Args:
+        run: folder of the run.
+        evaluated: the checkpoint that results.json names; None if it is of a training.
+
+    Returns:
+        The checkpoint. If it is no longer where it was evaluated, the one of its name in the run's
+        folder, which may have been moved with it.
+    """
+    if evaluated is not None and Path(evaluated).is_file():
+        return Path(evaluated)
+    return run / (Path(evaluated).name if evaluated else "model_final.pth")

@@ -131,6 +131,25 @@ def test_what_is_missing_or_broken_is_named(run, tmp_path, capsys, name, content
     assert re.match(f"{re.escape(program_name())}: error: .*{message}", capsys.readouterr().err)
 
 
+def test_evaluation_in_a_folder_of_its_own(trained, run, tmp_path):
+    (run / "metrics.json").unlink()
+    evaluated = {**RESULTS, "checkpoint": str(trained / "model_final.pth")}
+    (run / "results.json").write_text(json.dumps(evaluated))
+
+    output = tmp_path / "out"
+    assert tool.main(["--run", str(run), "--images", "1", "--output", str(output)]) == 0
+    assert sorted(path.name for path in output.iterdir()) == ["predictions.png", "results.md"]
+
+
+def test_pictures_are_of_the_weights_that_were_scored(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "model_0000099.pth"
+    elsewhere.touch()
+    assert tool.weights_of(run, None) == run / "model_final.pth"
+    assert tool.weights_of(run, str(elsewhere)) == elsewhere
+    # The run was moved since, with its checkpoints.
+    assert tool.weights_of(run, "before/model_0000099.pth") == run / "model_0000099.pth"
+
+
 def test_test_set_that_is_not_built_in(trained, tmp_path):
     cfg = LazyConfig.load(str(trained / "config.yaml"))
     cfg.dataloader.test.dataset.names = ["nobody_registered_this"]
