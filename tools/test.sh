@@ -113,7 +113,8 @@ documentation() {
 
 run_tests() {
     local parallel=()
-    [ "$WORKERS" -gt 1 ] && parallel=(-n "$WORKERS")
+    # The pages of the documents come last and take minutes each: an idle worker takes its share.
+    [ "$WORKERS" -gt 1 ] && parallel=(-n "$WORKERS" --dist worksteal)
     "$PY" -m pytest "${parallel[@]+"${parallel[@]}"}" "$@"
 }
 
