@@ -301,6 +301,8 @@ def report(args: argparse.Namespace) -> None:
         results = json.loads(results_file.read_text())
     except json.JSONDecodeError as error:
         raise ReportError(f"{results_file} is not JSON ({error}); evaluate again") from error
+    if not isinstance(results, dict) or not isinstance(results.get("results"), dict):
+        raise ReportError(f"{results_file} holds no results of an evaluation; evaluate again")
 
     # An evaluation of given weights names them, and has no losses if its folder is its own.
     evaluated, metrics = results.get("checkpoint"), args.run / "metrics.json"

@@ -118,6 +118,8 @@ def test_curve_shows_each_iteration_once(trained, tmp_path, monkeypatch):
         ("metrics.json", '{"iteration": 1, "lr": 1}\n', "no total_loss; was anything trained"),
         ("results.json", None, "results.json is missing: evaluate the run first"),
         ("results.json", '{"results": ', "results.json is not JSON"),
+        ("results.json", "[]", "results.json holds no results of an evaluation"),
+        ("results.json", '{"bbox": {"AP": 1.0}}', "results.json holds no results of an evaluation"),
         ("config.yaml", None, "no config file"),
         ("model_final.pth", None, "no checkpoint"),
     ],
