@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ from .error_figures import (
 from .error_input import (
     AnalysisError,
     LabelledSet,
+    Predictions,
     check_same_protocol,
     find_predictions,
     read_labels,
     read_predictions,
     read_record,
 )
-from .error_kinds import CORRECTIONS, ErrorProtocol
+from .error_kinds import CORRECTIONS, ErrorProtocol, judge_detections
 from .error_pictures import LEGEND, draw_confusions, draw_worst_images
 from .error_statistics import (
     NEIGHBOUR_EDGES,
@@ -96,11 +97,7 @@ def write_error_report(
     if len(found) == 2:
         check_same_protocol(*found)
 
-    record = found[-1].record
-    try:
-        protocol = _protocol_of((record or {}).get("protocol", {}), iou_threshold)
-    except ValueError as error:
-        raise AnalysisError(str(error)) from error
+    protocol = _protocol_of(found[-1], iou_threshold)
     make_output_folder(Path(output))
     runs = [analyse_run(labels, one, protocol) for one in found]
     difference = compare_runs(labels.truth, runs, protocol) if len(runs) == 2 else None
@@ -114,6 +111,30 @@ def write_error_report(
     page.write(Path(output) / PAGE_FILE)
     _logger.info("Wrote %s to %s", PAGE_FILE, output)
     return Path(output) / PAGE_FILE
+
+
+def score_of_best_f1(predictions: str | Path, *, dataset: str | None = None) -> float:
+    """Find the score at which a run's detections are best cut off: greatest F1 at IoU 0.5.
+
+    Args:
+        predictions: see `write_error_report`.
+        dataset: see `write_error_report`.
+
+    Returns:
+        The lowest score to keep, all classes together; 0 without detections.
+
+    Raises:
+        AnalysisError: the predictions cannot be analysed.
+        OSError: a file cannot be read.
+    """
+    path = Path(predictions)
+    find_predictions(path)
+    labels = read_labels(dataset or _dataset_of(path))
+    found = read_predictions(path, labels)
+    protocol = _protocol_of(found, ErrorProtocol.iou_threshold)
+    judgement = judge_detections(labels.truth, found.detections, protocol)
+    num_objects = int(protocol.counted(labels.truth).sum())
+    return confidence_curve(found.detections, judgement, num_objects).best_score
 
 
 def summarize_run(labels: LabelledSet, run: RunErrors, protocol: ErrorProtocol) -> dict[str, Any]:
@@ -408,10 +429,14 @@ def _dataset_of(predictions: Path) -> str:
     return name
 
 
-def _protocol_of(record: Mapping[str, Any], iou_threshold: float) -> ErrorProtocol:
-    rules = ErrorProtocol(iou_threshold=iou_threshold)
-    recorded = str(record.get("ap_method", rules.ap_method))
-    # The record says "voc07 (11 points)". The 101 points of COCO's rule come closest to the area.
-    method = "voc07" if recorded.startswith("voc07") else "area"
-    policy = record.get("difficult_policy", rules.difficult_policy)
-    return ErrorProtocol(iou_threshold, rules.touch_iou, method, policy)
+def _protocol_of(predictions: Predictions, iou_threshold: float) -> ErrorProtocol:
+    record = (predictions.record or {}).get("protocol", {})
+    try:
+        rules = ErrorProtocol(iou_threshold=iou_threshold)
+        recorded = str(record.get("ap_method", rules.ap_method))
+        # It says "voc07 (11 points)". The 101 points of COCO's rule come closest to the area.
+        method = "voc07" if recorded.startswith("voc07") else "area"
+        policy = record.get("difficult_policy", rules.difficult_policy)
+        return ErrorProtocol(iou_threshold, rules.touch_iou, method, policy)
+    except ValueError as error:
+        raise AnalysisError(str(error)) from error

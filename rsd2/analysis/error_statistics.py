@@ -50,6 +50,11 @@ class Curve(NamedTuple):
     recall: np.ndarray
     f1: np.ndarray
 
+    @property
+    def best_score(self) -> float:
+        """Score with the greatest F1, the highest of several; 0 without detections."""
+        return float(self.scores[self.f1.argmax()]) if len(self.f1) else 0.0
+
 
 class Bin(NamedTuple):
     """Objects in a range of a property.
@@ -138,9 +143,7 @@ def analyse_run(
     judgement = judge_detections(truth, detections, protocol)
     ap, gains = split_lost_precision(truth, detections, judgement, protocol)
     curve = confidence_curve(detections, judgement, int(protocol.counted(truth).sum()))
-
-    best = int(curve.f1.argmax()) if len(curve.f1) else None
-    threshold = 0.0 if best is None else float(curve.scores[best])
+    threshold = curve.best_score
     is_shown = detections.scores >= threshold
     is_found = np.zeros(len(truth.polygons), dtype=bool)
     is_found[judgement.own[judgement.is_true & is_shown]] = True

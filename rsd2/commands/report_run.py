@@ -7,10 +7,10 @@
 
 The first reads config.yaml, metrics.json and results.json of the run
 (``tools/lazyconfig_train_net.py``) and writes loss_curve.png, predictions.png and results.md. The
-folder of an ``--eval-only`` has no losses to draw; its pictures are of the weights it scored. The
-others read what an evaluator of boxes wrote and write error_report.html and error_report.json; no
-model is loaded. With --intervals results.md also has the scores with 95 % intervals, for which
-whole images, or frames of videos, are drawn anew.
+folder of an ``--eval-only`` has no losses to draw; its pictures are of the weights it scored, from
+the score of the greatest F1 on. The others read what an evaluator of boxes wrote and write
+error_report.html and error_report.json; no model is loaded. With --intervals results.md also has
+the scores with 95 % intervals, for which whole images, or frames of videos, are drawn anew.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from rsd2.analysis.error_input import AnalysisError
-from rsd2.analysis.error_report import write_error_report
+from rsd2.analysis.error_report import score_of_best_f1, write_error_report
 from rsd2.config import ConfigError, load_config, without_weight_files
 from rsd2.data.datasets.builtin import register_builtin
 from rsd2.engine import select_device
@@ -43,6 +43,9 @@ from rsd2.io.files import make_output_folder, write_atomically
 from rsd2.io.program import print_error
 from rsd2.weights.checkpoint import load_weights
 from rsd2.weights.errors import CheckpointError
+
+DRAWN_FROM = 0.3
+"""Lowest score drawn where no evaluation says a better one."""
 
 
 class ReportError(RuntimeError):
@@ -180,7 +183,7 @@ def intervals_of(cfg: DictConfig, run: Path, weights: str) -> str:
     Raises:
         ReportError: there is no file of detections, or the test set is not built in.
     """
-    folder = run / "inference" / ("ema" if weights == "ema" else "")
+    folder = boxes_folder(run, weights)
     name, boxes, zips = test_set_of(cfg), folder / RESULTS_FILE, folder / SUBMISSION_FILE
     if boxes.is_file():
         config = cfg.copy()
@@ -261,7 +264,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", choices=("model", "ema"), default="model")
     parser.add_argument("--images", type=int, default=12, help="images to draw (default 12)")
     parser.add_argument(
-        "--score-threshold", type=float, default=0.3, help="lowest score drawn (0.3)"
+        "--score-threshold",
+        type=float,
+        help="lowest score drawn (that of the greatest F1 of the evaluated boxes; else 0.3)",
     )
     parser.add_argument(
         "--intervals", action="store_true", help="add 95 %% intervals, from what inference/ holds"
@@ -314,8 +319,42 @@ def report(args: argparse.Namespace) -> None:
     print(write_table(results, args.output / "results.md", table))
     model = instantiate(without_weight_files(cfg).model).to(select_device(cfg.train.device)).eval()
     load_weights(model, weights_of(args.run, evaluated), ema=args.weights == "ema")
-    draw_predictions(cfg, model, args.output / "predictions.png", args.images, args.score_threshold)
-    print(f"report written to {args.output}")
+    threshold = args.score_threshold
+    if threshold is None:
+        threshold = drawn_from(cfg, args.run, args.weights)
+    draw_predictions(cfg, model, args.output / "predictions.png", args.images, threshold)
+    print(f"report written to {args.output}; its pictures show scores of {threshold:.2f} and more")
+
+
+def drawn_from(cfg: DictConfig, run: Path, weights: str) -> float:
+    """Choose the lowest score to draw, which differs from detector to detector.
+
+    Args:
+        cfg: config of the run, whose test set names the labels.
+        run: folder of the run.
+        weights: "model" or "ema".
+
+    Returns:
+        The score with the greatest F1 of the run's last evaluation; `DRAWN_FROM` where that left
+        no boxes with labels, as of videos.
+    """
+    try:
+        return score_of_best_f1(boxes_folder(run, weights), dataset=test_set_of(cfg))
+    except AnalysisError:
+        return DRAWN_FROM
+
+
+def boxes_folder(run: Path, weights: str) -> Path:
+    """Name the folder with the boxes of a run's last evaluation.
+
+    Args:
+        run: folder of the run.
+        weights: "model" or "ema".
+
+    Returns:
+        The folder, which need not be there.
+    """
+    return run / "inference" / ("ema" if weights == "ema" else "")
 
 
 def weights_of(run: Path, evaluated: str | None) -> Path:

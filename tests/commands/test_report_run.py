@@ -181,6 +181,28 @@ def test_intervals_come_from_the_submission_of_the_chosen_weights(run):
     assert table in text and "| AP50 | 61.2 | 70.0 |" in text
 
 
+def test_pictures_show_the_scores_of_the_best_f1(trained, run, tmp_path, capsys):
+    cfg = load_config(run / "config.yaml")
+    assert tool.drawn_from(cfg, run, "ema") == tool.DRAWN_FROM, "nothing was evaluated"
+
+    # One object is found with a low score, a false box has a lower one, and one object is missed.
+    truth = GroundTruth.from_dicts(DatasetCatalog.get(NAME), TINY_CLASSES)
+    polygons = np.stack([truth.polygons[0], truth.polygons[0] + 1000])
+    images, classes = truth.image_index[[0, 0]], truth.class_index[[0, 0]]
+    found = Detections(images, classes, np.array([0.125, 0.0625]), polygons=polygons)
+    (run / "inference" / "ema").mkdir(parents=True)
+    write_task1_zip(run / "inference" / "ema" / "Task1.zip", truth.image_ids, TINY_CLASSES, found)
+    assert tool.drawn_from(cfg, run, "ema") == 0.125
+    assert tool.drawn_from(cfg, run, "model") == tool.DRAWN_FROM, "of these weights nothing is"
+
+    (run / "model_final.pth").write_bytes((trained / "model_final.pth").read_bytes())
+    flags = ["--run", str(run), "--weights", "ema", "--images", "1", "--output"]
+    assert tool.main([*flags, str(tmp_path / "best")]) == 0
+    assert "its pictures show scores of 0.12 and more" in capsys.readouterr().out
+    assert tool.main([*flags, str(tmp_path / "all"), "--score-threshold", "0"]) == 0
+    assert "its pictures show scores of 0.00 and more" in capsys.readouterr().out
+
+
 def test_upright_boxes_are_scored_by_the_evaluator_of_the_run(run, register):
     box = {"bbox": [4, 5, 9, 9], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
     image = {"file_name": "a.png", "image_id": "a", "height": 20, "width": 20}
