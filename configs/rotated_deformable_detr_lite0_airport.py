@@ -22,7 +22,8 @@ model.pixel_mean, model.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
 model.num_classes = 1
 
 dataloader.train.dataset.names = "airport_train"
-dataloader.test.dataset.names = "airport_valid"
+# A DETR measures boxes in shares of the image: windows must be as large as the parts of training.
+dataloader.test.dataset.names = "airport_valid_256_96_virtual"
 # Parts in their own size: a plane of 8 pixels must not become smaller.
 dataloader.train.mapper.augmentations[0] = L(RandomObjectCrop)(
     crop_size=[256, 256], object_prob=0.8

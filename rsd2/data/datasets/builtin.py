@@ -62,6 +62,7 @@ _DOTA_TEXT_SETS = {
     "hrsc": ("ship", ("train", "test")),
     "airport": ("airplane", ("train", "valid", "test")),
 }
+_AIRPORT_TILING = (256, 96)
 
 
 def register_all_dota(root: str | Path) -> None:
@@ -242,8 +243,9 @@ def register_all_small(root: str | Path) -> None:
     """Register small real sets whose labels are DOTA text: HRSC2016 and the airports of GDIT.
 
     Names are ``hrsc_train``, ``hrsc_test``, ``airport_train``, ``airport_valid``,
-    ``airport_test``, and the same ``+ _upright``, in upright boxes. Calling it again is as harmless
-    as with `register_all_dota`.
+    ``airport_test``, and the same ``+ _upright``, in upright boxes; of the airports also ``+
+    _256_96_virtual``, windows of 256 pixels. Calling it again is as harmless as with
+    `register_all_dota`.
 
     Args:
         root: folder that holds ``hrsc`` and ``airport``.
@@ -251,7 +253,8 @@ def register_all_small(root: str | Path) -> None:
     for folder, (label, splits) in _DOTA_TEXT_SETS.items():
         for split in splits:
             name, base = f"{folder}_{split}", Path(root) / folder / split
-            if not _is_registered_under(name, str(root), (), suffixes=["_upright"]):
+            tilings = (_AIRPORT_TILING,) if folder == "airport" else ()
+            if not _is_registered_under(name, str(root), (), tilings, suffixes=["_upright"]):
                 metadata = {"thing_classes": [label], "builtin_root": str(root)}
                 # Ships and planes that the border cuts have their whole box, which leaves the
                 # image.
@@ -259,6 +262,9 @@ def register_all_small(root: str | Path) -> None:
                     name, metadata, base / "labelTxt", base / "images", out_of_image="ignore"
                 )
                 register_upright(f"{name}_upright", name, {"builtin_root": str(root)})
+                for window, overlap in tilings:
+                    windows = f"{name}_{window}_{overlap}_virtual"
+                    register_virtual_tiles(windows, name, window=window, overlap=overlap)
 
 
 def register_all_video(root: str | Path) -> None:

@@ -37,12 +37,15 @@ def test_names_classes_and_sources():
         "drone_crowd_test_points": 1,
         "hrsc_train": 1,
         "airport_valid_upright": 1,
+        "airport_test_256_96_virtual": 1,
         "kit_ais_test": 1,
     }.items():
         assert len(MetadataCatalog.get(name).thing_classes) == classes
     assert (
         MetadataCatalog.get("ohd_sjtu_s_test_600_150_virtual").source_dataset == "ohd_sjtu_s_test"
     )
+    assert MetadataCatalog.get("airport_test_256_96_virtual").source_dataset == "airport_test"
+    assert "hrsc_test_256_96_virtual" not in names
 
 
 def test_videos_have_the_labels_that_their_files_can_have():
