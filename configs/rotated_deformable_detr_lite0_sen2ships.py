@@ -3,7 +3,8 @@
     rsd2 get-weights efficientnet_lite0
     rsd2 train --config-file configs/rotated_deformable_detr_lite0_sen2ships.py
 
-``rotated_faster_rcnn_lite0_sen2ships.py`` is its peer of two stages.
+``rotated_faster_rcnn_lite0_sen2ships.py`` is its peer of two stages. Map with ``rsd2 scene --window
+256``, the size of its parts of training; the evaluation at the end sees windows of 384.
 """
 
 from rsd2.config import get_config
