@@ -335,12 +335,13 @@ def drawn_from(cfg: DictConfig, run: Path, weights: str) -> float:
         weights: "model" or "ema".
 
     Returns:
-        The score with the greatest F1 of the run's last evaluation; `DRAWN_FROM` where that left
-        no boxes with labels, as of videos.
+        The score with the greatest F1 of the run's last evaluation; `DRAWN_FROM` where its boxes
+        cannot be judged, with the reason on stdout.
     """
     try:
         return score_of_best_f1(boxes_folder(run, weights), dataset=test_set_of(cfg))
-    except AnalysisError:
+    except AnalysisError as problem:
+        print(f"the score of the best F1 is not known: {problem}")
         return DRAWN_FROM
 
 

@@ -184,6 +184,7 @@ def test_intervals_come_from_the_submission_of_the_chosen_weights(run):
 def test_pictures_show_the_scores_of_the_best_f1(trained, run, tmp_path, capsys):
     cfg = load_config(run / "config.yaml")
     assert tool.drawn_from(cfg, run, "ema") == tool.DRAWN_FROM, "nothing was evaluated"
+    assert "the best F1 is not known: there are no predictions at" in capsys.readouterr().out
 
     # One object is found with a low score, a false box has a lower one, and one object is missed.
     truth = GroundTruth.from_dicts(DatasetCatalog.get(NAME), TINY_CLASSES)
@@ -194,6 +195,10 @@ def test_pictures_show_the_scores_of_the_best_f1(trained, run, tmp_path, capsys)
     write_task1_zip(run / "inference" / "ema" / "Task1.zip", truth.image_ids, TINY_CLASSES, found)
     assert tool.drawn_from(cfg, run, "ema") == 0.125
     assert tool.drawn_from(cfg, run, "model") == tool.DRAWN_FROM, "of these weights nothing is"
+
+    (run / "inference" / "Task1.zip").write_bytes(b"PK, and then the disk was full")
+    assert tool.drawn_from(cfg, run, "model") == tool.DRAWN_FROM
+    assert re.search(r"the best F1 is not known: .*Task1\.zip", capsys.readouterr().out)
 
     (run / "model_final.pth").write_bytes((trained / "model_final.pth").read_bytes())
     flags = ["--run", str(run), "--weights", "ema", "--images", "1", "--output"]
