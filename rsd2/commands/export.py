@@ -222,6 +222,8 @@ def export(
     detector: ImageDetector | ClipDetector
     if num_frames is None:
         detector, origin = model_loading.build_image_detector(args, cfg)
+        if note := detector.note_on_window(args.window, args.window):
+            print(note, file=sys.stderr)
         graph = graph_of(detector.model, detector.image_format, all_graphs())
     else:
         detector, origin = model_loading.build_clip_detector(args, cfg)

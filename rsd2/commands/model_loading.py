@@ -24,6 +24,8 @@ from rsd2.weights.checkpoint import describe_damage, load_weights
 from rsd2.weights.errors import CheckpointError
 from rsd2.weights.packed import find_packed
 
+from .extent_checks import measures_in_shares, recorded_extents
+
 # Errors that a user can correct; a ConfigError is a ValueError.
 PROBLEMS = (ValueError, FileNotFoundError, CheckpointError, ExportError)
 
@@ -99,8 +101,12 @@ def build_image_detector(
             f"{args.config_file} describes a model of videos; use rsd2 predict for those"
         )
 
-    model, augmentations, facts = _load_model(args, cfg)
-    return ImageDetector(model, augmentations, mapper.get("image_format", "RGB")), facts
+    model, augmentations, checkpoint, facts = _load_model(args, cfg)
+    extents = None
+    if measures_in_shares(model):
+        extents = recorded_extents(checkpoint, facts["weights"])
+    image_format = mapper.get("image_format", "RGB")
+    return ImageDetector(model, augmentations, image_format, extents), facts
 
 
 def build_clip_detector(
@@ -120,14 +126,14 @@ def build_clip_detector(
         CheckpointError: the weights cannot be read, or belong to another model.
         ValueError: unknown device.
     """
-    model, augmentations, facts = _load_model(args, cfg)
+    model, augmentations, _, facts = _load_model(args, cfg)
     return ClipDetector(model, augmentations, read_test_mapper(cfg).num_frames), facts
 
 
 def _load_model(
     args: argparse.Namespace, cfg: DictConfig
-) -> tuple[nn.Module, Sequence[Any], dict[str, Any]]:
-    """Return the loaded model on its device, the test augmentations, and the provenance."""
+) -> tuple[nn.Module, Sequence[Any], dict[str, Any], dict[str, Any]]:
+    """Return the loaded model on its device, the test augmentations, checkpoint and provenance."""
     weights = args.weights or cfg.train.init_checkpoint
     if not weights:
         raise ConfigError("weights are missing: give --weights FILE or train.init_checkpoint=FILE")
@@ -151,7 +157,7 @@ def _load_model(
         "iteration": None if iteration is None else iteration + 1,
         **{k: origin[k] for k in ("config", "command", "commit", "hardware", "versions", "time")},
     }
-    return model.to(device), instantiate(mapper.augmentations), facts
+    return model.to(device), instantiate(mapper.augmentations), checkpoint, facts
 
 
 def build_onnx_detector(args: argparse.Namespace) -> tuple[OnnxDetector, dict[str, Any]]:

@@ -35,6 +35,7 @@ from rsd2.weights.packed import CARD, CONFIG, DESCRIPTION, WEIGHTS, PackedModel
 
 from . import model_loading
 from .card import add_card_options, make_card
+from .extent_checks import recorded_extents
 
 
 def pack(args: argparse.Namespace) -> PackedModel:
@@ -82,6 +83,7 @@ def pack(args: argparse.Namespace) -> PackedModel:
         "name": args.name,
         "classes": model_loading.class_names(args.classes, cfg),
         "pixels": pixels_of(cfg),
+        "extents": recorded_extents(checkpoint, weights),
         "ema": ema,
         # Checkpoints count from 0, results from 1.
         "iteration": None if iteration is None else iteration + 1,

@@ -54,7 +54,7 @@ from tqdm import tqdm
 from rsd2.data.formats.registry import LABEL_FORMATS
 from rsd2.export.onnx_detector import OnnxClipDetector, OnnxDetector
 from rsd2.inference.clip_detector import ClipDetector
-from rsd2.inference.image_detector import ImageDetector
+from rsd2.inference.image_detector import ImageDetector, note_on_windows
 from rsd2.inference.prediction_files import JSON_NAME, PredictionWriter, output_names
 from rsd2.inference.prediction_inputs import check_targets, expand_image_inputs, find_videos
 from rsd2.inference.sliding_window import WindowParameters, detect_in_windows
@@ -185,6 +185,7 @@ def predict_all(
     counts = Counts()
     # Two folders may hold images of one name, whose results must not replace each other.
     names = output_names(images)
+    noted = False
     # Interrupting keeps everything that is written, so the exception ends here.
     try:
         for path, name in zip(tqdm(images, desc="images", unit="image"), names):
@@ -193,6 +194,12 @@ def predict_all(
             except (OSError, ValueError) as error:
                 counts.failed.append((str(path), str(error)))
                 continue
+
+            height, width = image.shape[:2]
+            note = note_on_windows(detector, height, width, parameters)
+            if note and not noted:
+                tqdm.write(f"{path}: {note}", file=sys.stderr)
+                noted = True
 
             # A bar of windows shows up for images that take longer than two seconds.
             with tqdm(desc=name, unit="window", leave=False, delay=2) as bar:

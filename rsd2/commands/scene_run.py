@@ -20,6 +20,7 @@ from rsd2.geo.radiometry import Radiometry
 from rsd2.geo.raster import Raster
 from rsd2.geo.scene_files import SceneFiles
 from rsd2.geo.vector_files import read_metadata
+from rsd2.inference.image_detector import note_on_windows
 from rsd2.inference.scene_results import write_map
 from rsd2.inference.scene_search import Scene, ScenePart, SceneReader, search_part
 from rsd2.inference.sliding_window import Detect, WindowParameters
@@ -87,7 +88,11 @@ def open_scene(files: SceneFiles, run: SceneRun) -> Scene:
 
     # Measured once: percentiles of each window would change the colours at every border.
     scene = Scene(raster, run.radiometry.measure(raster), grid, run.parameters, area)
-    for note in (raster.georeference.note, raster.note_on_layout(round(run.parameters.window))):
+    for note in (
+        raster.georeference.note,
+        raster.note_on_layout(round(run.parameters.window)),
+        note_on_windows(run.detect, grid.height, grid.width, run.parameters),
+    ):
         if note:
             print(note, file=sys.stderr)
     return scene

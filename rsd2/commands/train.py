@@ -32,6 +32,7 @@ from rsd2 import env
 from rsd2.config import ConfigError, load_config, save_config, without_weight_files
 from rsd2.config.checks import config_leaves
 from rsd2.data.datasets.builtin import register_builtin
+from rsd2.data.mappers.extents import Extents
 from rsd2.engine import (
     ModelEMA,
     RunError,
@@ -61,6 +62,14 @@ from rsd2.engine import (
 from rsd2.io.program import print_error
 from rsd2.weights.checkpoint import Checkpointer, load_state
 from rsd2.weights.errors import CheckpointError
+
+from .extent_checks import (
+    as_settings,
+    extents_of,
+    measures_in_shares,
+    recorded_extents,
+    warn_of_other_extents,
+)
 
 _logger = logging.getLogger("rsd2.train")
 
@@ -121,7 +130,7 @@ class Run:
         if self.cfg.train.get("epochs") is not None and not self.args.resume:
             self.save_config()
 
-    def settings(self, loader: Any, *, resumed: bool) -> dict[str, Any]:
+    def settings(self, loader: Any, extents: Extents | None, *, resumed: bool) -> dict[str, Any]:
         """Collect the settings that a later run is compared with when it resumes this one."""
         cfg, train = self.cfg, self.cfg.train
         plain = {
@@ -141,6 +150,7 @@ class Run:
         if resumed and self.seed_is_drawn:
             found["train.seed"] = None
         classes = [classes_of(name) for name in dataset_names(cfg, "train")]
+        found |= as_settings(extents)
         return {**found, **describe_data(loader, classes[0] if classes else None)}
 
     def adopt_seed(self, trainer: Trainer) -> None:
@@ -174,7 +184,7 @@ def run_evaluation(run: Run) -> Mapping[str, Any]:
     """Evaluate ``train.init_checkpoint``, or with --resume the last checkpoint of the run."""
     train = run.cfg.train
     run.save_config()
-    check_run(run.cfg, is_training=False)
+    tested = check_run(run.cfg, is_training=False)
     folders = error_page_folders(run.cfg)
     model = run.build_model()
     checkpointer = Checkpointer(model, train.output_dir, strict=train.init_strict)
@@ -194,6 +204,8 @@ def run_evaluation(run: Run) -> Mapping[str, Any]:
         )
 
     rest = checkpointer.load(path, checkpointables=[])
+    if measures_in_shares(model):
+        warn_of_other_extents(run.cfg, recorded_extents(rest, path), tested)
     ema = None
     if "ema" in rest:
         _logger.info("%s also has averaged weights; they are evaluated as ema/...", path)
@@ -266,8 +278,13 @@ def run_training(run: Run) -> None:
     with one_sentence("optimizer"):
         optimizer = build_optimizer(run.cfg.optimizer, model)
     loader = build_loader(run.cfg.dataloader.train, "dataloader.train", run.cfg)
-    check_run(run.cfg, is_training=True)
+    tested = check_run(run.cfg, is_training=True)
     run.settle_length(loader)
+    extents = None
+    if measures_in_shares(model):
+        mapper = run.cfg.dataloader.train.get("mapper")
+        extents = extents_of(mapper, getattr(loader, "dataset", None))
+        warn_of_other_extents(run.cfg, extents, tested)
 
     model = wrap_distributed(model, **train.ddp)
     ema = ModelEMA(model, train.ema.decay, train.ema.warmup) if train.ema.enabled else None
@@ -290,7 +307,7 @@ def run_training(run: Run) -> None:
         schedule = instantiate(run.cfg.lr_multiplier)
     trainer.register_hooks(build_hooks(train, checkpointer, schedule, evaluate_now, ema))
     # Hooks are registered first: a checkpoint holds their states, too.
-    resumed = load_start(run, checkpointer, trainer, loader)
+    resumed = load_start(run, checkpointer, trainer, loader, extents)
     start = trainer.iter + 1 if resumed else 0
     # A finished training that is resumed evaluates only, for example with other metrics.
     if start >= train.max_iter:
@@ -300,7 +317,13 @@ def run_training(run: Run) -> None:
         trainer.train(start, train.max_iter)
 
 
-def load_start(run: Run, checkpointer: Checkpointer, trainer: Trainer, loader: Any) -> bool:
+def load_start(
+    run: Run,
+    checkpointer: Checkpointer,
+    trainer: Trainer,
+    loader: Any,
+    extents: Extents | None = None,
+) -> bool:
     """Load the start of a training: its last checkpoint, initial weights, or nothing.
 
     Args:
@@ -309,6 +332,7 @@ def load_start(run: Run, checkpointer: Checkpointer, trainer: Trainer, loader: A
         trainer: trainer that gets the settings of the run, and with --resume the state of the
             checkpoint.
         loader: loader of the training data.
+        extents: extents of its images, which checkpoints record; None if they do not matter.
 
     Returns:
         Whether a checkpoint is continued.
@@ -325,7 +349,7 @@ def load_start(run: Run, checkpointer: Checkpointer, trainer: Trainer, loader: A
         _logger.warning("no checkpoint in %s yet: --resume starts anew", train.output_dir)
 
     # Compared in `resume_or_load`, which restores the trainer's state.
-    trainer.settings = run.settings(loader, resumed=resumed)
+    trainer.settings = run.settings(loader, extents, resumed=resumed)
     trainer.allow_new_data = bool(train.get("allow_new_data", False))
     rest = checkpointer.resume_or_load(train.init_checkpoint, resume=resumed)
     if resumed:

@@ -52,7 +52,7 @@ def prepare_output_dir(output_dir: str, key: str = "train.output_dir") -> Path:
     return folder
 
 
-def check_run(cfg: DictConfig, *, is_training: bool) -> None:
+def check_run(cfg: DictConfig, *, is_training: bool) -> Any:
     """Check everything about a run that can be checked before its first step.
 
     It compares the classes of the model with those of the data, reads the data of the evaluation,
@@ -64,15 +64,19 @@ def check_run(cfg: DictConfig, *, is_training: bool) -> None:
         is_training: whether to compare the classes of ``dataloader.train`` too. Its data are
             checked by :func:`build_loader` alone, because reading them twice would take long.
 
+    Returns:
+        The dataset of ``dataloader.test``; None if nothing is evaluated.
+
     Raises:
         RunError: the first problem that was found; the message names the keys.
     """
     splits = ("train", "test") if is_training else ("test",)
     with preserved_random_state():
-        _check_evaluation(cfg)
+        tested = _check_evaluation(cfg)
 
     # Last, because some formats tell their classes only when they are read.
     check_classes(cfg, splits)
+    return tested
 
 
 def check_classes(cfg: DictConfig, splits: Sequence[str] = ("train", "test")) -> None:
@@ -188,20 +192,29 @@ def build_loader(config: DictConfig, name: str, whole: DictConfig | None = None)
         RunError: a dataset is not registered, its files are missing or cannot be used, it shows
             no object, or it has an object of a class that the model does not have.
     """
+    # The images come first, because the loader does not give them out again.
+    return _build_loader_of(_read_dataset(config, name, whole), config, name)
+
+
+def _read_dataset(config: DictConfig, name: str, whole: DictConfig | None) -> Any:
+    """Build the dataset of a loader and check it; None if the loader has none."""
     with one_sentence(name):
-        # The images come first, because the loader does not give them out again.
-        parts = {key: config[key] for key in config}
-        parts["dataset"] = instantiate(parts["dataset"]) if "dataset" in parts else None
-        records = parts["dataset"]
+        records = instantiate(config["dataset"]) if "dataset" in config else None
 
         if whole is not None and isinstance(records, list):
             if num_classes(whole)[0] is not None:
                 _check_objects(records, config, name)
             _check_files(records, config, name)
             _check_categories(records, name, *num_classes(whole, (*_CLASS_KEYS, _CLUSTER_KEY)))
+        return records
 
-        if records is None:
-            del parts["dataset"]
+
+def _build_loader_of(records: Any, config: DictConfig, name: str) -> Any:
+    """Build the loader of a dataset that is read, or of none."""
+    parts = {key: config[key] for key in config if key != "dataset"}
+    if records is not None:
+        parts["dataset"] = records
+    with one_sentence(name):
         return instantiate(parts)
 
 
@@ -298,12 +311,13 @@ def _check_categories(records: Sequence[Any], name: str, key: str | None, number
             )
 
 
-def _check_evaluation(cfg: DictConfig) -> None:
-    """Build and check all parts of the evaluation after the last step."""
+def _check_evaluation(cfg: DictConfig) -> Any:
+    """Build and check all parts of the evaluation after the last step, and return its dataset."""
     dataloader = cfg.dataloader
     if dataloader.get("evaluator") is None or dataloader.get("test") is None:
-        return
-    build_loader(dataloader.test, "dataloader.test", cfg)
+        return None
+    records = _read_dataset(dataloader.test, "dataloader.test", cfg)
+    _build_loader_of(records, dataloader.test, "dataloader.test")
 
     # A reset reads the labels, which is where a wrong dataset shows.
     for evaluator in check_evaluators(cfg):
@@ -315,6 +329,7 @@ def _check_evaluation(cfg: DictConfig) -> None:
         _check_dataset_of(config, cfg)
         if config.get("output_dir"):
             prepare_output_dir(config.output_dir, "dataloader.evaluator.output_dir")
+    return records
 
 
 def _check_dataset_of(config: DictConfig, cfg: DictConfig) -> None:

@@ -37,6 +37,8 @@ _REFUSED = {
 }
 # These change the speed of a training, not its result.
 _UNIMPORTANT = ("dataloader.train.num_workers", "dataloader.train.mapper.decoded_cache_dir")
+# These follow from others and from the data, and earlier checkpoints lack them.
+_FACTS = ("data.least_extent", "data.greatest_extent")
 # These follow from another setting, which is the one to report.
 _DERIVED = {"lr_multiplier.max_iter": "train.max_iter", "optimizer.params.base_lr": "optimizer.lr"}
 _RATES = ("lr", "weight_decay", "betas", "momentum")
@@ -113,7 +115,7 @@ def compare_settings(before: Settings, now: Settings, *, allow_new_data: bool = 
     """
     changed = {
         key: f"{key}={_shown(now.get(key))} (was {_shown(before.get(key))})"
-        for key in sorted({*before, *now})
+        for key in sorted({*before, *now} - set(_FACTS))
         if before.get(key) != now.get(key)
     }
 

@@ -18,6 +18,7 @@ from rsd2.io.files import write_atomically
 from rsd2.io.image_io import read_image
 from rsd2.structures import boxes_to_corners
 
+from .image_detector import note_on_windows
 from .prediction_files import encode_drawing, format_detections, name_classes
 from .sliding_window import Detect, WindowParameters, detect_in_windows
 
@@ -125,6 +126,9 @@ class Detector:
         """
         pixels = read_image(image) if isinstance(image, str | Path) else image
         found = detect_in_windows(pixels, self.detect, self.parameters)
+        height, width = pixels.shape[:2]
+        if note := note_on_windows(self.detect, height, width, self.parameters):
+            _logger.warning("%s", note)
         if found.num_non_finite:
             _logger.warning(
                 "%d detections were not finite and are left out: are these the right weights?",

@@ -10,7 +10,7 @@ that are not square. Angles are in degrees, counter-clockwise on screen, everywh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
@@ -69,6 +69,8 @@ class RotatedDeformableDETR(nn.Module):
         pixel_std: standard deviation per channel, 0-255, RGB.
     """
 
+    # Images must show as much of their data as in training, see `rsd2.data.mappers.extents`.
+    measures_in_shares: ClassVar[bool] = True
     pixel_mean: torch.Tensor
     pixel_std: torch.Tensor
 

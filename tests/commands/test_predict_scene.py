@@ -22,9 +22,10 @@ from rasterio.transform import Affine  # noqa: E402
 from rsd2.commands import predict_scene  # noqa: E402
 from rsd2.commands.predict_scene import get_parser, run_all, search_in_turn  # noqa: E402
 from rsd2.commands.scene_fleet import SceneWorker, search_by_workers  # noqa: E402
-from rsd2.commands.scene_run import SceneRun, search_scene  # noqa: E402
+from rsd2.commands.scene_run import SceneRun, open_scene, search_scene  # noqa: E402
 from rsd2.geo.scene_files import SceneFiles, find_scenes  # noqa: E402
 from rsd2.geo.vector_files import read_metadata, read_vector_file  # noqa: E402
+from rsd2.inference.image_detector import ImageDetector  # noqa: E402
 from rsd2.inference.sliding_window import WindowParameters  # noqa: E402
 from rsd2.structures import boxes_to_corners  # noqa: E402
 from tests.fake_pool import FakePool  # noqa: E402
@@ -105,6 +106,17 @@ def test_a_map_holds_every_object_once_with_its_place_and_size(tmp_path: Path) -
     metadata = read_metadata(path)
     assert metadata["windows"]["seams"] == "drop" and metadata["radiometry"]["scaling"] == "uint8"
     assert "up to date" in search(scene, path, make_run(FindsMarks(), tmp_path))
+
+
+@pytest.mark.parametrize(("window", "is_noted"), [(128, False), (300, True)])
+def test_windows_that_show_more_than_in_training_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture, window: int, is_noted: bool
+) -> None:
+    detect = ImageDetector(torch.nn.Identity(), trained_extents=(128, 128))
+    scene = SceneFiles("scene", (str(write_scene(tmp_path / "scene.tif")),))
+    open_scene(scene, make_run(detect, tmp_path, window=window)).raster.close()
+    text = capsys.readouterr().err
+    assert ("--window 128" in text) == ("too large" in text) == is_noted
 
 
 def test_rows_parts_shards_and_interruptions_change_no_byte(tmp_path: Path) -> None:
