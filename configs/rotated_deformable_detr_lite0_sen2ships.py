@@ -4,7 +4,7 @@
     rsd2 train --config-file configs/rotated_deformable_detr_lite0_sen2ships.py
 
 ``rotated_faster_rcnn_lite0_sen2ships.py`` is its peer of two stages. Map with ``rsd2 scene --window
-256``, the size of its parts of training; the evaluation at the end sees windows of 384.
+256``, the size of its parts of training.
 """
 
 from rsd2.config import get_config
@@ -18,6 +18,9 @@ optimizer, lr_multiplier, train = _recipe.optimizer, _recipe.lr_multiplier, _rec
 model.backbone, model.neck.input_shapes = _lite0.backbone, _lite0.input_shapes
 model.pixel_mean, model.pixel_std = _lite0.pixels.mean, _lite0.pixels.std
 model.num_classes = 1
+
+# A DETR measures boxes in shares of the image: windows must be as large as the parts of training.
+dataloader.test.dataset.names = "sen2ships_test_256_96"
 
 # Chosen on a part of HRSC2016's training images.
 optimizer.lr = 4e-4

@@ -55,7 +55,8 @@ _SEN2SHIPS_PORTS = {
     "train": ["algiers", "athens", "casablanca", "durban", "genoa", "hedland", "klang", "valencia"],
     "test": ["busan", "cartagena", "honolulu"],
 }
-_SEN2SHIPS_TILING = (384, 128)
+# The second one is as large as the parts of training, as a DETR wants them.
+_SEN2SHIPS_TILINGS = ((384, 128), (256, 96))
 _SEN2SHIPS_SCALE = 3.0
 # Folders of DOTA text: their class and their splits.
 _DOTA_TEXT_SETS = {
@@ -215,16 +216,16 @@ def register_all_scenes(root: str | Path) -> None:
     """Register the georeferenced scenes of Sen2Ships: ports at 10 m, three times enlarged.
 
     Names are ``sen2ships_train`` and ``sen2ships_test`` (whole ports), and the same with
-    ``_384_128`` behind them (windows). A ship of 20 x 7 pixels becomes one of 60 x 21. Calling it
-    again is as harmless as with `register_all_dota`.
+    ``_384_128`` or ``_256_96`` behind them (windows). A ship of 20 x 7 pixels becomes one of 60 x
+    21. Calling it again is as harmless as with `register_all_dota`.
 
     Args:
         root: folder that holds ``sen2ships``.
     """
     for split, ports in _SEN2SHIPS_PORTS.items():
         name, folder = f"sen2ships_{split}", Path(root) / "sen2ships" / split
-        window, overlap = _SEN2SHIPS_TILING
-        if _is_registered_under(name, str(root), (_SEN2SHIPS_TILING,), ()):
+        (window, overlap), *others = _SEN2SHIPS_TILINGS
+        if _is_registered_under(name, str(root), _SEN2SHIPS_TILINGS, ()):
             continue
         register_scene_files(
             name,
@@ -237,6 +238,10 @@ def register_all_scenes(root: str | Path) -> None:
             radiometry=Radiometry(scaling="percentile", percentiles=(1.0, 99.5)),
             scale=_SEN2SHIPS_SCALE,
         )
+        for window, overlap in others:
+            register_virtual_tiles(
+                f"{name}_{window}_{overlap}", name, window=window, overlap=overlap
+            )
 
 
 def register_all_small(root: str | Path) -> None:
