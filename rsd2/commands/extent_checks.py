@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from rsd2.data.mappers.extents import Extents, note_on_extent, usual_extents
@@ -30,18 +30,20 @@ def measures_in_shares(model: nn.Module) -> bool:
     return bool(getattr(getattr(model, "module", model), "measures_in_shares", False))
 
 
-def extents_of(mapper: DictConfig | None, records: Any) -> Extents | None:
-    """Measure the extents of a dataset behind a mapper of the config.
+def extents_of(cfg: DictConfig, split: str, records: Any) -> Extents | None:
+    """Measure the extents of a dataset behind the mapper of a loader.
 
     Args:
-        mapper: unbuilt mapper.
-        records: dataset dicts.
+        cfg: the whole config.
+        split: ``train`` or ``test``.
+        records: dataset dicts of the loader, or None.
 
     Returns:
         The extents; None if the mapper has no ``augmentations`` that take a blank image, or the
         dicts have no sizes.
     """
-    if mapper is None or "augmentations" not in mapper or not hasattr(records, "__len__"):
+    augmentations = OmegaConf.select(cfg, f"dataloader.{split}.mapper.augmentations")
+    if augmentations is None or not hasattr(records, "__len__"):
         return None
     step = max(1, len(records) // 1000)
     some = [records[i] for i in range(0, len(records), step)]
@@ -50,7 +52,7 @@ def extents_of(mapper: DictConfig | None, records: Any) -> Extents | None:
         np.random.seed(0)
         try:
             sizes = [(int(r["height"]), int(r["width"])) for r in known]
-            return usual_extents(instantiate(mapper.augmentations), sizes)
+            return usual_extents(instantiate(augmentations), sizes)
         # An augmentation of a user may want masks or sidecar files; training decides about it.
         except Exception as error:
             _logger.info("how much of the data an image shows could not be measured: %s", error)
@@ -85,20 +87,16 @@ def recorded_extents(checkpoint: Mapping[str, Any], path: str | Path) -> Extents
     return None if found is None else (float(found[0]), float(found[1]))
 
 
-def warn_of_other_extents(cfg: DictConfig, trained: Extents | None, records: Any) -> None:
+def warn_of_other_extents(cfg: DictConfig, trained: Extents | None, tested: Extents | None) -> None:
     """Log a warning if images of the evaluation have other extents than those of the training.
 
     Args:
         cfg: the whole config.
-        trained: extents of the training images, or None.
-        records: dataset dicts of the evaluation, or None.
+        trained: extents of the training images; None if they are unknown.
+        tested: extents of the images of ``dataloader.test``; None if they are unknown.
     """
-    if trained is None or records is None:
-        return
-    tested = extents_of(cfg.dataloader.test.get("mapper"), records)
     if tested is None:
         return
-
     note = note_on_extent(
         trained,
         (tested[0] + tested[1]) / 2,

@@ -196,8 +196,8 @@ def predict_all(
                 continue
 
             height, width = image.shape[:2]
-            note = note_on_windows(detector, height, width, parameters)
-            if note and not noted:
+            note = "" if noted else note_on_windows(detector, height, width, parameters)
+            if note:
                 tqdm.write(f"{path}: {note}", file=sys.stderr)
                 noted = True
 

@@ -48,7 +48,6 @@ from rsd2.data.splits import read_split, write_split
 from rsd2.export.description import ExportError
 from rsd2.inference.detector import Detector
 from rsd2.inference.prediction_inputs import expand_image_inputs
-from rsd2.inference.sliding_window import ImageDetections, detect_in_windows
 from rsd2.inference.uncertainty import (
     SUMMARIES,
     disagreement,
@@ -174,8 +173,8 @@ def measure_image(path: Path, detectors: Sequence[Detector]) -> dict[str, Any]:
         ValueError: the file is no image.
     """
     pixels = read_image(path)
-    found = [detect_in_windows(pixels, one.detect, one.parameters) for one in detectors]
-    first: ImageDetections = found[0]
+    found = [one.find(pixels) for one in detectors]
+    first = found[0]
     values = {"entropy": score_entropy(first.scores), "margin": score_closeness(first)}
     if len(found) > 1:
         values["disagreement"] = disagreement(*found)

@@ -187,6 +187,8 @@ def run_evaluation(run: Run) -> Mapping[str, Any]:
     tested = check_run(run.cfg, is_training=False)
     folders = error_page_folders(run.cfg)
     model = run.build_model()
+    # Only the extents are kept: the dataset may be large, and the loader reads it again.
+    tested = extents_of(run.cfg, "test", tested) if measures_in_shares(model) else None
     checkpointer = Checkpointer(model, train.output_dir, strict=train.init_strict)
     resumed = run.args.resume and checkpointer.has_checkpoint()
     if resumed and train.init_checkpoint:
@@ -204,8 +206,7 @@ def run_evaluation(run: Run) -> Mapping[str, Any]:
         )
 
     rest = checkpointer.load(path, checkpointables=[])
-    if measures_in_shares(model):
-        warn_of_other_extents(run.cfg, recorded_extents(rest, path), tested)
+    warn_of_other_extents(run.cfg, recorded_extents(rest, path), tested)
     ema = None
     if "ema" in rest:
         _logger.info("%s also has averaged weights; they are evaluated as ema/...", path)
@@ -278,13 +279,8 @@ def run_training(run: Run) -> None:
     with one_sentence("optimizer"):
         optimizer = build_optimizer(run.cfg.optimizer, model)
     loader = build_loader(run.cfg.dataloader.train, "dataloader.train", run.cfg)
-    tested = check_run(run.cfg, is_training=True)
+    extents = check_before_first_step(run, model, loader)
     run.settle_length(loader)
-    extents = None
-    if measures_in_shares(model):
-        mapper = run.cfg.dataloader.train.get("mapper")
-        extents = extents_of(mapper, getattr(loader, "dataset", None))
-        warn_of_other_extents(run.cfg, extents, tested)
 
     model = wrap_distributed(model, **train.ddp)
     ema = ModelEMA(model, train.ema.decay, train.ema.warmup) if train.ema.enabled else None
@@ -315,6 +311,29 @@ def run_training(run: Run) -> None:
         run.evaluate(model, ema, {"iteration": start, "max_iter": train.max_iter})
     else:
         trainer.train(start, train.max_iter)
+
+
+def check_before_first_step(run: Run, model: nn.Module, loader: Any) -> Extents | None:
+    """Check what would else be noticed after hours.
+
+    Args:
+        run: training run.
+        model: its model.
+        loader: loader of the training data.
+
+    Returns:
+        Extents of the training images, if the model measures boxes in shares of them.
+
+    Raises:
+        RunError: see `check_run`.
+    """
+    tested = check_run(run.cfg, is_training=True)
+    if not measures_in_shares(model):
+        return None
+
+    extents = extents_of(run.cfg, "train", getattr(loader, "dataset", None))
+    warn_of_other_extents(run.cfg, extents, extents_of(run.cfg, "test", tested))
+    return extents
 
 
 def load_start(

@@ -20,7 +20,7 @@ from rsd2.structures import boxes_to_corners
 
 from .image_detector import note_on_windows
 from .prediction_files import encode_drawing, format_detections, name_classes
-from .sliding_window import Detect, WindowParameters, detect_in_windows
+from .sliding_window import Detect, ImageDetections, WindowParameters, detect_in_windows
 
 _logger = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ class Detector:
         self.detect = detect
         self.parameters = parameters
         self.class_names = list(class_names)
+        self._is_noted = False
 
     def __call__(self, image: str | Path | np.ndarray) -> Found:
         """Detect objects in an image, in overlapping windows if it is larger than one.
@@ -125,10 +126,7 @@ class Detector:
             ValueError: the file is no image, or the array has another shape or type.
         """
         pixels = read_image(image) if isinstance(image, str | Path) else image
-        found = detect_in_windows(pixels, self.detect, self.parameters)
-        height, width = pixels.shape[:2]
-        if note := note_on_windows(self.detect, height, width, self.parameters):
-            _logger.warning("%s", note)
+        found = self.find(pixels)
         if found.num_non_finite:
             _logger.warning(
                 "%d detections were not finite and are left out: are these the right weights?",
@@ -136,3 +134,26 @@ class Detector:
             )
 
         return Found(pixels, found.boxes, found.scores, found.classes, self.class_names)
+
+    def find(self, pixels: np.ndarray) -> ImageDetections:
+        """Detect objects in the pixels of an image.
+
+        It logs a warning, once, if windows show another share of an image than in training.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB.
+
+        Returns:
+            The detections with all counts.
+
+        Raises:
+            ValueError: the array has another shape or type.
+        """
+        found = detect_in_windows(pixels, self.detect, self.parameters)
+        if not self._is_noted:
+            height, width = pixels.shape[:2]
+            note = note_on_windows(self.detect, height, width, self.parameters)
+            self._is_noted = bool(note)
+            if note:
+                _logger.warning("%s", note)
+        return found

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.config import LazyCall as L
 from omegaconf import OmegaConf
 
 from rsd2 import load_detector
@@ -161,13 +161,20 @@ def test_checkpoints_of_earlier_versions_say_nothing_and_are_resumed(run, tmp_pa
 
 
 def test_augmentations_that_want_more_than_an_image_are_left_alone(caplog):
-    mapper = OmegaConf.create({"augmentations": [L(NeedsMasks)()]})
+    sized = [{"height": 64, "width": 64}]
+
+    def extents(mapper, records):
+        cfg = OmegaConf.create({"dataloader": {"train": {"mapper": mapper}}})
+        return extent_checks.extents_of(cfg, "train", records)
+
+    assert extents({"augmentations": []}, sized) == (64, 64)
     with caplog.at_level(logging.INFO):
-        assert extent_checks.extents_of(mapper, [{"height": 64, "width": 64}]) is None
+        assert extents({"augmentations": [L(NeedsMasks)()]}, sized) is None
     assert "could not be measured" in caplog.text
-    # Data without sizes, and mappers without augmentations, have no extent either.
-    assert extent_checks.extents_of(OmegaConf.create({"augmentations": []}), [{}]) is None
-    assert extent_checks.extents_of(OmegaConf.create({}), [{"height": 1, "width": 1}]) is None
+    # Data without sizes, no data, and mappers without augmentations have no extent either.
+    assert extents({"augmentations": []}, [{}]) is None
+    assert extents({"augmentations": []}, None) is None
+    assert extents({}, sized) is None
 
 
 class NeedsMasks(T.Augmentation):

@@ -85,5 +85,5 @@ def note_on_extent(trained: Extents | None, shown: float, what: str, remedy: str
     return (
         f"The model measures boxes in shares of its image. In training an image showed {usual} "
         f"pixels of the data along its long side, now it shows {shown:.0f} ({what}), so that boxes "
-        f"will be too {fault}: {remedy}"
+        f"come out too {fault}: {remedy}"
     )
