@@ -2,6 +2,7 @@
 
 import ast
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from detectron2.utils.events import EventStorage
 from detectron2.utils.registry import locate
 from omegaconf import OmegaConf
 
+from rsd2.commands.extent_checks import extents_of
 from rsd2.config import (
     EXPORTED_NAMES,
     apply_overrides,
@@ -159,6 +161,25 @@ def test_exports_the_five_names(experiment, cfg):
     assert devices == {"train.device": "auto"}
     assert (cfg.train.max_iter is None) != (cfg.train.epochs is None), "one length, not two"
     assert instantiate(shrink(cfg).lr_multiplier)(0.0) > 0
+
+
+def test_detector_of_boxes_in_shares_is_tested_on_images_as_large_as_in_training(cfg):
+    target = cfg.model._target_
+    model = locate(target) if isinstance(target, str) else target
+    tested = OmegaConf.select(cfg, "dataloader.test.dataset.names")
+    if not getattr(model, "measures_in_shares", False) or tested is None:
+        pytest.skip("measures in pixels, or is not evaluated")
+
+    def extents(split):
+        name = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
+        # The names of windows hold their size; all whole images count as of one size.
+        window = re.search(r"_(\d{3,4})_\d+(_virtual)?$", name)
+        side = int(window[1]) if window else 512
+        return extents_of(cfg, split, [{"height": side, "width": side}])
+
+    (least, most), (tested_least, tested_most) = extents("train"), extents("test")
+    assert tested_least == pytest.approx(least, rel=0.01)
+    assert tested_most == pytest.approx(most, rel=0.01)
 
 
 def test_saved_config_builds_the_same_model(cfg, tmp_path):
