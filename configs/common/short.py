@@ -11,8 +11,8 @@ train = get_config("common/train.py").train
 
 optimizer.lr = 7e-4
 optimizer.fused = True
-# Pre-trained layers change less than new ones.
-optimizer.params.lr_multipliers = {"backbone.net": 0.3, "backbone.bottom_up": 0.3}
+# Layers of a timm backbone, which are pre-trained, change less than new ones.
+optimizer.params.lr_multipliers = {".net.": 0.3}
 lr_multiplier.warmup_iters = 100
 train.clip_grad.enabled, train.clip_grad.max_norm = True, 5.0
 train.ema.enabled, train.ema.decay, train.ema.warmup = True, 0.995, 200

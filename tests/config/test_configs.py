@@ -202,10 +202,12 @@ def test_saved_config_still_follows_overrides(cfg, tmp_path):
     assert shapes(models[0]) == shapes(models[1]) != shapes(build(shrink(cfg)))
 
 
-def test_trains_and_detects(cfg):
+def test_trains_and_detects(cfg, caplog):
     cfg = shrink(cfg)
     model = build(cfg)
     optimizer = build_optimizer(cfg.optimizer, model)
+    # Of a rate for layers that the model does not have, which the first lines of a log would show.
+    assert not [r.getMessage() for r in caplog.records if r.name.startswith("rsd2.engine")]
     trainable = [p for p in model.parameters() if p.requires_grad]
     grouped = [p for group in optimizer.param_groups for p in group["params"]]
     assert len(grouped) == len(trainable) and set(map(id, grouped)) == set(map(id, trainable))
