@@ -38,10 +38,11 @@ def load_detector(
             ``config.yaml`` beside the weights, where a training leaves it.
         ema: use the averaged weights of the checkpoint.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        window: side of the windows that larger images are cut into, pixels, > 0; None for 1024,
-            or what an exported file was made for.
+        window: side of the windows that larger images are cut into, pixels, > 0; None for what an
+            exported file was made for; or 1024; or as much as a training image showed, where
+            objects in windows of 1024 would have other sizes for the model than in training.
         overlap: overlap of neighbouring windows, pixels, in [0, window); None for 200, but at most
-            a quarter of an exported file's window.
+            a quarter of a window that is not given, or of an exported file's.
         score_threshold: lowest score reported, in [0, 1].
         seams: rule for objects that the border of a window cuts: "drop", "join" or "keep".
         class_names: one name for each class of the model; None takes those of the config's test
@@ -80,9 +81,15 @@ def load_detector(
             exported, parameters, model_loading.exported_class_names(class_names, exported)
         )
 
-    window = 1024 if window is None else window
-    overlap = 200 if overlap is None else overlap
-    parameters = WindowParameters(window, overlap, score_threshold=score_threshold, seams=seams)
+    def search(usual_window: int = 1024, usual_overlap: int = 200) -> WindowParameters:
+        return WindowParameters(
+            usual_window if window is None else window,
+            usual_overlap if overlap is None else overlap,
+            score_threshold=score_threshold,
+            seams=seams,
+        )
+
+    given = search()
     # Checked before the config is loaded, which may import a project.
     if not Path(weights).is_file():
         raise FileNotFoundError(
@@ -110,4 +117,5 @@ def load_detector(
     # `build_image_detector` reads what the command line of rsd2 predict would hold.
     args = argparse.Namespace(config_file=str(path), weights=str(weights), ema=ema, device=device)
     model, _ = model_loading.build_image_detector(args, cfg)
+    parameters = search(*model.usual_windows) if window is None else given
     return Detector(model, parameters, model_loading.class_names(class_names, cfg))

@@ -83,7 +83,12 @@ def get_parser() -> argparse.ArgumentParser:
     add("--weights", metavar="FILE", help="checkpoint or packed model; else that of the config")
     add("--ema", action="store_true", help="use the averaged weights of the checkpoint")
     add("--output", required=True, metavar="FILE", help="the file, ends in .onnx; replaced")
-    add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
+    add(
+        "--window",
+        type=int,
+        help="side of the windows, pixels (default 1024, or as much as a training image showed, "
+        "where objects in 1024 would have other sizes for the model)",
+    )
     add("--batch", metavar="N", help="windows in one call: a number, or any; see above")
     add("--classes", nargs="+", metavar="NAME", help="names; those of the test set by default")
     add("--resolution", type=float, metavar="METRES", help="size of a pixel of the training images")
@@ -117,7 +122,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     batch = args.batch or "any"
     if batch != "any" and not (batch.isdecimal() and int(batch)):
         parser.error(f"--batch must be a positive number or any, got {batch}")
-    if args.window < 1:
+    if args.window is not None and args.window < 1:
         parser.error(f"--window must be positive, got {args.window}")
     if Path(args.output).suffix != ".onnx":
         parser.error(f"--output must end in .onnx, got {args.output}")
@@ -222,11 +227,13 @@ def export(
     detector: ImageDetector | ClipDetector
     if num_frames is None:
         detector, origin = model_loading.build_image_detector(args, cfg)
+        args.window = args.window or detector.usual_windows[0]
         if note := detector.note_on_window(args.window, args.window):
             print(note, file=sys.stderr)
         graph = graph_of(detector.model, detector.image_format, all_graphs())
     else:
         detector, origin = model_loading.build_clip_detector(args, cfg)
+        args.window = args.window or 1024
         graph = graph_of(detector.model, "BGR", all_graphs())
     names = model_loading.class_names(args.classes, cfg)
     # Nobody looks at single weights later: NaN in the file would just find no object.

@@ -1,4 +1,7 @@
-"""Detectors that a command line names: a checkpoint and its config, a packed model, or ONNX."""
+"""Detectors that a command line names: a checkpoint and its config, a packed model, or ONNX.
+
+And the windows in which they search.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,12 @@ from rsd2.export.description import ExportError
 from rsd2.export.onnx_detector import OnnxClipDetector, OnnxDetector
 from rsd2.inference.clip_detector import ClipDetector
 from rsd2.inference.image_detector import ImageDetector
+from rsd2.inference.sliding_window import WindowParameters
 from rsd2.weights.checkpoint import describe_damage, load_weights
 from rsd2.weights.errors import CheckpointError
 from rsd2.weights.packed import find_packed
 
-from .extent_checks import measures_in_shares, recorded_extents
+from .view_checks import measures_in_shares, recorded_views
 
 # Errors that a user can correct; a ConfigError is a ValueError.
 PROBLEMS = (ValueError, FileNotFoundError, CheckpointError, ExportError)
@@ -76,6 +80,34 @@ def read_model_config(args: argparse.Namespace) -> DictConfig:
     return load_config(args.config_file, args.opts)
 
 
+def read_parameters(
+    args: argparse.Namespace, nms_threshold: float = 0.1, window: int = 1024, overlap: int = 200
+) -> WindowParameters:
+    """Collect how images are cut and merged.
+
+    Args:
+        args: parsed arguments of the command line.
+        nms_threshold: threshold to use if the command line names none.
+        window: side of the windows to use if the command line names none.
+        overlap: overlap of the windows to use if the command line names none.
+
+    Returns:
+        The parameters.
+
+    Raises:
+        ValueError: a parameter is out of range.
+    """
+    return WindowParameters(
+        window=window if args.window is None else args.window,
+        overlap=overlap if args.overlap is None else args.overlap,
+        nms_threshold=nms_threshold if args.nms_threshold is None else args.nms_threshold,
+        score_threshold=args.score_threshold,
+        batch_size=args.batch_size,
+        padding=args.padding,
+        seams=args.seams,
+    )
+
+
 def build_image_detector(
     args: argparse.Namespace, cfg: DictConfig
 ) -> tuple[ImageDetector, dict[str, Any]]:
@@ -102,11 +134,14 @@ def build_image_detector(
         )
 
     model, augmentations, checkpoint, facts = _load_model(args, cfg)
-    extents = None
-    if measures_in_shares(model):
-        extents = recorded_extents(checkpoint, facts["weights"])
-    image_format = mapper.get("image_format", "RGB")
-    return ImageDetector(model, augmentations, image_format, extents), facts
+    detector = ImageDetector(
+        model,
+        augmentations,
+        mapper.get("image_format", "RGB"),
+        recorded_views(checkpoint, facts["weights"]),
+        measures_in_shares(model),
+    )
+    return detector, facts
 
 
 def build_clip_detector(

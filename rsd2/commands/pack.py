@@ -35,7 +35,7 @@ from rsd2.weights.packed import CARD, CONFIG, DESCRIPTION, WEIGHTS, PackedModel
 
 from . import model_loading
 from .card import add_card_options, make_card
-from .extent_checks import recorded_extents
+from .view_checks import as_settings, recorded_views
 
 
 def pack(args: argparse.Namespace) -> PackedModel:
@@ -83,7 +83,7 @@ def pack(args: argparse.Namespace) -> PackedModel:
         "name": args.name,
         "classes": model_loading.class_names(args.classes, cfg),
         "pixels": pixels_of(cfg),
-        "extents": recorded_extents(checkpoint, weights),
+        "views": as_settings(recorded_views(checkpoint, weights)),
         "ema": ema,
         # Checkpoints count from 0, results from 1.
         "iteration": None if iteration is None else iteration + 1,

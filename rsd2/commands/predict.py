@@ -72,6 +72,7 @@ from .model_loading import (
     exported_class_names,
     is_onnx,
     read_model_config,
+    read_parameters,
     read_test_mapper,
 )
 from .pre_labels import pre_labels_path, write_pre_labels
@@ -93,11 +94,16 @@ def get_parser() -> argparse.ArgumentParser:
     add("--input", required=True, nargs="+", metavar="PATH", help="images or videos, see above")
     add("--output", required=True, metavar="DIR", help="gets drawings, text files and JSON")
     add("--score-threshold", type=float, default=0.3, help="lowest score reported (default 0.3)")
-    add("--window", type=int, help="side of the windows, pixels (default 1024, or that of .onnx)")
+    add(
+        "--window",
+        type=int,
+        help="side of the windows, pixels (default that of .onnx, or 1024, or as much as a "
+        "training image showed, where objects in 1024 would have other sizes for the model)",
+    )
     add(
         "--overlap",
         type=int,
-        help="overlap of neighbouring windows (default 200, at most a quarter with .onnx)",
+        help="overlap of neighbouring windows (default 200, at most a quarter of a default window)",
     )
     add(
         "--nms-threshold",
@@ -283,34 +289,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def read_parameters(
-    args: argparse.Namespace, nms_threshold: float, window: int = 1024, overlap: int = 200
-) -> WindowParameters:
-    """Collect how images are cut and merged.
-
-    Args:
-        args: parsed arguments of the command line.
-        nms_threshold: threshold to use if the command line names none.
-        window: side of the windows to use if the command line names none.
-        overlap: overlap of the windows to use if the command line names none.
-
-    Returns:
-        The parameters.
-
-    Raises:
-        ValueError: a parameter is out of range.
-    """
-    return WindowParameters(
-        window=window if args.window is None else args.window,
-        overlap=overlap if args.overlap is None else args.overlap,
-        nms_threshold=nms_threshold if args.nms_threshold is None else args.nms_threshold,
-        score_threshold=args.score_threshold,
-        batch_size=args.batch_size,
-        padding=args.padding,
-        seams=args.seams,
-    )
-
-
 def run_on_videos(
     args: argparse.Namespace, source: DictConfig | tuple[OnnxDetector, dict[str, Any]]
 ) -> int:
@@ -404,6 +382,8 @@ def run(args: argparse.Namespace) -> int:
             pre_labels_path(args.output, args.labels_format)
         if not is_onnx(args.weights):
             detector, origin = build_image_detector(args, cfg)
+            if args.window is None:
+                parameters = read_parameters(args, 0.1, *detector.usual_windows)
             classes = class_names(args.classes, cfg)
     except PROBLEMS as error:
         raise UsageError(str(error)) from error

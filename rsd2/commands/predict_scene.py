@@ -50,13 +50,18 @@ from rsd2.geo.raster import Raster
 from rsd2.geo.scene_files import SceneFiles, find_scenes
 from rsd2.geo.vector_files import FORMATS, check_vector_output
 from rsd2.inference.scene_scoring import format_scores, read_scored_scene
-from rsd2.inference.sliding_window import WindowParameters
 from rsd2.io.files import file_digest, make_output_folder
 from rsd2.io.folder_run import shard_from_environment
 from rsd2.io.ray_pool import RayPool, check_cluster, import_ray
 from rsd2.weights.errors import CheckpointError
 
-from .model_loading import build_image_detector, class_names, read_model_config, read_test_mapper
+from .model_loading import (
+    build_image_detector,
+    class_names,
+    read_model_config,
+    read_parameters,
+    read_test_mapper,
+)
 from .scene_fleet import SceneWorker, search_by_workers
 from .scene_run import Outcome, SceneRun, search_scene
 
@@ -93,8 +98,12 @@ def get_parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("detection")
     add = model.add_argument
     add("--score-threshold", type=float, default=0.3, help="lowest score reported (default 0.3)")
-    add("--window", type=int, default=1024, help="side of the windows, pixels (default 1024)")
-    add("--overlap", type=int, default=200, help="overlap of neighbouring windows (200)")
+    add("--window", type=int,
+        help="side of the windows, pixels (default 1024, or as much as a training image showed, "
+        "where objects in 1024 would have other sizes for the model)")  # fmt: skip
+    add("--overlap", type=int,
+        help="overlap of neighbouring windows (default 200, at most a quarter of a default "
+        "window)")  # fmt: skip
     add("--seams", choices=("drop", "join", "keep"), default="drop",
         help="pieces of objects at a window's border are dropped where another window sees more "
         "(drop), joined where none sees the whole (join), or kept (keep)")  # fmt: skip
@@ -305,15 +314,7 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
         OSError: a file is missing, or the output cannot be written.
         CheckpointError: the weights cannot be used.
     """
-    parameters = WindowParameters(
-        window=args.window,
-        overlap=args.overlap,
-        nms_threshold=args.nms_threshold,
-        score_threshold=args.score_threshold,
-        batch_size=args.batch_size,
-        padding=args.padding,
-        seams=args.seams,
-    )
+    parameters = read_parameters(args)
     if args.rows_per_part < 1:
         raise ValueError(f"--rows-per-part must be at least 1, got {args.rows_per_part}")
 
@@ -333,6 +334,8 @@ def prepare(args: argparse.Namespace) -> tuple[SceneRun, list[SceneFiles], list[
         # The workers have the devices; this process only loads the model and hands it out.
         args.device = "cpu"
     detector, origin = build_image_detector(args, cfg)
+    if args.window is None:
+        parameters = read_parameters(args, 0.1, *detector.usual_windows)
     args.device = device
     names = class_names(args.classes, cfg)
 

@@ -89,8 +89,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("--labelled", type=Path, metavar="PATH", help=text)
     add("--contact-sheet", type=int, default=0, metavar="N", help="draw the first N images")
     add("--score-threshold", type=float, default=0.1, help="lowest score that counts (0.1)")
-    add("--window", type=int, help="side of the windows, pixels (default 1024, or that of .onnx)")
-    add("--overlap", type=int, help="overlap of the windows, pixels (default 200)")
+    add("--window", type=int, help="side of the windows, pixels (default that of rsd2 predict)")
+    add("--overlap", type=int, help="overlap of the windows, pixels (default that of rsd2 predict)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     return parser
 

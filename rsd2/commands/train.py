@@ -32,7 +32,7 @@ from rsd2 import env
 from rsd2.config import ConfigError, load_config, save_config, without_weight_files
 from rsd2.config.checks import config_leaves
 from rsd2.data.datasets.builtin import register_builtin
-from rsd2.data.mappers.extents import Extents
+from rsd2.data.mappers.views import Views
 from rsd2.engine import (
     ModelEMA,
     RunError,
@@ -63,13 +63,7 @@ from rsd2.io.program import print_error
 from rsd2.weights.checkpoint import Checkpointer, load_state
 from rsd2.weights.errors import CheckpointError
 
-from .extent_checks import (
-    as_settings,
-    extents_of,
-    measures_in_shares,
-    recorded_extents,
-    warn_of_other_extents,
-)
+from .view_checks import as_settings, recorded_views, views_of, warn_of_other_views
 
 _logger = logging.getLogger("rsd2.train")
 
@@ -130,7 +124,7 @@ class Run:
         if self.cfg.train.get("epochs") is not None and not self.args.resume:
             self.save_config()
 
-    def settings(self, loader: Any, extents: Extents | None, *, resumed: bool) -> dict[str, Any]:
+    def settings(self, loader: Any, views: Views | None, *, resumed: bool) -> dict[str, Any]:
         """Collect the settings that a later run is compared with when it resumes this one."""
         cfg, train = self.cfg, self.cfg.train
         plain = {
@@ -150,7 +144,7 @@ class Run:
         if resumed and self.seed_is_drawn:
             found["train.seed"] = None
         classes = [classes_of(name) for name in dataset_names(cfg, "train")]
-        found |= as_settings(extents)
+        found |= as_settings(views)
         return {**found, **describe_data(loader, classes[0] if classes else None)}
 
     def adopt_seed(self, trainer: Trainer) -> None:
@@ -184,11 +178,10 @@ def run_evaluation(run: Run) -> Mapping[str, Any]:
     """Evaluate ``train.init_checkpoint``, or with --resume the last checkpoint of the run."""
     train = run.cfg.train
     run.save_config()
-    tested = check_run(run.cfg, is_training=False)
+    # Only the views are kept: the dataset may be large, and the loader reads it again.
+    tested = views_of(run.cfg, "test", check_run(run.cfg, is_training=False))
     folders = error_page_folders(run.cfg)
     model = run.build_model()
-    # Only the extents are kept: the dataset may be large, and the loader reads it again.
-    tested = extents_of(run.cfg, "test", tested) if measures_in_shares(model) else None
     checkpointer = Checkpointer(model, train.output_dir, strict=train.init_strict)
     resumed = run.args.resume and checkpointer.has_checkpoint()
     if resumed and train.init_checkpoint:
@@ -206,7 +199,7 @@ def run_evaluation(run: Run) -> Mapping[str, Any]:
         )
 
     rest = checkpointer.load(path, checkpointables=[])
-    warn_of_other_extents(run.cfg, recorded_extents(rest, path), tested)
+    warn_of_other_views(run.cfg, model, recorded_views(rest, path), tested)
     ema = None
     if "ema" in rest:
         _logger.info("%s also has averaged weights; they are evaluated as ema/...", path)
@@ -279,7 +272,7 @@ def run_training(run: Run) -> None:
     with one_sentence("optimizer"):
         optimizer = build_optimizer(run.cfg.optimizer, model)
     loader = build_loader(run.cfg.dataloader.train, "dataloader.train", run.cfg)
-    extents = check_before_first_step(run, model, loader)
+    views = check_before_first_step(run, model, loader)
     run.settle_length(loader)
 
     model = wrap_distributed(model, **train.ddp)
@@ -303,7 +296,7 @@ def run_training(run: Run) -> None:
         schedule = instantiate(run.cfg.lr_multiplier)
     trainer.register_hooks(build_hooks(train, checkpointer, schedule, evaluate_now, ema))
     # Hooks are registered first: a checkpoint holds their states, too.
-    resumed = load_start(run, checkpointer, trainer, loader, extents)
+    resumed = load_start(run, checkpointer, trainer, loader, views)
     start = trainer.iter + 1 if resumed else 0
     # A finished training that is resumed evaluates only, for example with other metrics.
     if start >= train.max_iter:
@@ -313,27 +306,24 @@ def run_training(run: Run) -> None:
         trainer.train(start, train.max_iter)
 
 
-def check_before_first_step(run: Run, model: nn.Module, loader: Any) -> Extents | None:
+def check_before_first_step(run: Run, model: nn.Module, loader: Any) -> Views | None:
     """Check what would else be noticed after hours.
 
     Args:
         run: training run.
-        model: its model.
+        model: its model, not wrapped.
         loader: loader of the training data.
 
     Returns:
-        Extents of the training images, if the model measures boxes in shares of them.
+        What the training images show; None if that cannot be measured.
 
     Raises:
         RunError: see `check_run`.
     """
     tested = check_run(run.cfg, is_training=True)
-    if not measures_in_shares(model):
-        return None
-
-    extents = extents_of(run.cfg, "train", getattr(loader, "dataset", None))
-    warn_of_other_extents(run.cfg, extents, extents_of(run.cfg, "test", tested))
-    return extents
+    views = views_of(run.cfg, "train", getattr(loader, "dataset", None))
+    warn_of_other_views(run.cfg, model, views, views_of(run.cfg, "test", tested))
+    return views
 
 
 def load_start(
@@ -341,7 +331,7 @@ def load_start(
     checkpointer: Checkpointer,
     trainer: Trainer,
     loader: Any,
-    extents: Extents | None = None,
+    views: Views | None = None,
 ) -> bool:
     """Load the start of a training: its last checkpoint, initial weights, or nothing.
 
@@ -351,7 +341,7 @@ def load_start(
         trainer: trainer that gets the settings of the run, and with --resume the state of the
             checkpoint.
         loader: loader of the training data.
-        extents: extents of its images, which checkpoints record; None if they do not matter.
+        views: what its images show, which checkpoints record; None if that is unknown.
 
     Returns:
         Whether a checkpoint is continued.
@@ -368,7 +358,7 @@ def load_start(
         _logger.warning("no checkpoint in %s yet: --resume starts anew", train.output_dir)
 
     # Compared in `resume_or_load`, which restores the trainer's state.
-    trainer.settings = run.settings(loader, extents, resumed=resumed)
+    trainer.settings = run.settings(loader, views, resumed=resumed)
     trainer.allow_new_data = bool(train.get("allow_new_data", False))
     rest = checkpointer.resume_or_load(train.init_checkpoint, resume=resumed)
     if resumed:

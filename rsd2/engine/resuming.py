@@ -38,7 +38,7 @@ _REFUSED = {
 # These change the speed of a training, not its result.
 _UNIMPORTANT = ("dataloader.train.num_workers", "dataloader.train.mapper.decoded_cache_dir")
 # These follow from others and from the data, and earlier checkpoints lack them.
-_FACTS = ("data.least_extent", "data.greatest_extent")
+_FACTS = ("data.least_extent", "data.greatest_extent", "data.least_scale", "data.greatest_scale")
 # These follow from another setting, which is the one to report.
 _DERIVED = {"lr_multiplier.max_iter": "train.max_iter", "optimizer.params.base_lr": "optimizer.lr"}
 _RATES = ("lr", "weight_decay", "betas", "momentum")

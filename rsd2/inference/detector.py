@@ -138,7 +138,7 @@ class Detector:
     def find(self, pixels: np.ndarray) -> ImageDetections:
         """Detect objects in the pixels of an image.
 
-        It logs a warning, once, if windows show another share of an image than in training.
+        It logs a warning, once, if objects have other sizes in the windows than in training.
 
         Args:
             pixels: (H, W, 3) uint8 RGB.

@@ -12,12 +12,14 @@ import torch
 from detectron2.data import transforms as T
 from torch import nn
 
-from rsd2.data.mappers.extents import Extents, image_extent, note_on_extent
 from rsd2.data.mappers.image_mapper import check_channel_order, to_tensor
 from rsd2.data.mappers.transforms import RotatedAugInput
+from rsd2.data.mappers.views import Views, note_on_view, view_of
 from rsd2.structures import from_horizontal
 
 from .sliding_window import Detect, WindowParameters, place_windows
+
+_WINDOW, _OVERLAP = 1024, 200
 
 
 class ImageDetector:
@@ -27,7 +29,8 @@ class ImageDetector:
         model: model that maps dataset dicts to ``{"instances": Instances}``; put into eval mode.
         augmentations: augmentations of the test mapper, applied in order.
         image_format: channel order that the model was trained with, "RGB" or "BGR".
-        trained_extents: extents of its training images, if it measures boxes in shares of them.
+        trained: what its training images showed; None if that is unknown.
+        in_shares: whether it measures boxes in shares of its image, not in pixels.
 
     Raises:
         ValueError: another channel order.
@@ -38,16 +41,25 @@ class ImageDetector:
         model: nn.Module,
         augmentations: Sequence[T.Augmentation | T.Transform] = (),
         image_format: str = "RGB",
-        trained_extents: Extents | None = None,
+        trained: Views | None = None,
+        in_shares: bool = False,
     ) -> None:
         check_channel_order(image_format, num_channels=3)
         self.model = model.eval()
         self.augmentations = T.AugmentationList(list(augmentations))
         self.image_format = image_format
-        self.trained_extents = trained_extents
+        self.trained, self.in_shares = trained, in_shares
+
+    @property
+    def usual_windows(self) -> tuple[int, int]:
+        """Window and overlap that show objects as large as in training: 1024 and 200 if they do."""
+        if self.trained is None or not self.note_on_window(_WINDOW, _WINDOW):
+            return _WINDOW, _OVERLAP
+        side = round(self.trained.extents[1])
+        return side, min(_OVERLAP, side // 4)
 
     def note_on_window(self, height: int, width: int) -> str:
-        """Say whether windows show another share of the data than the training images did.
+        """Say whether objects in windows have other sizes for the model than in training.
 
         Args:
             height: height of the windows, pixels.
@@ -56,15 +68,15 @@ class ImageDetector:
         Returns:
             The sentences; empty if nothing is wrong, or known.
         """
-        if self.trained_extents is None:
+        if self.trained is None:
             return ""
-        shown = image_extent(self.augmentations, height, width)
-        side = round(sum(self.trained_extents) / 2)
-        remedy = f"windows of {side} pixels show as much as in training (--window {side})"
-        if shown < self.trained_extents[0]:
+        seen = view_of(self.augmentations, height, width)
+        side = round(self.trained.extents[1])
+        remedy = f"windows of {side} pixels show them as in training (--window {side})"
+        if seen.extent < self.trained.extents[0]:
             remedy += ", filled up where the image is smaller (--padding)"
         what = f"windows of {width} x {height} pixels"
-        return note_on_extent(self.trained_extents, shown, what, remedy)
+        return note_on_view(self.trained, seen, self.in_shares, what, remedy)
 
     @torch.inference_mode()
     def __call__(
@@ -99,7 +111,7 @@ class ImageDetector:
 
 
 def note_on_windows(detect: Detect, height: int, width: int, parameters: WindowParameters) -> str:
-    """Say whether the windows of an image show another share of it than the training images did.
+    """Say whether objects in the windows of an image have other sizes than in training.
 
     Args:
         detect: the model; only an `ImageDetector` knows its training.

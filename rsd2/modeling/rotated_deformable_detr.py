@@ -69,7 +69,7 @@ class RotatedDeformableDETR(nn.Module):
         pixel_std: standard deviation per channel, 0-255, RGB.
     """
 
-    # Images must show as much of their data as in training, see `rsd2.data.mappers.extents`.
+    # Images must show as much of their data as in training, see `rsd2.data.mappers.views`.
     measures_in_shares: ClassVar[bool] = True
     pixel_mean: torch.Tensor
     pixel_std: torch.Tensor

@@ -33,9 +33,9 @@ class PackedModel:
 
     Attributes:
         folder: the folder.
-        description: content of ``model.json``: ``name``, ``classes``, ``pixels``, ``extents`` (of
-            the training images, if the detector measures in shares of them), ``weights_sha256``,
-            ``ema``, ``iteration`` and ``rsd2``, the version that packed it.
+        description: content of ``model.json``: ``name``, ``classes``, ``pixels``, ``views`` (what
+            the training images showed), ``weights_sha256``, ``ema``, ``iteration`` and ``rsd2``,
+            the version that packed it.
     """
 
     folder: Path

@@ -23,6 +23,7 @@ from rsd2.commands import predict_scene  # noqa: E402
 from rsd2.commands.predict_scene import get_parser, run_all, search_in_turn  # noqa: E402
 from rsd2.commands.scene_fleet import SceneWorker, search_by_workers  # noqa: E402
 from rsd2.commands.scene_run import SceneRun, open_scene, search_scene  # noqa: E402
+from rsd2.data.mappers.views import Views  # noqa: E402
 from rsd2.geo.scene_files import SceneFiles, find_scenes  # noqa: E402
 from rsd2.geo.vector_files import read_metadata, read_vector_file  # noqa: E402
 from rsd2.inference.image_detector import ImageDetector  # noqa: E402
@@ -112,7 +113,8 @@ def test_a_map_holds_every_object_once_with_its_place_and_size(tmp_path: Path) -
 def test_windows_that_show_more_than_in_training_are_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture, window: int, is_noted: bool
 ) -> None:
-    detect = ImageDetector(torch.nn.Identity(), trained_extents=(128, 128))
+    trained = Views((128, 128), (1, 1))
+    detect = ImageDetector(torch.nn.Identity(), trained=trained, in_shares=True)
     scene = SceneFiles("scene", (str(write_scene(tmp_path / "scene.tif")),))
     open_scene(scene, make_run(detect, tmp_path, window=window)).raster.close()
     text = capsys.readouterr().err

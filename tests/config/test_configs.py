@@ -13,7 +13,7 @@ from detectron2.utils.events import EventStorage
 from detectron2.utils.registry import locate
 from omegaconf import OmegaConf
 
-from rsd2.commands.extent_checks import extents_of
+from rsd2.commands.view_checks import views_of
 from rsd2.config import (
     EXPORTED_NAMES,
     apply_overrides,
@@ -23,6 +23,7 @@ from rsd2.config import (
     save_config,
 )
 from rsd2.config.checks import config_leaves
+from rsd2.data.mappers.views import note_on_view
 from rsd2.engine import build_optimizer
 from rsd2.testing import random_rotated_boxes, shrink
 
@@ -163,23 +164,22 @@ def test_exports_the_five_names(experiment, cfg):
     assert instantiate(shrink(cfg).lr_multiplier)(0.0) > 0
 
 
-def test_detector_of_boxes_in_shares_is_tested_on_images_as_large_as_in_training(cfg):
+def test_objects_have_the_sizes_of_the_training_in_the_evaluation(cfg):
     target = cfg.model._target_
     model = locate(target) if isinstance(target, str) else target
-    tested = OmegaConf.select(cfg, "dataloader.test.dataset.names")
-    if not getattr(model, "measures_in_shares", False) or tested is None:
-        pytest.skip("measures in pixels, or is not evaluated")
 
-    def extents(split):
-        name = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
+    def views(split):
+        names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
         # The names of windows hold their size; all whole images count as of one size.
-        window = re.search(r"_(\d{3,4})_\d+(_virtual)?$", name)
-        side = int(window[1]) if window else 512
-        return extents_of(cfg, split, [{"height": side, "width": side}])
+        window = re.search(r"_(\d{3,4})_\d+(_virtual)?$", names if isinstance(names, str) else "")
+        side = int(window[1]) if window else 1024
+        return views_of(cfg, split, [{"height": side, "width": side}])
 
-    (least, most), (tested_least, tested_most) = extents("train"), extents("test")
-    assert tested_least == pytest.approx(least, rel=0.01)
-    assert tested_most == pytest.approx(most, rel=0.01)
+    tested = views("test") if cfg.dataloader.get("test") is not None else None
+    if tested is None:
+        pytest.skip("nothing is evaluated, or not on images")
+    in_shares = getattr(model, "measures_in_shares", False)
+    assert note_on_view(views("train"), tested.middle, in_shares, "test", "") == ""
 
 
 def test_saved_config_builds_the_same_model(cfg, tmp_path):
@@ -255,7 +255,7 @@ def test_trains_and_detects(cfg, caplog):
         assert found.pred_boxes.tensor.isfinite().all()
 
 
-def test_row_of_an_ablation_table_changes_what_it_says_and_trains(ablation_row):
+def test_row_of_an_ablation_table_changes_what_it_says_and_trains(ablation_row, caplog):
     before = dict(config_leaves(load_config(ablation_row.config)))
     cfg = load_config(ablation_row.config, ablation_row.overrides)
     after = dict(config_leaves(cfg))
@@ -264,7 +264,7 @@ def test_row_of_an_ablation_table_changes_what_it_says_and_trains(ablation_row):
         key = override.partition("=")[0]
         assert key.startswith(("model.", "dataloader.train.")), "the recipe is the same for all"
         assert any(f"{one}.".startswith(f"{key}.") for one in changed), f"{override} has no effect"
-    test_trains_and_detects(cfg)
+    test_trains_and_detects(cfg, caplog)
 
 
 def test_shrink_makes_every_loader_small_and_changes_nothing_else(cfg):

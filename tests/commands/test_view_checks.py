@@ -1,4 +1,4 @@
-"""A detector of boxes in shares of its image says so when images show more or less than before."""
+"""A detector says so when objects have other sizes for it than in training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 
 from rsd2 import load_detector
-from rsd2.commands import export, extent_checks, pack, predict, train
+from rsd2.commands import export, pack, predict, train, view_checks
 from rsd2.config import load_config, save_config
 from rsd2.data.datasets import register_dota_instances, register_virtual_tiles
 from rsd2.data.mappers.transforms import RandomObjectCrop
+from rsd2.data.mappers.views import Views
 from rsd2.testing import shrink, write_tiny_dota
 
-NAME, WINDOWS = "extent_checks", "extent_checks_64_16_virtual"
+NAME, WINDOWS = "view_checks", "view_checks_64_16_virtual"
 CLASSES = ["plane", "ship"]
 WHOLE, PARTS = [f"dataloader.test.dataset.names={name}" for name in (NAME, WINDOWS)]
 FAULT = "measures boxes in shares of its image"
@@ -96,20 +97,32 @@ def _predict(run: Path, output: Path, *flags: str) -> None:
     assert predict.main([*arguments, *flags]) == 0
 
 
-def test_predictions_name_the_first_image_and_the_window_to_use(run, tmp_path, capsys):
+def test_predictions_use_the_windows_of_the_training_and_note_others(run, tmp_path, capsys):
     weights = ["--weights", str(run / "run" / "model_final.pth")]
-    _predict(run, tmp_path / "whole", *weights)
+    _predict(run, tmp_path / "parts", *weights)
+    assert FAULT not in capsys.readouterr().err
+    protocol = json.loads((tmp_path / "parts" / "detections.json").read_text())["protocol"]
+    assert (protocol["window"], protocol["overlap"]) == (64, 16)
+
+    _predict(run, tmp_path / "whole", *weights, "--window", "1024")
     text = capsys.readouterr().err
     assert text.count(FAULT) == 1 and "P0000.png" in text and "--window 64" in text
-
-    _predict(run, tmp_path / "parts", *weights, "--window", "64", "--overlap", "16")
-    assert FAULT not in capsys.readouterr().err
     # Windows of 32 are as wrong as whole images.
     _predict(run, tmp_path / "small", *weights, "--window", "32", "--overlap", "8")
     assert "too small" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("window", "is_noted"), [(64, False), (128, True)])
+@pytest.mark.parametrize(("flags", "windows"), [([], (64, 16)), (["--window", "300"], (300, 200))])
+def test_scenes_use_them_too(run, tmp_path, flags, windows):
+    predict_scene = pytest.importorskip("rsd2.commands.predict_scene")
+    arguments = ["--config-file", str(run / "run" / "config.yaml"), "--output", str(tmp_path)]
+    arguments += ["--weights", str(run / "run" / "model_final.pth"), "--device", "cpu", *flags]
+    arguments += ["--input", str(run / "data" / "images" / "P0000.png")]
+    found, _, _ = predict_scene.prepare(predict_scene.get_parser().parse_args(arguments))
+    assert (found.parameters.window, found.parameters.overlap) == windows
+
+
+@pytest.mark.parametrize(("window", "is_noted"), [(None, False), (128, True)])
 def test_an_export_for_other_windows_says_it(run, tmp_path, capsys, monkeypatch, window, is_noted):
     class Tracing(Exception):
         pass
@@ -118,13 +131,14 @@ def test_an_export_for_other_windows_says_it(run, tmp_path, capsys, monkeypatch,
         raise Tracing
 
     monkeypatch.setattr(export, "graph_of", stop)
-    flags = ["--config-file", str(run / "run" / "config.yaml"), "--window", str(window)]
+    flags = ["--config-file", str(run / "run" / "config.yaml")]
+    flags += [] if window is None else ["--window", str(window)]
     flags += ["--weights", str(run / "run" / "model_final.pth")]
     args = export.get_parser().parse_args([*flags, "--output", str(tmp_path / "model.onnx")])
     args.device = "cpu"
     with pytest.raises(Tracing):
         export.export(args, load_config(args.config_file))
-    assert (FAULT in capsys.readouterr().err) == is_noted
+    assert (FAULT in capsys.readouterr().err) == is_noted and args.window == (window or 64)
 
 
 def test_a_packed_model_and_a_program_know_it(run, tmp_path, caplog):
@@ -134,12 +148,15 @@ def test_a_packed_model_and_a_program_know_it(run, tmp_path, caplog):
     (run / "run" / "results.json").write_text(json.dumps(results))
     assert pack.main(["--run", str(run / "run"), "--output", str(tmp_path), *licence]) == 0
     described = json.loads((tmp_path / "ships" / "model.json").read_text())
-    assert described["extents"] == [64, 64]
+    assert described["views"]["data.greatest_extent"] == 64
 
     image = next((run / "data" / "images").glob("*.png"))
-    for window, expected in ((1024, 1), (64, 0)):
+    for window, used, expected in ((None, 64, 0), (1024, 1024, 1)):
         caplog.clear()
-        load_detector(tmp_path / "ships", window=window, overlap=16, device="cpu")(image)
+        detector = load_detector(tmp_path / "ships", window=window, device="cpu")
+        assert detector.parameters.window == used
+        # Once, not for each image.
+        detector(image), detector(image)
         assert len(_warnings(caplog)) == expected, window
 
 
@@ -147,10 +164,11 @@ def test_checkpoints_of_earlier_versions_say_nothing_and_are_resumed(run, tmp_pa
     shutil.copytree(run / "run", tmp_path / "old")
     path = tmp_path / "old" / "model_final.pth"
     checkpoint = torch.load(path, weights_only=True)
-    for key in ("data.least_extent", "data.greatest_extent"):
-        assert checkpoint["trainer"]["settings"].pop(key) == 64
+    for key, value in (("extent", 64), ("scale", 1)):
+        for bound in ("least", "greatest"):
+            assert checkpoint["trainer"]["settings"].pop(f"data.{bound}_{key}") == value
     torch.save(checkpoint, path)
-    assert extent_checks.recorded_extents(checkpoint, path) is None
+    assert view_checks.recorded_views(checkpoint, path) is None
 
     with caplog.at_level(logging.INFO):
         opts = ["train.max_iter=3", f"train.output_dir={tmp_path / 'old'}"]
@@ -160,21 +178,32 @@ def test_checkpoints_of_earlier_versions_say_nothing_and_are_resumed(run, tmp_pa
     assert torch.load(path, weights_only=True)["trainer"]["settings"]["data.least_extent"] == 64
 
 
+def test_a_model_of_boxes_in_pixels_is_warned_of_another_scale(caplog):
+    cfg = OmegaConf.create({"dataloader": {"test": {"dataset": {"names": "ports"}}}})
+    trained = Views((512, 512), (0.5, 0.8))
+    for scale, expected in ((0.6, 0), (0.3, 1)):
+        # Its extent does not matter.
+        tested = Views((2000, 2000), (scale, scale))
+        view_checks.warn_of_other_views(cfg, torch.nn.Identity(), trained, tested)
+        assert caplog.text.count("too small for what it has learned") == expected
+    assert "dataloader.test: ports" in caplog.text
+
+
 def test_augmentations_that_want_more_than_an_image_are_left_alone(caplog):
     sized = [{"height": 64, "width": 64}]
 
-    def extents(mapper, records):
+    def views(mapper, records):
         cfg = OmegaConf.create({"dataloader": {"train": {"mapper": mapper}}})
-        return extent_checks.extents_of(cfg, "train", records)
+        return view_checks.views_of(cfg, "train", records)
 
-    assert extents({"augmentations": []}, sized) == (64, 64)
+    assert views({"augmentations": []}, sized) == Views((64, 64), (1, 1))
     with caplog.at_level(logging.INFO):
-        assert extents({"augmentations": [L(NeedsMasks)()]}, sized) is None
+        assert views({"augmentations": [L(NeedsMasks)()]}, sized) is None
     assert "could not be measured" in caplog.text
-    # Data without sizes, no data, and mappers without augmentations have no extent either.
-    assert extents({"augmentations": []}, [{}]) is None
-    assert extents({"augmentations": []}, None) is None
-    assert extents({}, sized) is None
+    # Data without sizes, no data, and mappers without augmentations have no views either.
+    assert views({"augmentations": []}, [{}]) is None
+    assert views({"augmentations": []}, None) is None
+    assert views({}, sized) is None
 
 
 class NeedsMasks(T.Augmentation):
