@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 from rsd2.data.mappers.views import Views, note_on_view, usual_views
 from rsd2.engine import dataset_names
 from rsd2.engine.random_state import preserved_random_state
-from rsd2.weights.packed import find_packed
+from rsd2.weights.packed import DESCRIPTION, WEIGHTS
 
 _logger = logging.getLogger(__name__)
 _KEYS = ("data.least_extent", "data.greatest_extent", "data.least_scale", "data.greatest_scale")
@@ -82,8 +83,10 @@ def recorded_views(checkpoint: Mapping[str, Any], path: str | Path) -> Views | N
     """
     found = (checkpoint.get("trainer") or {}).get("settings") or {}
     if _KEYS[0] not in found:
-        packed = find_packed(Path(path).parent)
-        found = (packed.description.get("views") if packed else None) or {}
+        described = Path(path).with_name(DESCRIPTION)
+        # Read as it is: whoever loads a packed model has compared its weights with their hash.
+        is_packed = Path(path).name == WEIGHTS and described.is_file()
+        found = (json.loads(described.read_text("utf-8")).get("views") if is_packed else None) or {}
     if any(key not in found for key in _KEYS):
         return None
     values = [float(found[key]) for key in _KEYS]

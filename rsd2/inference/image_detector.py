@@ -49,6 +49,8 @@ class ImageDetector:
         self.augmentations = T.AugmentationList(list(augmentations))
         self.image_format = image_format
         self.trained, self.in_shares = trained, in_shares
+        # Most images have windows of one size, and a blank image of it need be augmented only once.
+        self._notes: dict[tuple[int, int], str] = {}
 
     @property
     def usual_windows(self) -> tuple[int, int]:
@@ -70,13 +72,19 @@ class ImageDetector:
         """
         if self.trained is None:
             return ""
+        if (height, width) not in self._notes:
+            self._notes[height, width] = self._compare_window(self.trained, height, width)
+        return self._notes[height, width]
+
+    def _compare_window(self, trained: Views, height: int, width: int) -> str:
+        """Compare what windows show with what training images showed."""
         seen = view_of(self.augmentations, height, width)
-        side = round(self.trained.extents[1])
+        side = round(trained.extents[1])
         remedy = f"windows of {side} pixels show them as in training (--window {side})"
-        if seen.extent < self.trained.extents[0]:
+        if seen.extent < trained.extents[0]:
             remedy += ", filled up where the image is smaller (--padding)"
         what = f"windows of {width} x {height} pixels"
-        return note_on_view(self.trained, seen, self.in_shares, what, remedy)
+        return note_on_view(trained, seen, self.in_shares, what, remedy)
 
     @torch.inference_mode()
     def __call__(

@@ -6,7 +6,8 @@ import pytest
 import torch
 from detectron2.data import transforms as T
 
-from rsd2.data.mappers.views import Views
+from rsd2.data.mappers.views import Views, view_of
+from rsd2.inference import image_detector
 from rsd2.inference.image_detector import ImageDetector
 
 RESIZED = [T.ResizeShortestEdge(320, 320)]
@@ -33,3 +34,18 @@ def test_usual_windows_show_objects_as_large_as_in_training(
     )
     assert detector.usual_windows == windows
     assert detector.note_on_window(windows[0], windows[0]) == ""
+
+
+def test_each_size_of_windows_is_judged_once(monkeypatch):
+    asked = []
+
+    def counted(augmentations, height, width):
+        asked.append((height, width))
+        return view_of(augmentations, height, width)
+
+    monkeypatch.setattr(image_detector, "view_of", counted)
+    trained = Views((256, 256), (1, 1))
+    detector = ImageDetector(torch.nn.Identity(), trained=trained, in_shares=True)
+    notes = [detector.note_on_window(*size) for size in [(256, 256), (600, 256)] * 2]
+    assert asked == [(256, 256), (600, 256)]
+    assert notes == [notes[0], notes[1]] * 2 and notes[0] == "" != notes[1]

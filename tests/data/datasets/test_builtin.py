@@ -38,6 +38,7 @@ def test_names_classes_and_sources():
         "hrsc_train": 1,
         "airport_valid_upright": 1,
         "airport_test_256_96_virtual": 1,
+        "sen2ships_test_256_96": 1,
         "kit_ais_test": 1,
     }.items():
         assert len(MetadataCatalog.get(name).thing_classes) == classes
@@ -45,6 +46,7 @@ def test_names_classes_and_sources():
         MetadataCatalog.get("ohd_sjtu_s_test_600_150_virtual").source_dataset == "ohd_sjtu_s_test"
     )
     assert MetadataCatalog.get("airport_test_256_96_virtual").source_dataset == "airport_test"
+    assert MetadataCatalog.get("sen2ships_test_256_96").source_dataset == "sen2ships_test"
     assert "hrsc_test_256_96_virtual" not in names
 
 
